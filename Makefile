@@ -1,0 +1,43 @@
+# `make demo` and `make test` do all the set-up on a fresh machine that has Python 3.10+, git and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DEMO_ARGS ?=
+
+.PHONY: demo test check format data clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo data            ## the main job, end to end, on real images
+	$(BIN)/dynamarks demo --out demo-out $(DEMO_ARGS)
+
+test: $(VENV)/.test data            ## every test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.test                ## linter and type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test               ## rewrite the source to the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Fashion-MNIST without touching the system: Debian carries it as a package. Elsewhere nothing happens here, and
+# Keras downloads the images when they are first used.
+data:
+	@sh benchmarks/fetch_fashion_mnist.sh || true
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python setup.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python setup.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@ $(VENV)/.demo
+
+clean:                              ## remove everything that was built, except keys and results
+	rm -rf $(VENV) .data build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

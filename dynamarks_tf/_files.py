@@ -1,0 +1,106 @@
+"""Writing files so that nothing is lost or left half-written: write under a temporary name, then rename."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+PRIVATE_FILE = 0o600
+PRIVATE_FOLDER = 0o700
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644, overwrite: bool = True) -> None:
+    """Writes `data` to `path` in one step: readers see the old content or the new one, never a part.
+
+    Args:
+        path: where to write. Missing parent folders are created.
+        data: the whole content.
+        mode: permission bits of the new file; set before the first byte is written.
+        overwrite: whether an existing file may be replaced. The check and the write are one atomic step.
+
+    Raises:
+        FileExistsError: `path` exists and `overwrite` is false.
+        OSError: the disk is full or the folder cannot be written to; `path` is then as it was before.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)  # mode 0600
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        if overwrite:
+            os.replace(temporary, target)
+        else:
+            os.link(temporary, target)  # unlike a rename, fails when the target exists
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Fills a new folder, private to its owner, and gives it its name only when the block succeeds.
+
+    The temporary name starts with a dot, so TensorFlow Serving, which takes numeric names only, never sees it.
+
+    Args:
+        path: the folder to create. It must not exist.
+
+    Yields:
+        The temporary folder to write into, next to `path`.
+
+    Raises:
+        FileExistsError: `path` exists, before or after the block ran.
+    """
+    target = Path(path)
+    if target.exists():
+        raise FileExistsError(f"{target} exists")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))  # mode 0700
+    try:
+        yield temporary
+        make_private(temporary)
+        if target.exists():
+            raise FileExistsError(f"{target} exists")
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_file(path: str | os.PathLike[str], *, mode: int = PRIVATE_FILE) -> Iterator[Path]:
+    """Lets a library write a file by name, and gives it its final name only when the block succeeds.
+
+    Args:
+        path: the file to create or replace.
+        mode: permission bits of the file.
+
+    Yields:
+        A temporary name next to `path`, with the same suffix; nothing exists under it yet.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    try:
+        temporary = folder / target.name
+        yield temporary
+        os.chmod(temporary, mode)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_private(folder: str | os.PathLike[str]) -> None:
+    """Takes away everybody's access to `folder` and its content but the owner's (0700 and 0600)."""
+    for root, _, names in os.walk(folder):
+        os.chmod(root, PRIVATE_FOLDER)
+        for name in names:
+            os.chmod(os.path.join(root, name), PRIVATE_FILE)
