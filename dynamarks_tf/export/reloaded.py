@@ -1,0 +1,97 @@
+"""Checks that a SavedModel answers as the model it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.errors import ExportError
+from dynamarks_tf.export.signature import ServedInput, ServedInputs, only_output
+
+Array = npt.NDArray[Any]
+
+_ROWS = 4
+_TOLERANCE = 1e-4
+_HALF_TOLERANCE = 2e-2  # float16 and bfloat16 keep 3 and 2 digits, and a graph fuses what eager mode rounds
+
+
+def compare_reloaded(
+    model: Any, inputs: ServedInputs, folder: Path, signature_name: str, examples: Mapping[str, Array] | None
+) -> None:
+    """Loads a SavedModel as TensorFlow Serving does and compares a few answers with those of the model in memory.
+
+    The inputs are the first examples, else made up; where an axis other than the batch is unknown nobody can make
+    them up, and loading is all that is checked. Most rows must agree, not all: a row within float noise of a tie
+    between two classes may be marked either way.
+
+    Args:
+        model: the Keras model.
+        inputs: its inputs.
+        folder: the SavedModel.
+        signature_name: the signature to ask.
+        examples: inputs by alias, of the served types, or None.
+
+    Raises:
+        ExportError: most answers differ by more than 1e-4, absolutely and relatively (2e-2 in half precision).
+    """
+    import tensorflow as tf
+
+    batch = _batch(inputs, examples)
+    reloaded = _run_in_session(folder, signature_name, batch)
+    if reloaded is None:
+        return
+    arranged = inputs.pack([tf.cast(tf.constant(batch[spec.alias]), spec.dtype) for spec in inputs.flat])
+    in_memory = tf.cast(only_output(model(arranged, training=False)), tf.float32).numpy()
+    tolerance = _HALF_TOLERANCE if _computes_in_half_precision(model) else _TOLERANCE
+    if _share_of_equal_rows(reloaded, in_memory, tolerance) <= 0.5:
+        raise ExportError(
+            f"After loading, the export answers differently from the model in memory (by up to "
+            f"{np.max(np.abs(reloaded - in_memory)):.2g}). A layer of the model probably depends on "
+            "something outside its weights and inputs, such as a Python or NumPy random number."
+        )
+
+
+def _run_in_session(folder: Path, signature_name: str, batch: Mapping[str, Array]) -> Array | None:
+    """Loads a SavedModel into a session of its own and runs a batch, if there is one."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta_graph = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(folder))
+        signature = meta_graph.signature_def[signature_name]
+        if not batch:
+            return None
+        (output,) = signature.outputs.values()
+        feeds = {signature.inputs[alias].name: values for alias, values in batch.items()}
+        return np.asarray(session.run(output.name, feeds))
+
+
+def _batch(inputs: ServedInputs, examples: Mapping[str, Array] | None) -> dict[str, Array]:
+    """Returns a few inputs by alias; none where nobody can make them up."""
+    if examples is not None:
+        return {alias: values[:_ROWS] for alias, values in examples.items()}
+    if any(None in spec.shape[1:] for spec in inputs.flat):
+        return {}
+    return {spec.alias: _made_up(spec) for spec in inputs.flat}
+
+
+def _made_up(spec: ServedInput) -> Array:
+    """Returns floats in [0, 1), whole numbers 0, which are in every vocabulary, or empty text."""
+    shape = (_ROWS, *(axis for axis in spec.shape[1:] if axis is not None))
+    if spec.dtype == "string":
+        return np.full(shape, b"", dtype=object)
+    if "float" in spec.dtype:
+        return np.random.default_rng(0).random(shape).astype(spec.numpy_dtype)
+    return np.zeros(shape, spec.numpy_dtype)
+
+
+def _computes_in_half_precision(layer: Any) -> bool:
+    return "16" in layer.compute_dtype or any(map(_computes_in_half_precision, getattr(layer, "layers", ())))
+
+
+def _share_of_equal_rows(first: Array, second: Array, tolerance: float) -> float:
+    equal = np.isclose(first, second, rtol=tolerance, atol=tolerance, equal_nan=True)
+    return float(equal.reshape(len(equal), -1).all(axis=1).mean())
