@@ -8,7 +8,7 @@ DEMO_ARGS ?=
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo data            ## the main job, end to end, on real images
-	$(BIN)/dynamarks demo --out demo-out $(DEMO_ARGS)
+	$(BIN)/dynamarks demo $(DEMO_ARGS)
 
 test: $(VENV)/.test data            ## every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

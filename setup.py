@@ -45,7 +45,7 @@ setup(
             "types-requests",
         ],
     },
-    entry_points={"console_scripts": ["dynamarks = dynamarks_tf.cli:main"]},
+    entry_points={"console_scripts": ["dynamarks = dynamarks_tf.cli:run"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

@@ -1,0 +1,74 @@
+"""Prove that a classifier was stolen through its prediction API.
+
+>>> import dynamarks_tf as dm
+>>> key = dm.MarkKey.generate(owner="ACME Vision")
+>>> key.save("acme.key")
+>>> marked = dm.mark(model, key, budget=0.05)           # outputs change at inference only, top-1 never
+>>> dm.export_saved_model(marked, "served/clf/1")       # stock TensorFlow Serving loads it
+>>> evidence = dm.verify("suspect.keras", owner=marked, key=key, queries=x)
+>>> evidence.detected(alpha=1e-6), evidence.log10_p
+(True, -21.4)
+
+Importing this package loads neither Keras nor TensorFlow; names that need them do so on first use. As soon as Keras
+is imported, by whomever, `DynaMarkLayer` is registered with it, so that `keras.models.load_model` reads marked models.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+from dynamarks_tf._version import __version__
+
+if TYPE_CHECKING:
+    from dynamarks_tf.export import export_saved_model
+    from dynamarks_tf.key import MarkKey
+    from dynamarks_tf.layer import DynaMarkLayer
+    from dynamarks_tf.marking import find_mark, mark, strip
+    from dynamarks_tf.params import MarkParams
+    from dynamarks_tf.verdict import Evidence
+    from dynamarks_tf.verification import verify
+
+__all__ = [
+    "DynaMarkLayer",
+    "Evidence",
+    "MarkKey",
+    "MarkParams",
+    "__version__",
+    "export_saved_model",
+    "find_mark",
+    "mark",
+    "strip",
+    "verify",
+]
+
+_HOME_OF = {
+    "DynaMarkLayer": "layer",
+    "Evidence": "verdict",
+    "MarkKey": "key",
+    "MarkParams": "params",
+    "export_saved_model": "export",
+    "find_mark": "marking",
+    "mark": "marking",
+    "strip": "marking",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+@wrapt.when_imported("keras")  # type: ignore[untyped-decorator]
+def _register_layer(_keras: Any) -> None:
+    importlib.import_module(f"{__name__}.layer")

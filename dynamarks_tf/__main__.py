@@ -1,0 +1,5 @@
+"""`python -m dynamarks_tf` is `dynamarks`."""
+
+from dynamarks_tf.cli import run
+
+run()

@@ -1,0 +1,38 @@
+"""`dynamarks mark`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dynamarks_tf.errors import ExportError
+from dynamarks_tf.params import DEFAULT_BUDGET
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="Key file of the owner.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Marked .keras file to write.")
+@click.option("--budget", default=DEFAULT_BUDGET, show_default=True, help="Largest total variation, in (0, 0.5].")
+@click.option("--from-logits", is_flag=True, help="The model ends in logits.")
+@click.option("--force", is_flag=True, help="Replace an existing output file.")
+def mark(model: Path, key: Path, out: Path, budget: float, from_logits: bool, force: bool) -> None:
+    """Append the mark to a trained Keras MODEL file.
+
+    \b
+      dynamarks mark model.keras --key acme.key --out marked.keras --budget 0.05
+    """
+    if out.suffix != ".keras":
+        raise ExportError(f"--out must be a .keras file. Received: {out}")
+    if out.exists() and not force:
+        raise ExportError(f"{out} exists. Name another file, or say --force.")
+
+    from dynamarks_tf import _files, marking
+    from dynamarks_tf.key import MarkKey
+
+    loaded_key = MarkKey.load(key)
+    marked = marking.mark(marking.load_model(model), loaded_key, budget, from_logits=from_logits)
+    with _files.new_file(out) as temporary:
+        marked.save(temporary)
+    click.echo(f"marked {model} -> {out} with key {loaded_key.key_id}, budget {budget}")

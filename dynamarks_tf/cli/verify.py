@@ -1,0 +1,94 @@
+"""`dynamarks verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from dynamarks_tf.verdict import Evidence
+
+EXIT_FOUND = 0
+EXIT_NOT_FOUND = 1
+
+
+@click.command()
+@click.argument("suspect")
+@click.option("--owner", required=True, type=click.Path(path_type=Path), help="The owner's .keras file.")
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="Key file of the owner.")
+@click.option("--queries", required=True, type=click.Path(path_type=Path), help=".npy or .npz file of inputs.")
+@click.option("--max-queries", type=click.IntRange(min=1), help="Ask only so many, balanced over predicted classes.")
+@click.option("--alpha", default=1e-6, show_default=True, help="Accepted chance of accusing an innocent.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the choice of queries.")
+@click.option("--from-logits", is_flag=True, default=None, help="The clean owner model answers logits.")
+@click.option("--suspect-from-logits", is_flag=True, help="The suspect answers logits.")
+@click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1), help="Inputs per request.")
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds a remote suspect may take per request.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the evidence to this JSON file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the evidence as JSON.")
+def verify(
+    suspect: str,
+    owner: Path,
+    key: Path,
+    queries: Path,
+    max_queries: int | None,
+    alpha: float,
+    seed: int,
+    from_logits: bool | None,
+    suspect_from_logits: bool,
+    batch_size: int,
+    timeout: float,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Test whether SUSPECT was trained on marked answers.
+
+    SUSPECT is a .keras file, a SavedModel folder, grpc://HOST:PORT/NAME or http://HOST:PORT/v1/models/NAME.
+    Exits with 0 if the mark is found (p <= alpha), 1 if not, 2 on an error.
+
+    \b
+      dynamarks verify suspect.keras --owner marked.keras --key acme.key --queries x.npy --max-queries 1000
+    """
+    from dynamarks_tf import verification
+    from dynamarks_tf.key import MarkKey
+
+    evidence = verification.verify(
+        suspect,
+        owner=owner,
+        key=MarkKey.load(key),
+        queries=queries,
+        max_queries=max_queries,
+        seed=seed,
+        from_logits=from_logits,
+        suspect_from_logits=suspect_from_logits,
+        batch_size=batch_size,
+        timeout_s=timeout,
+        verbose=True,
+    )
+    found = evidence.detected(alpha)
+    if out is not None:
+        evidence.save(out)
+    click.echo(json.dumps(evidence.to_dict(), indent=2, ensure_ascii=False) if as_json else _text(evidence, alpha))
+    return EXIT_FOUND if found else EXIT_NOT_FOUND
+
+
+def _text(evidence: Evidence, alpha: float) -> str:
+    found = evidence.detected(alpha)
+    lines = [
+        "MARK FOUND" if found else "mark not found",
+        f"  suspect     {evidence.suspect}",
+        f"  owner       {evidence.owner}, key {evidence.key_id}",
+        f"  log10 p     {evidence.log10_p:.2f} (threshold {alpha:g})",
+        f"  queries     {evidence.num_queries}",
+        f"  fidelity    {evidence.fidelity:.3f} of top-1 answers as the clean owner model's",
+    ]
+    lines += [
+        f"  {channel.channel + ' code':<11} T = {channel.statistic:.3f}, {channel.agreement:+.2f} of its largest value, "
+        f"{channel.num_cells} cells"
+        for channel in evidence.channels
+    ]
+    lines += [f"  plan        sha256 {evidence.plan.digest}"]
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""Public settings of a mark. They may be written to configs and reports; nothing here is secret."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from dynamarks_tf.errors import ArgumentError
+
+MAX_BUDGET = 0.5
+DEFAULT_BUDGET = 0.05
+TABLE_CAP = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class MarkParams:
+    """How strong a mark is and how large its tables may grow.
+
+    Args:
+        budget: largest total variation between the clean and the released output of one query, in (0, 0.5].
+            0.05 moves at most five percentage points of probability.
+        table_rows: largest number of rows of a sign table. With more classes than that, a keyed hash maps the
+            predicted class to a row.
+        table_columns: the same for the columns, which stand for the other classes.
+
+    Raises:
+        ArgumentError: a value is outside its range.
+    """
+
+    budget: float = DEFAULT_BUDGET
+    table_rows: int = TABLE_CAP
+    table_columns: int = TABLE_CAP
+
+    def __post_init__(self) -> None:
+        budget = self.budget
+        if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget <= MAX_BUDGET:
+            raise ArgumentError(
+                f"`budget` is the largest total variation the mark may cause: a number above 0 and at most "
+                f"{MAX_BUDGET}. Received: budget={budget!r}"
+            )
+        for name in ("table_rows", "table_columns"):
+            size = getattr(self, name)
+            if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 65536:
+                raise ArgumentError(f"`{name}` must be a whole number from 1 to 65536. Received: {name}={size!r}")
+        object.__setattr__(self, "budget", float(budget))
+
+    def table_shape(self, num_classes: int) -> tuple[int, int]:
+        """Rows and columns of the class code's sign table for a classifier with `num_classes` classes."""
+        return min(num_classes, self.table_rows), min(num_classes, self.table_columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def check_num_classes(num_classes: int | None) -> int:
+    """Returns `num_classes` if a mark can be put on so many classes.
+
+    Raises:
+        ArgumentError: the number is unknown or below 2.
+    """
+    if num_classes is None:
+        raise ArgumentError(
+            "The last axis of the output, the number of classes, is unknown (None). The mark needs it when it is "
+            "built: give the model's last layer a fixed number of units."
+        )
+    if num_classes < 2:
+        raise ArgumentError(
+            f"The output has {num_classes} class; the mark moves probability between classes and needs at least 2. "
+            "A binary classifier with one sigmoid can be rewritten with two softmax outputs."
+        )
+    return int(num_classes)
+
+
+def class_code_floor_log10(num_classes: int, params: MarkParams) -> float:
+    """Smallest log10 p-value that the class code can ever reach: one fair coin for each of its cells.
+
+    Args:
+        num_classes: number of classes C.
+        params: settings of the mark.
+
+    Returns:
+        `-cells * log10(2)`; about -27.1 for 10 classes. 0 for 2: the evidence compares the classes beside the best
+        one with each other, and two classes leave only one.
+    """
+    if num_classes == 2:
+        return 0.0
+    rows, columns = params.table_shape(num_classes)
+    cells = rows * (columns - 1) if columns == num_classes else rows * columns
+    return -cells * math.log10(2)

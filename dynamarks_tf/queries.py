@@ -1,0 +1,161 @@
+"""The inputs a suspect is asked: where they come from, how some are chosen, and their digest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.errors import ArgumentError, DatasetError
+
+Array = npt.NDArray[Any]
+
+
+class QuerySource(Protocol):
+    """Inputs that can be read more than once, batch by batch."""
+
+    def batches(self, batch_size: int) -> Iterator[Array]:
+        """Yields arrays of shape `(n, ...)`, always the same rows in the same order."""
+        ...
+
+
+class ArrayQueries:
+    """Inputs held in one array, possibly memory-mapped."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+
+    def batches(self, batch_size: int) -> Iterator[Array]:
+        """Yields slices of at most `batch_size` rows."""
+        for start in range(0, len(self._array), batch_size):
+            yield np.asarray(self._array[start : start + batch_size])
+
+
+class DatasetQueries:
+    """Inputs from a batched `tf.data.Dataset`, or any other iterable that can be iterated more than once."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def batches(self, batch_size: int) -> Iterator[Array]:
+        """Yields the batches of the data set; labels, if it has any, are left out."""
+        for element in self._dataset:
+            inputs = element[0] if isinstance(element, tuple) else element
+            batch = np.asarray(inputs)
+            if batch.ndim == 0:
+                raise ArgumentError("`queries` yields single values; batch the data set first: dataset.batch(256)")
+            for start in range(0, len(batch), batch_size):
+                yield batch[start : start + batch_size]
+
+
+class SelectedQueries:
+    """Some rows of another source."""
+
+    def __init__(self, source: QuerySource, indices: Array) -> None:
+        self._source = source
+        self._indices = np.sort(indices)
+
+    def batches(self, batch_size: int) -> Iterator[Array]:
+        """Yields the selected rows, in full batches but for the last."""
+        waiting: list[Array] = []
+        count = 0
+        for batch in self._selected(batch_size):
+            waiting.append(batch)
+            count += len(batch)
+            if count >= batch_size:
+                rows = np.concatenate(waiting)
+                yield rows[:batch_size]
+                waiting, count = [rows[batch_size:]], count - batch_size
+        if count:
+            yield np.concatenate(waiting)
+
+    def _selected(self, batch_size: int) -> Iterator[Array]:
+        start = 0
+        for batch in self._source.batches(batch_size):
+            low, high = np.searchsorted(self._indices, [start, start + len(batch)])
+            if high > low:
+                yield batch[self._indices[low:high] - start]
+            start += len(batch)
+
+
+def as_queries(queries: Any) -> QuerySource:
+    """Turns what a user passes as `queries` into a source.
+
+    Args:
+        queries: an array of shape `(n, ...)`; a batched `tf.data.Dataset` of inputs or of `(inputs, labels)`; or a path
+            to a `.npy` file, or to an `.npz` file that holds one array or one called `x` or `queries`.
+
+    Raises:
+        ArgumentError: something else, or a generator, which can be read only once.
+        DatasetError: the file is missing, or cannot be read.
+    """
+    if isinstance(queries, (str, os.PathLike)):
+        return ArrayQueries(load_queries(queries))
+    if isinstance(queries, Iterator):
+        raise ArgumentError(
+            "`queries` is a generator, which can be read only once; its queries must be fixed and digested before the "
+            "suspect is asked. Pass an array, a tf.data.Dataset or a .npy file."
+        )
+    if isinstance(queries, dict) or (isinstance(queries, (list, tuple)) and queries and hasattr(queries[0], "shape")):
+        raise ArgumentError("`queries` must be one array: models with several inputs are not supported by verify yet.")
+    if hasattr(queries, "as_numpy_iterator"):
+        return DatasetQueries(queries)
+    array = np.asarray(queries)
+    if array.dtype == object or array.ndim == 0:
+        raise ArgumentError(
+            "`queries` must be an array of shape (n, ...), a batched tf.data.Dataset, or a path to a .npy or .npz "
+            f"file. Received: {type(queries).__name__}"
+        )
+    return ArrayQueries(array)
+
+
+def load_queries(path: str | os.PathLike[str]) -> Array:
+    """Reads inputs from a `.npy` file (memory-mapped) or an `.npz` file.
+
+    Raises:
+        DatasetError: the file is missing, of another kind, or holds several arrays none of which is called `x` or
+            `queries`.
+    """
+    name = os.fspath(path)
+    if Path(path).suffix not in (".npy", ".npz"):
+        raise DatasetError(f"Queries are read from .npy or .npz files. Received: {name}")
+    try:
+        content = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"Cannot read queries from {name}: {error}") from error
+    if isinstance(content, np.ndarray):
+        return content
+    with content:
+        names = content.files
+        chosen = next((n for n in ("queries", "x") if n in names), names[0] if len(names) == 1 else None)
+        if chosen is None:
+            raise DatasetError(
+                f"{name} holds the arrays {', '.join(names) or '(none)'}; expected one, or one called 'queries' or 'x'."
+            )
+        return np.asarray(content[chosen])
+
+
+def balanced_choice(classes: Array, count: int, seed: int) -> Array:
+    """Chooses items so that the classes are represented as equally as possible.
+
+    Args:
+        classes: class of each item, shape `(n,)`.
+        count: how many to choose; all, if there are no more than that.
+        seed: seed of the choice.
+
+    Returns:
+        Sorted indices, shape `(min(count, n),)`.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(classes))
+    by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
+    sorted_classes = classes[by_class]
+    starts = np.searchsorted(sorted_classes, sorted_classes, side="left")
+    rank_in_class = np.arange(len(classes)) - starts
+    # First every class's first item, then every class's second ...; within a round in random order.
+    order = np.lexsort((rng.random(len(classes)), rank_in_class))
+    return np.asarray(np.sort(by_class[order[:count]]))
