@@ -1,0 +1,45 @@
+"""The one error that answers a request, with the codes gRPC and TensorFlow share."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Code(enum.IntEnum):
+    """Status codes of gRPC; those of TensorFlow's operations are the same numbers."""
+
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class StatusError(Exception):
+    """A request that is answered with an error; gRPC and REST both turn it into their own form.
+
+    Args:
+        code: what kind of error it is.
+        message: the text for the client, worded as TensorFlow Serving words it where it has a wording.
+    """
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(f"{code.name}: {message}")
+        self.code = code
+        self.message = message
+
+
+def invalid(message: str) -> StatusError:
+    """Returns the commonest error: the request itself is wrong."""
+    return StatusError(Code.INVALID_ARGUMENT, message)
