@@ -34,8 +34,8 @@ def export_saved_model(
 
     The signature takes the model's inputs by their names (`inputs` where Keras made up the name, `inputs_1`,
     `inputs_2`, ... where there are several) with any batch size, and gives `probabilities` as float32, or `logits` if
-    the last layer of the model has `from_logits`. Half-precision inputs are taken as float32. The graph is traced with
-    `training=False`.
+    the last layer of the model has `from_logits`. Half-precision inputs are taken as float32, and inputs of another
+    shape are refused. The graph is traced with `training=False`.
 
     The version appears in one step: it is written next to `path` under a name that TensorFlow Serving ignores, checked
     by loading it with TensorFlow alone and comparing its answers with those of `model` in memory, and renamed. The
@@ -123,7 +123,9 @@ def _write(model: Any, inputs: ServedInputs, folder: Path, signature_name: str) 
 
     def serve(*tensors: Any) -> dict[str, Any]:
         """The function that clients call: flat tensors in, named float32 answers out."""
-        arranged = inputs.pack([tf.cast(tensor, spec.dtype) for tensor, spec in zip(tensors, inputs.flat, strict=True)])
+        # TensorFlow Serving compares no shapes, and a convolution may end the whole process on a wrong rank.
+        checked = [tf.ensure_shape(tensor, spec.shape) for tensor, spec in zip(tensors, inputs.flat, strict=True)]
+        arranged = inputs.pack([tf.cast(tensor, spec.dtype) for tensor, spec in zip(checked, inputs.flat, strict=True)])
         return {alias: tf.cast(only_output(model(arranged, training=False)), tf.float32)}
 
     archive = keras.export.ExportArchive()

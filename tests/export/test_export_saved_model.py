@@ -113,6 +113,17 @@ def test_unknown_axes_stay_unknown(version: Path) -> None:
     assert signature_of(path)(image=tf.ones((2, 5, 9, 1)))["probabilities"].shape == (2, 3)
 
 
+def test_graph_itself_refuses_another_shape(exported: Any) -> None:
+    """The server does not compare shapes, and a convolution would end its process on a wrong rank."""
+    signature = signature_of(exported.path)
+    for alias in exported.columns:
+        inputs = exported.inputs(2)
+        inputs[alias] = inputs[alias][..., None]
+        tensors = {name: tf.constant(values) for name, values in inputs.items()}
+        with pytest.raises(tf.errors.InvalidArgumentError, match="is not compatible with expected shape"):
+            signature(**tensors)
+
+
 def test_fixed_batch_size_becomes_any(version: Path) -> None:
     inputs = keras.Input(batch_shape=(8, 4), name="readings")
     path = export_saved_model(keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(inputs)), version)

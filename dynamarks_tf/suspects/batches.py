@@ -1,0 +1,102 @@
+"""What every adapter does with a batch before it asks, and with a refusal afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.errors import SuspectError
+
+Array = npt.NDArray[Any]
+Shape = tuple[int | None, ...]
+
+_LONGEST_DETAIL = 300
+
+
+def fit_shape(batch: npt.ArrayLike, shape: Shape | None, who: str) -> Array:
+    """Checks a batch against the shape of one input.
+
+    Args:
+        batch: inputs, shape `(n, ...)`.
+        shape: of one input, `None` for unknown axes; `None` if nothing is known.
+        who: description of the suspect.
+
+    Returns:
+        The batch as an array.
+
+    Raises:
+        SuspectError: the shapes do not fit.
+    """
+    array = np.asarray(batch)
+    if shape is not None and not (
+        array.ndim == len(shape) + 1
+        and all(axis in (None, size) for axis, size in zip(shape, array.shape[1:], strict=True))
+    ):
+        axes = ", ".join("any" if axis is None else str(axis) for axis in shape)
+        raise SuspectError(f"{who} takes inputs of shape (n, {axes}) and was given {array.shape}.")
+    return array
+
+
+def fit_type(batch: Array, dtype: np.dtype[Any], who: str) -> Array:
+    """Converts a batch to the type that a suspect takes, unless that would change whole numbers or text.
+
+    Args:
+        batch: inputs of any type.
+        dtype: the type to send; `object` for text.
+        who: description of the suspect.
+
+    Returns:
+        The batch in `dtype`.
+
+    Raises:
+        SuspectError: values would be lost, as those of images in [0, 1] sent as uint8.
+    """
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):
+            converted = batch.astype(dtype, copy=False)
+    except (TypeError, ValueError):
+        fits = False
+    else:
+        exact = dtype.kind not in "biu" or np.array_equal(converted, batch)
+        fits = exact and (dtype.kind != "O" or batch.dtype.kind in "OSU")
+    if not fits:
+        wanted = "text" if dtype.kind == "O" else dtype.name
+        raise SuspectError(
+            f"{who} takes {wanted} and was given {batch.dtype} values that do not fit. Convert the queries to the type "
+            "and range that the suspect was trained on."
+        )
+    return converted
+
+
+def refusal(who: str, batch: Array, error: object) -> SuspectError:
+    """Makes the error for a batch that a suspect could not answer."""
+    return SuspectError(f"{who} could not answer a batch of shape {batch.shape} and type {batch.dtype}: {brief(error)}")
+
+
+def closed(who: str) -> SuspectError:
+    """Makes the error for asking after `close`."""
+    return SuspectError(f"{who} is closed; make a new suspect to ask again.")
+
+
+def unreadable(who: str, error: Exception) -> SuspectError:
+    """Makes the error for a server that breaks the protocol."""
+    return SuspectError(f"{who} sent something that cannot be read ({type(error).__name__}: {brief(error)}).")
+
+
+def several_inputs(who: str, names: Iterable[str]) -> SuspectError:
+    """Makes the error for a model that does not take exactly one input."""
+    aliases = sorted(names)
+    return SuspectError(
+        f"{who} has {len(aliases)} inputs ({', '.join(aliases)}), and only suspects with one can be asked directly. "
+        "Pass a function of one batch that builds the others."
+    )
+
+
+def brief(detail: object) -> str:
+    """Makes the words of a server or library fit into a message: one line, printable, at most 300 characters."""
+    words = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail) or type(detail).__name__
+    line = " ".join("".join(character if character.isprintable() else " " for character in words).split())
+    return line if len(line) <= _LONGEST_DETAIL else line[:_LONGEST_DETAIL] + "..."

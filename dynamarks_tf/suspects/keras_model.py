@@ -1,0 +1,92 @@
+"""A Keras model as suspect, from memory or from a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.batches import brief, closed, fit_shape, refusal, several_inputs
+
+Array = npt.NDArray[Any]
+
+
+class KerasSuspect:
+    """A Keras model with one input and one output, on any Keras backend.
+
+    Args:
+        model: a `keras.Model`, or the path of a `.keras` or `.h5` file. A file is loaded in the safe mode of Keras,
+            which refuses code inside it.
+
+    Raises:
+        SuspectError: the file cannot be loaded, or the model has several inputs.
+
+    Example:
+        >>> KerasSuspect("surrogate.keras").predict(images).shape
+        (256, 10)
+    """
+
+    def __init__(self, model: Any) -> None:
+        from_file = isinstance(model, (str, os.PathLike))
+        self.description = str(Path(model)) if from_file else f"Keras model {model.name!r}"
+        self._model = _load(Path(model)) if from_file else model
+        self.input_shape = self._input_shape()
+        self._answer: Callable[[Array], Any] | None = _compiled(self._model)
+
+    def predict(self, batch: Array) -> Array:
+        """Answers one batch in inference mode."""
+        import keras
+
+        if self._answer is None:
+            raise closed(self.description)
+        array = fit_shape(batch, self.input_shape, self.description)
+        try:
+            return np.asarray(keras.ops.convert_to_numpy(self._answer(array)))
+        except Exception as error:  # every backend has errors of its own
+            raise refusal(self.description, array, error) from error
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        self._model = self._answer = None
+
+    def _input_shape(self) -> tuple[int | None, ...] | None:
+        inputs = getattr(self._model, "inputs", None)
+        if not inputs:
+            return None  # a subclassed model, or a Sequential one that has not seen a batch
+        if len(inputs) > 1:
+            raise several_inputs(self.description, [tensor.name for tensor in inputs])
+        return tuple(inputs[0].shape[1:])
+
+
+def _load(path: Path) -> Any:
+    import keras
+
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras and its file formats raise many kinds
+        raise SuspectError(
+            f"{path} cannot be loaded as a Keras model: {brief(error)} If it needs layers of its own, load it yourself "
+            "and pass the model."
+        ) from error
+
+
+def _compiled(model: Any) -> Callable[[Array], Any]:
+    """Returns the model as a quiet function of a batch.
+
+    TensorFlow gets a graph without XLA, which would compile anew for every batch size.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return model.predict_on_batch  # type: ignore[no-any-return]
+    if model.run_eagerly:
+        return lambda batch: model(batch, training=False)
+    import tensorflow as tf
+
+    graph = tf.function(lambda batch: model(batch, training=False), autograph=False, reduce_retracing=True)
+    return lambda batch: graph(tf.convert_to_tensor(batch))

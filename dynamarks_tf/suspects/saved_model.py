@@ -1,0 +1,92 @@
+"""A SavedModel folder as suspect, run by TensorFlow alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.batches import brief, closed, refusal
+from dynamarks_tf.suspects.signature import SuspectSignature, choose_signature, pick
+
+Array = npt.NDArray[Any]
+
+
+class SavedModelSuspect:
+    """A SavedModel with a signature of one input, whoever exported it.
+
+    A SavedModel is a program: its graph can read and write files. Run one that you do not trust in a sandbox.
+
+    Args:
+        path: the SavedModel, or a folder of numbered versions of it; the highest is taken then.
+        signature: name of the signature to call.
+        output: name of the output to read. By default the one called `probabilities`, else the only one.
+
+    Raises:
+        SuspectError: there is no SavedModel, it cannot be loaded, or signature or output are not there.
+
+    Example:
+        >>> SavedModelSuspect("served/clf").description
+        'served/clf/2'
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, signature: str = "serving_default", output: str | None = None
+    ) -> None:
+        import tensorflow as tf
+
+        folder = _version(Path(path))
+        self.description = str(folder)
+        try:
+            self._loaded = tf.saved_model.load(str(folder))
+        except Exception as error:  # TensorFlow raises many kinds for damaged files
+            raise SuspectError(f"{folder} cannot be loaded as a SavedModel: {brief(error)}") from error
+        self._function = pick(self.description, self._loaded.signatures, signature)
+        self._signature = _describe(self._function, self.description, output)
+        self.input_shape = self._signature.shape
+
+    def predict(self, batch: Array) -> Array:
+        """Answers one batch."""
+        import tensorflow as tf
+
+        if self._function is None:
+            raise closed(self.description)
+        array = self._signature.fit(batch)
+        try:
+            answers = self._function(**{self._signature.input: tf.convert_to_tensor(array)})
+        except (tf.errors.OpError, TypeError, ValueError) as error:
+            raise refusal(self.description, array, error) from error
+        return np.asarray(answers[self._signature.output])
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        self._loaded = self._function = None
+
+
+def _describe(function: Any, who: str, output: str | None) -> SuspectSignature:
+    inputs = {
+        name: (None if spec.shape.rank is None else tuple(spec.shape.as_list()), np.dtype(spec.dtype.as_numpy_dtype))
+        for name, spec in function.structured_input_signature[1].items()
+    }
+    return choose_signature(who, inputs, function.structured_outputs, output)
+
+
+def _version(path: Path) -> Path:
+    """Finds the SavedModel in `path`, or the highest version under it."""
+    if _is_saved_model(path):
+        return path
+    children = path.iterdir() if path.is_dir() else ()
+    versions = [child for child in children if child.name.isdecimal() and _is_saved_model(child)]
+    if not versions:
+        raise SuspectError(
+            f"{path} holds no SavedModel. Give a folder with saved_model.pb, or one with numbered versions: 1, 2, ..."
+        )
+    return max(versions, key=lambda version: int(version.name))
+
+
+def _is_saved_model(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt"))

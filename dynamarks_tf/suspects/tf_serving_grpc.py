@@ -1,0 +1,151 @@
+"""A model behind TensorFlow Serving's gRPC API as suspect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.addresses import is_loopback
+from dynamarks_tf.suspects.batches import brief, closed, refusal, unreadable
+from dynamarks_tf.suspects.signature import SuspectSignature, choose_signature, numpy_type, pick
+
+Array = npt.NDArray[Any]
+
+_LARGEST_MESSAGE = 2**31 - 1  # bytes; gRPC clients take 4 MiB otherwise
+
+_ADVICE = {
+    "UNAVAILABLE": "Is the server running, and is this its gRPC port (8500 by default)?",
+    "DEADLINE_EXCEEDED": "Raise timeout_s, or ask smaller batches.",
+    "NOT_FOUND": "Check the name of the model, and the version if one was given.",
+    "UNIMPLEMENTED": "This server does not speak the PredictionService of TensorFlow Serving.",
+    "RESOURCE_EXHAUSTED": "Ask smaller batches.",
+    "UNAUTHENTICATED": "For a server that asks for credentials, pass a function that calls it.",
+    "PERMISSION_DENIED": "For a server that asks for credentials, pass a function that calls it.",
+}
+
+
+class GrpcSuspect:
+    """A model served over gRPC by TensorFlow Serving, or by anything that speaks its PredictionService.
+
+    The constructor asks the server for the signature, so a wrong address or name fails at once.
+
+    Args:
+        host: name or number of the server.
+        port: its gRPC port, normally 8500.
+        name: name of the model.
+        version: version number; `None` for the highest.
+        signature: name of the signature to call.
+        output: name of the output to read. By default the one called `probabilities`, else the only one.
+        timeout_s: seconds that one call may take, connecting included.
+
+    Raises:
+        SuspectError: the server cannot be reached in time, or has no such model, signature or output.
+
+    Example:
+        >>> GrpcSuspect("localhost", 8500, "clf").predict(images).shape
+        (256, 10)
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        name: str,
+        version: int | None = None,
+        *,
+        signature: str = "serving_default",
+        output: str | None = None,
+        timeout_s: float = 30.0,
+    ) -> None:
+        import grpc
+        from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+        server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.description = f"grpc://{server}/{name}" + (f"/versions/{version}" if version is not None else "")
+        self._name, self._version, self._signature_name = name, version, signature
+        self._timeout_s = timeout_s
+        options = [
+            ("grpc.max_send_message_length", _LARGEST_MESSAGE),
+            ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+            ("grpc.enable_http_proxy", int(not is_loopback(host))),
+        ]
+        self._channel = grpc.insecure_channel(server, options=options)
+        self._service = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        try:
+            self._signature = self._learn_signature(output)
+        except BaseException:
+            self.close()
+            raise
+        self.input_shape = self._signature.shape
+
+    def predict(self, batch: Array) -> Array:
+        """Answers one batch with one call."""
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2
+
+        array = self._signature.fit(batch)
+        request = predict_pb2.PredictRequest(output_filter=[self._signature.output])
+        self._address(request.model_spec)
+        request.model_spec.signature_name = self._signature_name
+        request.inputs[self._signature.input].CopyFrom(tf.make_tensor_proto(array))
+        response = self._call(self._service.Predict, request, array)
+        try:
+            return np.asarray(tf.make_ndarray(response.outputs[self._signature.output]))
+        except (TypeError, ValueError) as error:
+            raise unreadable(self.description, error) from error
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def _learn_signature(self, output: str | None) -> SuspectSignature:
+        from google.protobuf.message import DecodeError
+        from tensorflow.core.framework import types_pb2
+        from tensorflow_serving.apis import get_model_metadata_pb2
+
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        self._address(request.model_spec)
+        response = self._call(self._service.GetModelMetadata, request)
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        try:
+            response.metadata["signature_def"].Unpack(signatures)
+            definition = pick(self.description, signatures.signature_def, self._signature_name)
+            inputs = {
+                alias: (_shape(info.tensor_shape), numpy_type(types_pb2.DataType.Name(info.dtype), self.description))
+                for alias, info in definition.inputs.items()
+            }
+        except (DecodeError, ValueError) as error:
+            raise unreadable(self.description, error) from error
+        return choose_signature(self.description, inputs, definition.outputs, output)
+
+    def _address(self, model_spec: Any) -> None:
+        model_spec.name = self._name
+        if self._version is not None:
+            model_spec.version.value = self._version
+
+    def _call(self, method: Any, request: Any, batch: Array | None = None) -> Any:
+        import grpc
+
+        try:
+            return method(request, timeout=self._timeout_s)
+        except ValueError as error:  # how grpc reports a closed channel
+            raise closed(self.description) from error
+        except grpc.RpcError as error:
+            raise self._explain(error.code().name, brief(error.details() or "no details"), batch) from error
+
+    def _explain(self, code: str, details: str, batch: Array | None) -> SuspectError:
+        if code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION") and batch is not None:
+            return refusal(self.description, batch, details)
+        problem = {
+            "UNAVAILABLE": "cannot be reached",
+            "DEADLINE_EXCEEDED": f"did not answer within {self._timeout_s:g} s",
+            "NOT_FOUND": "does not exist",
+        }.get(code, "could not be asked")
+        return SuspectError(f"{self.description} {problem} ({code}: {details}). {_ADVICE.get(code, '')}".rstrip())
+
+
+def _shape(shape: Any) -> tuple[int | None, ...] | None:
+    return None if shape.unknown_rank else tuple(axis.size if axis.size >= 0 else None for axis in shape.dim)
