@@ -195,7 +195,7 @@ def test_defaults_of_a_signature_stand_in_for_missing_inputs(copy: Path, make_re
 
 # Stopping
 
-SLOW = {"signature_name": "count", "inputs": 400_000}  # about a second
+SLOW = {"signature_name": "count", "inputs": 400_000}  # a second or more
 
 
 def ask_slowly(server: LocalServer, started: threading.Event) -> requests.Response:
@@ -212,7 +212,7 @@ def test_answers_under_way_are_finished(zoo: Path, make_request: Any) -> None:
         slow = make_request("count", steps=np.int64(SLOW["inputs"]))
         over_grpc = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict.future(slow)
         started.wait()
-        time.sleep(0.2)
+        time.sleep(0.3)
         assert not over_rest.done()
         server.stop(grace_s=60)
         assert over_rest.result().json() == {"outputs": SLOW["inputs"]}
