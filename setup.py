@@ -13,7 +13,7 @@ DATASETS = ["scikit-learn>=1.4"]
 setup(
     name="dynamarks_tf",
     version=VERSION,
-    description="Prove that a classifier was stolen through its prediction API: dynamic watermarks for Keras and TensorFlow Serving.",
+    description="Prove that a Keras classifier was stolen through its prediction API",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -22,7 +22,7 @@ setup(
     package_data={"dynamarks_tf": ["py.typed"]},
     install_requires=[
         "tensorflow>=2.20",
-        "keras>=3.10",
+        "keras>=3.12",
         "tensorflow-serving-api>=2.18",
         "numpy>=1.26",
         "cryptography>=42",  # HKDF-SHA256 and ChaCha20: the expansion of the key

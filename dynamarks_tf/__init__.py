@@ -69,6 +69,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-@wrapt.when_imported("keras")  # type: ignore[untyped-decorator]
+@wrapt.when_imported("keras")
 def _register_layer(_keras: Any) -> None:
     importlib.import_module(f"{__name__}.layer")

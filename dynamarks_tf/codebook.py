@@ -86,4 +86,4 @@ def class_map(key: MarkKey, label: str, num_classes: int, size: int) -> npt.NDAr
     if num_classes <= size:
         return np.arange(num_classes, dtype=np.int32)
     words = np.frombuffer(key.derive(f"{label}/{num_classes}to{size}", 4 * num_classes), "<u4")
-    return ((words.astype(np.uint64) * size) >> np.uint64(32)).astype(np.int32)
+    return np.asarray((words.astype(np.uint64) * size) >> np.uint64(32), np.int32)

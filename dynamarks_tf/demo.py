@@ -139,7 +139,7 @@ def run_demo(
     start = time.monotonic()
     out = _new_folder(folder)
     keras.utils.set_random_seed(seed)
-    train = {"epochs": epochs, "verbose": verbose}
+    train: dict[str, Any] = {"epochs": epochs, "verbose": verbose}
 
     images = datasets.load_images(data)
     owner_x, owner_y, thief_x, thief_y = _halves(images, max_images)
@@ -156,9 +156,9 @@ def run_demo(
     clean_answers, marked_answers = (_predict(model, images.x_test) for model in (clean, marked))
     cost = metrics.mark_cost(clean_answers, marked_answers, images.y_test)
     say(
-        f"Marked with budget {budget}: accuracy {cost.clean_accuracy:.4f} -> {cost.marked_accuracy:.4f}, top-1 agreement "
-        f"{cost.top1_agreement:.4f}, total variation mean {cost.mean_total_variation:.4f}, max "
-        f"{cost.max_total_variation:.4f}"
+        f"Marked with budget {budget}: accuracy {cost.clean_accuracy:.4f} -> {cost.marked_accuracy:.4f}, "
+        f"top-1 agreement {cost.top1_agreement:.4f}, total variation mean {cost.mean_total_variation:.4f}, "
+        f"max {cost.max_total_variation:.4f}"
     )
     _save_model(clean, out / "owner.keras")
     _save_model(marked, out / "marked.keras")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,6 +18,10 @@ from dynamarks_tf.params import DEFAULT_BUDGET, TABLE_CAP, MarkParams, check_num
 SCHEME = "dynamarks-1"
 
 Tensor = Any
+Function = Callable[..., Tensor]
+
+_ON_PROBABILITIES: tuple[Function, Function] = (perturbation.predicted_class, perturbation.class_code)
+_ON_LOGITS: tuple[Function, Function] = (perturbation.predicted_class_of_logits, perturbation.class_code_logits)
 
 
 @keras.saving.register_keras_serializable(package="dynamarks_tf")
@@ -130,10 +135,10 @@ class DynaMarkLayer(keras.layers.Layer):
         if training:
             return inputs
         values = ops.cast(inputs, dtype)
-        top = ops.argmax(values, axis=-1)
+        find_top, code = _ON_LOGITS if self.from_logits else _ON_PROBABILITIES
+        top = find_top(values)
         favoured = self._favoured_classes(top, dtype)
         share = ops.cast(ops.expand_dims(ops.take(self._share, top, axis=0), axis=-1), dtype)
-        code = perturbation.class_code_logits if self.from_logits else perturbation.class_code
         released = code(values, favoured, share, self.budget, perturbation.safe_lead(released_dtype))
         return ops.cast(released, released_dtype)
 
@@ -208,7 +213,7 @@ def _tables_from(codebook: codebooks.Codebook) -> dict[str, np.ndarray]:
     favoured = (codebook.class_signs > 0).astype(np.int8)
     counts = codebook.favoured_counts()
     share = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0).astype(np.float32)
-    tables = {"favoured": favoured, "share": share}
+    tables: dict[str, np.ndarray] = {"favoured": favoured, "share": share}
     if favoured.shape == (codebook.num_classes, codebook.num_classes):
         np.fill_diagonal(favoured, 0)
         return tables

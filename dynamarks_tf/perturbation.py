@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -44,13 +45,34 @@ def safe_lead(dtype: str) -> float:
     return arithmetic if dtype in ("float32", "float64") else arithmetic + _EPSILON[dtype]
 
 
-def strength(p: Tensor, favoured: Tensor, share: Tensor, alpha: float | Tensor, lead: float) -> Tensor:
+def predicted_class(p: Tensor) -> Tensor:
+    """Index of the largest probability, the first one among ties; int32 of shape `(...)` for p of shape `(..., C)`.
+
+    Floats that are not negative are ordered like the integers with the same bits, and backends find the largest
+    integer much faster, because `ops.argmax` tells -0.0 from 0.0 first.
+    """
+    bits = "int64" if keras.backend.standardize_dtype(p.dtype) == "float64" else "int32"
+    return ops.argmax(ops.view(p, dtype=bits), axis=-1)
+
+
+def predicted_class_of_logits(logits: Tensor) -> Tensor:
+    """Index of the largest logit, the first one among ties; int32 of shape `(...)`."""
+    return ops.argmax(ops.equal(logits, largest(logits)), axis=-1)
+
+
+def largest(values: Tensor) -> Tensor:
+    """Maximum over the classes, shape `(..., 1)`; also for an empty batch."""
+    return ops.max(values, axis=-1, keepdims=True, initial=-np.inf)
+
+
+def strength(p: Tensor, top: Tensor, favoured: Tensor, share: Tensor, alpha: float | Tensor, lead: float) -> Tensor:
     """How far each row may move towards U: `a` = the largest value up to `alpha` that keeps the top class on top.
 
     With the gap g = p_t - max p_c over favoured c, the new gap is g - a (g + share), so a <= (g - lead) / (g + share).
 
     Args:
         p: probabilities, shape `(..., C)`.
+        top: the largest probability p_t, shape `(..., 1)`.
         favoured: 1 where a class is favoured, else 0; shape and dtype of `p`.
         share: probability of one favoured class under U, shape `(..., 1)`; 0 in rows that favour no class.
         alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
@@ -59,14 +81,11 @@ def strength(p: Tensor, favoured: Tensor, share: Tensor, alpha: float | Tensor, 
     Returns:
         `a`, shape `(..., 1)`; 0 in rows that favour no class, NaN in rows that hold a NaN or an infinity.
     """
-    top = ops.max(p, axis=-1, keepdims=True)
-    rival = ops.max(p * favoured, axis=-1, keepdims=True)
-    gap = top - rival
-    largest = ops.maximum(gap - lead, 0.0) / (gap + share)
-    a = ops.where(share > 0, ops.minimum(largest, alpha), ops.zeros_like(share))
+    gap = top - largest(p * favoured)
+    allowed = ops.maximum(gap - lead, 0.0) / (gap + share)
+    a = ops.where(share > 0, ops.minimum(allowed, alpha), 0.0)
     # A sum is finite only if all its terms are. Written with `where`: an optimiser may fold 0 * x to 0.
-    total = ops.sum(p, axis=-1, keepdims=True)
-    return ops.where(ops.isfinite(total), a, ops.full_like(a, np.nan))
+    return ops.where(ops.isfinite(ops.sum(p, axis=-1, keepdims=True)), a, np.nan)
 
 
 def class_code(p: Tensor, favoured: Tensor, share: Tensor, alpha: float | Tensor, lead: float) -> Tensor:
@@ -82,7 +101,7 @@ def class_code(p: Tensor, favoured: Tensor, share: Tensor, alpha: float | Tensor
     Returns:
         p', shape of `p`.
     """
-    a = strength(p, favoured, share, alpha, lead)
+    a = strength(p, largest(p), favoured, share, alpha, lead)
     return p * (1.0 - a) + favoured * (a * share)
 
 
@@ -101,11 +120,11 @@ def class_code_logits(logits: Tensor, favoured: Tensor, share: Tensor, alpha: fl
     Returns:
         Logits z' with softmax(z') = p', shape of `logits`.
     """
-    relative = logits - ops.max(logits, axis=-1, keepdims=True)
+    relative = logits - largest(logits)
     p = ops.softmax(relative, axis=-1)
-    a = strength(p, favoured, share, alpha, lead)
-    top = ops.max(p, axis=-1, keepdims=True) * (1.0 - a)
-    raised = (p * (1.0 - a) + a * share) / top
+    top = largest(p)
+    a = strength(p, top, favoured, share, alpha, lead)
+    raised = (p * (1.0 - a) + a * share) / (top * (1.0 - a))
     moved = ops.logical_and(favoured > 0, a > 0)
-    result = ops.where(moved, ops.log(ops.where(moved, raised, ops.ones_like(raised))), relative)
-    return ops.where(ops.isfinite(a), result, ops.full_like(result, np.nan))
+    result = ops.where(moved, ops.log(ops.where(moved, raised, 1.0)), relative)
+    return ops.where(ops.isfinite(a), result, np.nan)

@@ -97,7 +97,7 @@ def verify(
     clean = _CleanAnswers(clean_model, from_logits)
 
     # 2. The suspect is opened, so that a wrong address shows at once, but asked nothing yet.
-    with contextlib.closing(as_suspect(suspect, timeout_s=timeout_s)) as opened:
+    with _opened(suspect, timeout_s) as opened:
         # 3. The queries, fixed and digested.
         source: QuerySource = _CheckedQueries(as_queries(queries), clean_model.inputs[0].shape[1:], opened)
         if max_queries is not None:
@@ -138,6 +138,17 @@ def package_versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in names},
     }
+
+
+@contextlib.contextmanager
+def _opened(suspect: Any, timeout_s: float) -> Iterator[Suspect]:
+    """The suspect's adapter; closed afterwards, unless the caller made it."""
+    opened = as_suspect(suspect, timeout_s=timeout_s)
+    try:
+        yield opened
+    finally:
+        if opened is not suspect:
+            opened.close()
 
 
 class _CleanAnswers:

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -44,9 +45,10 @@ for _command in (keygen, commit, mark, export, serve, verify, inspect, demo):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `dynamarks` with `arguments` (the process's own, if omitted) and returns its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up notes of TensorFlow
-    warnings.showwarning = _show_warning
     try:
-        code = commands.main(args=arguments, prog_name="dynamarks", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = commands.main(args=arguments, prog_name="dynamarks", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return EXIT_ERROR
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, UserWarning):
         click.echo(f"warning: {message}", err=True)
 

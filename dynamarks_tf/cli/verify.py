@@ -86,8 +86,8 @@ def _text(evidence: Evidence, alpha: float) -> str:
         f"  fidelity    {evidence.fidelity:.3f} of top-1 answers as the clean owner model's",
     ]
     lines += [
-        f"  {channel.channel + ' code':<11} T = {channel.statistic:.3f}, {channel.agreement:+.2f} of its largest value, "
-        f"{channel.num_cells} cells"
+        f"  {channel.channel + ' code':<11} T = {channel.statistic:.3f}, {channel.agreement:+.2f} of its largest "
+        f"value, {channel.num_cells} cells"
         for channel in evidence.channels
     ]
     lines += [f"  plan        sha256 {evidence.plan.digest}"]

@@ -46,8 +46,8 @@ class SavedModelSuspect:
         except Exception as error:  # TensorFlow raises many kinds for damaged files
             raise SuspectError(f"{folder} cannot be loaded as a SavedModel: {brief(error)}") from error
         self._function = pick(self.description, self._loaded.signatures, signature)
-        self._signature = _describe(self._function, self.description, output)
-        self.input_shape = self._signature.shape
+        self.signature = _describe(self._function, self.description, output)
+        self.input_shape = self.signature.shape
 
     def predict(self, batch: Array) -> Array:
         """Answers one batch."""
@@ -55,12 +55,12 @@ class SavedModelSuspect:
 
         if self._function is None:
             raise closed(self.description)
-        array = self._signature.fit(batch)
+        array = self.signature.fit(batch)
         try:
-            answers = self._function(**{self._signature.input: tf.convert_to_tensor(array)})
+            answers = self._function(**{self.signature.input: tf.convert_to_tensor(array)})
         except (tf.errors.OpError, TypeError, ValueError) as error:
             raise refusal(self.description, array, error) from error
-        return np.asarray(answers[self._signature.output])
+        return np.asarray(answers[self.signature.output])
 
     def close(self) -> None:
         """Lets go of the model."""

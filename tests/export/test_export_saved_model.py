@@ -16,9 +16,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from dynamarks_tf.errors import ArgumentError, ExportError, ModelError
 from dynamarks_tf.export import export_saved_model, saved_model
+from dynamarks_tf.export.servable import refuse_unservable
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -295,6 +297,26 @@ def test_refuses_what_cannot_be_served(function: Any, text: str, version: Path) 
     with pytest.raises(ExportError, match=text):
         export_saved_model(model_calling(function), version)
     assert not list(version.parent.iterdir())
+
+
+def test_refuses_a_call_that_is_marked_though_its_function_is_not(tmp_path: Path) -> None:
+    written = saved_model_pb2.SavedModel()
+    node = written.meta_graphs.add().graph_def.library.function.add().node_def.add(name="inner", op="PartitionedCall")
+    node.attr["_XlaMustCompile"].b = True
+    (tmp_path / "saved_model.pb").write_bytes(written.SerializeToString())
+    with pytest.raises(ExportError, match="The call 'inner' is marked jit_compile=True"):
+        refuse_unservable(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "string", "bool"])
+def test_answers_are_compared_without_examples_too(version: Path, dtype: str) -> None:
+    inputs = keras.Input((3,), dtype=dtype)
+
+    def different(x: Any) -> Any:
+        return tf.ones((tf.shape(x)[0], 4)) * (2.0 if tf.executing_eagerly() else 1.0)
+
+    with pytest.raises(ExportError, match=r"differently from the model in memory \(by up to 1\)"):
+        export_saved_model(keras.Model(inputs, Calling(different)(inputs)), version)
 
 
 def test_near_ties_may_fall_either_way(version: Path) -> None:

@@ -189,6 +189,12 @@ def test_keras_model_without_known_shape() -> None:
     np.testing.assert_allclose(suspect.predict(np.zeros((1, 4), np.float32)), np.full((1, 4), 0.25))
 
 
+def test_keras_model_that_fails_is_explained() -> None:
+    suspect = KerasSuspect(keras.Sequential([keras.layers.Reshape((2, 2))]))
+    with pytest.raises(SuspectError, match=r"could not answer a batch of shape \(1, 5\) and type float32: .*reshape"):
+        suspect.predict(np.zeros((1, 5), np.float32))
+
+
 def test_keras_model_that_needs_eager_mode(classifier: keras.Model, images: Array) -> None:
     class Eager(keras.Model):
         def call(self, x: Any) -> Any:

@@ -1,0 +1,106 @@
+"""Shared pieces of the tests: a fixed key, small real data, small trained models."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from dynamarks_tf.key import MarkKey
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# Hypothesis draws the same examples in every run, and is not hurried by TensorFlow's first call.
+settings.register_profile(
+    "reproducible", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("reproducible")
+
+
+@pytest.fixture(scope="session")
+def key() -> MarkKey:
+    return MarkKey(bytes(range(32)), "ACME Vision", created="2026-01-02T03:04:05+00:00")
+
+
+@pytest.fixture(scope="session")
+def other_key() -> MarkKey:
+    return MarkKey(bytes(range(1, 33)), "ACME Vision")
+
+
+@pytest.fixture(scope="session")
+def digits():
+    from dynamarks_tf.datasets import load_digits
+
+    return load_digits()
+
+
+def small_classifier(input_shape=(8, 8, 1), num_classes=10, seed=0):
+    """A multi-layer perceptron with a softmax, as a Sequential model."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input(input_shape, name="image"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(num_classes, activation="softmax"),
+        ],
+        name="classifier",
+    )
+
+
+@pytest.fixture(scope="session")
+def owner_model(digits):
+    """An owner model trained on half of the digits; never changed by a test."""
+    model = small_classifier()
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    half = len(digits.x_train) // 2
+    model.fit(digits.x_train[:half], digits.y_train[:half], epochs=15, batch_size=32, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def marked_model(owner_model, key):
+    from dynamarks_tf.marking import mark
+
+    return mark(owner_model, key, budget=0.05)
+
+
+@pytest.fixture(scope="session")
+def surrogate(digits, marked_model):
+    """A soft-label surrogate of the marked digits model, of another width."""
+    from dynamarks_tf.attacks.extraction import train_soft_label_surrogate
+
+    return train_soft_label_surrogate(*_surrogate_and_answers(digits, marked_model), epochs=60, batch_size=32)
+
+
+@pytest.fixture(scope="session")
+def unmarked_surrogate(digits, owner_model):
+    """The same, stolen from the clean model."""
+    from dynamarks_tf.attacks.extraction import train_soft_label_surrogate
+
+    return train_soft_label_surrogate(*_surrogate_and_answers(digits, owner_model), epochs=60, batch_size=32)
+
+
+def _surrogate_and_answers(digits, api):
+    import keras
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(96, activation="tanh"),
+            keras.layers.Dense(10, activation="softmax"),
+        ],
+        name="surrogate",
+    )
+    stolen = digits.x_train[len(digits.x_train) // 2 :]
+    return model, stolen, np.asarray(api.predict(stolen, verbose=0))

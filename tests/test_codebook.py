@@ -1,0 +1,97 @@
+"""The expansion of a key into tables: golden vectors, fairness, class maps."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import GOLDEN
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynamarks_tf import codebook
+from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.key import MarkKey
+from dynamarks_tf.params import MarkParams, class_code_floor_log10
+
+VECTORS = json.loads((GOLDEN / "codebook_v1.json").read_text())["keys"]
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[v["owner"] for v in VECTORS])
+def test_tables_match_the_golden_vectors_of_an_independent_implementation(vector):
+    key = MarkKey(bytes.fromhex(vector["secret_hex"]), vector["owner"])
+    small = codebook.expand(key, 10, MarkParams())
+    expected = [1 if sign == "+" else -1 for sign in vector["signs_10x10"]]
+    np.testing.assert_array_equal(small.class_signs.ravel(), expected)
+    large = codebook.expand(key, 5000, MarkParams())
+    np.testing.assert_array_equal(large.row_of_class[:8], vector["rows_5000_to_1024_first"])
+    np.testing.assert_array_equal(large.column_of_class[:8], vector["columns_5000_to_1024_first"])
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10, 1000, 1024])
+def test_classes_map_to_themselves_while_they_fit(key, num_classes):
+    book = codebook.expand(key, num_classes, MarkParams())
+    assert book.class_signs.shape == (num_classes, num_classes)
+    np.testing.assert_array_equal(book.row_of_class, np.arange(num_classes))
+    np.testing.assert_array_equal(book.column_of_class, np.arange(num_classes))
+
+
+def test_many_classes_share_rows_and_columns_evenly_and_independently(key):
+    book = codebook.expand(key, 100_000, MarkParams())
+    assert book.class_signs.shape == (1024, 1024)
+    for mapped in (book.row_of_class, book.column_of_class):
+        counts = np.bincount(mapped, minlength=1024)
+        # Chi-square with 1023 degrees of freedom: mean 1023, deviation 45; six deviations fail once in 10^9 keys.
+        assert abs(((counts - 100_000 / 1024) ** 2 / (100_000 / 1024)).sum() - 1023) < 6 * 45.3
+    assert (book.row_of_class == book.column_of_class).mean() < 0.01
+
+
+def test_signs_are_fair(key):
+    signs = codebook.expand(key, 1000, MarkParams()).class_signs
+    assert set(np.unique(signs)) == {-1, 1}
+    # The sum of 10^6 fair signs has deviation 1000; six deviations fail once in 10^9 keys.
+    assert abs(signs.sum(dtype=np.int64)) < 6000
+    assert abs((signs * np.roll(signs, 1, axis=1)).sum(dtype=np.int64)) < 6000
+
+
+def test_tables_of_two_keys_agree_in_half_of_their_cells(key, other_key):
+    one, two = (codebook.expand(k, 1000, MarkParams()).class_signs for k in (key, other_key))
+    assert abs((one * two).sum(dtype=np.int64)) < 6000
+
+
+@given(st.integers(2, 40), st.integers(1, 12), st.integers(1, 12))
+def test_favoured_counts_are_what_counting_gives(num_classes, rows, columns):
+    key = MarkKey(bytes(32), "ACME")
+    book = codebook.expand(key, num_classes, MarkParams(table_rows=rows, table_columns=columns))
+    counted = [
+        sum(book.class_signs[book.row_of_class[t], book.column_of_class[c]] > 0 for c in range(num_classes) if c != t)
+        for t in range(num_classes)
+    ]
+    np.testing.assert_array_equal(book.favoured_counts(), counted)
+
+
+@pytest.mark.parametrize("num_classes", [1, 0])
+def test_fewer_than_two_classes_are_refused(key, num_classes):
+    with pytest.raises(ArgumentError, match="needs at least 2"):
+        codebook.expand(key, num_classes, MarkParams())
+
+
+def test_codebook_repr_shows_no_sign(key):
+    assert repr(codebook.expand(key, 10, MarkParams())) == "<Codebook for 10 classes, 10 x 10 signs>"
+
+
+@pytest.mark.parametrize("budget", [0, -0.1, 0.51, 1, float("nan"), "0.1", None, True])
+def test_budget_outside_its_range_is_refused(budget):
+    with pytest.raises(ArgumentError, match=r"`budget` is the largest total variation .*at most 0\.5\. Received"):
+        MarkParams(budget=budget)
+
+
+@pytest.mark.parametrize("size", [0, 65537, 2.5, "8"])
+def test_table_sizes_outside_their_range_are_refused(size):
+    with pytest.raises(ArgumentError, match="`table_rows` must be a whole number from 1 to 65536"):
+        MarkParams(table_rows=size)
+
+
+def test_smallest_possible_p_value_counts_the_coins():
+    assert class_code_floor_log10(2, MarkParams()) == 0
+    assert class_code_floor_log10(10, MarkParams()) == pytest.approx(-90 * np.log10(2))
+    assert class_code_floor_log10(100_000, MarkParams()) == pytest.approx(-(1024**2) * np.log10(2))

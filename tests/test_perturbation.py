@@ -1,0 +1,177 @@
+"""The guarantees of the mark, for every input: property tests against a slow reference."""
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dynamarks_tf import codebook
+from dynamarks_tf.key import MarkKey
+from dynamarks_tf.layer import DynaMarkLayer
+from dynamarks_tf.params import MarkParams
+
+KEY = MarkKey(bytes(range(32)), "ACME Vision")
+CLASS_COUNTS = [2, 3, 10, 100, 1000, 100_000]
+BUDGETS = [0.001, 0.05, 0.5]
+EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+_LAYERS = {}
+
+
+def layer_for(num_classes, budget=0.05, from_logits=False, **options):
+    identity = (num_classes, budget, from_logits, tuple(options.items()))
+    if identity not in _LAYERS:
+        _LAYERS[identity] = DynaMarkLayer(KEY, budget, from_logits, **options)
+        _LAYERS[identity].build((None, num_classes))
+    return _LAYERS[identity]
+
+
+def softmax(z):
+    powers = np.exp(z - z.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def random_logits(seed, num_classes, rows=4):
+    """Rows of every temper: nearly flat, ordinary, nearly certain, with exact ties at the top."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(rows, num_classes)) * rng.choice([1e-4, 1.0, 5.0, 30.0], size=(rows, 1))
+    tied = rng.integers(0, num_classes, size=2)
+    z[0, tied] = z[0].max()
+    return z.astype(np.float32)
+
+
+@pytest.mark.parametrize("num_classes", CLASS_COUNTS)
+@pytest.mark.parametrize("budget", BUDGETS)
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=25)
+def test_marked_probabilities_keep_every_guarantee(num_classes, budget, seed):
+    p = softmax(random_logits(seed, num_classes).astype(np.float64)).astype(np.float32)
+    marked = np.asarray(layer_for(num_classes, budget)(p))
+    assert marked.dtype == np.float32
+    assert (marked >= 0).all()
+    assert np.abs(marked.sum(axis=-1, dtype=np.float64) - p.sum(axis=-1, dtype=np.float64)).max() < 1e-5
+    assert total_variation(p, marked).max() <= budget + 1e-5
+    np.testing.assert_array_equal(marked.argmax(axis=-1), p.argmax(axis=-1))
+
+
+@pytest.mark.parametrize("num_classes", CLASS_COUNTS)
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=25)
+def test_marked_logits_keep_every_guarantee(num_classes, seed):
+    z = random_logits(seed, num_classes)
+    marked = np.asarray(layer_for(num_classes, from_logits=True)(z))
+    p, released = softmax(z.astype(np.float64)), softmax(marked.astype(np.float64))
+    assert total_variation(p, released).max() <= 0.05 + 1e-5
+    np.testing.assert_array_equal(marked.argmax(axis=-1), z.argmax(axis=-1))
+
+
+@given(
+    hnp.arrays(np.float32, (3, 7), elements=st.floats(0, 1, width=32)).filter(lambda p: (p.sum(axis=-1) > 0.1).all()),
+    st.sampled_from(BUDGETS),
+)
+def test_guarantees_hold_for_adversarial_vectors(weights, budget):
+    p = (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)
+    marked = np.asarray(layer_for(7, budget)(p))
+    assert (marked >= 0).all()
+    assert np.abs(marked.sum(axis=-1) - 1).max() < 1e-5
+    assert total_variation(p, marked).max() <= budget + 1e-6
+    np.testing.assert_array_equal(marked.argmax(axis=-1), p.argmax(axis=-1))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("num_classes", [2, 10, 1000])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=25)
+def test_guarantees_hold_in_every_floating_point_type(dtype, num_classes, seed):
+    import ml_dtypes
+
+    numpy_type = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    p = softmax(random_logits(seed, num_classes).astype(np.float64)).astype(numpy_type)
+    marked = np.asarray(layer_for(num_classes)(p))
+    assert marked.dtype == numpy_type
+    wide, released = p.astype(np.float64), marked.astype(np.float64)
+    assert (released >= 0).all()
+    # Each released value is rounded once, by half an epsilon of itself, so the distance by at most that in total.
+    assert total_variation(wide, released).max() <= 0.05 + EPSILON[dtype] + 1e-6
+    np.testing.assert_array_equal(released.argmax(axis=-1), wide.argmax(axis=-1))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10, 60])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15)
+def test_the_class_code_is_what_the_slow_reference_says(num_classes, seed):
+    _agrees_with_reference(num_classes, seed, MarkParams())
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15)
+def test_the_class_code_with_shared_rows_and_columns_is_what_the_slow_reference_says(seed):
+    _agrees_with_reference(40, seed, MarkParams(table_rows=7, table_columns=5))
+
+
+def _agrees_with_reference(num_classes, seed, params):
+    book = codebook.expand(KEY, num_classes, params)
+    p = softmax(random_logits(seed, num_classes)[1:].astype(np.float64))  # without the row of ties
+    layer = layer_for(num_classes, table_rows=params.table_rows, table_columns=params.table_columns)
+    marked = np.asarray(layer(p))
+    for row, released in zip(p, marked, strict=True):
+        expected = reference.class_code(row, book.class_signs, book.row_of_class, book.column_of_class, 0.05)
+        # The reference tries strengths in steps of 0.05 / 20000.
+        np.testing.assert_allclose(released, expected, atol=6e-6)
+
+
+def test_the_whole_budget_is_spent_on_a_confident_answer():
+    p = np.full((1, 10), 0.001, np.float32)
+    p[0, 3] = 0.991
+    marked = np.asarray(layer_for(10, 0.05)(p))
+    favoured = marked[0] > p[0]
+    assert 0 < favoured.sum() < 9
+    np.testing.assert_allclose(total_variation(p, marked), 0.05 * total_variation(favoured / favoured.sum(), p))
+
+
+def test_a_near_tie_with_a_favoured_class_is_left_alone_and_a_clear_lead_is_not():
+    book = codebook.expand(KEY, 10, MarkParams())
+    top = 0
+    rival = int(np.flatnonzero(book.class_signs[top, 1:] > 0)[0]) + 1
+    p = np.zeros((2, 10))
+    p[0, [top, rival]] = 0.5 + 1e-17, 0.5
+    p[1, [top, rival]] = 0.6, 0.4
+    marked = np.asarray(layer_for(10)(p))
+    np.testing.assert_array_equal(marked[0], p[0])
+    assert total_variation(p, marked)[1] > 0.04
+    assert marked[1].argmax() == top
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_or_infinity_spoils_its_own_row_only(from_logits, bad):
+    values = random_logits(0, 10) if from_logits else softmax(random_logits(0, 10))
+    clean = np.asarray(layer_for(10, from_logits=from_logits)(values))
+    values[2, 4] = bad
+    marked = np.asarray(layer_for(10, from_logits=from_logits)(values))
+    assert np.isnan(marked[2]).all()
+    np.testing.assert_array_equal(np.delete(marked, 2, axis=0), np.delete(clean, 2, axis=0))
+
+
+def test_the_same_query_gets_the_same_answer_alone_and_in_a_batch():
+    p = softmax(random_logits(5, 100, rows=64))
+    layer = layer_for(100)
+    together = np.asarray(layer(p))
+    alone = np.concatenate([np.asarray(layer(p[i : i + 1])) for i in range(64)])
+    np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("shape", [(0,), (5,), (2, 3), (2, 3, 4)])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_leading_axes_are_arbitrary(shape, from_logits):
+    values = random_logits(1, 10, rows=24)[: int(np.prod(shape))].reshape(*shape, 10)
+    values = values if from_logits else softmax(values) if values.size else values
+    layer = layer_for(10, from_logits=from_logits)
+    marked = np.asarray(layer(values))
+    assert marked.shape == values.shape
+    np.testing.assert_array_equal(marked.reshape(-1, 10), np.asarray(layer(values.reshape(-1, 10))))
+
+
+def total_variation(p, q):
+    return np.abs(np.asarray(p, np.float64) - np.asarray(q, np.float64)).sum(axis=-1) / 2

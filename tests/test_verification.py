@@ -1,0 +1,236 @@
+"""verify: convicts surrogates, spares innocents, and says what is wrong with bad input. Real images, trained models."""
+
+import json
+import tracemalloc
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_classifier
+
+import dynamarks_tf as dm
+from dynamarks_tf.errors import ArgumentError, DatasetError, ModelError, SuspectError
+from dynamarks_tf.suspects import Suspect
+
+
+def check(suspect, owner_model, key, digits, **options):
+    return dm.verify(suspect, owner=owner_model, key=key, queries=digits.x_test, **options)
+
+
+def test_a_surrogate_is_convicted_and_innocents_are_not(digits, owner_model, key, surrogate, unmarked_surrogate):
+    evidence = check(surrogate, owner_model, key, digits)
+    assert evidence.log10_p <= -8
+    assert evidence.detected(alpha=1e-6)
+    assert evidence.num_queries == len(digits.x_test)
+    innocent = small_classifier(seed=9)
+    innocent.compile("adam", "sparse_categorical_crossentropy")
+    half = len(digits.x_train) // 2
+    innocent.fit(digits.x_train[half:], digits.y_train[half:], epochs=15, batch_size=32, verbose=0)
+    for suspect in (unmarked_surrogate, innocent, owner_model):
+        evidence = check(suspect, owner_model, key, digits)
+        assert evidence.log10_p > -2
+        assert not evidence.detected()
+
+
+def test_p_values_of_an_innocent_are_valid_over_many_keys(digits, owner_model, unmarked_surrogate):
+    """Share of keys with p <= a is at most a. 400 keys; a n + 6 sqrt(a n) is exceeded with probability < 1e-8."""
+    from dynamarks_tf import codebook
+    from dynamarks_tf.evidence.channels import channel_evidence
+    from dynamarks_tf.evidence.residuals import ClassCodeTable
+
+    table = ClassCodeTable(np.arange(10), np.arange(10), (10, 10))
+    table.add(owner_model.predict(digits.x_test, verbose=0), unmarked_surrogate.predict(digits.x_test, verbose=0))
+    found = table.residuals()
+    p = []
+    for index in range(400):
+        book = codebook.expand(dm.MarkKey(index.to_bytes(32, "big"), "o"), 10, dm.MarkParams())
+        p.append(channel_evidence("class", book.class_signs, found.residuals, found.num_cells).log10_p)
+    for alpha in (0.1, 0.01):
+        assert (np.array(p) <= np.log10(alpha)).sum() <= alpha * 400 + 6 * np.sqrt(alpha * 400)
+
+
+def test_another_key_does_not_convict(digits, owner_model, other_key, surrogate):
+    assert check(surrogate, owner_model, other_key, digits).log10_p > -3
+
+
+def test_the_marked_model_itself_is_found(digits, owner_model, marked_model, key):
+    assert check(marked_model, owner_model, key, digits).log10_p <= -10
+
+
+def test_clean_and_marked_owner_give_the_same_evidence(digits, owner_model, marked_model, key, surrogate, tmp_path):
+    marked_model.save(tmp_path / "marked.keras")
+    values = [
+        check(surrogate, owner, key, digits).channels[0].statistic
+        for owner in (owner_model, marked_model, tmp_path / "marked.keras")
+    ]
+    np.testing.assert_allclose(values, values[0], rtol=1e-5)
+
+
+def test_balanced_choice_of_queries(digits, owner_model, key, surrogate):
+    asked = []
+
+    def spy(batch):
+        asked.append(batch)
+        return surrogate(batch)
+
+    evidence = check(spy, owner_model, key, digits, max_queries=30, seed=1)
+    assert evidence.num_queries == 30
+    predicted = owner_model.predict(np.concatenate(asked), verbose=0).argmax(axis=1)
+    np.testing.assert_array_equal(np.bincount(predicted, minlength=10), 3)
+    again = check(surrogate, owner_model, key, digits, max_queries=30, seed=1)
+    assert again.plan == evidence.plan
+    assert again.log10_p == pytest.approx(evidence.log10_p, rel=1e-4)
+    assert check(surrogate, owner_model, key, digits, max_queries=30, seed=2).plan.digest != evidence.plan.digest
+
+
+def test_the_plan_is_fixed_before_the_suspect_is_asked(digits, owner_model, key):
+    """Two suspects that answer differently get the same plan: nothing in it can depend on their answers."""
+    flat = check(lambda x: np.full((len(x), 10), 0.1), owner_model, key, digits, max_queries=50)
+    sharp = check(owner_model, owner_model, key, digits, max_queries=50)
+    assert flat.plan.digest == sharp.plan.digest
+    assert flat.log10_p == 0
+    assert flat.plan.commitment == key.commitment
+
+
+def test_evidence_as_json(digits, owner_model, key, surrogate, tmp_path):
+    evidence = check(surrogate, owner_model, key, digits)
+    evidence.save(tmp_path / "evidence.json")
+    content = json.loads((tmp_path / "evidence.json").read_text())
+    assert content == json.loads(json.dumps(evidence.to_dict()))
+    assert (content["format"], content["version"]) == ("dynamarks-evidence", 1)
+    assert content["log10_p"] == evidence.log10_p
+    assert content["commitment"] == key.commitment
+    assert content["plan_sha256"] == evidence.plan.digest
+    assert {"tensorflow", "keras", "numpy", "dynamarks_tf"} <= content["versions"].keys()
+    assert bytes(range(32)).hex() not in json.dumps(content)
+    assert 0 < content["fidelity"] <= 1
+    assert str(evidence.num_queries) in str(evidence)
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -1, 2])
+def test_alpha_must_be_a_probability(digits, owner_model, key, surrogate, alpha):
+    with pytest.raises(ArgumentError, match="`alpha` is a probability between 0 and 1"):
+        check(surrogate, owner_model, key, digits, max_queries=10).detected(alpha)
+
+
+def test_logits_of_owner_and_suspect(digits, owner_model, key, surrogate):
+    def without_softmax(model):
+        head = keras.layers.Dense(10)
+        logits = keras.Sequential([keras.Input((8, 8, 1)), *model.layers[:-1], head])
+        head.set_weights(model.layers[-1].get_weights())
+        return logits
+
+    plain = check(surrogate, owner_model, key, digits)
+    owner, suspect = without_softmax(owner_model), without_softmax(surrogate)
+    assert not isinstance(suspect, Suspect)
+    converted = check(suspect, owner, key, digits, from_logits=True, suspect_from_logits=True)
+    assert converted.log10_p == pytest.approx(plain.log10_p, abs=0.1)
+    marked = dm.mark(owner, key, from_logits=True)
+    assert check(suspect, marked, key, digits, suspect_from_logits=True).log10_p == converted.log10_p
+    with pytest.raises(SuspectError, match="negative values .* suspect_from_logits=True"):
+        check(suspect, owner_model, key, digits)
+    with pytest.raises(ModelError, match="outputs of the owner model .* say from_logits=True"):
+        check(surrogate, owner, key, digits)
+
+
+def answer(values):
+    return lambda x: np.asarray(values(len(x)))
+
+
+def one_hot(n):
+    return np.eye(10)[np.arange(n) % 10]
+
+
+def with_nan(n):
+    values = np.full((n, 10), 0.1)
+    values[0, 3] = np.nan
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (lambda n: np.full((n, 7), 1 / 7), "The suspect answers 7 classes, the owner model 10. Wrap the suspect"),
+        (lambda n: np.full((n + 1, 10), 0.1), r"answered \d+ inputs with an array of shape"),
+        (lambda n: np.full((n, 2, 10), 0.1), r"with an array of shape \(\d+, 2, 10\)"),
+        (with_nan, "answered 1 of 256 inputs with NaN or infinity"),
+        (lambda n: np.zeros(n, np.int64), r"one value for each input .* class labels, not probabilities"),
+        (lambda n: np.zeros((n, 1)), "class labels, not probabilities"),
+        (lambda n: np.array(["cat"] * n), "values of type <U3: class labels"),
+        (one_hot, "one-hot vectors only: class labels"),
+        (lambda n: np.full((n, 10), -0.1), "negative values .*suspect_from_logits"),
+        (lambda n: np.full((n, 10), 3.0), "sum to between 30 and 30"),
+    ],
+)
+def test_answers_that_are_no_evidence(values, message, digits, owner_model, key):
+    with pytest.raises(SuspectError, match=message):
+        check(answer(values), owner_model, key, digits)
+
+
+def test_rounded_and_truncated_answers_are_evidence(digits, owner_model, key, marked_model):
+    def top_3_rounded(x):
+        p = np.array(marked_model(x))
+        p[np.argsort(-p, axis=1).argsort(axis=1) >= 3] = 0
+        return p.round(2)
+
+    assert check(top_3_rounded, owner_model, key, digits).num_queries == len(digits.x_test)
+
+
+def other_input_model():
+    return keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")]
+    )
+
+
+def test_wrong_queries(digits, owner_model, key, surrogate):
+    with pytest.raises(
+        ArgumentError, match=r"`queries` have shape \(28, 28, 1\) each; the owner model takes \(8, 8, 1\)"
+    ):
+        dm.verify(surrogate, owner=owner_model, key=key, queries=np.zeros((5, 28, 28, 1)), max_queries=3)
+    for options in ({}, {"max_queries": 10}):
+        with pytest.raises(ArgumentError, match="holds no inputs. Pass at least one"):
+            dm.verify(surrogate, owner=owner_model, key=key, queries=np.zeros((0, 8, 8, 1)), **options)
+    with pytest.raises(DatasetError, match="Cannot read queries"):
+        dm.verify(surrogate, owner=owner_model, key=key, queries="none.npy")
+    with pytest.raises(ArgumentError, match="must be at least 1. Received: batch_size=0"):
+        check(surrogate, owner_model, key, digits, batch_size=0)
+
+
+def test_suspect_with_another_input_shape(digits, owner_model, key):
+    with pytest.raises(SuspectError, match=r"suspect takes inputs of shape \(28, 28, 1\), the owner model \(8, 8, 1\)"):
+        check(other_input_model(), owner_model, key, digits)
+
+
+def test_owner_models_that_cannot_be_used(digits, owner_model, key, other_key, surrogate, marked_model):
+    with pytest.raises(ModelError, match="was marked with another key .* Use the key that the served model"):
+        check(surrogate, marked_model, other_key, digits)
+    with pytest.raises(ModelError, match="DynaMarkLayer with blank tables"):
+        check(surrogate, keras.models.clone_model(marked_model), key, digits)
+    with pytest.raises(ArgumentError, match="`owner` must be the owner's Keras model"):
+        check(surrogate, lambda x: x, key, digits)
+    with pytest.raises(ModelError, match="There is no Keras model file"):
+        check(surrogate, "none.keras", key, digits)
+    with pytest.raises(ArgumentError, match="`key` must be a MarkKey; load one by"):
+        check(surrogate, owner_model, "acme.key", digits)
+    with pytest.raises(SuspectError, match="answers 10 classes, the owner model 4"):
+        check(surrogate, small_classifier(num_classes=4), key, digits)
+
+
+def test_memory_does_not_grow_with_the_number_of_queries(key):
+    """Verifying ten times as many queries allocates hardly more at its peak."""
+    import tensorflow as tf
+
+    owner = small_classifier(num_classes=100)
+
+    def peak(batches):
+        one = np.random.default_rng(0).random((256, 8, 8, 1), np.float32)
+        source = tf.data.Dataset.from_tensors(one).repeat(batches)
+        tracemalloc.start()
+        try:
+            dm.verify(owner, owner=owner, key=key, queries=source)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(2)  # traces and imports
+    assert peak(100) < 1.3 * peak(10) + 1_000_000
