@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
 
 _LONGEST_DETAIL = 300
+_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colours and the like
 
 
 def fit_shape(batch: npt.ArrayLike, shape: Shape | None, who: str) -> Array:
@@ -98,5 +100,6 @@ def several_inputs(who: str, names: Iterable[str]) -> SuspectError:
 def brief(detail: object) -> str:
     """Makes the words of a server or library fit into a message: one line, printable, at most 300 characters."""
     words = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail) or type(detail).__name__
+    words = _TERMINAL_CODE.sub("", words)
     line = " ".join("".join(character if character.isprintable() else " " for character in words).split())
     return line if len(line) <= _LONGEST_DETAIL else line[:_LONGEST_DETAIL] + "..."

@@ -58,7 +58,7 @@ def test_values_that_would_be_lost_are_refused(values: Any, dtype: str, text: st
 
 
 def test_foreign_words_are_made_harmless() -> None:
-    assert brief("a\n  b\x1b[31mred") == "a b [31mred"
+    assert brief("a\n  \x1b[1;31mred\x1b[0m \x1b[\x07") == "a red ["
     assert brief(b"\xff<html>") == "\ufffd<html>"
     assert brief("x" * 400) == "x" * 300 + "..."
     assert brief(TimeoutError()) == "TimeoutError"

@@ -191,7 +191,7 @@ def test_keras_model_without_known_shape() -> None:
 
 def test_keras_model_that_fails_is_explained() -> None:
     suspect = KerasSuspect(keras.Sequential([keras.layers.Reshape((2, 2))]))
-    with pytest.raises(SuspectError, match=r"could not answer a batch of shape \(1, 5\) and type float32: .*reshape"):
+    with pytest.raises(SuspectError, match=r"could not answer a batch of shape \(1, 5\) and type float32: .*Reshape"):
         suspect.predict(np.zeros((1, 5), np.float32))
 
 

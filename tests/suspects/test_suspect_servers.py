@@ -362,7 +362,7 @@ def test_rest_slow_answer_times_out() -> None:
         (403, b"<html>", r"HTTP status 403: <html>\. For a server that asks for credentials, pass a function"),
         (429, b'{"error": "because"}', r"HTTP status 429: because\. The server is busy"),
         (504, b'{"error": "because"}', r"HTTP status 504: because\. Ask smaller batches"),
-        (500, b'{"error": "a\\n\\u001b[2Jb"}', r"HTTP status 500: a \[2Jb\. Is this the REST port"),
+        (500, b'{"error": "a\\n\\u001b[2Jb"}', r"HTTP status 500: a b\. Is this the REST port"),
         (302, b"", r"HTTP status 302: .*Is this the REST port"),
         (200, b"<html>hello</html>", r"HTTP status 200: <html>hello</html>\. Is this the REST port"),
         (200, b"[" * 100_000, r"HTTP status 200: \[\[\[.*\.\.\.\. Is this the REST port"),
