@@ -179,11 +179,11 @@ def run_demo(
 
     np.save(out / "queries.npy", images.x_test[:NUM_SAVED_QUERIES])
     suspects = tuple(
-        _judge(name, model, is_guilty, out, key, images, seed)
-        for name, model, is_guilty in (
-            ("surrogate of the marked API", surrogates["marked"], True),
-            ("surrogate of the unmarked API", surrogates["unmarked"], False),
-            ("innocent, trained on true labels", innocent, False),
+        _judge(name, out / file, model, is_guilty, out, key, images, seed)
+        for name, file, model, is_guilty in (
+            ("surrogate of the marked API", "surrogate.keras", surrogates["marked"], True),
+            ("surrogate of the unmarked API", "surrogate-of-unmarked.keras", surrogates["unmarked"], False),
+            ("innocent, trained on true labels", "innocent.keras", innocent, False),
         )
     )
     result = DemoResult(
@@ -249,9 +249,15 @@ def _steal_over_the_wire(
 
 
 def _judge(
-    name: str, model: keras.Model, is_guilty: bool, out: Path, key: MarkKey, images: datasets.ImageData, seed: int
+    name: str,
+    path: Path,
+    model: keras.Model,
+    is_guilty: bool,
+    out: Path,
+    key: MarkKey,
+    images: datasets.ImageData,
+    seed: int,
 ) -> SuspectResult:
-    path = out / f"{name.split(',')[0].replace(' ', '-').replace('-the', '')}.keras"
     _save_model(model, path)
     evidence = {
         count: verify(

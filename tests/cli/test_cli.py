@@ -1,0 +1,171 @@
+"""The command line: whole stories through `main([...])`, exit codes, and errors a user can act on."""
+
+import json
+import stat
+import threading
+
+import numpy as np
+import pytest
+
+from dynamarks_tf.cli import main
+from dynamarks_tf.key import MarkKey
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, owner_model, surrogate, unmarked_surrogate, digits, key):
+    owner_model.save(tmp_path / "owner.keras")
+    surrogate.save(tmp_path / "surrogate.keras")
+    unmarked_surrogate.save(tmp_path / "innocent.keras")
+    np.save(tmp_path / "x.npy", digits.x_test)
+    key.save(tmp_path / "acme.key")
+    return tmp_path
+
+
+def test_keygen_writes_a_private_key_and_shows_only_the_commitment(run, tmp_path):
+    path = tmp_path / "acme.key"
+    code, out, _ = run("keygen", "--owner", "ACME Vision", "--out", path)
+    assert code == 0
+    key = MarkKey.load(path)
+    assert key.commitment in out
+    assert json.loads(path.read_text())["secret"] not in out
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    code, _, err = run("keygen", "--owner", "Other", "--out", path)
+    assert (code, MarkKey.load(path)) == (2, key)
+    assert "--force" in err
+    assert run("keygen", "--owner", "Other", "--out", path, "--force")[0] == 0
+    assert MarkKey.load(path).owner == "Other"
+
+
+def test_commit_prints_a_publishable_statement(run, folder, key):
+    code, out, _ = run("commit", folder / "acme.key", "--out", folder / "statement.json")
+    assert code == 0
+    statement = json.loads(out)
+    assert statement == json.loads((folder / "statement.json").read_text())
+    assert statement["commitment"] == key.commitment
+    assert statement["owner"] == "ACME Vision"
+    assert not {"secret"} & statement.keys()
+    code, _, err = run("commit", folder / "acme.key", "--out", folder / "statement.json")
+    assert code == 2
+    assert "exists; name another file" in err
+
+
+def test_mark_export_inspect_verify(run, folder, key):
+    marked = folder / "marked.keras"
+    assert run("mark", folder / "owner.keras", "--key", folder / "acme.key", "--out", marked)[0] == 0
+    assert stat.S_IMODE(marked.stat().st_mode) == 0o600
+    code, _, err = run("mark", folder / "owner.keras", "--key", folder / "acme.key", "--out", marked)
+    assert code == 2
+    assert "exists. Name another file, or say --force" in err
+
+    facts = json.loads(run("inspect", marked)[1])
+    assert facts["mark"]["key_id"] == key.key_id
+    assert facts["mark"]["budget"] == 0.05
+    assert json.loads(run("inspect", folder / "owner.keras")[1])["mark"] is None
+
+    served = folder / "served" / "clf"
+    assert run("export", marked, served, "--warmup", folder / "x.npy")[0] == 0
+    assert run("export", marked, served)[0] == 0
+    assert sorted(path.name for path in served.iterdir()) == ["1", "2"]
+    assert (served / "1" / "assets.extra" / "tf_serving_warmup_requests").is_file()
+    assert json.loads(run("inspect", served)[1])["outputs"] == ["probabilities"]
+    code, _, err = run("export", marked, served, "--version", 2)
+    assert code == 2
+    assert "Version 2 exists" in err
+
+    common = ("--owner", marked, "--key", folder / "acme.key", "--queries", folder / "x.npy")
+    code, out, err = run("verify", served, *common)  # the served model itself is found
+    assert code == 0
+    assert "MARK FOUND" in out
+    assert "asking the suspect" in err
+    code, out, _ = run("verify", folder / "surrogate.keras", *common, "--json", "--out", folder / "e.json")
+    assert code == 0
+    assert json.loads(out)["log10_p"] <= -8
+    assert json.loads(out) == json.loads((folder / "e.json").read_text())
+    code, out, _ = run("verify", folder / "innocent.keras", *common, "--max-queries", 50)
+    assert code == 1
+    assert "mark not found" in out
+    assert run("verify", folder / "surrogate.keras", *common, "--alpha", "1e-300")[0] == 1
+
+
+def test_an_unmarked_export_is_warned_about(run, folder):
+    code, _, err = run("export", folder / "owner.keras", folder / "served" / "clf")
+    assert code == 0
+    assert "is not marked" in err
+
+
+def test_serve_answers_until_it_is_stopped(run, folder, digits, owner_model, monkeypatch):
+    from dynamarks_tf.local_server import LocalServer
+    from dynamarks_tf.suspects import as_suspect
+
+    run("export", folder / "owner.keras", folder / "served" / "clf")
+    seen = {}
+
+    def ask_then_interrupt(server):
+        suspect = as_suspect(server.grpc_url)
+        seen["answers"] = suspect.predict(digits.x_test[:5])
+        suspect.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalServer, "wait", ask_then_interrupt)
+    before = threading.active_count()
+    code, out, _ = run("serve", folder / "served" / "clf", "--grpc-port", 0, "--rest-port", 0)
+    assert code == 0
+    assert "serving clf version 1" in out
+    assert "http://127.0.0.1:" in out
+    np.testing.assert_allclose(seen["answers"], owner_model(digits.x_test[:5]), atol=1e-5)
+    assert threading.active_count() <= before + 2  # no server thread is left; gRPC keeps some of its own
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "none.keras"], "There is no file or folder none.keras"),
+        (["verify", "grpc://127.0.0.1:1/clf", "--timeout", "2"], "127.0.0.1:1"),
+        (["verify", "surrogate.keras", "--alpha", "7"], "`alpha` is a probability"),
+        (["verify", "surrogate.keras", "--queries", "none.npy"], "Cannot read queries from none.npy"),
+        (["verify", "surrogate.keras", "--key", "none.key"], "Cannot read the key file none.key"),
+        (["verify", "surrogate.keras", "--owner", "none.keras"], "There is no Keras model file none.keras"),
+        (["verify", "surrogate.keras", "--max-queries", "0"], "Invalid value for '--max-queries'"),
+        (["mark", "none.keras", "--key", "acme.key", "--out", "m.keras"], "There is no Keras model file"),
+        (["mark", "owner.keras", "--key", "acme.key", "--out", "m.h5"], "--out must be a .keras file"),
+        (
+            ["mark", "owner.keras", "--key", "acme.key", "--out", "m.keras", "--budget", "0.9"],
+            "`budget` is the largest",
+        ),
+        (["export", "none.keras", "served"], "There is no Keras model file"),
+        (["serve", "nowhere", "--grpc-port", "0", "--rest-port", "0"], "nowhere"),
+        (["inspect", "x.npy"], "is nothing that can be inspected"),
+        (["keygen", "--owner", " ", "--out", "new.key"], "`owner` must say who"),
+        (["keygen", "--out", "new.key"], "Missing option '--owner'"),
+        (["frobnicate"], "No such command"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_errors_exit_with_2_and_say_what_is_wrong(run, folder, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    if arguments[0] == "verify":
+        defaults = {"--owner": "owner.keras", "--key": "acme.key", "--queries": "x.npy"}
+        arguments = [*arguments, *(word for pair in defaults.items() if pair[0] not in arguments for word in pair)]
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err + out
+
+
+def test_key_file_with_wrong_permissions_is_warned_about(run, folder):
+    (folder / "acme.key").chmod(0o644)
+    code, out, err = run("inspect", folder / "acme.key")
+    assert code == 0
+    assert "warning: The key file" in err
+    assert "chmod 600" in err
+    assert json.loads((folder / "acme.key").read_text())["secret"] not in out + err

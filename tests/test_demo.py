@@ -1,0 +1,61 @@
+"""The demo, end to end over real sockets on real (small) images."""
+
+import json
+
+import pytest
+
+from dynamarks_tf import demo
+from dynamarks_tf.cli import main
+from dynamarks_tf.errors import ArgumentError
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, digits):
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    lines = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo.datasets, "load_images", lambda data: digits)
+        result = demo.run_demo(folder, seed=1, epochs=40, say=lines.append, verbose=False)
+    return result, lines, folder
+
+
+def test_the_thief_is_convicted_and_the_innocents_are_not(finished):
+    result, _, _ = finished
+    assert result.as_expected
+    guilty, *innocents = result.suspects
+    assert guilty.evidence[100].log10_p <= -6
+    assert all(evidence.log10_p > -3 for suspect in innocents for evidence in suspect.evidence.values())
+
+
+def test_the_mark_costs_no_accuracy(finished):
+    cost = finished[0].cost
+    assert cost.top1_agreement == 1
+    assert cost.clean_accuracy == cost.marked_accuracy > 0.85
+    assert 0 < cost.mean_total_variation <= cost.max_total_variation <= 0.05 + 1e-6
+
+
+def test_everything_is_left_in_the_folder_and_explained(finished):
+    result, lines, folder = finished
+    left = {path.name for path in folder.iterdir()}
+    assert {"owner.key", "owner.keras", "marked.keras", "surrogate.keras", "queries.npy", "report.json"} <= left
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["format"], report["version"]) == ("dynamarks-demo", 1)
+    assert report["suspects"][0]["evidence"]["100"]["log10_p"] == result.suspects[0].evidence[100].log10_p
+    secret = json.loads((folder / "owner.key").read_text())["secret"]
+    assert secret not in "".join(lines) + json.dumps(report)
+    assert any("commitment" in line for line in lines)
+
+
+def test_the_printed_command_repeats_the_conviction(finished, capsys):
+    result, _, _ = finished
+    words = result.command.split()
+    assert words[:2] == ["dynamarks", "verify"]
+    assert main([*words[1:], "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["log10_p"] == pytest.approx(result.suspects[0].evidence[100].log10_p, abs=1e-3)
+    assert again["plan_sha256"] == result.suspects[0].evidence[100].plan.digest
+
+
+def test_nothing_is_overwritten(finished):
+    with pytest.raises(ArgumentError, match="is not empty. Name a new one; nothing is overwritten"):
+        demo.run_demo(finished[2])
