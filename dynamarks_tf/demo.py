@@ -33,6 +33,8 @@ FORMAT_VERSION = 1
 MODEL_NAME = "classifier"
 NUM_SAVED_QUERIES = 2000
 QUERY_COUNTS = (10, 100)
+BATCH_SIZE = 128
+TRAINING_STEPS = 1400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +115,7 @@ def run_demo(
     data: str | os.PathLike[str] | None = None,
     seed: int = 0,
     budget: float = DEFAULT_BUDGET,
-    epochs: int = 6,
+    epochs: int | None = None,
     max_images: int | None = None,
     say: Callable[[str], None] = print,
     verbose: bool = True,
@@ -125,7 +127,7 @@ def run_demo(
         data: a folder with Fashion-MNIST's IDX files; see `datasets.load_images`.
         seed: seed of weights, shuffling and the choice of queries. The key is always random.
         budget: largest total variation of the mark.
-        epochs: passes over the data for every model.
+        epochs: passes over the data for every model; as many as make about 1,400 steps, if omitted.
         max_images: use only so many training images; for tests.
         say: receives each line of explanation.
         verbose: whether to show progress on standard error.
@@ -139,10 +141,13 @@ def run_demo(
     start = time.monotonic()
     out = _new_folder(folder)
     keras.utils.set_random_seed(seed)
-    train: dict[str, Any] = {"epochs": epochs, "verbose": verbose}
-
     images = datasets.load_images(data)
     owner_x, owner_y, thief_x, thief_y = _halves(images, max_images)
+    train: dict[str, Any] = {
+        "epochs": epochs or -(-TRAINING_STEPS * BATCH_SIZE // len(thief_x)),
+        "batch_size": BATCH_SIZE,
+        "verbose": verbose,
+    }
     shape, num_classes = images.x_train.shape[1:], images.num_classes
     say(f"Images: {images.name} from {images.source}; {len(owner_x)} for the owner, {len(thief_x)} for the thief.")
 
@@ -218,13 +223,13 @@ def surrogate_model(input_shape: tuple[int, ...], num_classes: int) -> keras.Mod
     stack: list[Any] = [
         keras.Input(input_shape, name="image"),
         layers.Conv2D(24, 5, strides=2, padding="same", use_bias=False),
-        layers.BatchNormalization(),
+        layers.BatchNormalization(momentum=0.9),
         layers.ReLU(),
     ]
     for filters in (64, 96):
         stack += [
             layers.SeparableConv2D(filters, 3, padding="same", use_bias=False),
-            layers.BatchNormalization(),
+            layers.BatchNormalization(momentum=0.9),
             layers.ReLU(),
         ]
         stack += [layers.MaxPooling2D(padding="same")] if filters == 64 else []

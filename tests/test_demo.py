@@ -15,7 +15,7 @@ def finished(tmp_path_factory, digits):
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo.datasets, "load_images", lambda data: digits)
-        result = demo.run_demo(folder, seed=1, epochs=40, say=lines.append, verbose=False)
+        result = demo.run_demo(folder, seed=1, epochs=60, say=lines.append, verbose=False)
     return result, lines, folder
 
 

@@ -41,9 +41,13 @@ def test_failed_write_keeps_the_old_content(tmp_path, monkeypatch, error):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_failed_folder_leaves_nothing(tmp_path, error):
-    with pytest.raises(type(error)), _files.new_folder(tmp_path / "1") as folder:
-        (folder / "half").write_text("half")
-        raise error
+    def half_way():
+        with _files.new_folder(tmp_path / "1") as folder:
+            (folder / "half").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        half_way()
     assert os.listdir(tmp_path) == []
 
 
@@ -73,9 +77,14 @@ def test_failed_file_keeps_the_old_one(tmp_path, error):
         assert temporary.suffix == ".keras"
         temporary.write_text("one")
     assert mode(path) == 0o600
-    with pytest.raises(type(error)), _files.new_file(path) as temporary:
-        temporary.write_text("tw")
-        raise error
+
+    def half_way():
+        with _files.new_file(path) as temporary:
+            temporary.write_text("tw")
+            raise error
+
+    with pytest.raises(type(error)):
+        half_way()
     assert path.read_text() == "one"
     assert os.listdir(tmp_path) == ["m.keras"]
 

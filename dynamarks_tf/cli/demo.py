@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with Fashion-MNIST's IDX files.")
 @click.option("--seed", default=0, show_default=True, help="Seed of training and of the choice of queries.")
 @click.option("--budget", default=DEFAULT_BUDGET, show_default=True, help="Largest total variation of the mark.")
-@click.option("--epochs", default=6, show_default=True, type=click.IntRange(min=1), help="Passes over the data.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.  [default: about 1,400 steps]")
 @click.option("--max-images", type=click.IntRange(min=20), help="Use only so many training images.")
-def demo(out: Path | None, data: Path | None, seed: int, budget: float, epochs: int, max_images: int | None) -> int:
+def demo(
+    out: Path | None, data: Path | None, seed: int, budget: float, epochs: int | None, max_images: int | None
+) -> int:
     """Mark, serve, steal over the wire and convict, on real images (about 5 minutes on 2 cores).
 
     Exits with 0 if the thief is convicted and the innocents are not, else with 1.
