@@ -6,15 +6,12 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from helpers import small_classifier
 from hypothesis import HealthCheck, settings
 
 from dynamarks_tf.key import MarkKey
-
-GOLDEN = Path(__file__).parent / "golden"
 
 # Hypothesis draws the same examples in every run, and is not hurried by TensorFlow's first call.
 settings.register_profile(
@@ -38,22 +35,6 @@ def digits():
     from dynamarks_tf.datasets import load_digits
 
     return load_digits()
-
-
-def small_classifier(input_shape=(8, 8, 1), num_classes=10, seed=0):
-    """A multi-layer perceptron with a softmax, as a Sequential model."""
-    import keras
-
-    keras.utils.set_random_seed(seed)
-    return keras.Sequential(
-        [
-            keras.Input(input_shape, name="image"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(64, activation="relu"),
-            keras.layers.Dense(num_classes, activation="softmax"),
-        ],
-        name="classifier",
-    )
 
 
 @pytest.fixture(scope="session")

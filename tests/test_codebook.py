@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
+from helpers import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ import stat
 import string
 
 import pytest
-from conftest import GOLDEN
+from helpers import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import small_classifier
+from helpers import small_classifier
 
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.key import MarkKey

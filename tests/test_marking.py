@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from conftest import small_classifier
+from helpers import small_classifier
 
 from dynamarks_tf.errors import ArgumentError, ModelError
 from dynamarks_tf.marking import find_mark, load_model, mark, strip

@@ -6,7 +6,7 @@ import tracemalloc
 import keras
 import numpy as np
 import pytest
-from conftest import small_classifier
+from helpers import small_classifier
 
 import dynamarks_tf as dm
 from dynamarks_tf.errors import ArgumentError, DatasetError, ModelError, SuspectError
