@@ -3,15 +3,18 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO_ARGS ?=
+PYTEST_ARGS ?=
+# Where the images are, if `make data` fetched them.
+WITH_DATA = DYNAMARKS_DATA="$${DYNAMARKS_DATA:-$$(ls -d "$(CURDIR)/.data/fashion-mnist" 2>/dev/null)}"
 
 .PHONY: demo test check format data clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo data            ## the main job, end to end, on real images
-	$(BIN)/dynamarks demo $(DEMO_ARGS)
+	$(WITH_DATA) $(BIN)/dynamarks demo $(DEMO_ARGS)
 
 test: $(VENV)/.test data            ## every test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(WITH_DATA) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.test                ## linter and type checker
 	$(BIN)/ruff check .

@@ -11,6 +11,8 @@ from dynamarks_tf.errors import FormatError
 from dynamarks_tf.key import FORMAT as KEY_FORMAT
 from dynamarks_tf.key import MarkKey
 
+KERAS_SUFFIXES = (".keras", ".h5")
+
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Describes a file or folder of this package or of Keras.
@@ -33,7 +35,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     place = Path(path)
     if place.is_dir():
         return _saved_model(place)
-    if place.suffix in (".keras", ".h5"):
+    if place.suffix in KERAS_SUFFIXES:
         return _keras_model(place)
     return _json_file(place)
 

@@ -1,10 +1,11 @@
 """The demo, end to end over real sockets on real (small) images."""
 
 import json
+import os
 
 import pytest
 
-from dynamarks_tf import demo
+from dynamarks_tf import datasets, demo
 from dynamarks_tf.cli import main
 from dynamarks_tf.errors import ArgumentError
 
@@ -54,6 +55,20 @@ def test_the_printed_command_repeats_the_conviction(finished, capsys):
     again = json.loads(capsys.readouterr().out)
     assert again["log10_p"] == pytest.approx(result.suspects[0].evidence[100].log10_p, abs=1e-3)
     assert again["plan_sha256"] == result.suspects[0].evidence[100].plan.digest
+
+
+def test_fashion_mnist(tmp_path):
+    """The same on some of the images that the demo is made for, where they can be had without a download."""
+    folder = os.environ.get(datasets.FOLDER_VARIABLE) or datasets.DEBIAN_FOLDER
+    if not os.path.isdir(folder):
+        pytest.skip("Fashion-MNIST is not on this machine: run `make data`, or set DYNAMARKS_DATA")
+    result = demo.run_demo(
+        tmp_path / "out", data=folder, seed=2, epochs=8, max_images=12_000, say=lambda line: None, verbose=False
+    )
+    assert result.dataset == "Fashion-MNIST"
+    assert result.as_expected
+    assert result.suspects[0].final.log10_p <= -8
+    assert result.cost.top1_agreement == 1
 
 
 def test_nothing_is_overwritten(finished):

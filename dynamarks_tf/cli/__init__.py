@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -44,7 +43,6 @@ for _command in (keygen, commit, mark, export, serve, verify, inspect, demo):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `dynamarks` with `arguments` (the process's own, if omitted) and returns its exit code."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up notes of TensorFlow
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dynamarks_tf.cli.quiet import load_tensorflow
 from dynamarks_tf.params import DEFAULT_BUDGET
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ def demo(
     """Mark, serve, steal over the wire and convict, on real images (about 5 minutes on 2 cores).
 
     Exits with 0 if the thief is convicted and the innocents are not, else with 1.
+
+    \b
+      dynamarks demo --out my-demo --seed 1
     """
+    load_tensorflow()
     from dynamarks_tf.demo import run_demo
 
     result = run_demo(out, data=data, seed=seed, budget=budget, epochs=epochs, max_images=max_images, say=click.echo)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from dynamarks_tf.cli.quiet import load_tensorflow
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
@@ -19,6 +21,7 @@ def export(model: Path, folder: Path, version: int | None, warmup: Path | None) 
       dynamarks export marked.keras served/clf            # writes served/clf/1, then /2, ...
       tensorflow_model_server --model_name=clf --model_base_path="$PWD/served/clf"
     """
+    load_tensorflow()
     from dynamarks_tf import marking
     from dynamarks_tf.export import export_saved_model
     from dynamarks_tf.queries import load_queries

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from dynamarks_tf.cli.quiet import load_tensorflow
+
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
@@ -19,4 +21,6 @@ def inspect(path: Path) -> None:
     """
     from dynamarks_tf import inspection
 
+    if path.is_dir() or path.suffix in inspection.KERAS_SUFFIXES:
+        load_tensorflow()
     click.echo(json.dumps(inspection.inspect(path), indent=2, ensure_ascii=False))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dynamarks_tf.cli.quiet import load_tensorflow
 from dynamarks_tf.errors import ExportError
 from dynamarks_tf.params import DEFAULT_BUDGET
 
@@ -28,6 +29,7 @@ def mark(model: Path, key: Path, out: Path, budget: float, from_logits: bool, fo
     if out.exists() and not force:
         raise ExportError(f"{out} exists. Name another file, or say --force.")
 
+    load_tensorflow()
     from dynamarks_tf import _files, marking
     from dynamarks_tf.key import MarkKey
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dynamarks_tf.cli.quiet import load_tensorflow
+
 if TYPE_CHECKING:
     from dynamarks_tf.verdict import Evidence
 
@@ -52,6 +54,7 @@ def verify(
     \b
       dynamarks verify suspect.keras --owner marked.keras --key acme.key --queries x.npy --max-queries 1000
     """
+    load_tensorflow()
     from dynamarks_tf import verification
     from dynamarks_tf.key import MarkKey
 
