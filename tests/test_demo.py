@@ -63,7 +63,7 @@ def test_fashion_mnist(tmp_path):
     if not os.path.isdir(folder):
         pytest.skip("Fashion-MNIST is not on this machine: run `make data`, or set DYNAMARKS_DATA")
     result = demo.run_demo(
-        tmp_path / "out", data=folder, seed=2, epochs=8, max_images=12_000, say=lambda line: None, verbose=False
+        tmp_path / "out", data=folder, seed=2, epochs=7, max_images=10_000, say=lambda line: None, verbose=False
     )
     assert result.dataset == "Fashion-MNIST"
     assert result.as_expected
