@@ -19,6 +19,10 @@ class KeyFileError(DynaMarksError):
     """A key file cannot be read, is damaged, or must not be overwritten."""
 
 
+class CommitmentError(DynaMarksError):
+    """A published commitment cannot be read, was altered, or belongs to another key."""
+
+
 class FormatError(DynaMarksError):
     """A file was written in a format, or a version of it, that this release does not know."""
 
@@ -33,6 +37,10 @@ class SuspectError(DynaMarksError):
 
 class DatasetError(DynaMarksError):
     """Images or recorded queries cannot be found or read."""
+
+
+class LogError(DynaMarksError):
+    """A request log cannot be written or read; the message names the file and the place in it."""
 
 
 class ServingError(DynaMarksError):

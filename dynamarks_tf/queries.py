@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from dynamarks_tf.errors import ArgumentError, DatasetError
 Array = npt.NDArray[Any]
 
 
+@runtime_checkable
 class QuerySource(Protocol):
     """Inputs that can be read more than once, batch by batch."""
 
@@ -86,8 +87,9 @@ def as_queries(queries: Any) -> QuerySource:
     """Turns what a user passes as `queries` into a source.
 
     Args:
-        queries: an array of shape `(n, ...)`; a batched `tf.data.Dataset` of inputs or of `(inputs, labels)`; or a path
-            to a `.npy` file, or to an `.npz` file that holds one array or one called `x` or `queries`.
+        queries: an array of shape `(n, ...)`; a batched `tf.data.Dataset` of inputs or of `(inputs, labels)`; a path
+            to a `.npy` file, or to an `.npz` file that holds one array or one called `x` or `queries`; or a source,
+            such as a request log, which is returned as it is.
 
     Raises:
         ArgumentError: something else, or a generator, which can be read only once.
@@ -100,6 +102,8 @@ def as_queries(queries: Any) -> QuerySource:
             "`queries` is a generator, which can be read only once; its queries must be fixed and digested before the "
             "suspect is asked. Pass an array, a tf.data.Dataset or a .npy file."
         )
+    if isinstance(queries, QuerySource):
+        return queries
     if isinstance(queries, dict) or (isinstance(queries, (list, tuple)) and queries and hasattr(queries[0], "shape")):
         raise ArgumentError("`queries` must be one array: models with several inputs are not supported by verify yet.")
     if hasattr(queries, "as_numpy_iterator"):

@@ -1,0 +1,142 @@
+"""Request logs as `.npz` files, read block by block: the arrays are never in memory as a whole.
+
+- `inputs` (or `x`, `queries`), shape `(n, ...)`;
+- `answers` (optional), shape `(n, C)`;
+- `client` (optional), strings of shape `(n,)`, or one string for all;
+- `time` (optional), seconds since 1970, of shape `(n,)`, or one number for all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from dynamarks_tf.errors import LogError
+from dynamarks_tf.request_logs.records import Array, LogRecord, UnusableError
+
+INPUT_NAMES = ("inputs", "queries", "x")
+BLOCK_ROWS = 256
+
+
+def read(path: Path, size: int) -> Iterator[LogRecord]:
+    """Reads an `.npz` file.
+
+    Args:
+        path: the file.
+        size: not used: the file is written once.
+
+    Raises:
+        LogError: the file is damaged, has no inputs, or its arrays do not go together.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield from _records(path, archive)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+        raise LogError(f"{path} is damaged: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayRecord(LogRecord):
+    """Consecutive rows of one client.
+
+    Attributes:
+        input_rows: the inputs.
+        answer_rows: the answers, if there are any.
+    """
+
+    input_rows: Array
+    answer_rows: Array | None
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}, row {self.offset}"
+
+    def inputs(self, name: str | None) -> Array:
+        return self.input_rows
+
+    def answers(self, name: str | None) -> Array:
+        if self.answer_rows is None:
+            raise UnusableError("the file has no array 'answers'")
+        return self.answer_rows
+
+
+class _Column:
+    """One array of the archive, read from its first row to its last."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+        self._file: IO[bytes] = archive.open(f"{name}.npy")
+        version = npy.read_magic(self._file)
+        if version > (2, 0):
+            raise ValueError(f"the array {name!r} is in version {version} of the .npy format")
+        read_header: Any = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        self.shape, fortran, self._dtype = read_header(self._file)
+        if self._dtype.hasobject:
+            raise ValueError(f"the array {name!r} holds Python objects; save numbers and strings only")
+        self._whole: Array | None = None
+        if fortran and len(self.shape) > 1:  # rows lie scattered: only as a whole
+            with archive.open(f"{name}.npy") as file:
+                self._whole = np.asarray(npy.read_array(file))
+
+    def rows(self, start: int, count: int) -> Array:
+        """Returns the next `count` rows; `start` is how many came before. One value for all is repeated."""
+        if not self.shape:
+            if self._whole is None:
+                self._whole = self._read(())
+            return np.broadcast_to(self._whole, count)
+        if self._whole is not None:
+            return self._whole[start : start + count]
+        return self._read((count, *self.shape[1:]))
+
+    def _read(self, shape: tuple[int, ...]) -> Array:
+        wanted = math.prod(shape) * self._dtype.itemsize
+        data = self._file.read(wanted)
+        if len(data) < wanted:
+            raise ValueError(f"{self._file.name} is too short")
+        return np.frombuffer(data, self._dtype, math.prod(shape)).reshape(shape)
+
+
+def _records(path: Path, archive: zipfile.ZipFile) -> Iterator[LogRecord]:
+    names = {name.removesuffix(".npy") for name in archive.namelist()}
+    input_name = next((name for name in INPUT_NAMES if name in names), None)
+    if input_name is None:
+        raise LogError(f"{path} holds the arrays {', '.join(sorted(names)) or '(none)'}; expected one called 'inputs'.")
+    inputs = _Column(archive, input_name)
+    answers, clients, times = (
+        _Column(archive, name) if name in names else None for name in ("answers", "client", "time")
+    )
+    total = inputs.shape[0] if inputs.shape else 0
+    for name, column in (("answers", answers), ("client", clients), ("time", times)):
+        if column is not None and (column.shape or name == "answers") and column.shape[:1] != (total,):
+            raise LogError(f"{path}: {name!r} has shape {column.shape}; expected {total} rows, as many as the inputs.")
+    for start in range(0, total, BLOCK_ROWS):
+        count = min(BLOCK_ROWS, total - start)
+        block = [None if column is None else column.rows(start, count) for column in (inputs, answers, clients, times)]
+        yield from _split_by_client(path, start, *block)
+
+
+def _split_by_client(
+    path: Path, start: int, inputs: Array | None, answers: Array | None, clients: Array | None, times: Array | None
+) -> Iterator[LogRecord]:
+    assert inputs is not None
+    clients = None if clients is None else clients.astype(str)
+    changes = [] if clients is None else (np.flatnonzero(clients[1:] != clients[:-1]) + 1).tolist()
+    bounds = [0, *changes, len(inputs)]
+    for low, high in itertools.pairwise(bounds):
+        yield ArrayRecord(
+            path,
+            start + low,
+            client=None if clients is None else str(clients[low]) or None,
+            time=None if times is None else float(times[low]),
+            model=None,
+            input_rows=inputs[low:high],
+            answer_rows=None if answers is None else answers[low:high],
+        )

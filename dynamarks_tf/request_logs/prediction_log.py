@@ -1,0 +1,136 @@
+"""`PredictionLog`, the message in which TensorFlow Serving logs requests and takes warm-up requests.
+
+A log is a TFRecord file of them. Each holds request and response as they went over the wire, and in `log_metadata`:
+
+- `model_spec`: the model, version and signature that answered;
+- `timestamp_secs`: when, in seconds since 1970;
+- `request_origin`: who asked, empty if unknown. TensorFlow Serving calls it the "request origin identifier"; the
+  request itself stays as the client sent it, and so does its own field `client_id`.
+
+Every reader of `PredictionLog` takes such a file, and TensorFlow Serving takes up to 1,000 records of it for warm-up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dynamarks_tf.errors import LogError
+from dynamarks_tf.request_logs.records import Array, LogRecord, UnusableError
+from dynamarks_tf.request_logs.tf_record import read_records
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework import tensor_pb2
+    from tensorflow_serving.apis import predict_pb2
+
+
+def encode(
+    request: predict_pb2.PredictRequest,
+    response: predict_pb2.PredictResponse,
+    *,
+    client: str | None = None,
+    time: float = 0.0,
+) -> bytes:
+    """Returns a serialized `PredictionLog`.
+
+    Args:
+        request: what was asked.
+        response: what was answered.
+        client: who asked.
+        time: when, in seconds since 1970.
+    """
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    log.log_metadata.model_spec.CopyFrom(response.model_spec)
+    log.log_metadata.timestamp_secs = math.floor(time)
+    log.log_metadata.request_origin = client or ""
+    log.predict_log.request.CopyFrom(request)
+    log.predict_log.response.CopyFrom(response)
+    return bytes(log.SerializeToString())
+
+
+def read(path: Path, size: int) -> Iterator[LogRecord]:
+    """Reads a TFRecord file of `PredictionLog` messages.
+
+    Args:
+        path: the file.
+        size: how many bytes of it to read.
+
+    Raises:
+        TruncatedError: the last record is not whole.
+        LogError: a record is damaged, or is another message.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    for offset, data in read_records(path, size):
+        try:
+            log = prediction_log_pb2.PredictionLog.FromString(data)
+        except DecodeError as error:
+            raise LogError(f"{path}: the record at offset {offset} is no PredictionLog message") from error
+        metadata = log.log_metadata
+        yield PredictionRecord(
+            path,
+            offset,
+            client=metadata.request_origin or None,
+            time=float(metadata.timestamp_secs) or None,
+            model=metadata.model_spec.name or log.predict_log.request.model_spec.name or None,
+            message=log,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionRecord(LogRecord):
+    """A `PredictionLog`.
+
+    Attributes:
+        message: the message itself.
+    """
+
+    message: Any
+
+    def inputs(self, name: str | None) -> Array:
+        self._check_is_predict()
+        return _array(self.message.predict_log.request.inputs, name, "input")
+
+    def answers(self, name: str | None) -> Array:
+        self._check_is_predict()
+        return _array(self.message.predict_log.response.outputs, name, "output")
+
+    def _check_is_predict(self) -> None:
+        kind = self.message.WhichOneof("log_type")
+        if kind != "predict_log":
+            raise UnusableError(f"it is a {kind or 'message without a request'}, not a predict_log")
+
+
+def _array(tensors: Mapping[str, tensor_pb2.TensorProto], name: str | None, what: str) -> Array:
+    if name is None and len(tensors) == 1:
+        (name,) = tensors
+    if name is None or name not in tensors:  # asking a message for a missing name would add it
+        names = ", ".join(sorted(tensors)) or "none"
+        wanted = f"not {name!r}" if name else f"say which with {what}="
+        raise UnusableError(f"its {what}s are: {names}; {wanted}")
+    try:
+        return _decode(tensors[name])
+    except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+        raise UnusableError(f"its {what} {name!r} cannot be decoded: {error}") from error
+
+
+def _decode(tensor: tensor_pb2.TensorProto) -> Array:
+    """As `tf.make_ndarray`, ten times as fast for what clients and servers send."""
+    import tensorflow as tf
+    from tensorflow.core.framework import types_pb2
+
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if tensor.tensor_content:
+        dtype = np.dtype(tf.as_dtype(tensor.dtype).as_numpy_dtype)
+        return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
+    if tensor.dtype == types_pb2.DT_FLOAT and len(tensor.float_val) == math.prod(shape):
+        return np.array(tensor.float_val, np.float32).reshape(shape)
+    return np.asarray(tf.make_ndarray(tensor))

@@ -1,0 +1,119 @@
+"""Numbered files in a folder, each up to a given size: where a request log grows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from pathlib import Path
+
+from dynamarks_tf._files import PRIVATE_FILE, PRIVATE_FOLDER
+
+PREFIX = "requests-"
+SUFFIX = ".tfrecord"
+
+_NAME = re.compile(rf"{PREFIX}(\d+)-.*{re.escape(SUFFIX)}")
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+
+
+class RotatingFiles:
+    """Appends records to `requests-00000001-20260102T030405Z.tfrecord`, then `requests-00000002-...`, and so on.
+
+    The number goes on where the folder left off, so names sort in the order of writing; the time is that of the
+    file's first record. A file has its final name from the start, as a crash must not hide what it holds: a record is
+    handed to the operating system at once and whole, so a killed process leaves at worst a truncated last record.
+    Files are private to their owner (0600). Several processes may share a folder; each writes files of its own.
+
+    Args:
+        folder: where the files go; created (0700) if missing.
+        max_bytes: a file is not grown beyond this size, except by a single record that is larger.
+
+    Raises:
+        OSError: the folder cannot be created.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self.folder = folder
+        self._max_bytes = max_bytes
+        self._file: int | None = None
+        self._size = 0
+        self._synced = True
+        folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+
+    def append(self, record: bytes) -> None:
+        """Writes a record whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._file is not None and self._size and self._size + len(record) > self._max_bytes:
+            self.close()
+        if self._file is None:
+            self._file, self._size = _create(self.folder), 0
+        try:
+            _write(self._file, record)
+        except OSError:
+            self._take_back()
+            raise
+        self._size += len(record)
+        self._synced = False
+
+    def sync(self) -> None:
+        """Returns when all records are on the disk.
+
+        Raises:
+            OSError: they cannot be brought there.
+        """
+        if self._file is not None and not self._synced:
+            os.fsync(self._file)
+            self._synced = True
+
+    def close(self) -> None:
+        """Ends the file; the next record begins another. May be called twice.
+
+        Raises:
+            OSError: the records cannot be brought to the disk.
+        """
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+
+    def _take_back(self) -> None:
+        """Cuts off what was written of a record, else goes on in another file."""
+        assert self._file is not None
+        try:
+            os.ftruncate(self._file, self._size)
+        except OSError:
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError):
+                os.close(file)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Returns the files of a log in the order of writing."""
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_number)
+
+
+def _number(path: Path) -> int:
+    found = _NAME.fullmatch(path.name)
+    assert found
+    return int(found[1])
+
+
+def _create(folder: Path) -> int:
+    number = max(map(_number, list_files(folder)), default=0)
+    started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    while True:
+        number += 1
+        with contextlib.suppress(FileExistsError):  # another process was quicker
+            return os.open(folder / f"{PREFIX}{number:08}-{started}{SUFFIX}", _FLAGS, PRIVATE_FILE)
+
+
+def _write(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]

@@ -1,0 +1,194 @@
+"""Writing a request log beside a server that must not wait for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from dynamarks_tf.errors import ArgumentError, LogError
+from dynamarks_tf.request_logs.prediction_log import encode
+from dynamarks_tf.request_logs.rotation import RotatingFiles
+from dynamarks_tf.request_logs.tf_record import frame
+
+if TYPE_CHECKING:
+    from tensorflow_serving.apis import predict_pb2
+    from typing_extensions import Self
+
+LOG = logging.getLogger(__name__)
+
+FLUSH_S = 0.5  # a crash of the process loses what came later than this
+WARNING_S = 60.0  # at most one warning in this time
+CLOSE_S = 30.0
+BYTES_EACH = 2048  # about what a waiting request takes beside its tensors
+
+
+class PredictionLogWriter:
+    """Writes requests and answers as TFRecord files of `PredictionLog`, in the background.
+
+    `log` only puts a request into a queue. One thread takes the queue every half second, writes it and brings it to
+    the disk. When the queue is full, or the disk is, requests are dropped, counted, and reported once a minute; an
+    answer never waits for the log nor fails because of it.
+
+    Args:
+        folder: where the files go; created if missing. Files and folder are private to their owner.
+        max_file_bytes: the size up to which a file grows before the next one is begun.
+        max_waiting_bytes: the size up to which requests wait to be written.
+
+    Raises:
+        ArgumentError: a size is not positive.
+        LogError: the folder cannot be written to.
+
+    Example:
+        >>> with PredictionLogWriter("logs") as writer:
+        ...     writer.log(request, response, client="alice")
+        >>> dynamarks_tf.request_logs.open_log("logs", client="alice")
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        max_file_bytes: int = 256 * 2**20,
+        max_waiting_bytes: int = 64 * 2**20,
+    ) -> None:
+        if max_file_bytes < 1 or max_waiting_bytes < 1:
+            raise ArgumentError(
+                "`max_file_bytes` and `max_waiting_bytes` must be at least 1. Received: "
+                f"max_file_bytes={max_file_bytes}, max_waiting_bytes={max_waiting_bytes}"
+            )
+        self.folder = Path(folder)
+        self._max_waiting_bytes = max_waiting_bytes
+        try:
+            self._files = RotatingFiles(self.folder, max_bytes=max_file_bytes)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise LogError(f"Requests cannot be logged to {self.folder}: {error.strerror}") from error
+        self._changed = threading.Condition()  # guards all that follows
+        self._waiting: deque[tuple[int, predict_pb2.PredictRequest, predict_pb2.PredictResponse, str | None, float]]
+        self._waiting = deque()
+        self._waiting_bytes = 0
+        self._written = 0
+        self._dropped = 0
+        self._reason = ""
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
+        self._thread.start()
+
+    @property
+    def written(self) -> int:
+        """How many requests have been written."""
+        return self._written
+
+    @property
+    def dropped(self) -> int:
+        """How many requests have been lost, because the queue or the disk was full."""
+        return self._dropped
+
+    def log(
+        self,
+        request: predict_pb2.PredictRequest,
+        response: predict_pb2.PredictResponse,
+        *,
+        client: str | None = None,
+    ) -> None:
+        """Queues a request and its answer, or drops them; returns at once.
+
+        Args:
+            request: what was asked. It must not be changed afterwards.
+            response: what was answered. It must not be changed afterwards.
+            client: who asked, if that is known.
+        """
+        size = int(request.ByteSize()) + int(response.ByteSize()) + BYTES_EACH
+        now = time.time()
+        with self._changed:
+            if self._closing:
+                self._count_dropped("the log is closed")
+            elif self._waiting_bytes + size > self._max_waiting_bytes:
+                self._count_dropped(f"{self._waiting_bytes} bytes wait to be written already")
+            else:
+                self._waiting.append((size, request, response, client, now))
+                self._waiting_bytes += size
+                if self._is_half_full():
+                    self._changed.notify()
+
+    def drop(self, reason: str) -> None:
+        """Counts a request that could not even be queued."""
+        with self._changed:
+            self._count_dropped(reason)
+
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Writes what is waiting and ends the last file. May be called twice.
+
+        Args:
+            timeout_s: after so many seconds the disk is not waited for any longer.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            LOG.warning("request log %s: still not written after %g s", self.folder, timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        reported, next_report = 0, 0.0
+        closing = False
+        while not closing:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or self._is_half_full(), FLUSH_S)
+                closing = self._closing
+                batch, self._waiting = self._waiting, deque()
+            self._write(batch)
+            try:
+                self._files.close() if closing else self._files.sync()
+            except OSError as error:
+                LOG.warning("request log %s: the last requests may be lost: %s", self.folder, error.strerror)
+            now = time.monotonic()
+            if self._dropped > reported and (closing or now >= next_report):
+                LOG.warning(
+                    "request log %s: %d requests dropped so far, the last one because %s",
+                    self.folder,
+                    self._dropped,
+                    self._reason,
+                )
+                reported, next_report = self._dropped, now + WARNING_S
+
+    def _write(
+        self, batch: deque[tuple[int, predict_pb2.PredictRequest, predict_pb2.PredictResponse, str | None, float]]
+    ) -> None:
+        while batch:
+            size, request, response, client, when = batch.popleft()
+            problem = None
+            try:
+                self._files.append(frame(encode(request, response, client=client, time=when)))
+            except OSError as error:
+                problem = f"the disk says: {error.strerror}"
+            except Exception as error:  # whatever is wrong with one request, the next one is written
+                problem = f"it cannot be written: {error}"
+            with self._changed:
+                self._waiting_bytes -= size
+                if problem is None:
+                    self._written += 1
+                else:
+                    self._count_dropped(problem)
+
+    def _is_half_full(self) -> bool:
+        return 2 * self._waiting_bytes >= self._max_waiting_bytes
+
+    def _count_dropped(self, reason: str) -> None:
+        self._dropped += 1
+        self._reason = reason

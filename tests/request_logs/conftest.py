@@ -1,0 +1,76 @@
+"""Requests and answers as a server has them, and logs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
+
+from dynamarks_tf.request_logs.prediction_log import encode
+from dynamarks_tf.request_logs.tf_record import frame
+
+Messages = tuple[predict_pb2.PredictRequest, predict_pb2.PredictResponse]
+
+
+def inputs_of(index: int, rows: int = 1) -> np.ndarray:
+    """The inputs of the request number `index`."""
+    return (np.arange(rows * 4, dtype=np.float32) + 100 * index).reshape(rows, 4)
+
+
+def answers_of(index: int, rows: int = 1) -> np.ndarray:
+    """The answers to them."""
+    return np.random.default_rng(index).dirichlet(np.ones(3), rows).astype(np.float32)
+
+
+def messages(index: int = 0, rows: int = 1, **changes: Any) -> Messages:
+    """Request and response of one prediction; `inputs` and `outputs` may be replaced."""
+    request, response = predict_pb2.PredictRequest(), predict_pb2.PredictResponse()
+    request.model_spec.name = response.model_spec.name = "clf"
+    response.model_spec.version.value = 7
+    response.model_spec.signature_name = "serving_default"
+    for name, array in changes.get("inputs", {"image": inputs_of(index, rows)}).items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+    for name, array in changes.get("outputs", {"probabilities": answers_of(index, rows)}).items():
+        response.outputs[name].CopyFrom(tf.make_tensor_proto(array))
+    return request, response
+
+
+@pytest.fixture(scope="session")
+def make_messages() -> Callable[..., Messages]:
+    return messages
+
+
+@pytest.fixture
+def write_log(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file of PredictionLog: `write_log(10, rows=2, clients=["alice", None])`, the clients taking turns."""
+
+    def write(
+        count: int, *, name: str = "log.tfrecord", rows: int = 1, clients: Any = ("alice",), **changes: Any
+    ) -> Path:
+        records = [
+            frame(encode(*messages(index, rows, **changes), client=clients[index % len(clients)], time=1000.0 + index))
+            for index in range(count)
+        ]
+        path = tmp_path / name
+        path.write_bytes(b"".join(records))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def expected() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """The inputs and answers of the requests with these numbers."""
+
+    def build(indices: Any, rows: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            np.concatenate([inputs_of(index, rows) for index in indices]),
+            np.concatenate([answers_of(index, rows) for index in indices]),
+        )
+
+    return build

@@ -1,0 +1,95 @@
+"""Logs of JSON lines: the schema, and what is told about lines outside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dynamarks_tf.errors import LogError
+from dynamarks_tf.request_logs import open_log
+
+ALICE = {"inputs": [[0.1, 0.2], [0.3, 0.4]], "outputs": [[0.9, 0.1], [0.2, 0.8]], "client": "alice", "time": 12.5}
+BOB = {"inputs": [[1, 2]], "outputs": [[0.5, 0.5]], "client": "bob"}
+
+
+def write(path: Path, *lines: Any) -> Path:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.jsonl"
+
+
+def test_requests_come_back(path: Path) -> None:
+    first, second = open_log(write(path, ALICE, "", BOB)).requests()
+    np.testing.assert_array_equal(first.inputs, np.array(ALICE["inputs"], np.float32), strict=True)
+    np.testing.assert_array_equal(first.answers, np.array(ALICE["outputs"], np.float32), strict=True)
+    assert (first.client, first.time) == ("alice", 12.5)
+    assert (second.client, second.time) == ("bob", None)
+    assert second.inputs.dtype == np.float32  # also where a client happens to send whole numbers
+
+
+def test_the_type_of_inputs_can_be_told(path: Path) -> None:
+    (request,) = open_log(write(path, BOB), dtype="uint8").requests()
+    assert (request.inputs.dtype, request.answers.dtype) == (np.uint8, np.float32)
+
+
+def test_inputs_by_name(path: Path) -> None:
+    write(path, {"inputs": {"a": [[1]], "b": [[2]]}, "outputs": {"p": [[3]]}, "model": "clf"})
+    assert next(open_log(path, input="b", model="clf").batches(9)) == 2
+    assert next(open_log(path, input="b").answered_batches(9)).answers == 3
+    with pytest.raises(LogError, match="its inputs are: a, b; say which with input="):
+        next(open_log(path).batches(9))
+    with pytest.raises(LogError, match="its outputs are: p; not 'q'"):
+        next(open_log(path, input="b", output="q").answered_batches(9))
+
+
+def test_missing_answers_are_told_only_where_they_are_wanted(path: Path) -> None:
+    log = open_log(write(path, {"inputs": [[1, 2]], "outputs": None}, ALICE))
+    assert [len(batch) for batch in log.batches(9)] == [3]
+    with pytest.warns(UserWarning, match='1 logged requests were left out. The first: .*offset 0: it has no "outputs"'):
+        assert [len(batch.inputs) for batch in log.answered_batches(9)] == [2]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [([[1], [2, 3]], "are no array of float32"), ([["x"]], "are no array of float32: could not convert")],
+)
+def test_inputs_that_are_no_array(path: Path, inputs: Any, reason: str) -> None:
+    with pytest.raises(LogError, match=f'its "inputs" {reason}'):
+        next(open_log(write(path, {"inputs": inputs})).batches(9))
+
+
+def test_the_last_line_cut_anywhere_is_reported_and_skipped(path: Path) -> None:
+    first = json.dumps(ALICE).encode() + b"\n"
+    last = json.dumps({**BOB, "client": "Bjørn"}, ensure_ascii=False).encode()
+    for size in range(1, len(last)):
+        path.write_bytes(first + last[:size])
+        with pytest.warns(UserWarning, match=f"log.jsonl: the last line, at offset {len(first)}, is cut off"):
+            assert len(list(open_log(path).requests())) == 1
+    path.write_bytes(first + last)  # whole, but for the end of the line
+    assert len(list(open_log(path).requests())) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{nonsense", "Expecting property name"),
+        ('["inputs"]', "it is no JSON object"),
+        ('{"inputs": [[1]], "client": 7}', '"client" is 7'),
+        ('{"inputs": [[1]], "time": "noon"}', "\"time\" is 'noon'"),
+        ("{" * 9 + "[" * 100_000, "Expecting property name|recursion"),
+        ('{"inputs": ' + "[" * 100_000, "recursion|Expecting value"),
+    ],
+    ids=["no JSON", "no object", "client", "time", "braces", "deep"],
+)
+def test_a_corrupt_line_names_file_and_offset(path: Path, line: str, reason: str) -> None:
+    offset = len(json.dumps(ALICE)) + 1
+    with pytest.raises(LogError, match=f"log.jsonl: the line at offset {offset} is corrupt: .*({reason})"):
+        list(open_log(write(path, ALICE, line, BOB)).requests())

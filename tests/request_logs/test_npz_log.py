@@ -1,0 +1,116 @@
+"""Logs in .npz files: arrays, clients, and damage."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dynamarks_tf.errors import LogError
+from dynamarks_tf.request_logs import open_log
+
+INPUTS = np.arange(3000, dtype=np.float32).reshape(600, 5)
+ANSWERS = np.random.default_rng(0).random((600, 3))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.npz"
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("name", ["inputs", "x", "queries"])
+def test_arrays_come_back(path: Path, save: Any, name: str) -> None:
+    save(path, **{name: INPUTS}, answers=ANSWERS)
+    batches = list(open_log(path).answered_batches(250))
+    assert [len(batch.inputs) for batch in batches] == [250, 250, 100]
+    np.testing.assert_array_equal(np.concatenate([batch.inputs for batch in batches]), INPUTS, strict=True)
+    np.testing.assert_array_equal(np.concatenate([batch.answers for batch in batches]), ANSWERS, strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["U", "S"])
+def test_clients_row_by_row(path: Path, dtype: str) -> None:
+    clients = np.array(["alice", "bob", "alice", ""] * 150).astype(dtype)
+    np.savez(path, inputs=INPUTS, client=clients, time=np.arange(600))
+    log = open_log(path, client="alice")
+    np.testing.assert_array_equal(np.concatenate(list(log.batches(64))), INPUTS[clients == clients[0]])
+    assert log.clients() == {"alice": 300, "bob": 150, None: 150}
+    assert [request.time for request in log.requests(answers=False)][:3] == [0.0, 2.0, 4.0]
+
+
+def test_one_client_and_time_for_all(path: Path) -> None:
+    np.savez(path, inputs=INPUTS, client="alice", time=5)
+    assert {(r.client, r.time) for r in open_log(path).requests(answers=False)} == {("alice", 5.0)}
+
+
+def test_rows_that_lie_scattered(path: Path) -> None:
+    scattered = np.asfortranarray(INPUTS)
+    np.savez(path, inputs=scattered)
+    np.testing.assert_array_equal(np.concatenate(list(open_log(path).batches(100))), INPUTS)
+
+
+def test_missing_answers(path: Path) -> None:
+    np.savez(path, inputs=INPUTS)
+    with pytest.raises(LogError, match="log.npz, row 0: the file has no array 'answers'"):
+        next(open_log(path).answered_batches(9))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"answers": ANSWERS}, r"holds the arrays answers; expected one called 'inputs'"),
+        ({"inputs": INPUTS, "answers": ANSWERS[1:]}, r"'answers' has shape \(599, 3\); expected 600 rows"),
+        ({"inputs": INPUTS, "answers": 1.0}, r"'answers' has shape \(\); expected 600 rows"),
+        ({"inputs": INPUTS, "client": ["a"]}, r"'client' has shape \(1,\); expected 600 rows"),
+        ({"inputs": np.array([None])}, r"the array 'inputs' holds Python objects"),
+        ({"inputs": np.float32(1)}, "There is no request in"),
+    ],
+)
+def test_arrays_that_do_not_go_together(path: Path, arrays: Any, message: str) -> None:
+    np.savez(path, **arrays)
+    with pytest.raises(LogError, match=message):
+        list(open_log(path).batches(100))
+
+
+def test_damage_is_an_error(path: Path) -> None:
+    np.savez(path, inputs=INPUTS)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50])
+    with pytest.raises(LogError, match="log.npz is damaged: "):
+        list(open_log(path).batches(100))
+    changed = bytearray(whole)
+    changed[5000] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(LogError, match="log.npz is damaged: Bad CRC-32"):
+        list(open_log(path).batches(100))
+
+
+def test_an_array_shorter_than_it_says(path: Path) -> None:
+    import zipfile
+
+    np.save(path.with_suffix(".npy"), INPUTS)
+    for cut, message in ((100, "inputs.npy is too short"), (3, "EOF|magic")):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("inputs.npy", path.with_suffix(".npy").read_bytes()[:-cut] if cut > 3 else b"\x93NU")
+        with pytest.raises(LogError, match=f"log.npz is damaged: .*({message})"):
+            list(open_log(path).batches(100))
+
+
+def test_another_version_of_the_format(path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("inputs.npy", b"\x93NUMPY\x03\x00" + bytes(100))
+    with pytest.raises(LogError, match=r"'inputs' is in version \(3, 0\) of the .npy format"):
+        list(open_log(path).batches(100))
+
+
+def test_memory_does_not_hold_the_arrays(path: Path) -> None:
+    np.savez(path, inputs=np.zeros((100_000, 50), np.float32))  # 20 MB
+    tracemalloc.start()
+    assert sum(map(len, open_log(path).batches(256))) == 100_000
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()

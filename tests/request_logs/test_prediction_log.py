@@ -1,0 +1,167 @@
+"""PredictionLog messages: what is in them, what else may be in a file, and that others can read them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import prediction_log_pb2
+
+from dynamarks_tf.errors import LogError
+from dynamarks_tf.request_logs import open_log
+from dynamarks_tf.request_logs.prediction_log import encode
+from dynamarks_tf.request_logs.tf_record import frame
+
+WriteLog = Callable[..., Path]
+
+
+def only_request(path: Path, **selection: Any) -> Any:
+    (request,) = open_log(path, **selection).requests()
+    return request
+
+
+def write(path: Path, *messages: Any) -> Path:
+    path.write_bytes(b"".join(frame(message.SerializeToString()) for message in messages))
+    return path
+
+
+def test_a_request_comes_back(write_log: WriteLog, expected: Any) -> None:
+    request = only_request(write_log(1, rows=5))
+    inputs, answers = expected([0], rows=5)
+    np.testing.assert_array_equal(request.inputs, inputs, strict=True)
+    np.testing.assert_array_equal(request.answers, answers, strict=True)
+    assert (request.client, request.time, len(request)) == ("alice", 1000.0, 5)
+
+
+def test_plain_tensorflow_reads_the_file(write_log: WriteLog, make_messages: Any) -> None:
+    path = write_log(3, clients=["alice", None])
+    logs = [prediction_log_pb2.PredictionLog.FromString(data.numpy()) for data in tf.data.TFRecordDataset(str(path))]
+    assert [log.log_metadata.request_origin for log in logs] == ["alice", "", "alice"]
+    for index, log in enumerate(logs):
+        request, response = make_messages(index)
+        assert log.predict_log.request == request
+        assert log.predict_log.response == response
+        assert log.log_metadata.model_spec == response.model_spec
+        assert log.log_metadata.timestamp_secs == 1000 + index
+        assert not log.log_metadata.HasField("sampling_config")
+
+
+def test_plain_tensorflow_wrote_the_file(tmp_path: Path, make_messages: Any, expected: Any) -> None:
+    path = tmp_path / "log.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(encode(*make_messages(4)))
+    request = only_request(path)
+    np.testing.assert_array_equal(request.inputs, expected([4])[0])
+    assert (request.client, request.time) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        tf.make_tensor_proto(np.array([[1.5, np.nan], [np.inf, -0.0]], np.float32)),
+        tensor_pb2.TensorProto(dtype=1, tensor_shape=tf.TensorShape([2, 2]).as_proto(), float_val=[1, 2, 3, 4]),
+        tensor_pb2.TensorProto(dtype=1, tensor_shape=tf.TensorShape([2, 2]).as_proto(), float_val=[1, 2]),
+        tensor_pb2.TensorProto(dtype=1, tensor_shape=tf.TensorShape([2, 0]).as_proto()),
+        tensor_pb2.TensorProto(dtype=2, tensor_shape=tf.TensorShape([2]).as_proto(), double_val=[1, 2]),
+        tensor_pb2.TensorProto(dtype=4, tensor_shape=tf.TensorShape([2]).as_proto(), int_val=[0, 255]),
+        tf.make_tensor_proto(np.array([[1], [2]], np.int64)),
+        tf.make_tensor_proto(np.array([[1], [2]], np.float16)),
+        tf.make_tensor_proto(np.array([[True], [False]])),
+    ],
+    ids=["packed", "typed", "last repeated", "empty", "double", "uint8", "int64", "half", "bool"],
+)
+def test_tensors_of_all_kinds(tmp_path: Path, make_messages: Any, tensor: Any) -> None:
+    request, response = make_messages()
+    request.inputs["image"].CopyFrom(tensor)
+    path = tmp_path / "log"
+    path.write_bytes(frame(encode(request, response)))
+    (found,) = open_log(path).requests(answers=False)
+    np.testing.assert_array_equal(found.inputs, tf.make_ndarray(tensor), strict=True)
+
+
+def test_inputs_and_outputs_are_chosen_by_name(write_log: WriteLog) -> None:
+    a, b = np.zeros((2, 1), np.float32), np.ones((2, 3), np.float32)
+    path = write_log(1, inputs={"a": a, "b": b}, outputs={"p": b, "label": a})
+    request = only_request(path, input="b", output="label")
+    np.testing.assert_array_equal(request.inputs, b)
+    np.testing.assert_array_equal(request.answers, a)
+    with pytest.raises(LogError, match="offset 0: its inputs are: a, b; say which with input="):
+        only_request(path)
+    with pytest.raises(LogError, match="offset 0: its outputs are: label, p; say which with output="):
+        only_request(path, input="a")
+    with pytest.raises(LogError, match="offset 0: its inputs are: a, b; not 'image'"):
+        only_request(path, input="image")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"inputs": {}}, "its inputs are: none; say which"),
+        ({"inputs": {"x": np.float32(3)}}, "its inputs are a single value"),
+        ({"inputs": {"x": np.array([b"text"])}}, "its inputs are text"),
+        ({"inputs": {"x": np.zeros((0, 4), np.float32)}, "outputs": {"p": np.zeros((0, 3))}}, "it has no rows"),
+        ({"outputs": {}}, "its outputs are: none"),
+        ({"outputs": {"p": np.ones((2, 3), np.float32)}}, "it has 1 inputs and 2 answers"),
+        ({"outputs": {"p": np.float32(1)}}, "its answers are a single value"),
+    ],
+)
+def test_requests_that_cannot_be_used(write_log: WriteLog, changes: Any, reason: str) -> None:
+    with pytest.raises(LogError, match=rf"No request in .* can be used. The first: .*offset 0: {reason}"):
+        only_request(write_log(1, **changes))
+
+
+def test_a_tensor_that_does_not_fill_its_shape(tmp_path: Path, make_messages: Any) -> None:
+    request, response = make_messages()
+    request.inputs["image"].tensor_shape.dim[0].size = 2
+    path = tmp_path / "log"
+    path.write_bytes(frame(encode(request, response)))
+    with pytest.raises(LogError, match="its input 'image' cannot be decoded: cannot reshape"):
+        only_request(path)
+
+
+def test_logs_of_other_calls_are_left_out(tmp_path: Path, make_messages: Any) -> None:
+    classify = prediction_log_pb2.PredictionLog()
+    classify.classify_log.request.model_spec.name = "clf"
+    predict = prediction_log_pb2.PredictionLog.FromString(encode(*make_messages()))
+    path = write(tmp_path / "log", classify, predict, prediction_log_pb2.PredictionLog())
+    with pytest.warns(UserWarning, match="2 logged requests were left out. The first: .*it is a classify_log"):
+        only_request(path)
+    with pytest.raises(LogError, match="it is a message without a request, not a predict_log"):
+        only_request(write(tmp_path / "log", prediction_log_pb2.PredictionLog()))
+
+
+def test_other_messages_are_an_error(tmp_path: Path, write_log: WriteLog) -> None:
+    path = write_log(1)
+    size = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(frame(b"\xff\xff no message"))
+    with pytest.raises(LogError, match=f"log.tfrecord: the record at offset {size} is no PredictionLog message"):
+        list(open_log(path).requests())
+
+
+def test_a_log_serves_as_warmup_file(write_log: WriteLog, tmp_path: Path) -> None:
+    """What TensorFlow Serving does with one: it runs the request of each record, by signature and inputs."""
+    from dynamarks_tf.export.warmup import MAX_RECORDS, WARMUP_FILE
+    from dynamarks_tf.local_server.served_model import ServedModel
+
+    module = tf.Module()
+    function = tf.function(lambda image: {"probabilities": tf.nn.softmax(image)})
+    spec = tf.TensorSpec((None, 4), tf.float32, name="image")
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures=function.get_concrete_function(image=spec))
+    file = tmp_path / "1" / WARMUP_FILE
+    file.parent.mkdir(exist_ok=True)
+    shutil.copy(write_log(20), file)
+    model = ServedModel(tmp_path / "1", name="clf", version=1)
+    records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
+    assert len(records) == 20 <= MAX_RECORDS
+    for record in records:
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        assert request.model_spec.signature_name in ("", "serving_default")
+        assert model.predict(request.inputs)["probabilities"].shape == (1, 4)
+    model.close()
