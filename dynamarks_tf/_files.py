@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -104,3 +105,12 @@ def make_private(folder: str | os.PathLike[str]) -> None:
         os.chmod(root, PRIVATE_FOLDER)
         for name in names:
             os.chmod(os.path.join(root, name), PRIVATE_FILE)
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -276,9 +278,15 @@ def _judge(
 
 
 def _command(out: Path, suspect: Path, seed: int) -> str:
-    words = ["dynamarks", "verify", suspect, "--owner", out / "owner.keras", "--key", out / "owner.key"]
+    words = [_program(), "verify", suspect, "--owner", out / "owner.keras", "--key", out / "owner.key"]
     words += ["--queries", out / "queries.npy", "--max-queries", max(QUERY_COUNTS), "--seed", seed]
     return shlex.join(str(word) for word in words)
+
+
+def _program() -> str:
+    """How the reader can call `dynamarks`: by the path it was called by, where it is not on PATH."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "dynamarks" and shutil.which("dynamarks") is None else "dynamarks"
 
 
 def _halves(images: datasets.ImageData, max_images: int | None) -> tuple[Array, Array, Array, Array]:

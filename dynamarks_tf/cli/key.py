@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from dynamarks_tf import _files
-from dynamarks_tf.errors import KeyFileError
+from dynamarks_tf.commitment import commit as make_statement
 from dynamarks_tf.key import MarkKey
 
 
@@ -32,29 +31,18 @@ def keygen(owner: str, out: Path, force: bool) -> None:
 
 @click.command()
 @click.argument("key", type=click.Path(path_type=Path))
+@click.option("--model", type=click.Path(path_type=Path), help="Model file whose digest the statement shall hold.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the statement to this JSON file.")
-def commit(key: Path, out: Path | None) -> None:
-    """Print the publishable commitment to a KEY file.
+def commit(key: Path, model: Path | None, out: Path | None) -> None:
+    """Print the signed, publishable commitment to a KEY file.
 
     Publish it, dated by somebody else (a notary, a time-stamping service, a public repository), before any suspect
-    appears: it proves that the key was not chosen to fit the suspect.
+    appears: it proves that the key was not chosen to fit the suspect. `verify --statement` checks it.
 
     \b
-      dynamarks commit acme.key --out acme-commitment.json
+      dynamarks commit acme.key --model marked.keras --out acme-commitment.json
     """
-    loaded = MarkKey.load(key)
-    statement = {
-        "format": "dynamarks-commitment",
-        "version": 1,
-        "owner": loaded.owner,
-        "key_id": loaded.key_id,
-        "commitment": loaded.commitment,
-        "key_created": loaded.created,
-    }
-    text = json.dumps(statement, indent=2, ensure_ascii=False)
-    click.echo(text)
+    statement = make_statement(MarkKey.load(key), model=model)
     if out is not None:
-        try:
-            _files.write_atomically(out, (text + "\n").encode(), overwrite=False)
-        except FileExistsError as error:
-            raise KeyFileError(f"{out} exists; name another file.") from error
+        statement.save(out)
+    click.echo(json.dumps(statement.to_dict(), indent=2, ensure_ascii=False))

@@ -21,6 +21,7 @@ EXIT_NOT_FOUND = 1
 @click.argument("suspect")
 @click.option("--owner", required=True, type=click.Path(path_type=Path), help="The owner's .keras file.")
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="Key file of the owner.")
+@click.option("--statement", type=click.Path(path_type=Path), help="Published commitment that the key must open.")
 @click.option("--queries", required=True, type=click.Path(path_type=Path), help=".npy or .npz file of inputs.")
 @click.option("--max-queries", type=click.IntRange(min=1), help="Ask only so many, balanced over predicted classes.")
 @click.option("--alpha", default=1e-6, show_default=True, help="Accepted chance of accusing an innocent.")
@@ -35,6 +36,7 @@ def verify(
     suspect: str,
     owner: Path,
     key: Path,
+    statement: Path | None,
     queries: Path,
     max_queries: int | None,
     alpha: float,
@@ -56,12 +58,16 @@ def verify(
     """
     load_tensorflow()
     from dynamarks_tf import verification
+    from dynamarks_tf.commitment import Statement
     from dynamarks_tf.key import MarkKey
 
+    loaded_key = MarkKey.load(key)
+    if statement is not None:
+        Statement.load(statement).check_opened_by(loaded_key)
     evidence = verification.verify(
         suspect,
         owner=owner,
-        key=MarkKey.load(key),
+        key=loaded_key,
         queries=queries,
         max_queries=max_queries,
         seed=seed,

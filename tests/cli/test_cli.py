@@ -56,7 +56,17 @@ def test_commit_prints_a_publishable_statement(run, folder, key):
     assert not {"secret"} & statement.keys()
     code, _, err = run("commit", folder / "acme.key", "--out", folder / "statement.json")
     assert code == 2
-    assert "exists; name another file" in err
+    assert "a statement is not overwritten" in err
+
+
+def test_verify_checks_that_the_key_opens_the_published_statement(run, folder, other_key):
+    words = ("verify", folder / "surrogate.keras", "--owner", folder / "owner.keras", "--queries", folder / "x.npy")
+    run("commit", folder / "acme.key", "--model", folder / "owner.keras", "--out", folder / "statement.json")
+    assert run(*words, "--key", folder / "acme.key", "--statement", folder / "statement.json")[0] == 0
+    other_key.save(folder / "other.key")
+    code, _, err = run(*words, "--key", folder / "other.key", "--statement", folder / "statement.json")
+    assert code == 2
+    assert "The statement commits to the key" in err
 
 
 def test_mark_export_inspect_verify(run, folder, key):
