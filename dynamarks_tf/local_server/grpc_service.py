@@ -18,6 +18,7 @@ from tensorflow_serving.apis import (
 
 from dynamarks_tf.local_server import calls, ports
 from dynamarks_tf.local_server.repository import Repository
+from dynamarks_tf.local_server.request_recorder import RequestRecorder
 from dynamarks_tf.local_server.status import Code, StatusError
 
 THREADS = 4 * (os.cpu_count() or 1)
@@ -37,14 +38,19 @@ Result = TypeVar("Result")
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict and GetModelMetadata."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, recorder: RequestRecorder | None = None) -> None:
         self._repository = repository
+        self._recorder = recorder
 
     def Predict(  # noqa: N802
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
         timeout_s = _time_left(context)
-        return _reply(context, lambda: calls.predict(self._repository, request, timeout_s=timeout_s).to_response())
+        answer = _reply(context, lambda: calls.predict(self._repository, request, timeout_s=timeout_s))
+        response = answer.to_response()
+        if self._recorder is not None:
+            self._recorder.record(request, lambda: response, self._recorder.client(context.invocation_metadata()))
+        return response
 
     def GetModelMetadata(  # noqa: N802
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
@@ -86,14 +92,18 @@ class GrpcServer:
         repository: what is served.
         host: the address to listen on.
         port: the port to listen on; any free one if 0.
+        recorder: what logs the predictions, if anything does.
 
     Raises:
         ServingError: the port cannot be had.
     """
 
-    def __init__(self, repository: Repository, *, host: str, port: int) -> None:
+    def __init__(
+        self, repository: Repository, *, host: str, port: int, recorder: RequestRecorder | None = None
+    ) -> None:
         self._server = grpc.server(futures.ThreadPoolExecutor(THREADS, "grpc-server"), options=_OPTIONS)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(repository), self._server)
+        service = PredictionService(repository, recorder)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(repository), self._server)
         free = ports.find_free(host, port, "gRPC")  # gRPC itself would write to stderr if it is not
         self.port = self._server.add_insecure_port(f"[{host}]:{free}" if ":" in host else f"{host}:{free}")

@@ -26,6 +26,7 @@ from werkzeug.wrappers import Request, Response
 
 from dynamarks_tf.local_server import calls, json_tensor, ports
 from dynamarks_tf.local_server.repository import Repository
+from dynamarks_tf.local_server.request_recorder import RequestRecorder
 from dynamarks_tf.local_server.served_model import DEFAULT_SIGNATURE
 from dynamarks_tf.local_server.status import Code, StatusError, invalid
 from dynamarks_tf.local_server.tensors import to_packed_proto
@@ -78,11 +79,19 @@ class RestApplication:
     Args:
         repository: what is served.
         timeout_s: seconds a prediction may take; no limit if `None`.
+        recorder: what logs the predictions, if anything does.
     """
 
-    def __init__(self, repository: Repository, *, timeout_s: float | None = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        timeout_s: float | None = TIMEOUT_S,
+        recorder: RequestRecorder | None = None,
+    ) -> None:
         self._repository = repository
         self._timeout_s = timeout_s
+        self._recorder = recorder
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self._respond(Request(environ))(environ, start_response)
@@ -108,7 +117,7 @@ class RestApplication:
         if request.method == "POST" and (found := _INFERENCE.fullmatch(path)):
             spec, method = _model_spec(found), found["method"]
             if method == "predict":
-                return self._predict(spec, _body(request))
+                return self._predict(spec, request)
             if method in ("classify", "regress"):
                 return self._refuse_examples(spec, method, _body(request))
         if request.method == "GET" and (found := _INFORMATION.fullmatch(path)):
@@ -118,15 +127,18 @@ class RestApplication:
             return information(_model_spec(found))
         raise invalid(f"Malformed request: {request.method} {path}")
 
-    def _predict(self, spec: model_pb2.ModelSpec, body: bytes) -> str:
-        document = json_tensor.parse(body)
+    def _predict(self, spec: model_pb2.ModelSpec, http: Request) -> str:
+        document = json_tensor.parse(_body(http))
         spec.signature_name = json_tensor.signature_name(document)
         layout, inputs = json_tensor.read_inputs(document, self._input_infos(spec))
         request = predict_pb2.PredictRequest(
             model_spec=spec, inputs={name: to_packed_proto(array) for name, array in inputs.items()}
         )
         answer = calls.predict(self._repository, request, timeout_s=self._timeout_s)
-        return json_tensor.write_outputs(answer.outputs, layout)
+        text = json_tensor.write_outputs(answer.outputs, layout)
+        if self._recorder is not None:
+            self._recorder.record(request, answer.to_packed_response, self._recorder.client(http.headers.items()))
+        return text
 
     def _input_infos(self, spec: model_pb2.ModelSpec) -> json_tensor.Infos:
         name = spec.signature_name or DEFAULT_SIGNATURE

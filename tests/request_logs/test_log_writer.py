@@ -1,0 +1,361 @@
+"""Writing logs: rotation, crashes, full queues and full disks, many threads."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dynamarks_tf.errors import ArgumentError, LogError
+from dynamarks_tf.request_logs import PredictionLogWriter, open_log, rotation, writer
+from dynamarks_tf.request_logs.rotation import RotatingFiles, list_files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "logs"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# Files
+
+
+def test_what_is_logged_can_be_read(folder: Path, make_messages: Any, expected: Any) -> None:
+    before = time.time()
+    with PredictionLogWriter(folder) as log:
+        for index in range(10):
+            log.log(*make_messages(index), client="alice" if index % 2 else None)
+    assert (log.written, log.dropped) == (10, 0)
+    requests = list(open_log(folder).requests())
+    inputs, answers = expected(range(10))
+    np.testing.assert_array_equal(np.concatenate([request.inputs for request in requests]), inputs)
+    np.testing.assert_array_equal(np.concatenate([request.answers for request in requests]), answers)
+    assert [request.client for request in requests] == [None, "alice"] * 5
+    assert all(int(before) <= request.time <= time.time() for request in requests)
+
+
+def test_files_and_folder_are_private_whatever_the_umask(folder: Path, make_messages: Any) -> None:
+    kept = os.umask(0)
+    try:
+        with PredictionLogWriter(folder) as log:
+            log.log(*make_messages())
+    finally:
+        os.umask(kept)
+    (file,) = folder.iterdir()
+    assert (mode(folder), mode(file)) == (0o700, 0o600)
+
+
+def test_a_server_without_requests_leaves_no_file(folder: Path) -> None:
+    PredictionLogWriter(folder).close()
+    assert list(folder.iterdir()) == []
+
+
+def test_requests_are_on_the_disk_while_the_log_goes_on(folder: Path, make_messages: Any) -> None:
+    with PredictionLogWriter(folder) as log:
+        log.log(*make_messages())
+        wait_until(lambda: log.written == 1)
+        assert len(list(open_log(folder).requests())) == 1
+
+
+def test_files_are_rotated_by_size(folder: Path) -> None:
+    files = RotatingFiles(folder, max_bytes=100)
+    for index, size in enumerate([40, 60, 1, 99, 250, 40]):
+        files.append(bytes([index]) * size)
+    files.close()
+    files.close()
+    assert [path.read_bytes() for path in list_files(folder)] == [
+        bytes(40) + b"\1" * 60,
+        b"\2" + b"\3" * 99,
+        b"\4" * 250,
+        b"\5" * 40,
+    ]
+    names = [path.name for path in list_files(folder)]
+    assert names == sorted(names)
+    assert names[0].startswith("requests-00000001-20")
+    assert names[0].endswith("Z.tfrecord")
+
+
+def test_a_restart_goes_on_with_the_next_number_and_a_new_file(folder: Path) -> None:
+    for _ in range(3):
+        files = RotatingFiles(folder, max_bytes=100)
+        files.append(b"x")
+        files.close()
+    assert [path.name[:17] for path in list_files(folder)] == [f"requests-0000000{n}" for n in (1, 2, 3)]
+
+
+def test_two_processes_share_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = RotatingFiles(folder, max_bytes=100), RotatingFiles(folder, max_bytes=100)
+    first.append(b"first")
+    monkeypatch.setattr(rotation, "list_files", lambda folder: [])  # as seen before the other one was quicker
+    second.append(b"second")
+    assert sorted(path.read_bytes() for path in folder.iterdir()) == [b"first", b"second"]
+
+
+def test_a_killed_process_loses_nothing_that_was_written(folder: Path) -> None:
+    """The process is killed while it writes. What it had counted as written is there, and can be read."""
+    script = """
+        import sys
+        from tensorflow_serving.apis import predict_pb2
+        from dynamarks_tf.request_logs import PredictionLogWriter, writer
+        import tensorflow as tf
+        writer.FLUSH_S = 0.001
+        log = PredictionLogWriter(sys.argv[1], max_file_bytes=100_000)
+        request, response = predict_pb2.PredictRequest(), predict_pb2.PredictResponse()
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto([[1.0] * 1000]))
+        response.outputs["p"].CopyFrom(tf.make_tensor_proto([[0.5] * 10]))
+        while True:
+            log.log(request, response)
+            print(log.written, flush=True)
+        """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    written = 0
+    for line in process.stdout:
+        written = int(line)
+        if written > 200:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(list_files(folder)) > 1
+    assert sum(len(batch) for batch in open_log(folder).batches(256)) >= written
+
+
+# The disk
+
+
+@pytest.mark.parametrize("where", ["a file", "a file/logs"])
+def test_a_folder_that_cannot_be_had(tmp_path: Path, where: str) -> None:
+    (tmp_path / "a file").touch()
+    with pytest.raises(LogError, match=f"Requests cannot be logged to .*{where}: (File exists|Not a directory)"):
+        PredictionLogWriter(tmp_path / where)
+
+
+def test_sizes_are_positive(folder: Path) -> None:
+    for sizes in ({"max_file_bytes": 0}, {"max_waiting_bytes": 0}):
+        with pytest.raises(ArgumentError, match=f"must be at least 1. Received: .*{next(iter(sizes))}=0"):
+            PredictionLogWriter(folder, **sizes)
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], None]]:
+    """`full_disk(n)`: only n more bytes fit, the last of them as a part of a record; `None`: any number."""
+    room: list[int | None] = [None]
+    real = os.write
+
+    def write(file: int, data: Any) -> int:
+        if room[0] is None:
+            return real(file, data)
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = real(file, data[: room[0]])
+        room[0] -= count
+        return count
+
+    monkeypatch.setattr(rotation.os, "write", write)
+    yield lambda size: room.__setitem__(0, size)
+    room[0] = None
+
+
+def test_a_full_disk_loses_whole_records_only(folder: Path, full_disk: Any) -> None:
+    files = RotatingFiles(folder, max_bytes=10**6)
+    full_disk(25)
+    files.append(b"a" * 20)
+    with pytest.raises(OSError, match="No space left"):
+        files.append(b"b" * 20)
+    full_disk(None)
+    files.append(b"c" * 20)
+    files.close()
+    (path,) = folder.iterdir()
+    assert path.read_bytes() == b"a" * 20 + b"c" * 20
+
+
+def test_a_record_that_cannot_be_taken_back_ends_its_file(
+    folder: Path, full_disk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: int, size: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(rotation.os, "ftruncate", fail)
+    files = RotatingFiles(folder, max_bytes=10**6)
+    full_disk(25)
+    files.append(b"a" * 20)
+    with pytest.raises(OSError, match="No space left"):
+        files.append(b"b" * 20)
+    full_disk(None)
+    files.append(b"c" * 20)
+    files.close()
+    assert [path.read_bytes() for path in list_files(folder)] == [b"a" * 20 + b"b" * 5, b"c" * 20]
+
+
+def test_a_full_disk_is_counted_reported_and_got_over(
+    folder: Path, full_disk: Any, make_messages: Any, caplog: pytest.LogCaptureFixture, expected: Any
+) -> None:
+    with PredictionLogWriter(folder) as log:
+        log.log(*make_messages(0))
+        wait_until(lambda: log.written == 1)
+        full_disk(100)
+        for index in (1, 2):
+            log.log(*make_messages(index))
+            wait_until(lambda: log.dropped == index)  # noqa: B023
+        full_disk(None)
+        log.log(*make_messages(3))
+    assert (log.written, log.dropped) == (2, 2)
+    np.testing.assert_array_equal(next(open_log(folder).batches(9)), expected([0, 3])[0])
+    first, last = [record.getMessage() for record in caplog.records]  # one a minute, and one at the end
+    assert first.endswith("1 requests dropped so far, the last one because the disk says: No space left on device")
+    assert "2 requests dropped so far" in last
+
+
+def test_a_real_limit_on_the_size_of_files(folder: Path) -> None:
+    """The operating system cuts the write off in the middle of a record."""
+    script = """
+        import resource, sys
+        from pathlib import Path
+        from dynamarks_tf.request_logs.rotation import RotatingFiles
+        files = RotatingFiles(Path(sys.argv[1]), max_bytes=10**6)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        files.append(b"a" * 600)
+        try:
+            files.append(b"b" * 600)
+        except OSError as error:
+            assert "File too large" in str(error)
+        files.append(b"c" * 400)
+        """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(folder)], check=True)
+    (path,) = folder.iterdir()
+    assert path.read_bytes() == b"a" * 600 + b"c" * 400
+
+
+def test_a_folder_that_vanishes_costs_the_requests_not_the_thread(folder: Path, make_messages: Any) -> None:
+    with PredictionLogWriter(folder) as log:
+        folder.rmdir()
+        log.log(*make_messages())
+        wait_until(lambda: log.dropped == 1)
+        folder.mkdir()
+        log.log(*make_messages())
+    assert (log.written, log.dropped) == (1, 1)
+
+
+def test_a_disk_that_does_not_confirm_is_reported(
+    folder: Path, make_messages: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(rotation.os, "fsync", fail)
+    with PredictionLogWriter(folder) as log:
+        log.log(*make_messages())
+    assert log.written == 1
+    assert "the last requests may be lost: Input/output error" in caplog.text
+
+
+# The queue
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A disk that takes nothing until the event is set."""
+    released = threading.Event()
+    real = RotatingFiles.append
+
+    def append(self: RotatingFiles, record: bytes) -> None:
+        released.wait()
+        real(self, record)
+
+    monkeypatch.setattr(RotatingFiles, "append", append)
+    yield released
+    released.set()
+
+
+def test_a_full_queue_drops_at_once_and_counts(folder: Path, make_messages: Any, stuck: threading.Event) -> None:
+    request, response = make_messages()
+    size = request.ByteSize() + response.ByteSize() + writer.BYTES_EACH
+    log = PredictionLogWriter(folder, max_waiting_bytes=10 * size)
+    began = time.monotonic()
+    for _ in range(25):
+        log.log(request, response)
+    assert time.monotonic() - began < 1
+    assert (log.written, log.dropped) == (0, 15)  # those being written count as waiting
+    stuck.set()
+    log.close()
+    assert (log.written, log.dropped) == (10, 15)
+    assert len(list(open_log(folder).requests())) == 10
+
+
+def test_a_request_larger_than_the_queue_is_dropped(folder: Path, make_messages: Any) -> None:
+    with PredictionLogWriter(folder, max_waiting_bytes=100) as log:
+        log.log(*make_messages())
+    assert (log.written, log.dropped) == (0, 1)
+
+
+def test_a_stuck_disk_does_not_hold_up_the_end(
+    folder: Path, make_messages: Any, stuck: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = PredictionLogWriter(folder)
+    log.log(*make_messages())
+    log.close(timeout_s=0.1)
+    assert "still not written after 0.1 s" in caplog.text
+    stuck.set()
+    log.close()
+    assert log.written == 1
+
+
+def test_a_closed_log_drops(folder: Path, make_messages: Any) -> None:
+    log = PredictionLogWriter(folder)
+    log.close()
+    log.log(*make_messages())
+    assert (log.written, log.dropped) == (0, 1)
+
+
+def test_one_request_that_cannot_be_written_does_not_stop_the_rest(
+    folder: Path, make_messages: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with PredictionLogWriter(folder) as log:
+        log.log(*make_messages(), client=7)  # type: ignore[arg-type]
+        log.log(*make_messages())
+    assert (log.written, log.dropped) == (1, 1)
+    assert "the last one because it cannot be written" in caplog.text
+
+
+def test_eight_threads(folder: Path, make_messages: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+
+    def work(thread: int) -> None:
+        for index in range(250):
+            log.log(*make_messages(1000 * thread + index), client=f"client {thread}")
+
+    with PredictionLogWriter(folder, max_file_bytes=50_000) as log, ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert (log.written, log.dropped) == (2000, 0)
+    assert len(list_files(folder)) > 5
+    assert all(path.stat().st_size <= 50_000 for path in list_files(folder))
+    for thread in range(8):  # each client's requests in the order in which it asked
+        firsts = np.concatenate([batch[:, 0] for batch in open_log(folder, client=f"client {thread}").batches(64)])
+        np.testing.assert_array_equal(firsts, 100 * (1000 * thread + np.arange(250)))
+    assert not caplog.records
