@@ -43,6 +43,8 @@ class LoggedRequest:
 
     def rows(self, start: int, stop: int) -> LoggedRequest:
         """Returns a part of the request, without copying."""
+        if start <= 0 and stop >= len(self):
+            return self
         answers = None if self.answers is None else self.answers[start:stop]
         return dataclasses.replace(self, inputs=self.inputs[start:stop], answers=answers)
 
