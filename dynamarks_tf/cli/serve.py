@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from dynamarks_tf.cli.quiet import load_tensorflow
+
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
@@ -34,6 +36,7 @@ def serve(
       curl -d '{"instances": [[...]]}' http://127.0.0.1:8501/v1/models/clf:predict
       dynamarks serve served/clf --log-dir logs            # requests and answers, for dynamarks verify --log
     """
+    load_tensorflow()
     from dynamarks_tf.local_server import LocalServer
 
     with LocalServer(

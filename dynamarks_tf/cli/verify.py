@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dynamarks_tf.cli.quiet import load_tensorflow
 
 if TYPE_CHECKING:
+    from dynamarks_tf.request_logs import QueryLog
     from dynamarks_tf.verdict import Evidence
 
 EXIT_FOUND = 0
@@ -22,7 +23,9 @@ EXIT_NOT_FOUND = 1
 @click.option("--owner", required=True, type=click.Path(path_type=Path), help="The owner's .keras file.")
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="Key file of the owner.")
 @click.option("--statement", type=click.Path(path_type=Path), help="Published commitment that the key must open.")
-@click.option("--queries", required=True, type=click.Path(path_type=Path), help=".npy or .npz file of inputs.")
+@click.option("--queries", type=click.Path(path_type=Path), help=".npy or .npz file of inputs.")
+@click.option("--log", multiple=True, type=click.Path(path_type=Path), help="Request log to take the inputs from.")
+@click.option("--client", multiple=True, help="Take only what this client asked, from the logs.")
 @click.option("--max-queries", type=click.IntRange(min=1), help="Ask only so many, balanced over predicted classes.")
 @click.option("--alpha", default=1e-6, show_default=True, help="Accepted chance of accusing an innocent.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the choice of queries.")
@@ -37,7 +40,9 @@ def verify(
     owner: Path,
     key: Path,
     statement: Path | None,
-    queries: Path,
+    queries: Path | None,
+    log: tuple[Path, ...],
+    client: tuple[str, ...],
     max_queries: int | None,
     alpha: float,
     seed: int,
@@ -55,20 +60,26 @@ def verify(
 
     \b
       dynamarks verify suspect.keras --owner marked.keras --key acme.key --queries x.npy --max-queries 1000
+      dynamarks verify suspect.keras --owner marked.keras --key acme.key --log logs/ --client customer-7
     """
+    if (queries is None) == (not log):
+        raise click.UsageError("Give the inputs to ask by either --queries or --log.")
+    if client and not log:
+        raise click.UsageError("--client chooses from request logs; give them by --log.")
     load_tensorflow()
-    from dynamarks_tf import verification
+    from dynamarks_tf import marking, verification
     from dynamarks_tf.commitment import Statement
     from dynamarks_tf.key import MarkKey
 
     loaded_key = MarkKey.load(key)
     if statement is not None:
         Statement.load(statement).check_opened_by(loaded_key)
+    owner_model = marking.load_model(owner)
     evidence = verification.verify(
         suspect,
-        owner=owner,
+        owner=owner_model,
         key=loaded_key,
-        queries=queries,
+        queries=queries if queries is not None else _logged(log, client, owner_model),
         max_queries=max_queries,
         seed=seed,
         from_logits=from_logits,
@@ -82,6 +93,14 @@ def verify(
         evidence.save(out)
     click.echo(json.dumps(evidence.to_dict(), indent=2, ensure_ascii=False) if as_json else _text(evidence, alpha))
     return EXIT_FOUND if found else EXIT_NOT_FOUND
+
+
+def _logged(log: tuple[Path, ...], client: tuple[str, ...], owner: Any) -> QueryLog:
+    """The inputs in request logs that the owner model takes."""
+    from dynamarks_tf.request_logs import open_log
+
+    shape = owner.inputs[0].shape[1:] if getattr(owner, "inputs", None) else None
+    return open_log(log, client=client or None, input_shape=shape)
 
 
 def _text(evidence: Evidence, alpha: float) -> str:

@@ -59,6 +59,33 @@ def test_commit_prints_a_publishable_statement(run, folder, key):
     assert "a statement is not overwritten" in err
 
 
+def test_verify_asks_what_a_client_asked_according_to_the_log(run, folder, digits, owner_model):
+    from dynamarks_tf.local_server import LocalServer
+    from dynamarks_tf.suspects import as_suspect
+
+    run("export", folder / "owner.keras", folder / "served" / "clf")
+    with LocalServer(folder / "served" / "clf", grpc_port=0, rest_port=None, request_log=folder / "logs") as server:
+        api = as_suspect(server.grpc_url)
+        for start in range(0, 300, 50):
+            api.predict(digits.x_train[start : start + 50])
+        api.close()
+    words = ("verify", folder / "surrogate.keras", "--owner", folder / "owner.keras", "--key", folder / "acme.key")
+    code, out, _ = run(*words, "--log", folder / "logs", "--json")
+    assert code == 0
+    assert json.loads(out)["num_queries"] == 300
+    code, _, err = run(*words, "--log", folder / "logs", "--client", "nobody")
+    assert code == 2
+    assert "nobody" in err or "holds no inputs" in err
+    for wrong, message in (
+        ((), "either --queries or --log"),
+        (("--queries", folder / "x.npy", "--log", folder / "logs"), "either --queries or --log"),
+        (("--queries", folder / "x.npy", "--client", "a"), "--client chooses from request logs"),
+    ):
+        code, _, err = run(*words, *wrong)
+        assert code == 2
+        assert message in err
+
+
 def test_verify_checks_that_the_key_opens_the_published_statement(run, folder, other_key):
     words = ("verify", folder / "surrogate.keras", "--owner", folder / "owner.keras", "--queries", folder / "x.npy")
     run("commit", folder / "acme.key", "--model", folder / "owner.keras", "--out", folder / "statement.json")
