@@ -16,6 +16,7 @@ from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import DEFAULT_BUDGET, TABLE_CAP, MarkParams, check_num_classes
 
 SCHEME = "dynamarks-1"
+_BLANK_SHARE = -1.0
 
 Tensor = Any
 Function = Callable[..., Tensor]
@@ -35,12 +36,13 @@ class DynaMarkLayer(keras.layers.Layer):
     U uniform over the classes c != t that the key favours for t, and 0 <= a <= `budget` as large as keeps t on top.
 
     Guaranteed for every input, by construction:
-    - p' >= 0 and sum p' = sum p, to float precision;
+    - p' >= 0 and sum p' = 1 if p is a probability vector, to float precision;
     - the total variation between p and p' is at most `budget`;
     - argmax p' = argmax p: accuracy and every top-1 answer are unchanged;
     - `training=True` returns the input itself: training a marked model is training the clean one;
     - the same input gives the same output; there is no randomness and no state;
-    - a row with a NaN or an infinity gives a row of NaN and leaves the other rows alone.
+    - a row with a NaN or an infinity gives a row of NaN and leaves the other rows alone (a logit of -inf is a
+      probability of 0, and allowed).
 
     The sign tables are non-trainable weights, expanded from the key when the layer is built. `get_config` holds no
     secret, so a model rebuilt from its configuration alone (`clone_model`, `model_from_json`) has blank tables and
@@ -119,7 +121,7 @@ class DynaMarkLayer(keras.layers.Layer):
         """Creates the tables: from the key if there is one, else blank, to be loaded."""
         num_classes = check_num_classes(input_shape[-1])
         tables = self._tables(num_classes)
-        self._favoured = self._add_table("favoured", tables["favoured"])
+        self._signs = self._add_table("signs", tables["signs"])
         self._share = self._add_table("share", tables["share"])
         self._is_hashed = "row_of_class" in tables
         if self._is_hashed:
@@ -137,9 +139,9 @@ class DynaMarkLayer(keras.layers.Layer):
         values = ops.cast(inputs, dtype)
         find_top, code = _ON_LOGITS if self.from_logits else _ON_PROBABILITIES
         top = find_top(values)
-        favoured = self._favoured_classes(top, dtype)
+        signs = self._signs_of_rows(top, dtype)
         share = ops.cast(ops.expand_dims(ops.take(self._share, top, axis=0), axis=-1), dtype)
-        released = code(values, favoured, share, self.budget, perturbation.safe_lead(released_dtype))
+        released = code(values, signs, share, self.budget, released_dtype)
         return ops.cast(released, released_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -149,6 +151,15 @@ class DynaMarkLayer(keras.layers.Layer):
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> keras.KerasTensor:
         """Shape and type of the inputs, whatever the dtype policy."""
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+
+    def __reduce__(self) -> Any:
+        """Refuses to be pickled while it still holds the key: the copy would silently mark nothing."""
+        if self._key is not None:
+            raise TypeError(
+                "A DynaMarkLayer is pickled only once it is built, because its key is never written. Append it to a "
+                "model first, or build it: layer.build((None, num_classes))"
+            )
+        return super().__reduce__()
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments without the key; safe to publish."""
@@ -166,8 +177,13 @@ class DynaMarkLayer(keras.layers.Layer):
 
     @property
     def is_blank(self) -> bool:
-        """Whether the tables are still empty, so that the layer marks nothing."""
-        return not self.built or not np.any(ops.convert_to_numpy(self._share))
+        """Whether the tables are still to be loaded, so that the layer marks nothing."""
+        return not self.built or bool(np.any(ops.convert_to_numpy(self._share) == _BLANK_SHARE))
+
+    @property
+    def favours_nothing(self) -> bool:
+        """Whether the key happens to favour no class at all, which it can only if there are few: nothing is marked."""
+        return not np.any(ops.convert_to_numpy(self._share) > 0)
 
     def was_made_with(self, key: MarkKey) -> bool:
         """Whether the tables of this layer are those that `key` gives. The layer must be built."""
@@ -180,12 +196,12 @@ class DynaMarkLayer(keras.layers.Layer):
         if self._key is not None:
             return _tables_from(codebooks.expand(self._key, num_classes, self.params))
         rows, columns = self.params.table_shape(num_classes)
-        blank = codebooks.Codebook(
-            class_signs=np.full((rows, columns), -1, np.int8),
-            row_of_class=np.zeros(num_classes, np.int32),
-            column_of_class=np.zeros(num_classes, np.int32),
-        )
-        return _tables_from(blank)
+        tables = {
+            "signs": np.zeros((rows, columns), np.int8),
+            "share": np.full(num_classes, _BLANK_SHARE, np.float32),
+        }
+        maps = {name: np.zeros(num_classes, np.int32) for name in ("row_of_class", "column_of_class")}
+        return tables if _fits(num_classes, (rows, columns)) else {**tables, **maps}
 
     def _add_table(self, name: str, values: np.ndarray) -> Any:
         return self.add_weight(
@@ -197,24 +213,28 @@ class DynaMarkLayer(keras.layers.Layer):
             autocast=False,
         )
 
-    def _favoured_classes(self, top: Tensor, dtype: str) -> Tensor:
-        """1 for each class that the key favours when `top` is predicted, else 0; shape `(..., C)`."""
+    def _signs_of_rows(self, top: Tensor, dtype: str) -> Tensor:
+        """The signs of all classes beside `top`: +1 favoured, -1 not, 0 for the top class; shape `(..., C)`."""
         if not self._is_hashed:
-            return ops.cast(ops.take(self._favoured, top, axis=0), dtype)  # its diagonal is 0
-        rows = ops.take(self._favoured, ops.take(self._row_of_class, top, axis=0), axis=0)
-        favoured = ops.cast(ops.take(rows, self._column_of_class, axis=-1), dtype)
+            return ops.cast(ops.take(self._signs, top, axis=0), dtype)  # its diagonal is 0
+        rows = ops.take(self._signs, ops.take(self._row_of_class, top, axis=0), axis=0)
+        signs = ops.cast(ops.take(rows, self._column_of_class, axis=-1), dtype)
         classes = ops.arange(self._column_of_class.shape[0], dtype="int32")
         others = ops.not_equal(ops.expand_dims(ops.cast(top, "int32"), axis=-1), classes)
-        return favoured * ops.cast(others, dtype)
+        return signs * ops.cast(others, dtype)
 
 
 def _tables_from(codebook: codebooks.Codebook) -> dict[str, np.ndarray]:
     """The layer's weights: what inference needs of a codebook, laid out for speed."""
-    favoured = (codebook.class_signs > 0).astype(np.int8)
     counts = codebook.favoured_counts()
     share = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0).astype(np.float32)
-    tables: dict[str, np.ndarray] = {"favoured": favoured, "share": share}
-    if favoured.shape == (codebook.num_classes, codebook.num_classes):
-        np.fill_diagonal(favoured, 0)
+    tables: dict[str, np.ndarray] = {"signs": codebook.class_signs.copy(), "share": share}
+    if _fits(codebook.num_classes, codebook.class_signs.shape):
+        np.fill_diagonal(tables["signs"], 0)
         return tables
     return {**tables, "row_of_class": codebook.row_of_class, "column_of_class": codebook.column_of_class}
+
+
+def _fits(num_classes: int, shape: tuple[int, ...]) -> bool:
+    """Whether every class has a row and a column of its own."""
+    return shape == (num_classes, num_classes)

@@ -20,9 +20,9 @@ from keras import ops
 
 Tensor = Any
 
-# Machine epsilon of what an output is rounded to, and the lead that the top class keeps over every favoured class in
-# exact arithmetic, so that no rounding of the arithmetic or of the released value can turn it into a tie.
+# Machine epsilon of what an output is rounded to, and the smallest step of what cannot be smaller.
 _EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+_SMALLEST_STEP = {"float16": 2.0**-24}
 _ARITHMETIC_SLACK = 8
 
 
@@ -39,10 +39,20 @@ def arithmetic_dtype(dtype: str) -> str:
     return "float64" if dtype == "float64" else "float32"
 
 
-def safe_lead(dtype: str) -> float:
-    """Lead of the top class that survives rounding to `dtype`."""
-    arithmetic = _ARITHMETIC_SLACK * _EPSILON[arithmetic_dtype(dtype)]
-    return arithmetic if dtype in ("float32", "float64") else arithmetic + _EPSILON[dtype]
+def safe_lead(top: Tensor, dtype: str) -> Tensor:
+    """What the top class must stay ahead by, so that no rounding can turn its lead into a tie.
+
+    Args:
+        top: probability of the top class.
+        dtype: the type that the released output is rounded to.
+
+    Returns:
+        A few machine epsilons of `top`: of the arithmetic, and of the released type.
+    """
+    relative = _ARITHMETIC_SLACK * _EPSILON[arithmetic_dtype(dtype)]
+    if dtype in ("float16", "bfloat16"):
+        relative += 2 * _EPSILON[dtype]
+    return top * relative + 2 * _SMALLEST_STEP.get(dtype, 0.0)
 
 
 def predicted_class(p: Tensor) -> Tensor:
@@ -65,66 +75,77 @@ def largest(values: Tensor) -> Tensor:
     return ops.max(values, axis=-1, keepdims=True, initial=-np.inf)
 
 
-def strength(p: Tensor, top: Tensor, favoured: Tensor, share: Tensor, alpha: float | Tensor, lead: float) -> Tensor:
+def smallest(values: Tensor) -> Tensor:
+    """Minimum over the classes, shape `(..., 1)`; also for an empty batch."""
+    return ops.min(values, axis=-1, keepdims=True, initial=np.inf)
+
+
+def strength(p: Tensor, top: Tensor, signs: Tensor, share: Tensor, alpha: float | Tensor, lead: Tensor) -> Tensor:
     """How far each row may move towards U: `a` = the largest value up to `alpha` that keeps the top class on top.
 
     With the gap g = p_t - max p_c over favoured c, the new gap is g - a (g + share), so a <= (g - lead) / (g + share).
+    Classes that are not favoured shrink in step with the top class; only if one of them is nearer than `lead` could
+    rounding make it a tie, so such a row is left alone.
 
     Args:
         p: probabilities, shape `(..., C)`.
         top: the largest probability p_t, shape `(..., 1)`.
-        favoured: 1 where a class is favoured, else 0; shape and dtype of `p`.
-        share: probability of one favoured class under U, shape `(..., 1)`; 0 in rows that favour no class.
+        signs: +1 where a class is favoured, -1 where not, 0 for the top class; shape and dtype of `p`.
+        share: probability of one favoured class under U, shape `(..., 1)`; not above 0 in rows that favour no class.
         alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
-        lead: what the top class must stay ahead by.
+        lead: what the top class must stay ahead by, shape `(..., 1)`; see `safe_lead`.
 
     Returns:
-        `a`, shape `(..., 1)`; 0 in rows that favour no class, NaN in rows that hold a NaN or an infinity.
+        `a`, shape `(..., 1)`; 0 in rows that are released unchanged, NaN in rows that hold a NaN or an infinity.
     """
-    gap = top - largest(p * favoured)
+    signed = p * signs
+    gap = top - largest(signed)
+    others = top + smallest(signed)  # the lead over the classes that are not favoured
     allowed = ops.maximum(gap - lead, 0.0) / (gap + share)
-    a = ops.where(share > 0, ops.minimum(allowed, alpha), 0.0)
+    moves = ops.logical_and(share > 0, others >= lead)
+    a = ops.where(moves, ops.minimum(allowed, alpha), 0.0)
     # A sum is finite only if all its terms are. Written with `where`: an optimiser may fold 0 * x to 0.
     return ops.where(ops.isfinite(ops.sum(p, axis=-1, keepdims=True)), a, np.nan)
 
 
-def class_code(p: Tensor, favoured: Tensor, share: Tensor, alpha: float | Tensor, lead: float) -> Tensor:
+def class_code(p: Tensor, signs: Tensor, share: Tensor, alpha: float | Tensor, dtype: str) -> Tensor:
     """Moves probability vectors towards the favoured classes: p' = p + a (U - p).
 
     Args:
         p: probabilities, shape `(..., C)`.
-        favoured: 1 where a class is favoured, else 0; shape and dtype of `p`.
+        signs: +1 where a class is favoured, -1 where not, 0 for the top class; shape and dtype of `p`.
         share: probability of one favoured class under U, shape `(..., 1)`.
         alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
-        lead: what the top class must stay ahead by; see `safe_lead`.
+        dtype: the type that p' will be rounded to.
 
     Returns:
-        p', shape of `p`.
+        p', shape and dtype of `p`.
     """
-    a = strength(p, largest(p), favoured, share, alpha, lead)
-    return p * (1.0 - a) + favoured * (a * share)
+    top = largest(p)
+    a = strength(p, top, signs, share, alpha, safe_lead(top, dtype))
+    return p * (1.0 - a) + ops.maximum(signs * (a * share), 0.0)
 
 
-def class_code_logits(logits: Tensor, favoured: Tensor, share: Tensor, alpha: float | Tensor, lead: float) -> Tensor:
+def class_code_logits(logits: Tensor, signs: Tensor, share: Tensor, alpha: float | Tensor, dtype: str) -> Tensor:
     """The class code on logits: returns log p' up to a constant per row, chosen so that the top class is at 0.
 
     Relative to the top class, a class that is not favoured keeps its logit exactly, so ties and order survive.
 
     Args:
-        logits: logits z, shape `(..., C)`, with p = softmax(z).
-        favoured: 1 where a class is favoured, else 0; shape and dtype of `logits`.
+        logits: logits z, shape `(..., C)`, with p = softmax(z). A class may have -inf: p = 0.
+        signs: +1 where a class is favoured, -1 where not, 0 for the top class; shape and dtype of `logits`.
         share: probability of one favoured class under U, shape `(..., 1)`.
         alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
-        lead: what the top class must stay ahead by, as a probability.
+        dtype: the type that the result will be rounded to.
 
     Returns:
-        Logits z' with softmax(z') = p', shape of `logits`.
+        Logits z' with softmax(z') = p', shape and dtype of `logits`.
     """
     relative = logits - largest(logits)
     p = ops.softmax(relative, axis=-1)
     top = largest(p)
-    a = strength(p, top, favoured, share, alpha, lead)
+    a = strength(p, top, signs, share, alpha, safe_lead(top, dtype))
     raised = (p * (1.0 - a) + a * share) / (top * (1.0 - a))
-    moved = ops.logical_and(favoured > 0, a > 0)
+    moved = ops.logical_and(signs > 0, a > 0)
     result = ops.where(moved, ops.log(ops.where(moved, raised, 1.0)), relative)
     return ops.where(ops.isfinite(a), result, np.nan)

@@ -256,6 +256,23 @@ def test_one_class_and_an_unknown_number_of_classes_are_refused(key):
         DynaMarkLayer(key).build((None, None))
 
 
+def test_a_key_that_favours_nothing_is_not_taken_for_blank_tables():
+    keys = [MarkKey(index.to_bytes(32, "big"), "x") for index in range(40)]
+    layers = [DynaMarkLayer(key) for key in keys]
+    for layer in layers:
+        layer.build((None, 2))
+    barren = [layer for layer in layers if layer.favours_nothing]
+    assert 0 < len(barren) < 40  # a quarter of all keys for two classes
+    assert not any(layer.is_blank for layer in layers)
+
+
+def test_an_unbuilt_layer_is_not_pickled_because_its_key_would_be_lost(key):
+    import pickle
+
+    with pytest.raises(TypeError, match="is pickled only once it is built"):
+        pickle.dumps(DynaMarkLayer(key))
+
+
 def test_integers_are_no_probabilities(key):
     with pytest.raises(ValueError, match="Received inputs of type int32"):
         DynaMarkLayer(key)(np.zeros((2, 10), np.int32))

@@ -135,12 +135,32 @@ def test_a_near_tie_with_a_favoured_class_is_left_alone_and_a_clear_lead_is_not(
     top = 0
     rival = int(np.flatnonzero(book.class_signs[top, 1:] > 0)[0]) + 1
     p = np.zeros((2, 10))
-    p[0, [top, rival]] = 0.5 + 1e-17, 0.5
+    p[0, [top, rival]] = np.nextafter(0.5, 1), 0.5
     p[1, [top, rival]] = 0.6, 0.4
     marked = np.asarray(layer_for(10)(p))
     np.testing.assert_array_equal(marked[0], p[0])
     assert total_variation(p, marked)[1] > 0.04
     assert marked[1].argmax() == top
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("from_logits", [False, True])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=40)
+def test_a_lead_of_one_unit_in_the_last_place_is_kept(dtype, from_logits, seed):
+    """The rival may be favoured or not and stand before or behind the top class."""
+    import ml_dtypes
+
+    numpy_type = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    rng = np.random.default_rng(seed)
+    p = softmax(rng.normal(size=(64, 10)) * rng.choice([0.1, 1.0, 3.0], size=(64, 1))).astype(numpy_type)
+    for row in p:
+        top, rival = rng.permutation(10)[:2]
+        row[rival] = row.max()
+        row[top] = np.nextafter(row[rival], numpy_type.type(1) if dtype != "bfloat16" else numpy_type(1))
+    values = np.log(p.astype(np.float64)).astype(numpy_type) if from_logits else p
+    marked = np.asarray(layer_for(10, from_logits=from_logits)(values)).astype(np.float64)
+    np.testing.assert_array_equal(marked.argmax(axis=-1), values.astype(np.float64).argmax(axis=-1))
 
 
 @pytest.mark.parametrize("from_logits", [False, True])
