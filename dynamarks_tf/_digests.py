@@ -22,7 +22,7 @@ class ArrayDigest:
         if not self._rows:
             self._hash.update(f"{batch.dtype.newbyteorder('<').str}{list(batch.shape[1:])}".encode())
         little_endian = batch.astype(batch.dtype.newbyteorder("<"), copy=False)
-        self._hash.update(np.ascontiguousarray(little_endian).data)
+        self._hash.update(np.ascontiguousarray(little_endian).tobytes())
         self._rows += len(batch)
 
     def hexdigest(self) -> str:

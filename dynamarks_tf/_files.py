@@ -40,10 +40,22 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
         if overwrite:
             os.replace(temporary, target)
         else:
-            os.link(temporary, target)  # unlike a rename, fails when the target exists
+            _rename_to_new(temporary, target)
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _rename_to_new(source: Path, target: Path) -> None:
+    """Gives `source` the name `target`, which must be free."""
+    try:
+        os.link(source, target)  # unlike a rename, fails when the target exists
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(f"{target} exists") from None
+        os.rename(source, target)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime
 import hashlib
 import json
@@ -178,13 +177,13 @@ class MarkKey:
     def _from_json(cls, data: bytes, name: str) -> MarkKey:
         try:
             content: Any = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError):  # its text would quote the file
             raise KeyFileError(
                 f"{name} is truncated or no key file: it does not hold JSON. Restore it from a backup."
-            ) from error
+            ) from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise FormatError(f"{name} is no key file: expected a JSON object with format={FORMAT!r}.")
-        if content.get("version") != FORMAT_VERSION:
+        if type(content.get("version")) is not int or content["version"] != FORMAT_VERSION:
             raise FormatError(
                 f"{name} is a key file of version {content.get('version')!r}; this release reads version "
                 f"{FORMAT_VERSION}. Install a newer dynamarks_tf."
@@ -193,7 +192,7 @@ class MarkKey:
             key = cls(
                 base64.b64decode(content["secret"], validate=True), content["owner"], created=str(content["created"])
             )
-        except (KeyError, TypeError, binascii.Error, ArgumentError):
+        except (KeyError, TypeError, ValueError):
             # The cause stays out of the message: it may quote the secret.
             raise KeyFileError(
                 f"{name} is damaged: an entry is missing or malformed. Restore it from a backup."
@@ -219,6 +218,9 @@ class MarkKey:
     def __reduce__(self) -> NoReturn:
         raise TypeError("A MarkKey is not pickled, so that its secret never travels unseen. Use key.save(path).")
 
+    def __getstate__(self) -> NoReturn:
+        self.__reduce__()
+
     def __copy__(self) -> MarkKey:
         return self
 
@@ -230,8 +232,8 @@ def _normalised_owner(owner: str) -> str:
     if not isinstance(owner, str) or not owner.strip():
         raise ArgumentError(f"`owner` must say who claims the model, as a non-empty text. Received: owner={owner!r}")
     normalised = unicodedata.normalize("NFC", owner.strip())
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in normalised):
-        raise ArgumentError(f"`owner` must not hold control characters. Received: owner={owner!r}")
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in normalised):
+        raise ArgumentError(f"`owner` must not hold control or formatting characters. Received: owner={owner!r}")
     return normalised
 
 

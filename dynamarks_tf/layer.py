@@ -110,8 +110,8 @@ class DynaMarkLayer(keras.layers.Layer):
         self.params = MarkParams(budget, table_rows, table_columns)
         self.budget = self.params.budget
         self.from_logits = bool(from_logits)
-        self.table_rows = table_rows
-        self.table_columns = table_columns
+        self.table_rows = self.params.table_rows
+        self.table_columns = self.params.table_columns
         self.key_id = key.key_id if key is not None else key_id
         self.scheme = scheme
         self.supports_masking = True
@@ -196,7 +196,7 @@ class DynaMarkLayer(keras.layers.Layer):
         if self._key is not None:
             return _tables_from(codebooks.expand(self._key, num_classes, self.params))
         rows, columns = self.params.table_shape(num_classes)
-        tables = {
+        tables: dict[str, np.ndarray] = {
             "signs": np.zeros((rows, columns), np.int8),
             "share": np.full(num_classes, _BLANK_SHARE, np.float32),
         }

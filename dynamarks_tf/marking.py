@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import warnings
 from typing import Any
@@ -65,7 +67,10 @@ def mark(
             f"below 10^{floor:.1f}.",
             stacklevel=2,
         )
-    return _compiled_like(model, _with_outputs(model, layer))
+    marked = _with_outputs(model, layer)
+    if layer.favours_nothing:
+        warnings.warn("This key happens to favour no class, so nothing is marked. Generate another key.", stacklevel=2)
+    return _compiled_like(model, marked)
 
 
 def strip(marked: keras.Model) -> keras.Model:
@@ -84,17 +89,21 @@ def strip(marked: keras.Model) -> keras.Model:
 
     >>> clean = dm.strip(keras.models.load_model("marked.keras"))
     """
+    return _compiled_like(marked, stripped(marked))
+
+
+def stripped(marked: keras.Model) -> keras.Model:
+    """`strip` without compiling the result."""
     layer = find_mark(marked)
     if layer is None or layer is not marked.layers[-1]:
+        where = "does not end in" if layer is None else "holds, but does not end in,"
         raise ModelError(
-            f"Model {marked.name!r} does not end in a DynaMarkLayer, so there is nothing to strip. Its layers: "
-            f"{_layer_names(marked)}"
+            f"Model {marked.name!r} {where} a DynaMarkLayer, so it cannot be stripped. Its layers: "
+            f"{', '.join(inner.name for inner in marked.layers)}. Pass the inner model that ends in the layer."
         )
     if isinstance(marked, keras.Sequential):
-        clean: keras.Model = _sequential_like(marked, marked.layers[:-1])
-    else:
-        clean = keras.Model(marked.input, layer.input, name=marked.name)
-    return _compiled_like(marked, clean)
+        return _sequential_like(marked, marked.layers[:-1])
+    return keras.Model(marked.input, _like_output(marked, layer.input), name=marked.name)
 
 
 def find_mark(model: keras.Model) -> DynaMarkLayer | None:
@@ -123,10 +132,20 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         raise ModelError(f"{os.fspath(path)} cannot be loaded as a Keras model: {error}") from error
 
 
+def model_sha256(model: keras.Model) -> str:
+    """Digest of a model's configuration and weights, 64 hexadecimal digits; the same for a model and its saved copy."""
+    digest = hashlib.sha256(json.dumps(model.get_config(), sort_keys=True, default=str).encode())
+    for weight in model.get_weights():
+        digest.update(f"{weight.dtype.str}{weight.shape}".encode())
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
+
+
 def check_outputs(model: keras.Model, *, from_logits: bool) -> None:
     """Runs the model on a small probe and checks that its outputs are what the mark expects.
 
-    The probe is two inputs of zeros and ones; models with unknown inner dimensions or several inputs are not probed.
+    The probe is a few inputs of fixed noise between 0 and 1; models with unknown inner dimensions or several inputs are
+    not probed.
 
     Args:
         model: a built model with one output.
@@ -138,9 +157,9 @@ def check_outputs(model: keras.Model, *, from_logits: bool) -> None:
     shape = model.inputs[0].shape[1:]
     if len(model.inputs) != 1 or None in shape or model.inputs[0].dtype == "string":
         return
-    probe = np.stack([np.zeros(shape), np.ones(shape)]).astype(model.inputs[0].dtype)
-    outputs = ops.convert_to_numpy(ops.cast(model(_in_structure(model, probe), training=False), "float32"))
-    problem = probability_problem(outputs)
+    probe = np.random.default_rng(0).random((4, *shape)).astype(model.inputs[0].dtype)
+    answer = keras.tree.flatten(model(_in_structure(model, probe), training=False))[0]
+    problem = probability_problem(ops.convert_to_numpy(ops.cast(answer, "float32")))
     if problem and not from_logits:
         raise ModelError(
             f"The outputs of model {model.name!r} are no probability vectors: {problem}. If they are logits, say "
@@ -176,7 +195,12 @@ def _check_markable(model: keras.Model) -> None:
 def _with_outputs(model: keras.Model, layer: DynaMarkLayer) -> keras.Model:
     if isinstance(model, keras.Sequential):
         return _sequential_like(model, [*model.layers, layer])
-    return keras.Model(model.input, layer(model.output), name=model.name)
+    return keras.Model(model.input, _like_output(model, layer(model.outputs[0])), name=model.name)
+
+
+def _like_output(model: keras.Model, tensor: Any) -> Any:
+    """The one output in the structure that the model gives it: alone, in a list, in a dict."""
+    return keras.tree.pack_sequence_as(model.output, [tensor])
 
 
 def _sequential_like(model: keras.Sequential, layers: list[keras.Layer]) -> keras.Sequential:
@@ -186,15 +210,18 @@ def _sequential_like(model: keras.Sequential, layers: list[keras.Layer]) -> kera
 
 
 def _compiled_like(source: keras.Model, target: keras.Model) -> keras.Model:
-    config = source.get_compile_config() if source.compiled else None
-    if config:
-        target.compile_from_config(config)
+    if not source.compiled:
+        return target
+    try:
+        target.compile_from_config(source.get_compile_config())
+    except Exception as error:  # whatever a loss or optimizer raises that Keras cannot rebuild from its configuration
+        warnings.warn(
+            f"Model {source.name!r} is compiled with something that Keras cannot rebuild ({error}); the new model is "
+            "not compiled. Call its compile() yourself.",
+            stacklevel=3,
+        )
     return target
 
 
 def _in_structure(model: keras.Model, array: np.ndarray) -> Any:
     return array if isinstance(model, keras.Sequential) else keras.tree.map_structure(lambda _: array, model.input)
-
-
-def _layer_names(model: keras.Model) -> str:
-    return ", ".join(layer.name for layer in model.layers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Any
 
 from dynamarks_tf.errors import ArgumentError
@@ -34,15 +35,16 @@ class MarkParams:
 
     def __post_init__(self) -> None:
         budget = self.budget
-        if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget <= MAX_BUDGET:
+        if isinstance(budget, bool) or not isinstance(budget, numbers.Real) or not 0 < budget <= MAX_BUDGET:
             raise ArgumentError(
                 f"`budget` is the largest total variation the mark may cause: a number above 0 and at most "
                 f"{MAX_BUDGET}. Received: budget={budget!r}"
             )
         for name in ("table_rows", "table_columns"):
             size = getattr(self, name)
-            if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 65536:
+            if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= size <= 65536:
                 raise ArgumentError(f"`{name}` must be a whole number from 1 to 65536. Received: {name}={size!r}")
+            object.__setattr__(self, name, int(size))
         object.__setattr__(self, "budget", float(budget))
 
     def table_shape(self, num_classes: int) -> tuple[int, int]:

@@ -18,6 +18,10 @@ class TestPlan:
 
     Attributes:
         commitment: commitment to the owner's key.
+        owner_model_sha256: digest of the clean owner model, its configuration and weights; the evidence rests on its
+            answers as much as on the key.
+        from_logits: whether the owner model answers logits.
+        suspect_from_logits: whether the suspect's answers are read as logits.
         num_classes: number of classes C.
         table_rows: rows of the sign table.
         table_columns: columns of the sign table.
@@ -32,6 +36,9 @@ class TestPlan:
     __test__ = False  # not a test class, whatever pytest makes of the name
 
     commitment: str
+    owner_model_sha256: str
+    from_logits: bool
+    suspect_from_logits: bool
     num_classes: int
     table_rows: int
     table_columns: int

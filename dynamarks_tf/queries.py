@@ -14,6 +14,8 @@ from dynamarks_tf.errors import ArgumentError, DatasetError
 
 Array = npt.NDArray[Any]
 
+_INFINITE_CARDINALITY = -1  # tf.data.INFINITE_CARDINALITY
+
 
 @runtime_checkable
 class QuerySource(Protocol):
@@ -104,9 +106,11 @@ def as_queries(queries: Any) -> QuerySource:
         )
     if isinstance(queries, QuerySource):
         return queries
-    if isinstance(queries, dict) or (isinstance(queries, (list, tuple)) and queries and hasattr(queries[0], "shape")):
+    if isinstance(queries, dict):
         raise ArgumentError("`queries` must be one array: models with several inputs are not supported by verify yet.")
     if hasattr(queries, "as_numpy_iterator"):
+        if int(queries.cardinality()) == _INFINITE_CARDINALITY:
+            raise ArgumentError("`queries` is a data set without end; cut it: dataset.take(100)")
         return DatasetQueries(queries)
     array = np.asarray(queries)
     if array.dtype == object or array.ndim == 0:
@@ -129,10 +133,17 @@ def load_queries(path: str | os.PathLike[str]) -> Array:
         raise DatasetError(f"Queries are read from .npy or .npz files. Received: {name}")
     try:
         content = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = content if isinstance(content, np.ndarray) else _chosen_array(content, name)
+    except DatasetError:
+        raise
+    except Exception as error:  # a damaged file raises whatever its damaged part happens to raise
         raise DatasetError(f"Cannot read queries from {name}: {error}") from error
-    if isinstance(content, np.ndarray):
-        return content
+    if array.ndim == 0:
+        raise DatasetError(f"{name} holds a single value; expected an array of shape (n, ...).")
+    return array
+
+
+def _chosen_array(content: Any, name: str) -> Array:
     with content:
         names = content.files
         chosen = next((n for n in ("queries", "x") if n in names), names[0] if len(names) == 1 else None)

@@ -61,8 +61,7 @@ class Evidence:
         Raises:
             ArgumentError: alpha is outside (0, 1).
         """
-        if not 0 < alpha < 1:
-            raise ArgumentError(f"`alpha` is a probability between 0 and 1, such as 1e-6. Received: alpha={alpha!r}")
+        check_alpha(alpha)
         return self.log10_p <= math.log10(alpha)
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,3 +90,13 @@ class Evidence:
 
     def __str__(self) -> str:
         return f"log10 p = {self.log10_p:.1f} from {self.num_queries} queries to {self.suspect}"
+
+
+def check_alpha(alpha: float) -> None:
+    """Checks a threshold for p-values.
+
+    Raises:
+        ArgumentError: it is outside (0, 1).
+    """
+    if not 0 < alpha < 1:
+        raise ArgumentError(f"`alpha` is a probability between 0 and 1, such as 1e-6. Received: alpha={alpha!r}")

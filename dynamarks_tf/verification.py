@@ -21,7 +21,7 @@ from dynamarks_tf.errors import ArgumentError, ModelError, SuspectError
 from dynamarks_tf.evidence.channels import channel_evidence
 from dynamarks_tf.evidence.residuals import ClassCodeTable
 from dynamarks_tf.key import MarkKey
-from dynamarks_tf.params import MarkParams, check_num_classes
+from dynamarks_tf.params import MarkParams, check_num_classes, class_code_floor_log10
 from dynamarks_tf.plan import TestPlan
 from dynamarks_tf.queries import QuerySource, SelectedQueries, as_queries, balanced_choice
 from dynamarks_tf.suspects import Suspect, as_suspect
@@ -52,7 +52,8 @@ def verify(
     those that the thief sent. Everything about the test is fixed and digested before the suspect is asked. The
     p-value is exact: it bounds the chance of an innocent suspect looking this guilty, for every sample size.
 
-    Memory does not grow with the number of queries.
+    Memory does not grow with the number of queries, but for their predicted classes where `max_queries` chooses among
+    them.
 
     Args:
         suspect: a Keras model, a callable from a batch to probabilities, a path (`.keras` file or SavedModel folder),
@@ -86,6 +87,8 @@ def verify(
     >>> evidence.detected(alpha=1e-6)
     True
     """
+    if not timeout_s > 0:
+        raise ArgumentError(f"`timeout_s` must be a number of seconds above 0. Received: timeout_s={timeout_s!r}")
     if batch_size < 1 or (max_queries is not None and max_queries < 1):
         raise ArgumentError(
             f"`batch_size` and `max_queries` must be at least 1. Received: batch_size={batch_size}, "
@@ -94,6 +97,11 @@ def verify(
     # 1. The clean owner model.
     clean_model, params, from_logits = _clean_owner(owner, key, params, from_logits)
     num_classes = check_num_classes(clean_model.outputs[0].shape[-1])
+    if class_code_floor_log10(num_classes, params) == 0:
+        raise ArgumentError(
+            f"With {num_classes} classes there is no evidence to be had: the class code compares the classes beside "
+            "the best one with each other, and needs at least 3."
+        )
     clean = _CleanAnswers(clean_model, from_logits)
 
     # 2. The suspect is opened, so that a wrong address shows at once, but asked nothing yet.
@@ -107,7 +115,19 @@ def verify(
         # 4. The plan. Nothing below chooses anything.
         book = codebook.expand(key, num_classes, params)
         rows, columns = book.class_signs.shape
-        plan = TestPlan(key.commitment, num_classes, rows, columns, count, digest, max_queries, seed)
+        plan = TestPlan(
+            commitment=key.commitment,
+            owner_model_sha256=marking.model_sha256(clean_model),
+            from_logits=from_logits,
+            suspect_from_logits=suspect_from_logits,
+            num_classes=num_classes,
+            table_rows=rows,
+            table_columns=columns,
+            num_queries=count,
+            queries_sha256=digest,
+            max_queries=max_queries,
+            seed=seed,
+        )
 
         # 5. The suspect's answers, gathered without the signs.
         table = ClassCodeTable(book.row_of_class, book.column_of_class, (rows, columns))
@@ -201,7 +221,7 @@ def _clean_owner(
             f"The owner model {model.name!r} was marked with another key (key id {layer.key_id}) than the one given "
             f"(key id {key.key_id}, owner {key.owner!r}). Use the key that the served model was marked with."
         )
-    return marking.strip(model), layer.params, layer.from_logits
+    return marking.stripped(model), layer.params, layer.from_logits
 
 
 class _CheckedQueries:
@@ -267,15 +287,22 @@ def _ask(
     """Fills the table; returns on how many queries suspect and clean model agree about the best class."""
     agreeing = 0
     one_hot = True
+    asked = ArrayDigest()
     total = -(-plan.num_queries // batch_size)
     batches: Iterator[Array] = progress.track(source.batches(batch_size), "asking the suspect", total, enabled=verbose)
     for batch in batches:
-        given = np.asarray(suspect.predict(batch))
+        asked.update(batch)
+        expected = clean(batch)
+        given = np.asarray(suspect.predict(batch.copy()))  # a callable may work on its input in place
         checked = answers.check_suspect_answers(given, len(batch), plan.num_classes, from_logits=suspect_from_logits)
         one_hot = one_hot and answers.is_one_hot(checked)
-        expected = clean(batch)
         table.add(expected, checked)
         agreeing += int((expected.argmax(axis=1) == checked.argmax(axis=1)).sum())
+    if asked.hexdigest() != plan.queries_sha256:
+        raise ArgumentError(
+            "`queries` gave other inputs when they were read again, so what was asked is not what was fixed before. "
+            "Remove the shuffling: dataset.shuffle(..., reshuffle_each_iteration=False)"
+        )
     if one_hot:
         raise answers.labels_only_error()
     return agreeing

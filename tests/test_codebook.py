@@ -85,6 +85,12 @@ def test_budget_outside_its_range_is_refused(budget):
         MarkParams(budget=budget)
 
 
+def test_numbers_of_numpy_are_numbers():
+    params = MarkParams(np.float32(0.25), np.int64(4), np.int32(5))
+    assert (type(params.budget), type(params.table_rows)) == (float, int)
+    assert params == MarkParams(0.25, 4, 5)
+
+
 @pytest.mark.parametrize("size", [0, 65537, 2.5, "8"])
 def test_table_sizes_outside_their_range_are_refused(size):
     with pytest.raises(ArgumentError, match="`table_rows` must be a whole number from 1 to 65536"):

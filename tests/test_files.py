@@ -28,6 +28,16 @@ def test_write_replaces_or_refuses(tmp_path):
     assert os.listdir(tmp_path) == ["b.txt"]
 
 
+def test_a_file_system_without_hard_links_will_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", _raiser(PermissionError(1, "Operation not permitted")))
+    path = tmp_path / "b.txt"
+    _files.write_atomically(path, b"one", overwrite=False)
+    with pytest.raises(FileExistsError):
+        _files.write_atomically(path, b"two", overwrite=False)
+    assert path.read_bytes() == b"one"
+    assert os.listdir(tmp_path) == ["b.txt"]
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_failed_write_keeps_the_old_content(tmp_path, monkeypatch, error):
     path = tmp_path / "b.txt"

@@ -52,7 +52,7 @@ def test_equal_spellings_of_an_owner_are_one_owner():
     assert MarkKey(SECRET, "Ba\u0308ckerei ") == MarkKey(SECRET, "B\u00e4ckerei")
 
 
-@pytest.mark.parametrize("owner", ["", "   ", None, 7, "two\nlines", "nul\0"])
+@pytest.mark.parametrize("owner", ["", "   ", None, 7, "two\nlines", "nul\0", "right\u202eleft"])
 def test_owner_must_be_a_readable_name(owner):
     with pytest.raises(ArgumentError, match="`owner` must"):
         MarkKey.generate(owner)
@@ -146,6 +146,8 @@ def _edited(**changes):
     [
         ({"version": 2}, FormatError, "version 2; this release reads version 1. Install a newer"),
         ({"version": None}, FormatError, "version None"),
+        ({"version": True}, FormatError, "version True"),
+        ({"secret": "ä" * 44}, KeyFileError, "is damaged: an entry"),
         ({"format": "something"}, FormatError, "is no key file"),
         ({"secret": None}, KeyFileError, "is damaged: an entry is missing or malformed"),
         ({"secret": "AAAA"}, KeyFileError, "is damaged: an entry"),
@@ -159,6 +161,16 @@ def test_altered_key_file_is_refused(tmp_path, changes, error, message):
     path = _damaged(tmp_path, _edited(**changes))
     with pytest.raises(error, match=message):
         MarkKey.load(path)
+
+
+def test_deeply_nested_json_and_binary_rubbish_are_refused_without_quoting_the_file(tmp_path):
+    for data in (b"[" * 100_000, b"\xff\xfe secret"):
+        path = tmp_path / "bad.key"
+        path.write_bytes(data)
+        path.chmod(0o600)
+        with pytest.raises(KeyFileError, match="is truncated or no key file") as caught:
+            MarkKey.load(path)
+        assert caught.value.__cause__ is None
 
 
 def test_json_that_is_no_object_is_refused(tmp_path):
@@ -183,6 +195,8 @@ def test_a_key_is_not_pickled_and_copies_are_itself():
     key = MarkKey.generate("ACME")
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(key)
+    with pytest.raises(TypeError, match="not pickled"):
+        key.__getstate__()
     assert copy.copy(key) is key
     assert copy.deepcopy([key])[0] is key
     assert not hasattr(key, "__dict__")

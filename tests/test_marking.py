@@ -8,6 +8,7 @@ import pytest
 from helpers import small_classifier
 
 from dynamarks_tf.errors import ArgumentError, ModelError
+from dynamarks_tf.key import MarkKey
 from dynamarks_tf.marking import find_mark, load_model, mark, strip
 
 X = np.random.default_rng(0).random((6, 8, 8, 1), np.float32)
@@ -30,7 +31,23 @@ def with_softmax_layer():
     )
 
 
-@pytest.mark.parametrize("make", [small_classifier, functional, dict_inputs, with_softmax_layer])
+def list_output():
+    inputs = keras.Input((8, 8, 1))
+    return keras.Model(inputs, [functional(inputs).output], name="list")
+
+
+def dict_output():
+    inputs = keras.Input((8, 8, 1))
+    return keras.Model(inputs, {"p": functional(inputs).output}, name="dict")
+
+
+def only(output):
+    return keras.tree.flatten(output)[0]
+
+
+@pytest.mark.parametrize(
+    "make", [small_classifier, functional, dict_inputs, with_softmax_layer, list_output, dict_output]
+)
 def test_strip_gives_the_clean_model_back(make, key):
     clean = make()
     marked = mark(clean, key)
@@ -39,9 +56,10 @@ def test_strip_gives_the_clean_model_back(make, key):
     stripped = strip(marked)
     assert stripped.get_config() == clean.get_config()
     x = {"image": X} if make is dict_inputs else X
-    np.testing.assert_array_equal(stripped(x), clean(x))
-    assert not np.array_equal(marked(x), clean(x))
-    np.testing.assert_array_equal(np.argmax(marked(x), 1), np.argmax(clean(x), 1))
+    assert type(marked(x)) is type(clean(x))
+    np.testing.assert_array_equal(only(stripped(x)), only(clean(x)))
+    assert not np.array_equal(only(marked(x)), only(clean(x)))
+    np.testing.assert_array_equal(np.argmax(only(marked(x)), 1), np.argmax(only(clean(x)), 1))
 
 
 def test_strip_works_on_a_loaded_file_and_a_second_mark_is_independent(key, other_key, tmp_path):
@@ -60,6 +78,35 @@ def test_a_compiled_model_stays_compiled(key):
     assert marked.evaluate(X, np.zeros(6), verbose=0, return_dict=True).keys() == {"loss", "accuracy"}
     assert marked.optimizer is not model.optimizer
     assert float(marked.optimizer.learning_rate) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("custom", [lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p) * 2])
+def test_a_loss_that_keras_cannot_rebuild_leaves_the_marked_model_uncompiled(custom, key):
+    model = small_classifier()
+    model.compile("adam", custom)
+    with pytest.warns(UserWarning, match=r"cannot rebuild .* Call its compile\(\) yourself"):
+        marked = mark(model, key)
+    assert not marked.compiled
+    marked.compile("adam", custom)
+    with pytest.warns(UserWarning, match="cannot rebuild"):
+        assert not strip(marked).compiled
+
+
+def test_a_model_that_standardises_each_input_can_be_marked(key):
+    inputs = keras.Input((8, 8, 1))
+    mean = keras.ops.mean(inputs, axis=(1, 2, 3), keepdims=True)
+    x = (inputs - mean) / keras.ops.std(inputs, axis=(1, 2, 3), keepdims=True)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(x)))
+    assert find_mark(mark(model, key)) is not None
+
+
+def test_a_key_that_favours_nothing_is_named():
+    keys = [MarkKey(index.to_bytes(32, "big"), "x") for index in range(40)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for one in keys:
+            mark(head(2, "softmax"), one)
+    assert 0 < sum("favour no class" in str(warning.message) for warning in caught) < 40
 
 
 def test_find_mark_looks_into_nested_models(key):
@@ -150,8 +197,15 @@ def test_few_classes_give_a_warning_with_the_limit(key, num_classes):
             mark(model, key)
 
 
+def test_a_blank_mark_is_not_exported(key, tmp_path):
+    from dynamarks_tf.export import export_saved_model
+
+    with pytest.raises(ModelError, match="has blank tables.* would be served unmarked"):
+        export_saved_model(keras.models.clone_model(mark(small_classifier(), key)), tmp_path / "1")
+
+
 def test_strip_of_a_clean_model(key):
-    with pytest.raises(ModelError, match="does not end in a DynaMarkLayer.*Its layers: flatten"):
+    with pytest.raises(ModelError, match="does not end in a DynaMarkLayer, so it cannot .* layers: flatten"):
         strip(small_classifier())
 
 

@@ -27,6 +27,7 @@ def test_every_kind_of_source_gives_the_same_rows_twice(tmp_path):
     for given_queries in (
         X,
         X.tolist(),
+        list(X),
         tf.constant(X),
         tmp_path / "x.npy",
         str(tmp_path / "one.npz"),
@@ -44,7 +45,8 @@ def test_every_kind_of_source_gives_the_same_rows_twice(tmp_path):
     [
         ((row for row in X), ArgumentError, "is a generator, which can be read only once"),
         ({"a": X}, ArgumentError, "must be one array"),
-        ([X, X], ArgumentError, "must be one array"),
+        (tf.data.Dataset.from_tensors(X).repeat(), ArgumentError, "is a data set without end; cut it"),
+        ([X, X[:3]], (ArgumentError, ValueError), "array|inhomogeneous"),
         (3.5, ArgumentError, r"must be an array of shape \(n, ...\)"),
         (object(), ArgumentError, "Received: object"),
         ("x.csv", DatasetError, r"read from \.npy or \.npz files. Received: x\.csv"),
@@ -68,8 +70,15 @@ def test_npz_with_several_arrays_and_a_damaged_file(tmp_path):
         as_queries(tmp_path / "many.npz")
     np.save(tmp_path / "whole.npy", X)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:150])
-    with pytest.raises(DatasetError, match=r"Cannot read queries from .*cut\.npy"):
-        as_queries(tmp_path / "cut.npy")
+    np.savez(tmp_path / "whole.npz", x=X)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:150])
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
+    for name in ("cut.npy", "cut.npz", "objects.npz"):
+        with pytest.raises(DatasetError, match=f"Cannot read queries from .*{name}"):
+            as_queries(tmp_path / name)
+    np.save(tmp_path / "single.npy", 3.5)
+    with pytest.raises(DatasetError, match="holds a single value"):
+        as_queries(tmp_path / "single.npy")
 
 
 def test_pickled_content_is_never_loaded(tmp_path):

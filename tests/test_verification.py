@@ -92,6 +92,61 @@ def test_the_plan_is_fixed_before_the_suspect_is_asked(digits, owner_model, key)
     assert flat.plan.commitment == key.commitment
 
 
+def test_the_plan_fixes_the_owner_model_and_how_answers_are_read(digits, owner_model, key):
+    flat = lambda x: np.full((len(x), 10), 0.1)  # noqa: E731
+    one = check(flat, owner_model, key, digits, max_queries=20).plan
+    doctored = keras.models.clone_model(owner_model)
+    doctored.set_weights([weight * 1.001 for weight in owner_model.get_weights()])
+    assert check(flat, doctored, key, digits, max_queries=20).plan.digest != one.digest
+    assert check(flat, owner_model, key, digits, max_queries=20, suspect_from_logits=True).plan.digest != one.digest
+    copy = keras.models.clone_model(owner_model)
+    copy.set_weights(owner_model.get_weights())
+    assert check(flat, copy, key, digits, max_queries=20).plan.owner_model_sha256 == one.owner_model_sha256
+
+
+def test_queries_that_are_shuffled_anew_are_refused(digits, owner_model, key):
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(digits.x_test).shuffle(1000, seed=1)
+    with pytest.raises(ArgumentError, match="gave other inputs when they were read again.* reshuffle_each_iteration"):
+        dm.verify(owner_model, owner=owner_model, key=key, queries=dataset.batch(64))
+
+
+def test_a_callable_that_works_in_place_changes_neither_queries_nor_evidence(digits, owner_model, key, surrogate):
+    def in_place(batch):
+        answers = np.asarray(surrogate(batch))
+        batch *= 0
+        return answers
+
+    x = digits.x_test.copy()
+    evidence = dm.verify(in_place, owner=owner_model, key=key, queries=x)
+    np.testing.assert_array_equal(x, digits.x_test)
+    assert evidence.log10_p == pytest.approx(check(surrogate, owner_model, key, digits).log10_p, rel=1e-4)
+
+
+def test_an_owner_compiled_with_a_custom_loss_can_verify(digits, marked_model, key, surrogate):
+    marked = keras.models.clone_model(marked_model)
+    marked.set_weights(marked_model.get_weights())
+    marked.compile("adam", lambda y, p: keras.losses.categorical_crossentropy(y, p))
+    assert check(surrogate, marked, key, digits, max_queries=50).log10_p < -5
+
+
+def test_an_output_in_a_dict_is_the_output(digits, owner_model, key, surrogate):
+    def in_dict(model):
+        inputs = keras.Input((8, 8, 1))
+        return keras.Model(inputs, {"p": model(inputs)})
+
+    plain = check(surrogate, owner_model, key, digits, max_queries=50)
+    wrapped = check(in_dict(surrogate), in_dict(owner_model), key, digits, max_queries=50)
+    assert wrapped.log10_p == pytest.approx(plain.log10_p, rel=1e-3)
+
+
+def test_two_classes_hold_no_evidence(key):
+    owner = small_classifier(num_classes=2)
+    with pytest.raises(ArgumentError, match="With 2 classes there is no evidence to be had"):
+        dm.verify(owner, owner=owner, key=key, queries=np.zeros((4, 8, 8, 1)))
+
+
 def test_evidence_as_json(digits, owner_model, key, surrogate, tmp_path):
     evidence = check(surrogate, owner_model, key, digits)
     evidence.save(tmp_path / "evidence.json")
@@ -192,6 +247,8 @@ def test_wrong_queries(digits, owner_model, key, surrogate):
             dm.verify(surrogate, owner=owner_model, key=key, queries=np.zeros((0, 8, 8, 1)), **options)
     with pytest.raises(DatasetError, match="Cannot read queries"):
         dm.verify(surrogate, owner=owner_model, key=key, queries="none.npy")
+    with pytest.raises(ArgumentError, match="`timeout_s` must be a number of seconds above 0"):
+        check(surrogate, owner_model, key, digits, timeout_s=0)
     with pytest.raises(ArgumentError, match="must be at least 1. Received: batch_size=0"):
         check(surrogate, owner_model, key, digits, batch_size=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from dynamarks_tf.cli.verify import verify
 from dynamarks_tf.errors import DynaMarksError
 
 EXIT_ERROR = 2
+DEBUG_VARIABLE = "DYNAMARKS_DEBUG"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,6 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
     except (DynaMarksError, OSError) as error:
         click.echo(f"error: {error}", err=True)
+        return EXIT_ERROR
+    except Exception as error:  # exit code 1 would say that the mark was not found
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        click.echo(
+            f"internal error: {type(error).__name__}: {error}\nSet {DEBUG_VARIABLE}=1 to see where it happened.",
+            err=True,
+        )
         return EXIT_ERROR
     return code if isinstance(code, int) else 0
 

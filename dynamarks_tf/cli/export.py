@@ -30,7 +30,7 @@ def export(model: Path, folder: Path, version: int | None, warmup: Path | None) 
     if marking.find_mark(loaded) is None:
         click.echo(f"warning: {model} is not marked; what is stolen from it cannot be proven", err=True)
     if version is None:
-        taken = [int(child.name) for child in folder.iterdir() if child.name.isdigit()] if folder.is_dir() else []
+        taken = [int(child.name) for child in folder.iterdir() if child.name.isdecimal()] if folder.is_dir() else []
         version = max(taken, default=0) + 1
     samples = load_queries(warmup)[:32] if warmup is not None else None
     click.echo(f"exported {model} -> {export_saved_model(loaded, folder / str(version), warmup=samples)}")

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dynamarks_tf import _files
 from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.commitment import Statement
+from dynamarks_tf.errors import CommitmentError
+from dynamarks_tf.key import MarkKey
+from dynamarks_tf.verdict import check_alpha
 
 if TYPE_CHECKING:
     from dynamarks_tf.request_logs import QueryLog
@@ -62,18 +67,18 @@ def verify(
       dynamarks verify suspect.keras --owner marked.keras --key acme.key --queries x.npy --max-queries 1000
       dynamarks verify suspect.keras --owner marked.keras --key acme.key --log logs/ --client customer-7
     """
+    check_alpha(alpha)
     if (queries is None) == (not log):
         raise click.UsageError("Give the inputs to ask by either --queries or --log.")
     if client and not log:
         raise click.UsageError("--client chooses from request logs; give them by --log.")
-    load_tensorflow()
-    from dynamarks_tf import marking, verification
-    from dynamarks_tf.commitment import Statement
-    from dynamarks_tf.key import MarkKey
-
     loaded_key = MarkKey.load(key)
     if statement is not None:
-        Statement.load(statement).check_opened_by(loaded_key)
+        _check_statement(statement, loaded_key, owner)
+
+    load_tensorflow()
+    from dynamarks_tf import marking, verification
+
     owner_model = marking.load_model(owner)
     evidence = verification.verify(
         suspect,
@@ -89,10 +94,21 @@ def verify(
         verbose=True,
     )
     found = evidence.detected(alpha)
+    click.echo(json.dumps(evidence.to_dict(), indent=2, ensure_ascii=False) if as_json else _text(evidence, alpha))
     if out is not None:
         evidence.save(out)
-    click.echo(json.dumps(evidence.to_dict(), indent=2, ensure_ascii=False) if as_json else _text(evidence, alpha))
     return EXIT_FOUND if found else EXIT_NOT_FOUND
+
+
+def _check_statement(path: Path, key: MarkKey, owner: Path) -> None:
+    """Checks that the key opens the published statement, and that it is about the owner's model file."""
+    statement = Statement.load(path)
+    statement.check_opened_by(key)
+    if statement.model_sha256 not in (None, _files.file_sha256(owner)):
+        raise CommitmentError(
+            f"The statement is about a model file with SHA-256 {statement.model_sha256}; {owner} is another. Use the "
+            "file that was committed to."
+        )
 
 
 def _logged(log: tuple[Path, ...], client: tuple[str, ...], owner: Any) -> QueryLog:

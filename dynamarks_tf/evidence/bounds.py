@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 _STEPS = 200
+_ROUNDING = 2.0**-50
 
 
 def log_cosh(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -56,6 +57,13 @@ def chernoff_log10_p(residuals: npt.ArrayLike, statistic: float) -> float:
         return 0.0
     scale = r.max()
     r, t = r / scale, float(statistic) / scale
+    # Residuals that drown in the rounding of the sum count as agreeing, and are no coins: P(large + small >= t) is at
+    # most P(large >= t - sum of the small ones).
+    dust = r <= r.size * _ROUNDING * r.sum()
+    t -= float(r[dust].sum())
+    r = r[~dust]
+    if t <= 0:
+        return 0.0
     all_agree = -r.size * math.log(2)
     if t >= r.sum():  # also when rounding lifts t a little above the largest possible value
         return all_agree / math.log(10)

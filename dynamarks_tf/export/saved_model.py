@@ -107,11 +107,22 @@ def _check_model(model: Any) -> None:
 
     if not isinstance(model, keras.Model):
         raise ModelError(f"Only a keras.Model can be exported, not {type(model).__name__}.")
+    if _has_blank_tables(model):
+        raise ModelError(
+            f"The DynaMarkLayer of model {model.name!r} has blank tables: the model was rebuilt from its configuration "
+            "and its weights were not loaded, so it would be served unmarked. Load the weights first."
+        )
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
             f"The Keras backend is {keras.backend.backend()!r}; only models on 'tensorflow' can be exported. Save the "
             "model as .keras, load it in a process with KERAS_BACKEND=tensorflow and export it there."
         )
+
+
+def _has_blank_tables(model: Any) -> bool:
+    """Whether a marking layer anywhere in the model waits for its tables. Told by its attribute, not by its class."""
+    layers = getattr(model, "layers", ())
+    return any(getattr(layer, "is_blank", False) or _has_blank_tables(layer) for layer in layers)
 
 
 def _write(model: Any, inputs: ServedInputs, folder: Path, signature_name: str) -> None:

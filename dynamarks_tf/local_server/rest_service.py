@@ -238,7 +238,8 @@ class RestServer:
 def _model_spec(found: re.Match[str]) -> model_pb2.ModelSpec:
     spec = model_pb2.ModelSpec(name=unquote(found["name"], errors="replace"))
     if found["version"]:
-        if int(found["version"]) > LARGEST_VERSION:
+        digits = found["version"].lstrip("0")
+        if len(digits) > len(str(LARGEST_VERSION)) or int(digits or "0") > LARGEST_VERSION:
             raise invalid("")  # TensorFlow Serving sends no body here
         spec.version.value = int(found["version"])
     elif found["label"]:

@@ -46,7 +46,8 @@ class KerasSuspect:
             raise closed(self.description)
         array = fit_shape(batch, self.input_shape, self.description)
         try:
-            return np.asarray(keras.ops.convert_to_numpy(self._answer(array)))
+            outputs = keras.tree.flatten(self._answer(array))  # one output may come in a list or a dict
+            return np.asarray(keras.ops.convert_to_numpy(outputs[0] if len(outputs) == 1 else outputs))
         except Exception as error:  # every backend has errors of its own
             raise refusal(self.description, array, error) from error
 

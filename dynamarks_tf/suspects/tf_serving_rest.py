@@ -114,7 +114,7 @@ class RestSuspect:
                 f"{self.description} did not answer within {self._timeout_s:g} s. Raise timeout_s, or ask smaller "
                 "batches."
             ) from error
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # ValueError: a host name that cannot be
             raise SuspectError(
                 f"{self.description} cannot be reached ({brief(_innermost(error))}). Is the server running, and is "
                 "this its REST port (8501 by default)?"

@@ -94,6 +94,37 @@ def test_verify_checks_that_the_key_opens_the_published_statement(run, folder, o
     code, _, err = run(*words, "--key", folder / "other.key", "--statement", folder / "statement.json")
     assert code == 2
     assert "The statement commits to the key" in err
+    marked = folder / "marked.keras"
+    run("mark", folder / "owner.keras", "--key", folder / "acme.key", "--out", marked)
+    words = ("verify", folder / "surrogate.keras", "--owner", marked, "--queries", folder / "x.npy")
+    code, _, err = run(*words, "--key", folder / "acme.key", "--statement", folder / "statement.json")
+    assert code == 2
+    assert "is another. Use the file that was committed to" in err
+
+
+def test_an_unforeseen_failure_is_no_acquittal(run, folder, monkeypatch):
+    from dynamarks_tf import verification
+
+    def broken(*_, **__):
+        raise RuntimeError("something unforeseen")
+
+    monkeypatch.setattr(verification, "verify", broken)
+    words = ("--owner", folder / "owner.keras", "--key", folder / "acme.key", "--queries", folder / "x.npy")
+    code, _, err = run("verify", folder / "surrogate.keras", *words)
+    assert code == 2
+    assert "internal error: RuntimeError: something unforeseen" in err
+    monkeypatch.setenv("DYNAMARKS_DEBUG", "1")
+    with pytest.raises(RuntimeError, match="something unforeseen"):
+        run("verify", folder / "surrogate.keras", *words)
+
+
+def test_evidence_is_shown_even_if_it_cannot_be_saved(run, folder):
+    words = ("--owner", folder / "owner.keras", "--key", folder / "acme.key", "--queries", folder / "x.npy")
+    (folder / "file").write_text("")
+    code, out, err = run("verify", folder / "surrogate.keras", *words, "--out", folder / "file" / "e.json")
+    assert code == 2
+    assert "MARK FOUND" in out
+    assert "error:" in err
 
 
 def test_mark_export_inspect_verify(run, folder, key):

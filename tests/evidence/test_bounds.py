@@ -71,6 +71,12 @@ def test_one_dominant_residual_cannot_convict():
     assert chernoff_log10_p(residuals, 1e6) > -0.5
 
 
+@pytest.mark.parametrize("dust", [1e-15, 1e-17, 1e-18, 1e-300])
+def test_residuals_lost_in_the_rounding_of_the_sum_are_no_coins(dust):
+    assert chernoff_log10_p([1.0] + [dust] * 60, 1.0) > -0.31
+    assert chernoff_log10_p([1.0] * 30 + [dust] * 60, 30.0) == pytest.approx(-30 * np.log10(2), abs=0.01)
+
+
 def test_p_values_of_fair_coins_are_valid():
     """Share of p <= a is at most a, over 20,000 draws of signs.
 
