@@ -34,14 +34,14 @@ class MarkParams:
     table_columns: int = TABLE_CAP
 
     def __post_init__(self) -> None:
-        budget = self.budget
+        budget: Any = self.budget
         if isinstance(budget, bool) or not isinstance(budget, numbers.Real) or not 0 < budget <= MAX_BUDGET:
             raise ArgumentError(
                 f"`budget` is the largest total variation the mark may cause: a number above 0 and at most "
                 f"{MAX_BUDGET}. Received: budget={budget!r}"
             )
         for name in ("table_rows", "table_columns"):
-            size = getattr(self, name)
+            size: Any = getattr(self, name)
             if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= size <= 65536:
                 raise ArgumentError(f"`{name}` must be a whole number from 1 to 65536. Received: {name}={size!r}")
             object.__setattr__(self, name, int(size))
