@@ -35,14 +35,14 @@ class MarkParams:
 
     def __post_init__(self) -> None:
         budget: Any = self.budget
-        if isinstance(budget, bool) or not isinstance(budget, numbers.Real) or not 0 < budget <= MAX_BUDGET:
+        if not _is_number(budget, numbers.Real) or not 0 < budget <= MAX_BUDGET:
             raise ArgumentError(
                 f"`budget` is the largest total variation the mark may cause: a number above 0 and at most "
                 f"{MAX_BUDGET}. Received: budget={budget!r}"
             )
         for name in ("table_rows", "table_columns"):
             size: Any = getattr(self, name)
-            if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= size <= 65536:
+            if not _is_number(size, numbers.Integral) or not 1 <= size <= 65536:
                 raise ArgumentError(f"`{name}` must be a whole number from 1 to 65536. Received: {name}={size!r}")
             object.__setattr__(self, name, int(size))
         object.__setattr__(self, "budget", float(budget))
@@ -54,6 +54,10 @@ class MarkParams:
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values for JSON."""
         return dataclasses.asdict(self)
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def check_num_classes(num_classes: int | None) -> int:

@@ -104,7 +104,8 @@ def strength(p: Tensor, top: Tensor, signs: Tensor, share: Tensor, alpha: float 
     allowed = ops.maximum(gap - lead, 0.0) / (gap + share)
     moves = ops.logical_and(share > 0, others >= lead)
     a = ops.where(moves, ops.minimum(allowed, alpha), 0.0)
-    # A sum is finite only if all its terms are. Written with `where`: an optimiser may fold 0 * x to 0.
+    # A sum is finite only if all its terms are; a maximum may pass over NaN, as XLA's does. Written with `where`: an
+    # optimiser may fold 0 * x to 0.
     return ops.where(ops.isfinite(ops.sum(p, axis=-1, keepdims=True)), a, np.nan)
 
 

@@ -164,12 +164,20 @@ def test_a_lead_of_one_unit_in_the_last_place_is_kept(dtype, from_logits, seed):
 
 
 @pytest.mark.parametrize("from_logits", [False, True])
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_or_infinity_spoils_its_own_row_only(from_logits, bad):
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
+@pytest.mark.parametrize("place", range(10))
+def test_nan_or_infinity_spoils_its_own_row_only(from_logits, bad, mode, place):
+    import tensorflow as tf
+
+    if from_logits and bad == -np.inf:
+        return  # a probability of 0
+    layer = layer_for(10, from_logits=from_logits)
+    call = layer if mode == "eager" else tf.function(lambda x: layer(x), jit_compile=mode == "XLA")
     values = random_logits(0, 10) if from_logits else softmax(random_logits(0, 10))
-    clean = np.asarray(layer_for(10, from_logits=from_logits)(values))
-    values[2, 4] = bad
-    marked = np.asarray(layer_for(10, from_logits=from_logits)(values))
+    clean = np.asarray(call(values))
+    values[2, place] = bad
+    marked = np.asarray(call(values))
     assert np.isnan(marked[2]).all()
     np.testing.assert_array_equal(np.delete(marked, 2, axis=0), np.delete(clean, 2, axis=0))
 
