@@ -15,10 +15,9 @@ is imported, by whomever, `DynaMarkLayer` is registered with it, so that `keras.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any
-
-import wrapt
 
 from dynamarks_tf._version import __version__
 
@@ -69,6 +68,10 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-@wrapt.when_imported("keras")
 def _register_layer(_keras: Any) -> None:
     importlib.import_module(f"{__name__}.layer")
+
+
+with contextlib.suppress(ModuleNotFoundError):  # where an expert rechecks a bundle there is no Keras, and no wrapt
+    wrapt = importlib.import_module("wrapt")
+    wrapt.register_post_import_hook(_register_layer, "keras")

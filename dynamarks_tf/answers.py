@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from dynamarks_tf.errors import SuspectError
 Array = npt.NDArray[Any]
 
 SUM_TOLERANCE = 1e-2
+UNKNOWN_CLASS = -1
 # A suspect may round its probabilities or release only the largest ones; what sums to something else altogether is no
 # probability vector.
 _SUSPECT_SUMS = (0.05, 1.5)
@@ -35,34 +37,48 @@ def softmax(logits: Array) -> Array:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def check_suspect_answers(answers: Array, num_inputs: int, num_classes: int, *, from_logits: bool = False) -> Array:
-    """Checks one batch of a suspect's answers and returns them as probabilities.
+def check_suspect_answers(
+    answers: Array,
+    num_inputs: int,
+    num_classes: int,
+    *,
+    from_logits: bool = False,
+    class_names: Sequence[str] | None = None,
+) -> Array:
+    """Checks one batch of a suspect's answers and returns them as probabilities or as class indices.
 
-    Rounded and truncated probabilities are accepted: a thief may have laundered them.
+    Rounded and truncated probabilities are accepted: a thief may have laundered them. Labels are told by their form:
+    one whole number or one name for each input.
 
     Args:
         answers: what the suspect returned.
         num_inputs: how many inputs it was given, n.
         num_classes: how many classes the owner model has, C.
         from_logits: whether the suspect answers logits.
+        class_names: names of the owner's classes, in their order, for a suspect that answers names.
 
     Returns:
-        Probabilities, floating-point, shape `(n, C)`.
+        Probabilities, floating-point, shape `(n, C)`; or class indices, int64 of shape `(n,)`, -1 for a class that the
+        owner model does not know.
 
     Raises:
         SuspectError: the answers are no evidence; the message says why and what to do.
     """
+    if answers.dtype.name == "bfloat16":
+        answers = answers.astype(np.float32)
+    labels = _column(answers, num_inputs)
+    if answers.dtype.kind in "OSU":
+        if labels is None:
+            raise SuspectError(f"The suspect answers text of shape {answers.shape}; expected one name for each input.")
+        return _named(labels, num_classes, class_names)
     if answers.dtype.kind not in "fiu" and answers.dtype != bool:
-        if answers.dtype.name == "bfloat16":
-            answers = answers.astype(np.float32)
-        else:
-            raise SuspectError(_labels_only(f"values of type {answers.dtype}"))
-    if answers.ndim == 1 or (answers.ndim == 2 and answers.shape[1] == 1 and num_classes > 1):
-        raise SuspectError(_labels_only(f"one value for each input (shape {answers.shape})"))
+        raise SuspectError(f"The suspect answers values of type {answers.dtype}; expected numbers or class names.")
+    if labels is not None and num_classes > 1:
+        return _numbered(labels, num_classes)
     if answers.ndim != 2 or answers.shape[0] != num_inputs:
         raise SuspectError(
             f"The suspect answered {num_inputs} inputs with an array of shape {answers.shape}; expected "
-            f"({num_inputs}, {num_classes}), one probability vector for each input."
+            f"({num_inputs}, {num_classes}), one probability vector for each input, or ({num_inputs},), one label."
         )
     if answers.shape[1] != num_classes:
         raise SuspectError(
@@ -99,14 +115,43 @@ def is_one_hot(answers: Array) -> bool:
     return bool(np.all((answers == 0) | (answers == 1)) and np.all(answers.sum(axis=-1) == 1))
 
 
-def labels_only_error() -> SuspectError:
-    """The error for a suspect whose answers are all one-hot."""
-    return SuspectError(_labels_only("one-hot vectors only"))
+def as_labels(answers: Array) -> Array:
+    """Class indices, int64 of shape `(n,)`, of probabilities of shape `(n, C)` or of class indices."""
+    return answers if answers.ndim == 1 else np.asarray(answers.argmax(axis=1), np.int64)
 
 
-def _labels_only(given: str) -> str:
-    return (
-        f"The suspect answers {given}: class labels, not probabilities. The class code lives in the probabilities of "
-        "the classes beside the best one, so labels alone cannot be tested. Ask the suspect for its probabilities "
-        "(another signature, output or endpoint), or put them within reach by a callable."
-    )
+def _column(answers: Array, num_inputs: int) -> Array | None:
+    """The answers as one value for each input, if that is what they are."""
+    if answers.shape in ((num_inputs,), (num_inputs, 1)):
+        return answers.reshape(num_inputs)
+    return None
+
+
+def _numbered(labels: Array, num_classes: int) -> Array:
+    numbers = labels.astype(np.int64)
+    if labels.dtype.kind == "f" and not np.array_equal(numbers, labels):
+        raise SuspectError(
+            f"The suspect answers one value for each input, such as {labels[numbers != labels][0]:.4g}, which is no "
+            "class index. Ask it for a probability vector or a label for each input."
+        )
+    return np.where((numbers >= 0) & (numbers < num_classes), numbers, UNKNOWN_CLASS)
+
+
+def _named(labels: Array, num_classes: int, class_names: Sequence[str] | None) -> Array:
+    if class_names is None:
+        raise SuspectError(
+            f"The suspect answers class names, such as {_text(labels[0])!r}. Say which class each name stands for: "
+            "class_names=[...] in the owner's order (--class-names FILE, one name a line)."
+        )
+    number = {name: index for index, name in enumerate(class_names)}
+    found = np.array([number.get(_text(label), UNKNOWN_CLASS) for label in labels], np.int64)
+    if len(found) and (found == UNKNOWN_CLASS).all():
+        raise SuspectError(
+            f"None of the names that the suspect answers, such as {_text(labels[0])!r}, is among the {num_classes} "
+            f"class names given, such as {class_names[0]!r}. Give its names in the owner's order."
+        )
+    return found
+
+
+def _text(label: Any) -> str:
+    return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)

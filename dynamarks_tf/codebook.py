@@ -1,4 +1,4 @@
-"""The codebook: sign tables and class maps expanded from a key. Format 1, held by golden vectors in tests/golden/."""
+"""The codebook: sign tables and bucketing expanded from a key. Format 2, held by golden vectors in tests/golden/."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf import buckets
+from dynamarks_tf.buckets import Bucketing
 from dynamarks_tf.params import MarkParams, check_num_classes
 
 if TYPE_CHECKING:
     from dynamarks_tf.key import MarkKey
+
+Signs = npt.NDArray[np.int8]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -20,38 +24,46 @@ class Codebook:
 
     Attributes:
         class_signs: the class code's fair coins, int8 of shape `(rows, columns)`, each -1 or +1.
-        row_of_class: row of each predicted class, int32 of shape `(C,)`.
-        column_of_class: column of each other class, int32 of shape `(C,)`.
+        amplitude_signs: the amplitude code's, int8 of shape `(min(C, 64), 1024)`.
+        tie_signs: the tie code's, int8 of shape `(pairs, 1024)` with `pairs` = C (C - 1) / 2 up to 11 classes, else 64.
+        bucketing: which coin an output gets.
     """
 
-    class_signs: npt.NDArray[np.int8]
-    row_of_class: npt.NDArray[np.int32]
-    column_of_class: npt.NDArray[np.int32]
+    class_signs: Signs
+    amplitude_signs: Signs
+    tie_signs: Signs
+    bucketing: Bucketing
 
     @property
     def num_classes(self) -> int:
         """Number of classes C."""
-        return int(self.row_of_class.shape[0])
+        return self.bucketing.num_classes
+
+    def signs(self, channel: str) -> Signs:
+        """The sign table of a channel: `"class"`, `"amplitude"` or `"tie"`."""
+        tables = {"class": self.class_signs, "amplitude": self.amplitude_signs, "tie": self.tie_signs}
+        return tables[channel]
 
     def favoured_counts(self) -> npt.NDArray[np.int32]:
         """How many classes each predicted class t favours: those c != t whose sign in t's row is +1. Shape `(C,)`."""
+        rows, column_of_class = self.bucketing.row_of_class, self.bucketing.column_of_class
         columns = self.class_signs.shape[1]
-        classes_per_column = np.bincount(self.column_of_class, minlength=columns)
+        classes_per_column = np.bincount(column_of_class, minlength=columns)
         positive = self.class_signs > 0
         per_row = positive @ classes_per_column
-        own = positive[self.row_of_class, self.column_of_class]
-        return np.asarray(per_row[self.row_of_class] - own, np.int32)
+        own = positive[rows, column_of_class]
+        return np.asarray(per_row[rows] - own, np.int32)
 
     def __repr__(self) -> str:
         rows, columns = self.class_signs.shape
-        return f"<Codebook for {self.num_classes} classes, {rows} x {columns} signs>"
+        return f"<Codebook for {self.num_classes} classes, {rows} x {columns} class signs>"
 
 
 def expand(key: MarkKey, num_classes: int, params: MarkParams) -> Codebook:
     """Expands a key into the codebook for a classifier.
 
-    Signs and class maps come from separate labels, so that the signs are fair coins whatever the maps are; the
-    p-value rests on that.
+    Signs and bucketing come from separate labels, so that the signs are fair coins whatever the bucketing is; so do the
+    signs of different channels, so that their p-values are independent. The evidence rests on both.
 
     Args:
         key: the owner's key.
@@ -65,12 +77,13 @@ def expand(key: MarkKey, num_classes: int, params: MarkParams) -> Codebook:
     rows, columns = params.table_shape(num_classes)
     return Codebook(
         class_signs=signs(key, "class-code/signs", rows, columns),
-        row_of_class=class_map(key, "class-code/rows", num_classes, rows),
-        column_of_class=class_map(key, "class-code/columns", num_classes, columns),
+        amplitude_signs=signs(key, "amplitude-code/signs", buckets.num_class_groups(num_classes), buckets.COLUMNS),
+        tie_signs=signs(key, "tie-code/signs", buckets.num_pair_groups(num_classes), buckets.COLUMNS),
+        bucketing=_bucketing(key, num_classes, rows, columns),
     )
 
 
-def signs(key: MarkKey, label: str, rows: int, columns: int) -> npt.NDArray[np.int8]:
+def signs(key: MarkKey, label: str, rows: int, columns: int) -> Signs:
     """Fair coins -1/+1 of shape `(rows, columns)`: keystream bits in row order, least significant first, 1 is +1."""
     count = rows * columns
     stream = np.frombuffer(key.derive(f"{label}/{rows}x{columns}", -(-count // 8)), np.uint8)
@@ -85,5 +98,32 @@ def class_map(key: MarkKey, label: str, num_classes: int, size: int) -> npt.NDAr
     """
     if num_classes <= size:
         return np.arange(num_classes, dtype=np.int32)
-    words = np.frombuffer(key.derive(f"{label}/{num_classes}to{size}", 4 * num_classes), "<u4")
+    words = _words(key, f"{label}/{num_classes}to{size}", num_classes)
     return np.asarray((words.astype(np.uint64) * size) >> np.uint64(32), np.int32)
+
+
+def _bucketing(key: MarkKey, num_classes: int, rows: int, columns: int) -> Bucketing:
+    hashed = _hashed_classes(key, num_classes)
+    steps = _words(key, f"hash/offsets/{len(hashed)}", len(hashed))
+    multipliers = np.frombuffer(key.derive(f"hash/multipliers/{len(hashed)}x2", 2 * len(hashed)), np.uint8)
+    return Bucketing(
+        row_of_class=class_map(key, "class-code/rows", num_classes, rows),
+        column_of_class=class_map(key, "class-code/columns", num_classes, columns),
+        group_of_class=class_map(key, "hash/groups", num_classes, buckets.GROUPS),
+        hashed_classes=hashed,
+        offsets=((steps >> 8) * 2.0**-24).astype(np.float32),  # 24 bits: exact in float32
+        multipliers=(multipliers >> 3).astype(np.float32).reshape(-1, 2),  # 5 bits
+    )
+
+
+def _hashed_classes(key: MarkKey, num_classes: int) -> npt.NDArray[np.int32]:
+    """All classes up to 32; else the 32 with the smallest keystream words, the lower class first among equals."""
+    if num_classes <= buckets.HASHED_CLASSES:
+        return np.arange(num_classes, dtype=np.int32)
+    order = np.argsort(_words(key, f"hash/classes/{num_classes}", num_classes), kind="stable")
+    return np.sort(order[: buckets.HASHED_CLASSES]).astype(np.int32)
+
+
+def _words(key: MarkKey, label: str, count: int) -> npt.NDArray[np.uint32]:
+    """Little-endian 32-bit words of the keystream."""
+    return np.frombuffer(key.derive(label, 4 * count), "<u4")

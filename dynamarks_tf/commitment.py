@@ -78,28 +78,37 @@ class Statement:
             content: Any = json.loads(Path(path).read_bytes())
         except (OSError, ValueError) as error:
             raise CommitmentError(f"Cannot read a commitment statement from {os.fspath(path)}: {error}") from error
+        return cls.from_dict(content, os.fspath(path))
+
+    @classmethod
+    def from_dict(cls, content: Any, path: str) -> Statement:
+        """Reads what `to_dict` wrote, and checks its signature.
+
+        Args:
+            content: plain values from JSON.
+            path: where they come from, for messages.
+
+        Raises:
+            CommitmentError: it was altered after it was signed.
+            FormatError: it is no statement, or of an unknown version.
+        """
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise FormatError(f"{os.fspath(path)} is no commitment statement: expected format={FORMAT!r}.")
+            raise FormatError(f"{path} is no commitment statement: expected format={FORMAT!r}.")
         if content.get("version") != FORMAT_VERSION:
             raise FormatError(
-                f"{os.fspath(path)} is a statement of version {content.get('version')!r}; this release reads version "
+                f"{path} is a statement of version {content.get('version')!r}; this release reads version "
                 f"{FORMAT_VERSION}. Install a newer dynamarks_tf."
             )
         if set(content) != {"format", "version", *_ENTRIES}:
-            raise CommitmentError(f"{os.fspath(path)} is damaged: its entries are not {', '.join(_ENTRIES)}.")
+            raise CommitmentError(f"{path} is damaged: its entries are not {', '.join(_ENTRIES)}.")
         statement = cls(**{name: content[name] for name in _ENTRIES})
         if not statement.has_valid_signature():
-            raise CommitmentError(f"{os.fspath(path)} was altered after it was signed: its signature does not fit.")
+            raise CommitmentError(f"{path} was altered after it was signed: its signature does not fit.")
         return statement
 
     def has_valid_signature(self) -> bool:
         """Whether the statement is as it was signed."""
-        try:
-            public_key = Ed25519PublicKey.from_public_bytes(base64.b64decode(self.public_key, validate=True))
-            public_key.verify(base64.b64decode(self.signature, validate=True), _signed_bytes(self))
-        except (InvalidSignature, ValueError, TypeError):
-            return False
-        return True
+        return is_signed(_signed_bytes(self), self.public_key, self.signature)
 
     def check_opened_by(self, key: MarkKey) -> None:
         """Checks that `key` is the one that the statement committed to.
@@ -112,7 +121,7 @@ class Statement:
                 f"The statement commits to the key {self.key_id} of {self.owner!r}; given is the key {key.key_id} of "
                 f"{key.owner!r}. Use the key that was committed to."
             )
-        if self.public_key != _public_key(_signing_key(key)) or not self.has_valid_signature():
+        if self.public_key != public_key(key) or not self.has_valid_signature():
             raise CommitmentError("The statement was not signed by this key.")
 
 
@@ -131,26 +140,40 @@ def commit(key: MarkKey, *, model: str | os.PathLike[str] | None = None, date: s
         model_sha256 = None if model is None else _files.file_sha256(model)
     except OSError as error:
         raise CommitmentError(f"Cannot read the model file {os.fspath(model or '')}: {error.strerror}") from error
-    signing_key = _signing_key(key)
     unsigned = Statement(
         owner=key.owner,
         key_id=key.key_id,
         commitment=key.commitment,
         model_sha256=model_sha256,
         date=date or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        public_key=_public_key(signing_key),
+        public_key=public_key(key),
         signature="",
     )
-    signature = signing_key.sign(_signed_bytes(unsigned))
-    return dataclasses.replace(unsigned, signature=base64.b64encode(signature).decode())
+    return dataclasses.replace(unsigned, signature=sign(_signed_bytes(unsigned), key))
+
+
+def sign(data: bytes, key: MarkKey) -> str:
+    """Ed25519 signature over `data` by the signing key that derives from `key`, base64."""
+    return base64.b64encode(_signing_key(key).sign(data)).decode()
+
+
+def public_key(key: MarkKey) -> str:
+    """The public key that `sign` signs for, base64."""
+    return base64.b64encode(_signing_key(key).public_key().public_bytes_raw()).decode()
+
+
+def is_signed(data: bytes, public_key: str, signature: str) -> bool:
+    """Whether `signature` over `data` is by the holder of `public_key`; both base64."""
+    try:
+        verifier = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key, validate=True))
+        verifier.verify(base64.b64decode(signature, validate=True), data)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
 
 
 def _signing_key(key: MarkKey) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(key.derive(_SIGNATURE_LABEL, 32))
-
-
-def _public_key(signing_key: Ed25519PrivateKey) -> str:
-    return base64.b64encode(signing_key.public_key().public_bytes_raw()).decode()
 
 
 def _signed_bytes(statement: Statement) -> bytes:

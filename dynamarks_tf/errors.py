@@ -43,5 +43,13 @@ class LogError(DynaMarksError):
     """A request log cannot be written or read; the message names the file and the place in it."""
 
 
+class RecordingError(DynaMarksError):
+    """The recording of a test is damaged, or belongs to another test."""
+
+
+class BundleError(DynaMarksError):
+    """An evidence bundle cannot be read, was altered, or does not bear out what it says."""
+
+
 class ServingError(DynaMarksError):
     """The local server cannot load a model or open its ports."""

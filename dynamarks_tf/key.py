@@ -131,6 +131,19 @@ class MarkKey:
         Raises:
             KeyFileError: the file exists and `overwrite` is false, or it cannot be written.
         """
+        try:
+            _files.write_atomically(path, self.to_json(), mode=_files.PRIVATE_FILE, overwrite=overwrite)
+        except FileExistsError as error:
+            raise KeyFileError(
+                f"{os.fspath(path)} exists and a key that is overwritten is lost for ever. Choose another name, or "
+                "say overwrite=True (--force)."
+            ) from error
+        except OSError as error:
+            raise KeyFileError(f"Cannot write the key file {os.fspath(path)}: {error}") from error
+        return Path(path)
+
+    def to_json(self) -> bytes:
+        """The content of the key file, secret included. `save` is the safe way to write it."""
         content = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -140,17 +153,7 @@ class MarkKey:
             "commitment": self.commitment,
             "secret": base64.b64encode(self.__secret).decode(),
         }
-        data = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-        try:
-            _files.write_atomically(path, data, mode=_files.PRIVATE_FILE, overwrite=overwrite)
-        except FileExistsError as error:
-            raise KeyFileError(
-                f"{os.fspath(path)} exists and a key that is overwritten is lost for ever. Choose another name, or "
-                "say overwrite=True (--force)."
-            ) from error
-        except OSError as error:
-            raise KeyFileError(f"Cannot write the key file {os.fspath(path)}: {error}") from error
-        return Path(path)
+        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MarkKey:
@@ -171,10 +174,20 @@ class MarkKey:
         except OSError as error:
             raise KeyFileError(f"Cannot read the key file {name}: {error.strerror or error}") from error
         _warn_if_others_can_read(Path(path))
-        return cls._from_json(data, name)
+        return cls.from_json(data, name)
 
     @classmethod
-    def _from_json(cls, data: bytes, name: str) -> MarkKey:
+    def from_json(cls, data: bytes, name: str) -> MarkKey:
+        """Reads the content of a key file.
+
+        Args:
+            data: what `to_json` returned.
+            name: where it comes from, for messages.
+
+        Raises:
+            KeyFileError: the content is truncated or damaged.
+            FormatError: it is no key, or of a version that this release does not know.
+        """
         try:
             content: Any = json.loads(data)
         except (ValueError, RecursionError):  # its text would quote the file

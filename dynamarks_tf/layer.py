@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from dynamarks_tf import buckets, perturbation
 from dynamarks_tf import codebook as codebooks
-from dynamarks_tf import perturbation
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import DEFAULT_BUDGET, TABLE_CAP, MarkParams, check_num_classes
 
-SCHEME = "dynamarks-1"
+SCHEME = "dynamarks-2"
 _BLANK_SHARE = -1.0
 
 Tensor = Any
-Function = Callable[..., Tensor]
-
-_ON_PROBABILITIES: tuple[Function, Function] = (perturbation.predicted_class, perturbation.class_code)
-_ON_LOGITS: tuple[Function, Function] = (perturbation.predicted_class_of_logits, perturbation.class_code_logits)
 
 
 @keras.saving.register_keras_serializable(package="dynamarks_tf")
@@ -33,12 +29,14 @@ class DynaMarkLayer(keras.layers.Layer):
 
         p' = p + a (U - p),
 
-    U uniform over the classes c != t that the key favours for t, and 0 <= a <= `budget` as large as keeps t on top.
+    U uniform over the classes c != t that the key favours for t, and 0 <= a <= alpha as large as keeps t on top. The
+    key chooses alpha for each input: 0 or `budget` (always `budget` if `amplitudes` is off). With `tie_margin` above 0,
+    the key also chooses the winner where the two best classes are nearly equal, before the rest.
 
     Guaranteed for every input, by construction:
     - p' >= 0 and sum p' = 1 if p is a probability vector, to float precision;
     - the total variation between p and p' is at most `budget`;
-    - argmax p' = argmax p: accuracy and every top-1 answer are unchanged;
+    - if `tie_margin` is 0, argmax p' = argmax p: accuracy and every top-1 answer are unchanged;
     - `training=True` returns the input itself: training a marked model is training the clean one;
     - the same input gives the same output; there is no randomness and no state;
     - a row with a NaN or an infinity gives a row of NaN and leaves the other rows alone (a logit of -inf is a
@@ -51,6 +49,10 @@ class DynaMarkLayer(keras.layers.Layer):
     Args:
         key: the owner's `MarkKey`. `None` only when the weights will be loaded, as Keras does for saved models.
         budget: largest total variation between clean and released output, in (0, 0.5].
+        tie_margin: largest |log(p_a / p_b)| of the two best classes at which the key chooses the winner, in [0, 2]. 0:
+            never, and a thief who keeps labels only takes nothing marked with him.
+        amplitudes: whether the key varies alpha from input to input. Off, a thief who knows this scheme can subtract
+            the mark.
         from_logits: whether inputs are logits. Outputs are logits then as well, shifted so that the best class is at
             0; their softmax is p'.
         table_rows: largest number of rows of the sign table; beyond it, classes share rows by a keyed hash.
@@ -89,6 +91,8 @@ class DynaMarkLayer(keras.layers.Layer):
         budget: float = DEFAULT_BUDGET,
         from_logits: bool = False,
         *,
+        tie_margin: float = 0.0,
+        amplitudes: bool = True,
         table_rows: int = TABLE_CAP,
         table_columns: int = TABLE_CAP,
         key_id: str | None = None,
@@ -102,13 +106,15 @@ class DynaMarkLayer(keras.layers.Layer):
             )
         if scheme != SCHEME:
             raise FormatError(
-                f"This model was marked by scheme {scheme!r}; this release knows {SCHEME!r}. Install a newer "
-                "dynamarks_tf."
+                f"This model was marked by scheme {scheme!r}; this release knows {SCHEME!r}. Use the release that "
+                "marked it, or mark the clean model again."
             )
         kwargs.pop("trainable", None)
         super().__init__(trainable=False, autocast=False, **kwargs)
-        self.params = MarkParams(budget, table_rows, table_columns)
+        self.params = MarkParams(budget, table_rows, table_columns, tie_margin, amplitudes)
         self.budget = self.params.budget
+        self.tie_margin = self.params.tie_margin
+        self.amplitudes = self.params.amplitudes
         self.from_logits = bool(from_logits)
         self.table_rows = self.params.table_rows
         self.table_columns = self.params.table_columns
@@ -119,14 +125,8 @@ class DynaMarkLayer(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the tables: from the key if there is one, else blank, to be loaded."""
-        num_classes = check_num_classes(input_shape[-1])
-        tables = self._tables(num_classes)
-        self._signs = self._add_table("signs", tables["signs"])
-        self._share = self._add_table("share", tables["share"])
-        self._is_hashed = "row_of_class" in tables
-        if self._is_hashed:
-            self._row_of_class = self._add_table("row_of_class", tables["row_of_class"])
-            self._column_of_class = self._add_table("column_of_class", tables["column_of_class"])
+        self._num_classes = check_num_classes(input_shape[-1])
+        self._tables = {name: self._add_table(name, values) for name, values in self._values(self._num_classes).items()}
         self._key = None  # the tables are all that is needed from here on
         self.built = True
 
@@ -137,12 +137,43 @@ class DynaMarkLayer(keras.layers.Layer):
         if training:
             return inputs
         values = ops.cast(inputs, dtype)
-        find_top, code = _ON_LOGITS if self.from_logits else _ON_PROBABILITIES
-        top = find_top(values)
-        signs = self._signs_of_rows(top, dtype)
-        share = ops.cast(ops.expand_dims(ops.take(self._share, top, axis=0), axis=-1), dtype)
-        released = code(values, signs, share, self.budget, released_dtype)
-        return ops.cast(released, released_dtype)
+        mark = self._mark_logits if self.from_logits else self._mark_probabilities
+        return ops.cast(mark(values, released_dtype), released_dtype)
+
+    def _mark_probabilities(self, p: Tensor, released_dtype: str) -> Tensor:
+        top, alpha, tie = self._decide(p, perturbation.predicted_class(p), released_dtype)
+        signs, share = self._signs_beside(top, p.dtype), self._share_of(top, p.dtype)
+        return perturbation.class_code(p if tie is None else tie.p, signs, share, alpha, released_dtype)
+
+    def _mark_logits(self, logits: Tensor, released_dtype: str) -> Tensor:
+        relative = logits - perturbation.largest(logits)
+        p = ops.softmax(relative, axis=-1)
+        top, alpha, tie = self._decide(p, perturbation.predicted_class_of_logits(logits), released_dtype)
+        if tie is not None:
+            relative, p = perturbation.tie_code_logits(relative, p, tie), tie.p
+        signs, share = self._signs_beside(top, p.dtype), self._share_of(top, p.dtype)
+        return perturbation.class_code_logits(relative, p, signs, share, alpha, released_dtype)
+
+    def _decide(
+        self, p: Tensor, top: Tensor, released_dtype: str
+    ) -> tuple[Tensor, float | Tensor, perturbation.TieCode | None]:
+        """What the coins of each input say: the class to win, the class code's alpha, the tie code's doing."""
+        alpha: float | Tensor = self.budget
+        if not self.amplitudes and not self.tie_margin:
+            return top, alpha, None
+        column = self._column(p)
+        group_of_class = self._tables.get("group_of_class")
+        if self.amplitudes:
+            group = top if group_of_class is None else ops.take(group_of_class, top, axis=0)
+            alpha = perturbation.amplitude(self._coins("amplitude_signs", group, column, p.dtype), self.budget)
+        if not self.tie_margin:
+            return top, alpha, None
+        second = perturbation.second_class(p, top)
+        low, high = ops.minimum(top, second), ops.maximum(top, second)
+        pair = buckets.pair_group(low, high, group_of_class, self._num_classes, ops)
+        coins = self._coins("tie_signs", pair, column, p.dtype)
+        tie = perturbation.tie_code(p, top, second, coins, self.tie_margin, self.budget, released_dtype)
+        return tie.top, ops.minimum(alpha, self.budget - tie.moved), tie
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input shape."""
@@ -168,6 +199,8 @@ class DynaMarkLayer(keras.layers.Layer):
         return {
             **config,
             "budget": self.budget,
+            "tie_margin": self.tie_margin,
+            "amplitudes": self.amplitudes,
             "from_logits": self.from_logits,
             "table_rows": self.table_rows,
             "table_columns": self.table_columns,
@@ -178,30 +211,27 @@ class DynaMarkLayer(keras.layers.Layer):
     @property
     def is_blank(self) -> bool:
         """Whether the tables are still to be loaded, so that the layer marks nothing."""
-        return not self.built or bool(np.any(ops.convert_to_numpy(self._share) == _BLANK_SHARE))
+        return not self.built or bool(np.any(self._held("share") == _BLANK_SHARE))
 
     @property
     def favours_nothing(self) -> bool:
         """Whether the key happens to favour no class at all, which it can only if there are few: nothing is marked."""
-        return not np.any(ops.convert_to_numpy(self._share) > 0)
+        return not np.any(self._held("share") > 0)
 
     def was_made_with(self, key: MarkKey) -> bool:
         """Whether the tables of this layer are those that `key` gives. The layer must be built."""
-        # Expanding needs the number of classes, which the layer's weights know.
-        tables = _tables_from(codebooks.expand(key, int(self._share.shape[0]), self.params))
-        held = {weight.name: ops.convert_to_numpy(weight) for weight in self.weights}
-        return all(np.array_equal(held[name], table) for name, table in tables.items())
+        expected = _tables_from(codebooks.expand(key, self._num_classes, self.params), self.params)
+        return all(np.array_equal(self._held(name), table) for name, table in expected.items())
 
-    def _tables(self, num_classes: int) -> dict[str, np.ndarray]:
+    def _held(self, name: str) -> np.ndarray:
+        return np.asarray(ops.convert_to_numpy(self._tables[name]))
+
+    def _values(self, num_classes: int) -> dict[str, np.ndarray]:
         if self._key is not None:
-            return _tables_from(codebooks.expand(self._key, num_classes, self.params))
-        rows, columns = self.params.table_shape(num_classes)
-        tables: dict[str, np.ndarray] = {
-            "signs": np.zeros((rows, columns), np.int8),
-            "share": np.full(num_classes, _BLANK_SHARE, np.float32),
-        }
-        maps = {name: np.zeros(num_classes, np.int32) for name in ("row_of_class", "column_of_class")}
-        return tables if _fits(num_classes, (rows, columns)) else {**tables, **maps}
+            return _tables_from(codebooks.expand(self._key, num_classes, self.params), self.params)
+        shapes = _table_shapes(num_classes, self.params)
+        blank: dict[str, np.ndarray] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+        return {**blank, "share": np.full(num_classes, _BLANK_SHARE, np.float32)}
 
     def _add_table(self, name: str, values: np.ndarray) -> Any:
         return self.add_weight(
@@ -213,28 +243,68 @@ class DynaMarkLayer(keras.layers.Layer):
             autocast=False,
         )
 
-    def _signs_of_rows(self, top: Tensor, dtype: str) -> Tensor:
+    def _signs_beside(self, top: Tensor, dtype: str) -> Tensor:
         """The signs of all classes beside `top`: +1 favoured, -1 not, 0 for the top class; shape `(..., C)`."""
-        if not self._is_hashed:
-            return ops.cast(ops.take(self._signs, top, axis=0), dtype)  # its diagonal is 0
-        rows = ops.take(self._signs, ops.take(self._row_of_class, top, axis=0), axis=0)
-        signs = ops.cast(ops.take(rows, self._column_of_class, axis=-1), dtype)
-        classes = ops.arange(self._column_of_class.shape[0], dtype="int32")
-        others = ops.not_equal(ops.expand_dims(ops.cast(top, "int32"), axis=-1), classes)
-        return signs * ops.cast(others, dtype)
+        tables = self._tables
+        if "row_of_class" not in tables:
+            return ops.cast(ops.take(tables["signs"], top, axis=0), dtype)  # its diagonal is 0
+        rows = ops.take(tables["signs"], ops.take(tables["row_of_class"], top, axis=0), axis=0)
+        signs = ops.cast(ops.take(rows, tables["column_of_class"], axis=-1), dtype)
+        return ops.where(perturbation.one_hot(top, self._num_classes), 0.0, signs)
+
+    def _share_of(self, top: Tensor, dtype: str) -> Tensor:
+        return ops.cast(ops.expand_dims(ops.take(self._tables["share"], top, axis=0), axis=-1), dtype)
+
+    def _column(self, p: Tensor) -> Tensor:
+        """The column of each input in the tables of the hashed codes; int32 of shape `(...)`."""
+        hashed_classes = self._tables.get("hashed_classes")
+        hashed = p if hashed_classes is None else ops.take(p, hashed_classes, axis=-1)
+        offsets, multipliers = (ops.cast(self._tables[name], p.dtype) for name in ("offsets", "multipliers"))
+        return ops.cast(buckets.hash_column(hashed, offsets, multipliers, ops), "int32")
+
+    def _coins(self, name: str, row: Tensor, column: Tensor, dtype: str) -> Tensor:
+        """The coin of each input, -1 or +1, shape `(..., 1)`."""
+        index = ops.cast(row, "int32") * buckets.COLUMNS + column
+        coins = ops.take(ops.reshape(self._tables[name], (-1,)), index, axis=0)
+        return ops.cast(ops.expand_dims(coins, axis=-1), dtype)
 
 
-def _tables_from(codebook: codebooks.Codebook) -> dict[str, np.ndarray]:
+def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, np.ndarray]:
     """The layer's weights: what inference needs of a codebook, laid out for speed."""
     counts = codebook.favoured_counts()
-    share = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0).astype(np.float32)
-    tables: dict[str, np.ndarray] = {"signs": codebook.class_signs.copy(), "share": share}
-    if _fits(codebook.num_classes, codebook.class_signs.shape):
-        np.fill_diagonal(tables["signs"], 0)
-        return tables
-    return {**tables, "row_of_class": codebook.row_of_class, "column_of_class": codebook.column_of_class}
+    bucketing = codebook.bucketing
+    class_signs = codebook.class_signs.copy()
+    shapes = _table_shapes(codebook.num_classes, params)
+    if "row_of_class" not in shapes:
+        np.fill_diagonal(class_signs, 0)
+    tables: dict[str, np.ndarray] = {
+        "signs": class_signs,
+        "share": np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0).astype(np.float32),
+        "amplitude_signs": codebook.amplitude_signs,
+        "tie_signs": codebook.tie_signs,
+        **{field.name: getattr(bucketing, field.name) for field in dataclasses.fields(bucketing)},
+    }
+    return {name: tables[name] for name in shapes}
 
 
-def _fits(num_classes: int, shape: tuple[int, ...]) -> bool:
-    """Whether every class has a row and a column of its own."""
-    return shape == (num_classes, num_classes)
+def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Shape and type of each table that a layer with these settings needs."""
+    rows, columns = params.table_shape(num_classes)
+    shapes: dict[str, tuple[tuple[int, ...], type]] = {
+        "signs": ((rows, columns), np.int8),
+        "share": ((num_classes,), np.float32),
+    }
+    if (rows, columns) != (num_classes, num_classes):  # classes share rows or columns
+        shapes["row_of_class"] = shapes["column_of_class"] = ((num_classes,), np.int32)
+    if params.amplitudes or params.tie_margin:
+        hashed = min(num_classes, buckets.HASHED_CLASSES)
+        shapes |= {"offsets": ((hashed,), np.float32), "multipliers": ((hashed, 2), np.float32)}
+        if hashed < num_classes:
+            shapes["hashed_classes"] = ((hashed,), np.int32)
+        if num_classes > buckets.num_class_groups(num_classes):
+            shapes["group_of_class"] = ((num_classes,), np.int32)
+    if params.amplitudes:
+        shapes["amplitude_signs"] = ((buckets.num_class_groups(num_classes), buckets.COLUMNS), np.int8)
+    if params.tie_margin:
+        shapes["tie_signs"] = ((buckets.num_pair_groups(num_classes), buckets.COLUMNS), np.int8)
+    return shapes

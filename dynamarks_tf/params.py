@@ -7,10 +7,13 @@ import math
 import numbers
 from typing import Any
 
+import numpy as np
+
 from dynamarks_tf.errors import ArgumentError
 
 MAX_BUDGET = 0.5
 DEFAULT_BUDGET = 0.05
+MAX_TIE_MARGIN = 2.0
 TABLE_CAP = 1024
 
 
@@ -24,6 +27,10 @@ class MarkParams:
         table_rows: largest number of rows of a sign table. With more classes than that, a keyed hash maps the
             predicted class to a row.
         table_columns: the same for the columns, which stand for the other classes.
+        tie_margin: how near a tie the two best classes must be for the key to choose which one wins: the largest
+            |log(p_a / p_b)|, in [0, 2]. 0 switches the tie code off: the top-1 answer then never changes. The budget
+            holds for ties too, so with a budget of 0.05 nothing changes beyond a margin of about 0.2.
+        amplitudes: whether the key varies the strength of the class code from input to input (the amplitude code).
 
     Raises:
         ArgumentError: a value is outside its range.
@@ -32,6 +39,8 @@ class MarkParams:
     budget: float = DEFAULT_BUDGET
     table_rows: int = TABLE_CAP
     table_columns: int = TABLE_CAP
+    tie_margin: float = 0.0
+    amplitudes: bool = True
 
     def __post_init__(self) -> None:
         budget: Any = self.budget
@@ -40,12 +49,28 @@ class MarkParams:
                 f"`budget` is the largest total variation the mark may cause: a number above 0 and at most "
                 f"{MAX_BUDGET}. Received: budget={budget!r}"
             )
+        margin: Any = self.tie_margin
+        if not _is_number(margin, numbers.Real) or not 0 <= margin <= MAX_TIE_MARGIN:
+            raise ArgumentError(
+                f"`tie_margin` is the largest |log(p_a / p_b)| of two classes that counts as a tie: a number from 0 "
+                f"(ties are left alone) to {MAX_TIE_MARGIN}. Received: tie_margin={margin!r}"
+            )
+        if not isinstance(self.amplitudes, (bool, np.bool_)):
+            raise ArgumentError(f"`amplitudes` must be True or False. Received: amplitudes={self.amplitudes!r}")
         for name in ("table_rows", "table_columns"):
             size: Any = getattr(self, name)
             if not _is_number(size, numbers.Integral) or not 1 <= size <= 65536:
                 raise ArgumentError(f"`{name}` must be a whole number from 1 to 65536. Received: {name}={size!r}")
             object.__setattr__(self, name, int(size))
         object.__setattr__(self, "budget", float(budget))
+        object.__setattr__(self, "tie_margin", float(margin))
+        object.__setattr__(self, "amplitudes", bool(self.amplitudes))
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that the mark has."""
+        named = {"class": True, "amplitude": self.amplitudes, "tie": self.tie_margin > 0}
+        return tuple(name for name, is_on in named.items() if is_on)
 
     def table_shape(self, num_classes: int) -> tuple[int, int]:
         """Rows and columns of the class code's sign table for a classifier with `num_classes` classes."""

@@ -6,13 +6,16 @@ c != t with sign +1 in the row of t, and U is uniform over them. The class code 
     p' = p + a (U - p),    0 <= a <= alpha,
 
 with `a` as large as keeps t on top. Hence p' >= 0, sum p' = sum p, and the total variation between p and p' is
-a TV(U, p) <= alpha. Source: the scheme of this project, after the idea of DynaMarks (arXiv 2207.13321); its paper's
-text was not available, so the formulas are ours.
+a TV(U, p) <= alpha. The amplitude code lets a coin choose alpha for each input, 0 or the whole budget. The tie code
+lets a coin choose the winner where the two best classes are nearly equal, within the same budget, before the class
+code. Source: the scheme of this project, after the idea of DynaMarks (arXiv 2207.13321); its paper's text was not
+available, so the formulas are ours.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -24,6 +27,25 @@ Tensor = Any
 _EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _SMALLEST_STEP = {"float16": 2.0**-24}
 _ARITHMETIC_SLACK = 8
+_TIE_SLACK = 8  # leads that a tie is narrower than its limit, so that the winner is ahead by half as many
+
+
+class TieCode(NamedTuple):
+    """What the tie code does to a batch.
+
+    Attributes:
+        p: probabilities, shape `(..., C)`; only the two best classes of a tie have changed.
+        top: the best class now, int32 of shape `(...)`.
+        moved: total variation that it took, shape `(..., 1)`; 0 in rows that are no tie.
+        is_tie: whether the row is one, shape `(..., 1)`.
+        is_pair: the two best classes of every row, shape `(..., C)`.
+    """
+
+    p: Tensor
+    top: Tensor
+    moved: Tensor
+    is_tie: Tensor
+    is_pair: Tensor
 
 
 def arithmetic_dtype(dtype: str) -> str:
@@ -127,26 +149,97 @@ def class_code(p: Tensor, signs: Tensor, share: Tensor, alpha: float | Tensor, d
     return p * (1.0 - a) + ops.maximum(signs * (a * share), 0.0)
 
 
-def class_code_logits(logits: Tensor, signs: Tensor, share: Tensor, alpha: float | Tensor, dtype: str) -> Tensor:
+def class_code_logits(
+    relative: Tensor, p: Tensor, signs: Tensor, share: Tensor, alpha: float | Tensor, dtype: str
+) -> Tensor:
     """The class code on logits: returns log p' up to a constant per row, chosen so that the top class is at 0.
 
     Relative to the top class, a class that is not favoured keeps its logit exactly, so ties and order survive.
 
     Args:
-        logits: logits z, shape `(..., C)`, with p = softmax(z). A class may have -inf: p = 0.
-        signs: +1 where a class is favoured, -1 where not, 0 for the top class; shape and dtype of `logits`.
+        relative: logits relative to the top class, shape `(..., C)`. A class may have -inf: p = 0.
+        p: their softmax, the same shape.
+        signs: +1 where a class is favoured, -1 where not, 0 for the top class; the same shape.
         share: probability of one favoured class under U, shape `(..., 1)`.
         alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
         dtype: the type that the result will be rounded to.
 
     Returns:
-        Logits z' with softmax(z') = p', shape and dtype of `logits`.
+        Logits z' with softmax(z') = p', shape and dtype of `relative`.
     """
-    relative = logits - largest(logits)
-    p = ops.softmax(relative, axis=-1)
     top = largest(p)
     a = strength(p, top, signs, share, alpha, safe_lead(top, dtype))
     raised = (p * (1.0 - a) + a * share) / (top * (1.0 - a))
     moved = ops.logical_and(signs > 0, a > 0)
     result = ops.where(moved, ops.log(ops.where(moved, raised, 1.0)), relative)
     return ops.where(ops.isfinite(a), result, np.nan)
+
+
+def amplitude(coins: Tensor, budget: float) -> Tensor:
+    """The class code's alpha for each input: nothing where the coin is -1, the whole budget where it is +1."""
+    return (1.0 + coins) * (budget / 2)
+
+
+def second_class(p: Tensor, top: Tensor) -> Tensor:
+    """Index of the best class but one, the first among ties; int32 of shape `(...)` for p of shape `(..., C)`."""
+    return predicted_class(ops.where(one_hot(top, p.shape[-1]), 0.0, p))
+
+
+def one_hot(index: Tensor, num_classes: int) -> Tensor:
+    """Where a class index is; bool of shape `(..., C)`."""
+    return ops.equal(ops.expand_dims(ops.cast(index, "int32"), axis=-1), ops.arange(num_classes, dtype="int32"))
+
+
+def tie_code(
+    p: Tensor, top: Tensor, second: Tensor, coins: Tensor, margin: float, budget: float, dtype: str
+) -> TieCode:
+    """Lets a coin decide which of the two best classes wins where they are nearly equal.
+
+    A row is a tie if |log(p_t / p_b)| < margin and p_t - p_b < 2 budget, for its best class t and the next one b; that
+    is, if the gap d = p_t - p_b is below g = min((p_t + p_b) tanh(margin / 2), 2 budget). The class that the coin names
+    gets ahead: where its gap is x (d or -d, in (-g, g)), it becomes (x + g) / 2, in (0, g). Gaps that are spread evenly
+    over (-g, g) are spread evenly over (0, g) afterwards: the size of a gap tells nobody whether the coin decided. The
+    total variation is (g - x) / 4 < g / 2 <= budget.
+
+    Args:
+        p: probabilities, shape `(..., C)`.
+        top: best class, int32 of shape `(...)`.
+        second: best class but one, the same shape.
+        coins: +1 where the class with the smaller index shall win, -1 where the other; shape `(..., 1)`. 0 changes
+            nothing.
+        margin: largest |log(p_t / p_b)| of a tie, above 0.
+        budget: largest total variation.
+        dtype: the type that the output will be rounded to.
+    """
+    is_top, is_second = one_hot(top, p.shape[-1]), one_hot(second, p.shape[-1])
+    p_top = largest(p)
+    p_second = largest(ops.where(is_second, p, -np.inf))
+    gap = p_top - p_second
+    limit = ops.minimum((p_top + p_second) * math.tanh(margin / 2), 2 * budget)
+    is_tie = gap < limit - _TIE_SLACK * safe_lead(p_top, dtype)
+    top_is_low = ops.expand_dims(top < second, axis=-1)
+    for_top = ops.where(top_is_low, coins, -coins)
+    step = ops.where(is_tie, ops.abs(coins) * (limit - for_top * gap) / 4, 0.0)
+    direction = for_top * (ops.cast(is_top, p.dtype) - ops.cast(is_second, p.dtype))
+    loses = ops.squeeze(ops.logical_and(is_tie, for_top < 0), axis=-1)
+    return TieCode(
+        p=p + step * direction,
+        top=ops.where(loses, second, top),
+        moved=step,
+        is_tie=is_tie,
+        is_pair=ops.logical_or(is_top, is_second),
+    )
+
+
+def tie_code_logits(relative: Tensor, p: Tensor, tie: TieCode) -> Tensor:
+    """The tie code on logits: relative to the class that is on top afterwards, which is at 0.
+
+    Args:
+        relative: logits relative to the class that was on top before, shape `(..., C)`.
+        p: their softmax, before the tie code.
+        tie: what the tie code made of `p`.
+    """
+    new_top = largest(tie.p)
+    pair = ops.log(ops.where(tie.is_pair, tie.p / new_top, 1.0))
+    others = relative + ops.log(largest(p) / new_top)
+    return ops.where(tie.is_tie, ops.where(tie.is_pair, pair, others), relative)

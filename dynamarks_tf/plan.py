@@ -6,10 +6,14 @@ import dataclasses
 from typing import Any
 
 from dynamarks_tf import _digests
-from dynamarks_tf.evidence import residuals
+from dynamarks_tf.buckets import BUCKETING
+from dynamarks_tf.errors import FormatError
+from dynamarks_tf.evidence import combination
+from dynamarks_tf.evidence.collection import TRANSFORMS
+from dynamarks_tf.params import MarkParams
 
 FORMAT = "dynamarks-plan"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,14 +27,23 @@ class TestPlan:
         from_logits: whether the owner model answers logits.
         suspect_from_logits: whether the suspect's answers are read as logits.
         num_classes: number of classes C.
-        table_rows: rows of the sign table.
-        table_columns: columns of the sign table.
+        budget: largest total variation of the mark.
+        tie_margin: largest |log(p_a / p_b)| of a tie; 0 if the mark leaves ties alone.
+        amplitudes: whether the mark varies its strength from input to input.
+        table_rows: rows of the class code's sign table.
+        table_columns: columns of that table.
+        logged: whether the queries are what clients of the marked API really sent.
+        labels: whether the suspect was said to answer labels only.
+        channels: the channels that will be tested, if the form of the answers lets them be.
         num_queries: how many inputs will be asked.
         queries_sha256: digest of those inputs, in order.
-        max_queries: the number asked for, balanced over the owner's predicted classes; `None` for all.
+        selection: how they were chosen from those given.
+        max_queries: how many were asked for; `None` for all.
         seed: seed of that choice.
-        transform: name and version of the residual transform.
-        log_floor: the floor of probabilities in that transform.
+        alpha: the chance of accusing an innocent that is accepted.
+        bucketing: name and version of the hash that picks an input's coins.
+        transforms: for each channel, name and version of its residual transform.
+        combination: name and version of the rule that combines the channels.
     """
 
     __test__ = False  # not a test class, whatever pytest makes of the name
@@ -40,18 +53,63 @@ class TestPlan:
     from_logits: bool
     suspect_from_logits: bool
     num_classes: int
+    budget: float
+    tie_margin: float
+    amplitudes: bool
     table_rows: int
     table_columns: int
+    logged: bool
+    labels: bool
+    channels: tuple[str, ...]
     num_queries: int
     queries_sha256: str
+    selection: str
     max_queries: int | None
     seed: int
-    transform: str = residuals.TRANSFORM
-    log_floor: float = residuals.LOG_FLOOR
+    alpha: float
+    bucketing: str = BUCKETING
+    transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
+    combination: str = combination.RULE
+
+    @property
+    def params(self) -> MarkParams:
+        """The settings of the mark."""
+        return MarkParams(self.budget, self.table_rows, self.table_columns, self.tie_margin, self.amplitudes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        return {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(self), "channels": [*self.channels]}
+
+    @classmethod
+    def from_dict(cls, content: Any, source: str) -> TestPlan:
+        """Reads what `to_dict` wrote.
+
+        Args:
+            content: plain values from JSON.
+            source: where they come from, for messages.
+
+        Raises:
+            FormatError: it is no plan, of another version, or made by methods that this release does not know.
+        """
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise FormatError(f"{source} holds no test plan: expected format={FORMAT!r}.")
+        if content.get("version") != FORMAT_VERSION:
+            raise FormatError(
+                f"{source} is a test plan of version {content.get('version')!r}; this release reads version "
+                f"{FORMAT_VERSION}. Use the release that wrote it: its versions are in the evidence."
+            )
+        names = [field.name for field in dataclasses.fields(cls)]
+        if set(content) != {"format", "version", *names}:
+            raise FormatError(f"{source} is damaged: its entries are not {', '.join(names)}.")
+        plan = cls(**{**{name: content[name] for name in names}, "channels": tuple(content["channels"])})
+        known = {"bucketing": BUCKETING, "transforms": TRANSFORMS, "combination": combination.RULE}
+        for name, value in known.items():
+            if getattr(plan, name) != value:
+                raise FormatError(
+                    f"{source} was made with {name} {getattr(plan, name)!r}; this release knows {value!r}. Use the "
+                    "release that wrote it."
+                )
+        return plan
 
     @property
     def digest(self) -> str:

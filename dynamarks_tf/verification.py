@@ -7,28 +7,40 @@ import datetime
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf import answers, codebook, marking, progress
+from dynamarks_tf import answers, case, codebook, marking, progress, recording
 from dynamarks_tf._digests import ArrayDigest
 from dynamarks_tf._version import __version__
+from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import ArgumentError, ModelError, SuspectError
-from dynamarks_tf.evidence.channels import channel_evidence
-from dynamarks_tf.evidence.residuals import ClassCodeTable
+from dynamarks_tf.evidence.collection import Collection, planned_channels
+from dynamarks_tf.judgement import Judgement
 from dynamarks_tf.key import MarkKey
-from dynamarks_tf.params import MarkParams, check_num_classes, class_code_floor_log10
+from dynamarks_tf.params import MarkParams, check_num_classes
 from dynamarks_tf.plan import TestPlan
-from dynamarks_tf.queries import QuerySource, SelectedQueries, as_queries, balanced_choice
+from dynamarks_tf.queries import (
+    QuerySource,
+    SelectedQueries,
+    as_queries,
+    balanced_choice,
+    confident_balanced_choice,
+)
+from dynamarks_tf.request_logs import QueryLog
 from dynamarks_tf.suspects import Suspect, as_suspect
 from dynamarks_tf.suspects.keras_model import KerasSuspect
-from dynamarks_tf.verdict import Evidence
+from dynamarks_tf.verdict import DEFAULT_ALPHA, Evidence, check_alpha
 
 Array = npt.NDArray[Any]
+
+PARTIAL_SUFFIX = ".partial"
 
 
 def verify(
@@ -37,56 +49,176 @@ def verify(
     owner: keras.Model | str | os.PathLike[str],
     key: MarkKey,
     queries: Any,
+    logged: bool | None = None,
     max_queries: int | None = None,
     seed: int = 0,
+    alpha: float = DEFAULT_ALPHA,
     from_logits: bool | None = None,
     suspect_from_logits: bool = False,
+    suspect_labels: bool = False,
+    class_names: Sequence[str] | None = None,
     params: MarkParams | None = None,
+    statement: Statement | None = None,
+    bundle: str | os.PathLike[str] | None = None,
+    include_queries: bool = False,
+    reveal_key: bool = False,
     batch_size: int = 256,
     timeout_s: float = 30.0,
     verbose: bool = False,
 ) -> Evidence:
     """Tests whether a suspect was trained on answers marked with `key`.
 
-    The suspect is only asked for answers to `queries`. Any unlabelled inputs of the domain serve; they need not be
-    those that the thief sent. Everything about the test is fixed and digested before the suspect is asked. The
-    p-value is exact: it bounds the chance of an innocent suspect looking this guilty, for every sample size.
+    The suspect is only asked for answers to `queries`. Any unlabelled inputs of the domain serve for the class code;
+    amplitude and tie code need inputs that were really sent to the marked API, so say `logged=True` for those.
+    Everything about the test is fixed and digested before the suspect is asked. The p-value is exact: it bounds the
+    chance of an innocent suspect looking this guilty, for every sample size.
 
     Memory does not grow with the number of queries, but for their predicted classes where `max_queries` chooses among
     them.
 
     Args:
-        suspect: a Keras model, a callable from a batch to probabilities, a path (`.keras` file or SavedModel folder),
-            or a URL (`grpc://host:port/name`, `http://host:port/v1/models/name`). Its answers are probabilities of
-            shape `(n, C)` in the owner's order of classes.
+        suspect: a Keras model, a callable from a batch to answers, a path (`.keras` file or SavedModel folder), or a
+        URL
+            (`grpc://host:port/name`, `http://host:port/v1/models/name`). Its answers are probabilities of shape
+            `(n, C)` in the owner's order of classes, or labels: class indices or names of shape `(n,)`.
         owner: the owner's model, clean or marked, or the path of its `.keras` file. A marked one must be marked with
             `key`; the mark is stripped.
         key: the owner's key.
-        queries: inputs of shape `(n, ...)` as the owner model takes them: an array, a batched `tf.data.Dataset`, or a
-            path to a `.npy` or `.npz` file.
-        max_queries: ask only so many, chosen to represent the classes that the owner model predicts equally.
+        queries: inputs of shape `(n, ...)` as the owner model takes them: an array, a batched `tf.data.Dataset`, a path
+            to a `.npy` or `.npz` file, or a request log.
+        logged: whether the queries are inputs that clients sent to the marked API. By default, those of a request log
+            are, and others are not.
+        max_queries: ask only so many, chosen to represent the classes that the owner model predicts equally; of fresh
+            queries, those of which it is surest.
         seed: seed of that choice.
+        alpha: the chance of accusing an innocent that is accepted; `evidence.detected()` goes by it.
         from_logits: whether the owner model answers logits. Known from its `DynaMarkLayer` if it is marked.
         suspect_from_logits: whether the suspect answers logits.
-        params: table sizes of the mark, if they were not the default and `owner` is clean.
+        suspect_labels: whether the suspect answers labels only. Said beforehand, a test that cannot succeed is refused
+            at once; else it is seen from the answers.
+        class_names: names of the owner's classes in their order, for a suspect that answers names.
+        params: settings of the mark, if they were not the default and `owner` is clean.
+        statement: the published commitment; it must be opened by `key`.
+        bundle: write an evidence bundle to this file; `dynamarks check` recomputes the verdict from it. It must not
+        exist.
+            While the test runs, the answers are kept in a folder beside it; after an interruption, the same call goes
+            on from there.
+        include_queries: whether the bundle holds the inputs, not just their digest.
+        reveal_key: whether the bundle holds the key. Whoever has the key can forge and strip the mark.
         batch_size: how many inputs are asked at once.
         timeout_s: how many seconds a remote suspect may take for one batch.
         verbose: whether to show progress on standard error.
 
     Returns:
-        The evidence: `evidence.log10_p`, `evidence.detected(alpha=1e-6)`, `evidence.to_dict()`.
+        The evidence: `evidence.log10_p`, `evidence.detected()`, `evidence.to_dict()`.
 
     Raises:
-        ArgumentError: no queries, or queries of another shape than the owner model takes.
+        ArgumentError: no queries, queries of another shape than the owner model takes, or no channel can be tested.
+        CommitmentError: `statement` is about another key.
         ModelError: the owner model cannot be used, or was marked with another key.
+        RecordingError: the folder beside `bundle` holds another interrupted test.
         SuspectError: the suspect cannot be reached, or its answers are no evidence; the message says why.
 
     Example:
 
     >>> evidence = dm.verify("suspect.keras", owner=model, key=key, queries=x_fresh, max_queries=1000)
-    >>> evidence.detected(alpha=1e-6)
+    >>> evidence.detected()
     True
     """
+    _check_arguments(timeout_s, batch_size, max_queries)
+    if bundle is None and (include_queries or reveal_key):
+        raise ArgumentError("`include_queries` and `reveal_key` say what goes into the bundle; name one: bundle=...")
+    if bundle is not None and os.path.exists(bundle):
+        raise ArgumentError(f"`bundle` {os.fspath(bundle)} exists; evidence is not overwritten. Name another file.")
+    # 1. The clean owner model, and which channels its mark can be tested in.
+    clean_model, params, from_logits = _clean_owner(owner, key, params, from_logits)
+    if statement is not None:
+        statement.check_opened_by(key)
+    num_classes = check_num_classes(clean_model.outputs[0].shape[-1])
+    logged = isinstance(queries, QueryLog) if logged is None else logged
+    obstacles = planned_channels(params, num_classes, logged=logged, labels=suspect_labels)
+    channels = tuple(channel for channel, obstacle in obstacles.items() if obstacle is None)
+    if not channels:
+        raise ArgumentError(_nothing_to_test(obstacles))
+    clean = _CleanAnswers(clean_model, from_logits)
+
+    # 2. The suspect is opened, so that a wrong address shows at once, but asked nothing yet.
+    with _opened(suspect, timeout_s) as opened:
+        # 3. The queries, fixed and digested.
+        source: QuerySource = _CheckedQueries(as_queries(queries), clean_model.inputs[0].shape[1:], opened)
+        selection = "all"
+        if max_queries is not None:
+            selection = "balanced/1" if logged else "confident-balanced/1"
+            source = _chosen(source, clean, max_queries, seed, batch_size, verbose, confident=not logged)
+        count, digest = _digest_queries(source, batch_size)
+
+        # 4. The plan. Nothing below chooses anything.
+        book = codebook.expand(key, num_classes, params)
+        rows, columns = params.table_shape(num_classes)
+        plan = TestPlan(
+            commitment=key.commitment,
+            owner_model_sha256=marking.model_sha256(clean_model),
+            from_logits=from_logits,
+            suspect_from_logits=suspect_from_logits,
+            num_classes=num_classes,
+            budget=params.budget,
+            tie_margin=params.tie_margin,
+            amplitudes=params.amplitudes,
+            table_rows=rows,
+            table_columns=columns,
+            logged=logged,
+            labels=suspect_labels,
+            channels=channels,
+            num_queries=count,
+            queries_sha256=digest,
+            selection=selection,
+            max_queries=max_queries,
+            seed=seed,
+            alpha=check_alpha(alpha),
+        )
+        record = None
+        if bundle is not None:
+            folder = Path(f"{os.fspath(bundle)}{PARTIAL_SUFFIX}")
+            record = recording.Recording(folder, plan, opened.description, batch_size, keep_queries=include_queries)
+            batch_size = record.batch_size
+
+        # 5. The suspect's answers, gathered without the signs. The judgement only looks at the tables.
+        judgement = Judgement(book)
+        collected = Collection(channels, book.bucketing, params)
+        asked = _Asked(opened, clean, plan, suspect_from_logits, class_names, record)
+        batches = progress.track(
+            source.batches(batch_size), "asking the suspect", -(-count // batch_size), enabled=verbose
+        )
+        try:
+            for expected, given in map(asked, batches):
+                judgement.follow(collected, expected, given)
+        except SuspectError as error:
+            if record is None:
+                raise
+            raise SuspectError(
+                f"{error} The answers so far are kept in {record.folder}; the same call goes on from there."
+            ) from error
+        asked.check_digest()
+
+    # 6. Signs meet residuals.
+    evidence = judgement.evidence(
+        collected,
+        plan,
+        owner=key.owner,
+        suspect=opened.description,
+        untested={channel: obstacle for channel, obstacle in obstacles.items() if obstacle is not None},
+        tested_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        versions=package_versions(),
+    )
+    if bundle is not None and record is not None:
+        case.write(
+            bundle, evidence, collected.residuals(), book.bucketing, record, key, statement, reveal_key=reveal_key
+        )
+        shutil.rmtree(record.folder, ignore_errors=True)
+    return evidence
+
+
+def _check_arguments(timeout_s: float, batch_size: int, max_queries: int | None) -> None:
     if not timeout_s > 0:
         raise ArgumentError(f"`timeout_s` must be a number of seconds above 0. Received: timeout_s={timeout_s!r}")
     if batch_size < 1 or (max_queries is not None and max_queries < 1):
@@ -94,60 +226,11 @@ def verify(
             f"`batch_size` and `max_queries` must be at least 1. Received: batch_size={batch_size}, "
             f"max_queries={max_queries}"
         )
-    # 1. The clean owner model.
-    clean_model, params, from_logits = _clean_owner(owner, key, params, from_logits)
-    num_classes = check_num_classes(clean_model.outputs[0].shape[-1])
-    if class_code_floor_log10(num_classes, params) == 0:
-        raise ArgumentError(
-            f"With {num_classes} classes there is no evidence to be had: the class code compares the classes beside "
-            "the best one with each other, and needs at least 3."
-        )
-    clean = _CleanAnswers(clean_model, from_logits)
 
-    # 2. The suspect is opened, so that a wrong address shows at once, but asked nothing yet.
-    with _opened(suspect, timeout_s) as opened:
-        # 3. The queries, fixed and digested.
-        source: QuerySource = _CheckedQueries(as_queries(queries), clean_model.inputs[0].shape[1:], opened)
-        if max_queries is not None:
-            source = _balanced(source, clean, max_queries, seed, batch_size, verbose)
-        count, digest = _digest_queries(source, batch_size)
 
-        # 4. The plan. Nothing below chooses anything.
-        book = codebook.expand(key, num_classes, params)
-        rows, columns = book.class_signs.shape
-        plan = TestPlan(
-            commitment=key.commitment,
-            owner_model_sha256=marking.model_sha256(clean_model),
-            from_logits=from_logits,
-            suspect_from_logits=suspect_from_logits,
-            num_classes=num_classes,
-            table_rows=rows,
-            table_columns=columns,
-            num_queries=count,
-            queries_sha256=digest,
-            max_queries=max_queries,
-            seed=seed,
-        )
-
-        # 5. The suspect's answers, gathered without the signs.
-        table = ClassCodeTable(book.row_of_class, book.column_of_class, (rows, columns))
-        agreeing = _ask(opened, clean, source, table, plan, suspect_from_logits, batch_size, verbose)
-
-    # 6. Signs meet residuals.
-    found = table.residuals()
-    channel = channel_evidence("class", book.class_signs, found.residuals, found.num_cells)
-    return Evidence(
-        log10_p=channel.log10_p,
-        channels=(channel,),
-        plan=plan,
-        owner=key.owner,
-        key_id=key.key_id,
-        suspect=opened.description,
-        fidelity=agreeing / count,
-        slope=found.slope,
-        tested_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        versions=package_versions(),
-    )
+def _nothing_to_test(obstacles: dict[str, str | None]) -> str:
+    reasons = "; ".join(f"{channel} code: {obstacle}" for channel, obstacle in obstacles.items())
+    return f"There is no evidence to be had from this suspect with these queries. {reasons}."
 
 
 def package_versions() -> dict[str, str]:
@@ -249,14 +332,24 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     return len(shape) == len(expected) and all(e is None or e == s for s, e in zip(shape, expected, strict=True))
 
 
-def _balanced(
-    source: QuerySource, clean: _CleanAnswers, max_queries: int, seed: int, batch_size: int, verbose: bool
+def _chosen(
+    source: QuerySource,
+    clean: _CleanAnswers,
+    max_queries: int,
+    seed: int,
+    batch_size: int,
+    verbose: bool,
+    *,
+    confident: bool,
 ) -> QuerySource:
     batches = progress.track(source.batches(batch_size), "choosing queries by predicted class", enabled=verbose)
-    classes = [clean(batch).argmax(axis=1) for batch in batches]
-    if not classes:
+    found = [(p.argmax(axis=1), p.max(axis=1)) for p in map(clean, batches)]
+    if not found:
         raise _no_queries()
-    return SelectedQueries(source, balanced_choice(np.concatenate(classes), max_queries, seed))
+    classes, confidence = (np.concatenate(column) for column in zip(*found, strict=True))
+    if confident:
+        return SelectedQueries(source, confident_balanced_choice(classes, confidence, max_queries, seed))
+    return SelectedQueries(source, balanced_choice(classes, max_queries, seed))
 
 
 def _digest_queries(source: QuerySource, batch_size: int) -> tuple[int, str]:
@@ -274,35 +367,57 @@ def _no_queries() -> ArgumentError:
     return ArgumentError("`queries` holds no inputs. Pass at least one; about ten for each class give a clear answer.")
 
 
-def _ask(
-    suspect: Suspect,
-    clean: _CleanAnswers,
-    source: QuerySource,
-    table: ClassCodeTable,
-    plan: TestPlan,
-    suspect_from_logits: bool,
-    batch_size: int,
-    verbose: bool,
-) -> int:
-    """Fills the table; returns on how many queries suspect and clean model agree about the best class."""
-    agreeing = 0
-    one_hot = True
-    asked = ArrayDigest()
-    total = -(-plan.num_queries // batch_size)
-    batches: Iterator[Array] = progress.track(source.batches(batch_size), "asking the suspect", total, enabled=verbose)
-    for batch in batches:
-        asked.update(batch)
-        expected = clean(batch)
-        given = np.asarray(suspect.predict(batch.copy()))  # a callable may work on its input in place
-        checked = answers.check_suspect_answers(given, len(batch), plan.num_classes, from_logits=suspect_from_logits)
-        one_hot = one_hot and answers.is_one_hot(checked)
-        table.add(expected, checked)
-        agreeing += int((expected.argmax(axis=1) == checked.argmax(axis=1)).sum())
-    if asked.hexdigest() != plan.queries_sha256:
-        raise ArgumentError(
-            "`queries` gave other inputs when they were read again, so what was asked is not what was fixed before. "
-            "Remove the shuffling: dataset.shuffle(..., reshuffle_each_iteration=False)"
+class _Asked:
+    """Turns batches of queries into clean and suspect answers, and sees to it that what was planned is asked."""
+
+    def __init__(
+        self,
+        suspect: Suspect,
+        clean: _CleanAnswers,
+        plan: TestPlan,
+        from_logits: bool,
+        class_names: Sequence[str] | None,
+        record: recording.Recording | None,
+    ) -> None:
+        self._suspect = suspect
+        self._clean = clean
+        self._plan = plan
+        self._from_logits = from_logits
+        self._class_names = class_names
+        self._record = record
+        self._digest = ArrayDigest()
+        self._form: int | None = None
+
+    def __call__(self, batch: Array) -> tuple[Array, Array]:
+        self._digest.update(batch)
+        kept = self._record.recorded(batch) if self._record is not None else None
+        if kept is not None:
+            self._check_form(kept.suspect)
+            return kept.clean, kept.suspect
+        expected = self._clean(batch)
+        asked_at = recording.now()
+        given = np.asarray(self._suspect.predict(batch.copy()))  # a callable may work on its input in place
+        checked = answers.check_suspect_answers(
+            given,
+            len(batch),
+            self._plan.num_classes,
+            from_logits=self._from_logits,
+            class_names=self._class_names,
         )
-    if one_hot:
-        raise answers.labels_only_error()
-    return agreeing
+        self._check_form(checked)
+        if self._record is not None:
+            self._record.add(batch, expected, checked, asked_at=asked_at)
+        return expected, checked
+
+    def _check_form(self, answer: Array) -> None:
+        if self._form not in (None, answer.ndim):
+            raise SuspectError("The suspect answers some batches with labels and others with probabilities.")
+        self._form = answer.ndim
+
+    def check_digest(self) -> None:
+        """Checks that the queries that were asked are those of the plan."""
+        if self._digest.hexdigest() != self._plan.queries_sha256:
+            raise ArgumentError(
+                "`queries` gave other inputs when they were read again, so what was asked is not what was fixed "
+                "before. Remove the shuffling: dataset.shuffle(..., reshuffle_each_iteration=False)"
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import itertools
+import math
 import struct
 
 import numpy as np
@@ -63,23 +64,85 @@ def class_code(p: np.ndarray, signs: np.ndarray, rows: np.ndarray, columns: np.n
     return p
 
 
-def class_code_residuals(clean, suspect, rows, columns, shape, floor=1e-6):
-    """The residual table, query by query and class by class."""
-    tables = []
-    for answers in (suspect, clean):
-        total, count = np.zeros(shape), np.zeros(shape)
-        for p, q in zip(clean, answers, strict=True):
-            top = int(p.argmax())
-            others = [c for c in range(len(p)) if c != top]
-            logs = {c: np.log(max(float(q[c]), floor)) for c in others}
-            mean = sum(logs.values()) / len(logs)
-            for c in others:
-                total[rows[top], columns[c]] += logs[c] - mean
-                count[rows[top], columns[c]] += 1
-        tables.append(np.divide(total, count, out=np.zeros(shape), where=count > 0))
-    a, b = tables
-    slope = (a * b).sum() / (b * b).sum()
-    return a - slope * b
+def stream(secret: bytes, owner: str, label: str, size: int) -> bytes:
+    """docs/key-format.md, Derivation."""
+    salt = hashlib.sha256(b"dynamarks-tf/v1/owner\0" + owner.encode()).digest()
+    return chacha20_keystream(hkdf_sha256(secret, salt, b"dynamarks-tf/v1/" + label.encode(), 32), size)
+
+
+def words(secret: bytes, owner: str, label: str, count: int) -> tuple[int, ...]:
+    """Little-endian 32-bit words of a stream."""
+    return struct.unpack(f"<{count}I", stream(secret, owner, label, 4 * count))
+
+
+def hash_material(secret: bytes, owner: str, num_classes: int) -> dict[str, list]:
+    """docs/key-format.md, Hash: which classes, where their steps begin, how steps are mixed."""
+    size = min(num_classes, 32)
+    chosen = list(range(num_classes))
+    if num_classes > 32:
+        drawn = words(secret, owner, f"hash/classes/{num_classes}", num_classes)
+        chosen = sorted(sorted(range(num_classes), key=lambda c: (drawn[c], c))[:32])
+    mixing = stream(secret, owner, f"hash/multipliers/{size}x2", 2 * size)
+    return {
+        "classes": chosen,
+        "offsets": [(word >> 8) / 2**24 for word in words(secret, owner, f"hash/offsets/{size}", size)],
+        "multipliers": [[mixing[2 * i] >> 3, mixing[2 * i + 1] >> 3] for i in range(size)],
+    }
+
+
+def hash_column(p: np.ndarray, material: dict[str, list]) -> int:
+    """The column of one output, step by step."""
+    digits = [0, 0]
+    for c, offset, mixing in zip(material["classes"], material["offsets"], material["multipliers"], strict=True):
+        step = math.floor(math.log(min(max(float(p[c]), 1e-8), 1.0)) + offset)
+        digits = [digits[0] + step * mixing[0], digits[1] + step * mixing[1]]
+    return 32 * (digits[0] % 32) + digits[1] % 32
+
+
+def tie_code(p: np.ndarray, coin: int, margin: float, budget: float) -> np.ndarray:
+    """The tie code for one probability vector."""
+    top = int(p.argmax())
+    second = max((c for c in range(len(p)) if c != top), key=lambda c: (p[c], -c))
+    low, high = min(top, second), max(top, second)
+    limit = min((p[low] + p[high]) * math.tanh(margin / 2), 2 * budget)
+    if abs(p[low] - p[high]) >= limit:
+        return p
+    winner, loser = (low, high) if coin > 0 else (high, low)
+    gap = (p[winner] - p[loser] + limit) / 2
+    released = p.copy()
+    released[winner], released[loser] = (p[low] + p[high] + gap) / 2, (p[low] + p[high] - gap) / 2
+    return released
+
+
+def class_code_residuals(clean, suspect, rows, columns, shape, budget=0.05):
+    """The residual table: cell means query by query, then one least-squares problem with everything in it."""
+    total, weight = {"a": np.zeros(shape), "b": np.zeros(shape)}, np.zeros(shape)
+    for p, q in zip(clean, suspect, strict=True):
+        top = int(p.argmax())
+        trust = 1 / (1 + (1 - float(p[top])) / 0.01)
+        for c in range(len(p)):
+            if c != top:
+                cell = rows[top], columns[c]
+                total["a"][cell] += trust * math.log(max(float(q[c]), 1e-8))
+                total["b"][cell] += trust * math.log(max(float(p[c]), 1e-8))
+                weight[cell] += trust
+    cells = np.argwhere(weight > 0)
+    a, b = (np.array([total[t][tuple(cell)] / weight[tuple(cell)] for cell in cells]) for t in "ab")
+    w = np.maximum(math.log(10 * budget / len(clean[0])) - b, 0.3)
+    features = [b, np.ones(len(cells))]
+    energies = []
+    for axis in (1, 0):  # columns, then rows
+        dummies = [(cells[:, axis] == index) * 1.0 for index in range(shape[axis])]
+        size = np.array([((w * dummy) ** 2).sum() for dummy in dummies])
+        energies.append((2.0 if axis == 1 else 1.0) * size[size > 0].mean())
+        features += dummies
+    design = np.stack(features, axis=1) * w[:, None]
+    ridge = np.sqrt(np.concatenate([[0, 0], np.full(shape[1], energies[0]), np.full(shape[0], energies[1])]))
+    solved = np.linalg.lstsq(np.vstack([design, np.diag(ridge)]), np.append(w * a, np.zeros(len(ridge))), rcond=None)[0]
+    residuals = np.zeros(shape)
+    for cell, value in zip(cells, w * a - design @ solved, strict=True):
+        residuals[tuple(cell)] = value
+    return residuals
 
 
 def exact_tail(residuals, statistic) -> float:

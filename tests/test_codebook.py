@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import reference
 from helpers import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import MarkParams, class_code_floor_log10
 
+HASHED = json.loads((GOLDEN / "codebook_v2.json").read_text())["keys"]
 VECTORS = json.loads((GOLDEN / "codebook_v1.json").read_text())["keys"]
 
 
@@ -23,26 +25,56 @@ def test_tables_match_the_golden_vectors_of_an_independent_implementation(vector
     expected = [1 if sign == "+" else -1 for sign in vector["signs_10x10"]]
     np.testing.assert_array_equal(small.class_signs.ravel(), expected)
     large = codebook.expand(key, 5000, MarkParams())
-    np.testing.assert_array_equal(large.row_of_class[:8], vector["rows_5000_to_1024_first"])
-    np.testing.assert_array_equal(large.column_of_class[:8], vector["columns_5000_to_1024_first"])
+    np.testing.assert_array_equal(large.bucketing.row_of_class[:8], vector["rows_5000_to_1024_first"])
+    np.testing.assert_array_equal(large.bucketing.column_of_class[:8], vector["columns_5000_to_1024_first"])
+
+
+@pytest.mark.parametrize("vector", HASHED, ids=[v["owner"] for v in HASHED])
+def test_hashed_tables_match_the_golden_vectors_of_an_independent_implementation(vector):
+    key = MarkKey(bytes.fromhex(vector["secret_hex"]), vector["owner"])
+    for size, expected in vector["codebooks"].items():
+        book = codebook.expand(key, int(size), MarkParams())
+        assert book.amplitude_signs.shape == tuple(expected["amplitude_shape"])
+        assert book.tie_signs.shape == tuple(expected["tie_shape"])
+        for signs, first in ((book.amplitude_signs, "amplitude_first"), (book.tie_signs, "tie_first")):
+            assert "".join("+" if sign > 0 else "-" for sign in signs.ravel()[:64]) == expected[first]
+        assert book.bucketing.hashed_classes.tolist() == expected["classes"]
+        assert book.bucketing.offsets.tolist() == expected["offsets"]
+        assert book.bucketing.multipliers.tolist() == expected["multipliers"]
+        assert book.bucketing.group_of_class[:16].tolist() == expected["groups_first"]
+
+
+def test_the_golden_vectors_are_what_the_reference_gives_today():
+    for vector in HASHED:
+        secret = bytes.fromhex(vector["secret_hex"])
+        for size, expected in vector["codebooks"].items():
+            material = reference.hash_material(secret, vector["owner"], int(size))
+            assert {name: expected[name] for name in material} == material
+
+
+def test_channels_have_signs_of_their_own(key):
+    book = codebook.expand(key, 64, MarkParams())
+    assert book.amplitude_signs.shape == book.tie_signs.shape
+    # The sum of 65,536 products of fair signs has deviation 256; six deviations fail once in 10^9 keys.
+    assert abs((book.amplitude_signs * book.tie_signs).sum(dtype=np.int64)) < 6 * 256
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10, 1000, 1024])
 def test_classes_map_to_themselves_while_they_fit(key, num_classes):
     book = codebook.expand(key, num_classes, MarkParams())
     assert book.class_signs.shape == (num_classes, num_classes)
-    np.testing.assert_array_equal(book.row_of_class, np.arange(num_classes))
-    np.testing.assert_array_equal(book.column_of_class, np.arange(num_classes))
+    np.testing.assert_array_equal(book.bucketing.row_of_class, np.arange(num_classes))
+    np.testing.assert_array_equal(book.bucketing.column_of_class, np.arange(num_classes))
 
 
 def test_many_classes_share_rows_and_columns_evenly_and_independently(key):
     book = codebook.expand(key, 100_000, MarkParams())
     assert book.class_signs.shape == (1024, 1024)
-    for mapped in (book.row_of_class, book.column_of_class):
+    for mapped in (book.bucketing.row_of_class, book.bucketing.column_of_class):
         counts = np.bincount(mapped, minlength=1024)
         # Chi-square with 1023 degrees of freedom: mean 1023, deviation 45; six deviations fail once in 10^9 keys.
         assert abs(((counts - 100_000 / 1024) ** 2 / (100_000 / 1024)).sum() - 1023) < 6 * 45.3
-    assert (book.row_of_class == book.column_of_class).mean() < 0.01
+    assert (book.bucketing.row_of_class == book.bucketing.column_of_class).mean() < 0.01
 
 
 def test_signs_are_fair(key):
@@ -63,7 +95,11 @@ def test_favoured_counts_are_what_counting_gives(num_classes, rows, columns):
     key = MarkKey(bytes(32), "ACME")
     book = codebook.expand(key, num_classes, MarkParams(table_rows=rows, table_columns=columns))
     counted = [
-        sum(book.class_signs[book.row_of_class[t], book.column_of_class[c]] > 0 for c in range(num_classes) if c != t)
+        sum(
+            book.class_signs[book.bucketing.row_of_class[t], book.bucketing.column_of_class[c]] > 0
+            for c in range(num_classes)
+            if c != t
+        )
         for t in range(num_classes)
     ]
     np.testing.assert_array_equal(book.favoured_counts(), counted)
@@ -76,7 +112,7 @@ def test_fewer_than_two_classes_are_refused(key, num_classes):
 
 
 def test_codebook_repr_shows_no_sign(key):
-    assert repr(codebook.expand(key, 10, MarkParams())) == "<Codebook for 10 classes, 10 x 10 signs>"
+    assert repr(codebook.expand(key, 10, MarkParams())) == "<Codebook for 10 classes, 10 x 10 class signs>"
 
 
 @pytest.mark.parametrize("budget", [0, -0.1, 0.51, 1, float("nan"), "0.1", None, True])
@@ -89,6 +125,19 @@ def test_numbers_of_numpy_are_numbers():
     params = MarkParams(np.float32(0.25), np.int64(4), np.int32(5))
     assert (type(params.budget), type(params.table_rows)) == (float, int)
     assert params == MarkParams(0.25, 4, 5)
+
+
+@pytest.mark.parametrize("margin", [-0.1, 2.1, float("nan"), "0.1", None, True])
+def test_tie_margin_outside_its_range_is_refused(margin):
+    with pytest.raises(ArgumentError, match=r"`tie_margin` is the largest .* from 0 .* to 2\.0\. Received"):
+        MarkParams(tie_margin=margin)
+
+
+def test_amplitudes_are_on_or_off():
+    with pytest.raises(ArgumentError, match="`amplitudes` must be True or False. Received: amplitudes=0.5"):
+        MarkParams(amplitudes=0.5)
+    assert MarkParams().channels == ("class", "amplitude")
+    assert MarkParams(tie_margin=0.3, amplitudes=False).channels == ("class", "tie")
 
 
 @pytest.mark.parametrize("size", [0, 65537, 2.5, "8"])

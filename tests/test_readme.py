@@ -55,7 +55,17 @@ def test_links_lead_somewhere(link):
 
 
 def test_every_command_has_an_example_in_its_help():
-    assert set(commands.commands) == {"keygen", "commit", "mark", "export", "serve", "verify", "inspect", "demo"}
+    assert set(commands.commands) == {
+        "keygen",
+        "commit",
+        "mark",
+        "export",
+        "serve",
+        "verify",
+        "check",
+        "inspect",
+        "demo",
+    }
     for name, command in commands.commands.items():
         assert f"dynamarks {name}" in command.help, name
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from dynamarks_tf._version import __version__
+from dynamarks_tf.cli.check import check
 from dynamarks_tf.cli.demo import demo
 from dynamarks_tf.cli.export import export
 from dynamarks_tf.cli.inspect import inspect
@@ -39,7 +40,7 @@ def commands() -> None:
     """
 
 
-for _command in (keygen, commit, mark, export, serve, verify, inspect, demo):
+for _command in (keygen, commit, mark, export, serve, verify, check, inspect, demo):
     commands.add_command(_command)
 
 

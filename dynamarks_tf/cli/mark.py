@@ -16,13 +16,20 @@ from dynamarks_tf.params import DEFAULT_BUDGET
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="Key file of the owner.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Marked .keras file to write.")
 @click.option("--budget", default=DEFAULT_BUDGET, show_default=True, help="Largest total variation, in (0, 0.5].")
+@click.option(
+    "--tie-margin",
+    default=0.0,
+    show_default=True,
+    help="Let the key decide ties: largest |log ratio| of the two best classes, in [0, 2]. 0: top-1 never changes.",
+)
 @click.option("--from-logits", is_flag=True, help="The model ends in logits.")
 @click.option("--force", is_flag=True, help="Replace an existing output file.")
-def mark(model: Path, key: Path, out: Path, budget: float, from_logits: bool, force: bool) -> None:
+def mark(model: Path, key: Path, out: Path, budget: float, tie_margin: float, from_logits: bool, force: bool) -> None:
     """Append the mark to a trained Keras MODEL file.
 
     \b
       dynamarks mark model.keras --key acme.key --out marked.keras --budget 0.05
+      dynamarks mark model.keras --key acme.key --out marked.keras --tie-margin 0.5   # convicts label thieves too
     """
     if out.suffix != ".keras":
         raise ExportError(f"--out must be a .keras file. Received: {out}")
@@ -34,7 +41,7 @@ def mark(model: Path, key: Path, out: Path, budget: float, from_logits: bool, fo
     from dynamarks_tf.key import MarkKey
 
     loaded_key = MarkKey.load(key)
-    marked = marking.mark(marking.load_model(model), loaded_key, budget, from_logits=from_logits)
+    marked = marking.mark(marking.load_model(model), loaded_key, budget, from_logits=from_logits, tie_margin=tie_margin)
     with _files.new_file(out) as temporary:
         marked.save(temporary)
     click.echo(f"marked {model} -> {out} with key {loaded_key.key_id}, budget {budget}")

@@ -11,7 +11,7 @@ import click
 from dynamarks_tf import _files
 from dynamarks_tf.cli.quiet import load_tensorflow
 from dynamarks_tf.commitment import Statement
-from dynamarks_tf.errors import CommitmentError
+from dynamarks_tf.errors import ArgumentError, CommitmentError
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.verdict import check_alpha
 
@@ -31,14 +31,22 @@ EXIT_NOT_FOUND = 1
 @click.option("--queries", type=click.Path(path_type=Path), help=".npy or .npz file of inputs.")
 @click.option("--log", multiple=True, type=click.Path(path_type=Path), help="Request log to take the inputs from.")
 @click.option("--client", multiple=True, help="Take only what this client asked, from the logs.")
+@click.option("--logged/--fresh", default=None, help="Whether --queries were really sent to the marked API.")
 @click.option("--max-queries", type=click.IntRange(min=1), help="Ask only so many, balanced over predicted classes.")
 @click.option("--alpha", default=1e-6, show_default=True, help="Accepted chance of accusing an innocent.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the choice of queries.")
 @click.option("--from-logits", is_flag=True, default=None, help="The clean owner model answers logits.")
 @click.option("--suspect-from-logits", is_flag=True, help="The suspect answers logits.")
+@click.option("--labels", is_flag=True, help="The suspect answers labels only. Else seen from its answers.")
+@click.option(
+    "--class-names", type=click.Path(path_type=Path), help="File of class names, for a suspect that answers them."
+)
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1), help="Inputs per request.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds a remote suspect may take per request.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the evidence to this JSON file.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Write an evidence bundle for `check`. Confidential.")
+@click.option("--include-queries", is_flag=True, help="Put the inputs into the bundle, not just their digest.")
+@click.option("--reveal-key", is_flag=True, help="Put the key into the bundle. Whoever has it can forge the mark.")
 @click.option("--json", "as_json", is_flag=True, help="Print the evidence as JSON.")
 def verify(
     suspect: str,
@@ -48,24 +56,32 @@ def verify(
     queries: Path | None,
     log: tuple[Path, ...],
     client: tuple[str, ...],
+    logged: bool | None,
     max_queries: int | None,
     alpha: float,
     seed: int,
     from_logits: bool | None,
     suspect_from_logits: bool,
+    labels: bool,
+    class_names: Path | None,
     batch_size: int,
     timeout: float,
     out: Path | None,
+    bundle: Path | None,
+    include_queries: bool,
+    reveal_key: bool,
     as_json: bool,
 ) -> int:
     """Test whether SUSPECT was trained on marked answers.
 
     SUSPECT is a .keras file, a SavedModel folder, grpc://HOST:PORT/NAME or http://HOST:PORT/v1/models/NAME.
-    Exits with 0 if the mark is found (p <= alpha), 1 if not, 2 on an error.
+    Exits with 0 if the mark is found (p <= alpha), 1 if not, 2 on an error. With --bundle, an interrupted test goes on
+    where it stopped when the same command is given again.
 
     \b
       dynamarks verify suspect.keras --owner marked.keras --key acme.key --queries x.npy --max-queries 1000
       dynamarks verify suspect.keras --owner marked.keras --key acme.key --log logs/ --client customer-7
+      dynamarks verify suspect.keras --owner marked.keras --key acme.key --log logs/ --bundle case.zip
     """
     check_alpha(alpha)
     if (queries is None) == (not log):
@@ -73,8 +89,7 @@ def verify(
     if client and not log:
         raise click.UsageError("--client chooses from request logs; give them by --log.")
     loaded_key = MarkKey.load(key)
-    if statement is not None:
-        _check_statement(statement, loaded_key, owner)
+    loaded_statement = None if statement is None else _statement(statement, loaded_key, owner)
 
     load_tensorflow()
     from dynamarks_tf import marking, verification
@@ -85,23 +100,37 @@ def verify(
         owner=owner_model,
         key=loaded_key,
         queries=queries if queries is not None else _logged(log, client, owner_model),
+        logged=logged,
         max_queries=max_queries,
         seed=seed,
+        alpha=alpha,
         from_logits=from_logits,
         suspect_from_logits=suspect_from_logits,
+        suspect_labels=labels,
+        class_names=None if class_names is None else _names(class_names),
+        statement=loaded_statement,
+        bundle=bundle,
+        include_queries=include_queries,
+        reveal_key=reveal_key,
         batch_size=batch_size,
         timeout_s=timeout,
         verbose=True,
     )
-    found = evidence.detected(alpha)
-    click.echo(json.dumps(evidence.to_dict(), indent=2, ensure_ascii=False) if as_json else _text(evidence, alpha))
+    found = evidence.detected()
+    click.echo(json.dumps(evidence.to_dict(), indent=2, ensure_ascii=False) if as_json else _text(evidence))
+    if bundle is not None:
+        click.echo(
+            f"{bundle} is confidential: a bundle that convicts gives the secret tables away. What may be published: "
+            f"dynamarks check {bundle} --public",
+            err=True,
+        )
     if out is not None:
         evidence.save(out)
     return EXIT_FOUND if found else EXIT_NOT_FOUND
 
 
-def _check_statement(path: Path, key: MarkKey, owner: Path) -> None:
-    """Checks that the key opens the published statement, and that it is about the owner's model file."""
+def _statement(path: Path, key: MarkKey, owner: Path) -> Statement:
+    """Reads a published statement; checks that the key opens it, and that it is about the owner's model file."""
     statement = Statement.load(path)
     statement.check_opened_by(key)
     if statement.model_sha256 not in (None, _files.file_sha256(owner)):
@@ -109,6 +138,15 @@ def _check_statement(path: Path, key: MarkKey, owner: Path) -> None:
             f"The statement is about a model file with SHA-256 {statement.model_sha256}; {owner} is another. Use the "
             "file that was committed to."
         )
+    return statement
+
+
+def _names(path: Path) -> list[str]:
+    """The class names in a file, one a line."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"Cannot read class names from {path}: {error}") from error
 
 
 def _logged(log: tuple[Path, ...], client: tuple[str, ...], owner: Any) -> QueryLog:
@@ -119,20 +157,25 @@ def _logged(log: tuple[Path, ...], client: tuple[str, ...], owner: Any) -> Query
     return open_log(log, client=client or None, input_shape=shape)
 
 
-def _text(evidence: Evidence, alpha: float) -> str:
-    found = evidence.detected(alpha)
+def _text(evidence: Evidence) -> str:
     lines = [
-        "MARK FOUND" if found else "mark not found",
-        f"  suspect     {evidence.suspect}",
+        "MARK FOUND" if evidence.detected() else "mark not found",
+        f"  suspect     {evidence.suspect}, answers {evidence.answers}",
         f"  owner       {evidence.owner}, key {evidence.key_id}",
-        f"  log10 p     {evidence.log10_p:.2f} (threshold {alpha:g})",
-        f"  queries     {evidence.num_queries}",
+        f"  log10 p     {evidence.log10_p:.2f} (threshold {evidence.plan.alpha:g})",
+        f"  queries     {evidence.num_queries} ({'logged' if evidence.plan.logged else 'fresh'}){_enough(evidence)}",
         f"  fidelity    {evidence.fidelity:.3f} of top-1 answers as the clean owner model's",
     ]
     lines += [
-        f"  {channel.channel + ' code':<11} T = {channel.statistic:.3f}, {channel.agreement:+.2f} of its largest "
-        f"value, {channel.num_cells} cells"
+        f"  {channel.channel:<12}log10 p = {channel.log10_p:.2f}, {channel.agreement:+.2f} of the largest T, "
+        f"{channel.num_queries} queries, {channel.num_cells} coins"
         for channel in evidence.channels
     ]
+    lines += [f"  {channel:<12}not tested: {reason}" for channel, reason in evidence.untested.items()]
     lines += [f"  plan        sha256 {evidence.plan.digest}"]
     return "\n".join(lines)
+
+
+def _enough(evidence: Evidence) -> str:
+    needed = evidence.queries_needed()
+    return "" if needed is None or needed == evidence.num_queries else f"; the first {needed} were enough"

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.evidence.bounds import chernoff_log10_p
+from dynamarks_tf.evidence.residuals import Residuals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,18 +17,22 @@ class ChannelEvidence:
     """What one channel of the mark says about a suspect. Aggregates only; it gives no sign away.
 
     Attributes:
-        channel: name of the channel, such as `"class"`.
+        channel: name of the channel: `"class"`, `"amplitude"` or `"tie"`.
         log10_p: log10 of the exact p-value, at most 0.
         statistic: T = sum of sign times residual.
         largest_possible: sum of |residual|: the value of T if every sign agreed.
-        num_cells: how many cells of the table hold at least one query.
+        num_queries: how many queries had something to say about the channel.
+        num_cells: how many coins they met.
+        slope: how closely the suspect follows the clean owner model in what the channel looks at (1: as its copy).
     """
 
     channel: str
     log10_p: float
     statistic: float
     largest_possible: float
+    num_queries: int
     num_cells: int
+    slope: float
 
     @property
     def agreement(self) -> float:
@@ -38,19 +43,27 @@ class ChannelEvidence:
         """Plain values for JSON."""
         return {**dataclasses.asdict(self), "agreement": self.agreement}
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> ChannelEvidence:
+        """Reads what `to_dict` wrote."""
+        return cls(**{field.name: content[field.name] for field in dataclasses.fields(cls)})
 
-def channel_evidence(
-    channel: str, signs: npt.NDArray[np.int8], residuals: npt.NDArray[np.float64], num_cells: int
-) -> ChannelEvidence:
+
+def channel_evidence(channel: str, signs: npt.NDArray[np.int8], residuals: Residuals) -> ChannelEvidence:
     """Holds a channel's signs against its residuals.
 
     Args:
         channel: name of the channel.
         signs: fair coins -1/+1 that only the key knows.
-        residuals: residuals of the same shape, computed without the signs.
-        num_cells: how many cells hold at least one query.
+        residuals: of the same shape, computed without the signs.
     """
-    statistic = float((signs * residuals).sum())
+    statistic = float((signs * residuals.values).sum())
     return ChannelEvidence(
-        channel, chernoff_log10_p(residuals, statistic), statistic, float(np.abs(residuals).sum()), num_cells
+        channel=channel,
+        log10_p=chernoff_log10_p(residuals.values, statistic),
+        statistic=statistic,
+        largest_possible=float(np.abs(residuals.values).sum()),
+        num_queries=residuals.num_queries,
+        num_cells=residuals.num_cells,
+        slope=residuals.slope,
     )

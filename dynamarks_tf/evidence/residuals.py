@@ -1,132 +1,65 @@
-"""What a suspect says beyond what the clean owner model says, summed per cell of a table.
+"""What a channel's evidence is before any sign has met it: one number for each coin.
 
-Nothing here takes a sign: that the residuals do not depend on the signs is what makes the p-value exact, and it can be
-checked by reading the signatures of this module.
+Nothing in `class_code`, `amplitude_code` and `tie_code` takes a sign: that the residuals do not depend on the signs is
+what makes the p-value exact, and it can be checked by reading the signatures of those modules.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-
-TRANSFORM = "log-floor-centre-cellmean-regress/1"
-LOG_FLOOR = 1e-6
+LOG_FLOOR = 1e-8  # of probabilities, before their logarithm is taken
 
 
-@dataclasses.dataclass(frozen=True)
-class ClassCodeResiduals:
-    """Residuals of the class code.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Residuals:
+    """What a suspect says beyond what the clean owner model says, summed for each coin of a channel.
 
     Attributes:
-        residuals: R = A - b B, float64 of shape `(rows, columns)`; 0 in cells without a query.
-        slope: b, how closely the suspect's tails follow the clean ones, by least squares over all cells.
-        num_cells: number of cells with at least one query.
+        values: R, float64 of the shape of the channel's sign table; 0 for coins that no query has met.
+        num_queries: how many queries had something to say about the channel.
+        num_cells: how many coins they met.
+        slope: how closely the suspect follows the clean owner model (1: as its copy).
     """
 
-    residuals: npt.NDArray[np.float64]
-    slope: float
+    values: npt.NDArray[np.float64]
+    num_queries: int
     num_cells: int
+    slope: float
 
 
-class ClassCodeTable:
-    """Collects answers, batch by batch, into the class code's residuals. Memory does not grow with the queries.
-
-    The transform, fixed before any suspect is asked: with t the class that the clean model predicts, log-probabilities
-    of suspect and clean model are floored at 1e-6, centred over the classes c != t, and averaged per cell (row of t,
-    column of c) into tables A (suspect) and B (clean). R = A - b B removes what the suspect shares with the clean
-    model for honest reasons.
-
-    Args:
-        row_of_class: table row of each predicted class, int of shape `(C,)`.
-        column_of_class: table column of each other class, int of shape `(C,)`.
-        shape: rows and columns of the table.
-
-    Example:
-
-    >>> table = ClassCodeTable(np.arange(10), np.arange(10), (10, 10))
-    >>> table.add(clean_probabilities, suspect_probabilities)
-    >>> table.residuals().residuals.shape
-    (10, 10)
-
-    Reference: docs/scheme.md.
-    """
-
-    def __init__(self, row_of_class: Array, column_of_class: Array, shape: tuple[int, int]) -> None:
-        self._row_of_class = np.asarray(row_of_class)
-        self._columns = _Columns(np.asarray(column_of_class), shape[1])
-        self._suspect = np.zeros(shape)
-        self._clean = np.zeros(shape)
-        self._count = np.zeros(shape)
-        self.num_queries = 0
+class ResidualTable(Protocol):
+    """Collects answers, batch by batch, in memory that does not grow with the queries."""
 
     def add(self, clean: Array, suspect: Array) -> None:
-        """Adds the answers to one batch of queries.
+        """Adds one batch.
 
         Args:
             clean: the clean owner model's probabilities, shape `(n, C)`.
-            suspect: the suspect's probabilities for the same inputs, shape `(n, C)`.
+            suspect: the suspect's answers to the same inputs: probabilities, shape `(n, C)`; or class indices, shape
+                `(n,)`, where the channel can be tested with labels alone.
         """
-        if len(clean) == 0:
-            return
-        top = clean.argmax(axis=1)
-        order = np.argsort(top, kind="stable")
-        classes, starts, sizes = np.unique(top[order], return_index=True, return_counts=True)
-        rows = self._row_of_class[classes]
-        for table, answers in ((self._suspect, suspect), (self._clean, clean)):
-            np.add.at(table, rows, self._columns.sum(_class_sums(answers[order], classes, starts)))
-        others = np.ones((len(classes), len(self._row_of_class)))
-        others[np.arange(len(classes)), classes] = 0
-        np.add.at(self._count, rows, self._columns.sum(others * sizes[:, None]))
-        self.num_queries += len(clean)
+        ...
 
-    def residuals(self) -> ClassCodeResiduals:
-        """R = A - b B over everything added so far."""
-        filled = self._count > 0
-        count = np.where(filled, self._count, 1)
-        suspect, clean = self._suspect / count, self._clean / count
-        energy = float((clean * clean).sum())
-        slope = float((suspect * clean).sum()) / energy if energy > 0 else 0.0
-        return ClassCodeResiduals(np.where(filled, suspect - slope * clean, 0.0), slope, int(filled.sum()))
+    def residuals(self) -> Residuals:
+        """The residuals of everything added so far."""
+        ...
 
 
-class _Columns:
-    """Adds up the classes that share a table column."""
-
-    def __init__(self, column_of_class: Array, num_columns: int) -> None:
-        self._is_identity = len(column_of_class) == num_columns and np.array_equal(
-            column_of_class, np.arange(num_columns)
-        )
-        self._order = np.argsort(column_of_class, kind="stable")
-        self._used, self._starts = np.unique(column_of_class[self._order], return_index=True)
-        self._num_columns = num_columns
-
-    def sum(self, values: Array) -> Array:
-        """Sums values of shape `(m, C)` into shape `(m, columns)`."""
-        if self._is_identity:
-            return values
-        total = np.zeros((len(values), self._num_columns))
-        total[:, self._used] = np.add.reduceat(values[:, self._order], self._starts, axis=1)
-        return total
+def floored_log(p: Array, floor: float = LOG_FLOOR) -> Array:
+    """log(max(p, floor)), in the type of `p`."""
+    return np.asarray(np.log(np.maximum(p, np.asarray(floor, p.dtype))))
 
 
-def _class_sums(answers: Array, classes: Array, starts: Array) -> Array:
-    """Centred floored logs, summed over the queries of each predicted class; shape `(len(classes), C)`.
-
-    Args:
-        answers: probabilities of shape `(n, C)`, sorted by predicted class.
-        classes: the predicted classes that occur, increasing.
-        starts: where the queries of each class begin.
-    """
-    logs = np.log(np.maximum(answers, np.asarray(LOG_FLOOR, answers.dtype)))
-    sums = np.add.reduceat(logs, starts, axis=0, dtype=np.float64)  # (classes, C)
-    own = np.arange(len(classes)), classes
-    # Centring each query over its classes c != t and then summing is summing and then centring.
-    means = (sums.sum(axis=1) - sums[own]) / (sums.shape[1] - 1)
-    centred = sums - means[:, None]
-    centred[own] = 0
-    return np.asarray(centred)
+def sum_by_cell(cells: Array, values: Array, table: Array) -> None:
+    """Adds rows of `values`, shape `(n, d)`, to the rows of `table`, shape `(cells, d)`, that `cells` names."""
+    if len(cells) == 0:
+        return
+    order = np.argsort(cells, kind="stable")
+    used, starts = np.unique(cells[order], return_index=True)
+    table[used] += np.add.reduceat(values[order], starts, axis=0)

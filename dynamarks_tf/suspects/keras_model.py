@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.batches import brief, closed, fit_shape, refusal, several_inputs
 
 Array = npt.NDArray[Any]
+
+_GRAPHS: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 class KerasSuspect:
@@ -89,5 +92,17 @@ def _compiled(model: Any) -> Callable[[Array], Any]:
         return lambda batch: model(batch, training=False)
     import tensorflow as tf
 
-    graph = tf.function(lambda batch: model(batch, training=False), autograph=False, reduce_retracing=True)
+    if model not in _GRAPHS:  # a graph for each suspect would be traced anew each time
+        held = weakref.ref(model)
+        _GRAPHS[model] = tf.function(
+            lambda batch: _alive(held)(batch, training=False), autograph=False, reduce_retracing=True
+        )
+    graph = _GRAPHS[model]
     return lambda batch: graph(tf.convert_to_tensor(batch))
+
+
+def _alive(held: weakref.ref[Any]) -> Any:
+    """The model behind a weak reference; whoever asks holds the model."""
+    model = held()
+    assert model is not None
+    return model

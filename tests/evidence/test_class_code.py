@@ -1,6 +1,4 @@
-"""Residual tables against the slow reference, and the evidence they give."""
-
-import inspect
+"""Residuals of the class code against the slow reference, and the evidence they give."""
 
 import numpy as np
 import pytest
@@ -9,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamarks_tf import codebook
-from dynamarks_tf.evidence import residuals as module
 from dynamarks_tf.evidence.channels import channel_evidence
-from dynamarks_tf.evidence.residuals import ClassCodeTable
+from dynamarks_tf.evidence.class_code import ClassCodeTable
+from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import MarkParams
 
@@ -23,7 +21,7 @@ def random_answers(rng, n, num_classes):
 
 
 def filled(book, clean, suspect, batch_size=1000):
-    table = ClassCodeTable(book.row_of_class, book.column_of_class, book.class_signs.shape)
+    table = ClassCodeTable(book.bucketing, book.class_signs.shape, budget=0.05)
     for start in range(0, len(clean), batch_size):
         table.add(clean[start : start + batch_size], suspect[start : start + batch_size])
     return table
@@ -42,19 +40,22 @@ def test_residuals_are_what_the_slow_reference_says(seed, n, num_classes, caps):
     clean, suspect = random_answers(rng, n, num_classes), random_answers(rng, n, num_classes)
     found = filled(book, clean, suspect).residuals()
     expected = reference.class_code_residuals(
-        clean, suspect, book.row_of_class, book.column_of_class, book.class_signs.shape
+        clean, suspect, book.bucketing.row_of_class, book.bucketing.column_of_class, book.class_signs.shape
     )
-    np.testing.assert_allclose(found.residuals, expected, atol=1e-9)
+    np.testing.assert_allclose(found.values, expected, atol=1e-7 * max(1, np.abs(expected).max()))
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 50))
-def test_batching_does_not_change_the_residuals(seed, batch_size):
+@pytest.mark.parametrize("num_classes", [10, 100])
+@given(seed=st.integers(0, 2**32 - 1), batch_size=st.integers(1, 50))
+@settings(max_examples=20)
+def test_batching_does_not_change_the_residuals(num_classes, seed, batch_size):
+    """100 classes are summed by sorting, 10 by a matrix product."""
     rng = np.random.default_rng(seed)
-    book = codebook.expand(KEY, 10, MarkParams())
-    clean, suspect = random_answers(rng, 120, 10), random_answers(rng, 120, 10)
-    whole, parts = filled(book, clean, suspect), filled(book, clean, suspect, batch_size)
-    np.testing.assert_allclose(parts.residuals().residuals, whole.residuals().residuals, atol=1e-11)
-    assert parts.num_queries == 120
+    book = codebook.expand(KEY, num_classes, MarkParams())
+    clean, suspect = random_answers(rng, 120, num_classes), random_answers(rng, 120, num_classes)
+    whole, parts = (filled(book, clean, suspect, size).residuals() for size in (1000, batch_size))
+    np.testing.assert_allclose(parts.values, whole.values, atol=1e-7 * np.abs(whole.values).max())
+    assert parts.num_queries == whole.num_queries == 120
 
 
 def test_the_diagonal_and_rows_without_queries_hold_nothing():
@@ -63,8 +64,8 @@ def test_the_diagonal_and_rows_without_queries_hold_nothing():
     clean, suspect = random_answers(rng, 30, 10), random_answers(rng, 30, 10)
     seen = clean.argmax(axis=1) < 4
     found = filled(book, clean[seen], suspect[seen]).residuals()
-    assert not found.residuals[4:].any()
-    assert not np.diagonal(found.residuals).any()
+    assert not found.values[4:].any()
+    assert not np.diagonal(found.values).any()
     assert found.num_cells == 9 * len(np.unique(clean[seen].argmax(axis=1)))
 
 
@@ -72,7 +73,7 @@ def test_a_copy_of_the_clean_model_leaves_no_residual():
     clean = random_answers(np.random.default_rng(0), 100, 10)
     found = filled(codebook.expand(KEY, 10, MarkParams()), clean, clean.copy()).residuals()
     assert found.slope == pytest.approx(1)
-    np.testing.assert_allclose(found.residuals, 0, atol=1e-12)
+    np.testing.assert_allclose(found.values, 0, atol=1e-9)
 
 
 def test_scaling_a_suspects_answers_changes_nothing_above_the_floor():
@@ -80,8 +81,15 @@ def test_scaling_a_suspects_answers_changes_nothing_above_the_floor():
     book = codebook.expand(KEY, 10, MarkParams())
     clean = random_answers(rng, 50, 10)
     suspect = np.maximum(random_answers(rng, 50, 10), 1e-3)
-    one, half = (filled(book, clean, suspect * s).residuals().residuals for s in (1.0, 0.5))
-    np.testing.assert_allclose(one, half, atol=1e-12)
+    one, half = (filled(book, clean, suspect * s).residuals().values for s in (1.0, 0.5))
+    np.testing.assert_allclose(one, half, atol=1e-9)
+
+
+def test_no_answers_are_no_evidence():
+    book = codebook.expand(KEY, 10, MarkParams())
+    found = filled(book, np.zeros((0, 10)), np.zeros((0, 10))).residuals()
+    assert not found.values.any()
+    assert (found.num_queries, found.num_cells, found.slope) == (0, 0, 0)
 
 
 def test_marked_answers_convict_and_answers_marked_with_another_key_do_not():
@@ -90,13 +98,11 @@ def test_marked_answers_convict_and_answers_marked_with_another_key_do_not():
     books = {name: codebook.expand(MarkKey(bytes([name]) * 32, "o"), 10, MarkParams()) for name in range(30)}
 
     def marked(book):
-        arguments = (book.class_signs, book.row_of_class, book.column_of_class, 0.05)
+        arguments = (book.class_signs, book.bucketing.row_of_class, book.bucketing.column_of_class, 0.05)
         return np.array([reference_class_code(p, *arguments) for p in clean])
 
-    table = filled(books[0], clean, marked(books[0])).residuals()
-    values = [
-        channel_evidence("class", b.class_signs, table.residuals, table.num_cells).log10_p for b in books.values()
-    ]
+    found = filled(books[0], clean, marked(books[0])).residuals()
+    values = [channel_evidence("class", b.class_signs, found).log10_p for b in books.values()]
     assert values[0] < -15
     # 29 other keys: each has p <= 1e-4 with probability at most 1e-4, so this fails by chance in 0.3 % of keys; the
     # keys are fixed.
@@ -112,25 +118,12 @@ def reference_class_code(p, signs, rows, columns, alpha):
     return moved if moved.argmax() == top else p
 
 
-def test_no_function_of_the_residuals_module_takes_a_sign_or_a_key():
-    callables = [
-        value for _, value in inspect.getmembers(module) if inspect.isfunction(value) or inspect.isclass(value)
-    ]
-    names = [
-        name
-        for value in callables
-        if value.__module__ == module.__name__
-        for name in inspect.signature(value).parameters
-    ]
-    assert names
-    assert not [name for name in names if "sign" in name or "key" in name or "book" in name]
-
-
 def test_agreement_is_between_minus_one_and_one():
-    residuals = np.array([[1.0, -2.0], [0.5, 0.0]])
-    full = channel_evidence("class", np.array([[1, -1], [1, 1]], np.int8), residuals, 3)
-    none = channel_evidence("class", np.array([[-1, 1], [-1, 1]], np.int8), residuals, 3)
+    residuals = Residuals(np.array([[1.0, -2.0], [0.5, 0.0]]), num_queries=7, num_cells=3, slope=1.0)
+    full = channel_evidence("class", np.array([[1, -1], [1, 1]], np.int8), residuals)
+    none = channel_evidence("class", np.array([[-1, 1], [-1, 1]], np.int8), residuals)
     assert (full.agreement, none.agreement) == (1, -1)
     assert full.log10_p == pytest.approx(-3 * np.log10(2))
     assert none.log10_p == 0
     assert full.to_dict()["largest_possible"] == 3.5
+    assert type(full).from_dict(full.to_dict()) == full

@@ -1,0 +1,65 @@
+"""Image classifiers for the studies: five architectures that have little in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from dynamarks_tf.demo import owner_model, surrogate_model
+
+Shape = tuple[int, ...]
+layers = keras.layers
+
+
+def pooled_cnn(shape: Shape, num_classes: int) -> keras.Model:
+    """Two convolutions with poolings, the architecture of the owner's model."""
+    return owner_model(shape, num_classes)
+
+
+def separable_cnn(shape: Shape, num_classes: int) -> keras.Model:
+    """Strided and separable convolutions with batch normalisation."""
+    return surrogate_model(shape, num_classes)
+
+
+def mlp(shape: Shape, num_classes: int) -> keras.Model:
+    """Two dense layers."""
+    stack: list[Any] = [keras.Input(shape), layers.Flatten()]
+    stack += [layers.Dense(256, activation="relu"), layers.Dense(128, activation="relu")]
+    return keras.Sequential([*stack, layers.Dense(num_classes, activation="softmax")], name="mlp")
+
+
+def resnet(shape: Shape, num_classes: int) -> keras.Model:
+    """Two residual blocks."""
+    inputs = keras.Input(shape)
+    x = _normalised_convolution(inputs, 16, 1)
+    for filters in (16, 32):
+        y = _normalised_convolution(x, filters, 2)
+        y = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
+        y = layers.BatchNormalization(momentum=0.9)(y)
+        x = layers.ReLU()(layers.Add()([layers.Conv2D(filters, 1, strides=2, padding="same")(x), y]))
+    outputs = layers.Dense(num_classes, activation="softmax")(layers.Flatten()(x))
+    return keras.Model(inputs, outputs, name="resnet")
+
+
+def patch_mixer(shape: Shape, num_classes: int) -> keras.Model:
+    """Patches, mixed across space and channels by dense layers (after Tolstikhin et al., MLP-Mixer, NeurIPS 2021)."""
+    inputs = keras.Input(shape)
+    x = layers.Conv2D(32, 4, strides=4)(inputs)
+    x = layers.Reshape((-1, 32))(x)
+    for _ in range(2):
+        y = layers.Permute((2, 1))(layers.LayerNormalization()(x))
+        y = layers.Dense(x.shape[1])(layers.Dense(64, activation="gelu")(y))
+        x = layers.Add()([x, layers.Permute((2, 1))(y)])
+        y = layers.Dense(32)(layers.Dense(64, activation="gelu")(layers.LayerNormalization()(x)))
+        x = layers.Add()([x, y])
+    outputs = layers.Dense(num_classes, activation="softmax")(layers.GlobalAveragePooling1D()(x))
+    return keras.Model(inputs, outputs, name="patch_mixer")
+
+
+def _normalised_convolution(x: Any, filters: int, strides: int) -> Any:
+    x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+
+
+ARCHITECTURES = {build.__name__: build for build in (pooled_cnn, separable_cnn, mlp, resnet, patch_mixer)}

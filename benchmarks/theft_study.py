@@ -1,0 +1,163 @@
+"""How strong is the evidence? Theft by theft, architecture by architecture, before and after fine-tuning.
+
+    python benchmarks/theft_study.py --seed 0 --seed 1 --seed 2
+
+For each seed: a new owner model on one half of the training images, a new key, surrogates trained on the marked API's
+answers to the other half, and `dynamarks_tf.verify` on each of them. Fine-tuning uses 3,000 test images with their true
+labels, fresh queries come from the other 7,000. The constants of marks and residuals were chosen with seed 100 and
+other keys, and surrogates trained for 6 epochs; here they train for 10. Rows are appended to the results file as they
+come, and rows that are there already are not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from architectures import ARCHITECTURES
+
+import dynamarks_tf as dm
+from dynamarks_tf import datasets, metrics
+from dynamarks_tf.attacks import laundering, removal
+from dynamarks_tf.attacks.extraction import train_on_labels, train_soft_label_surrogate
+from dynamarks_tf.verification import package_versions
+
+RESULTS = Path(__file__).parent / "results" / "theft_study.json"
+BUDGET, TIE_MARGIN = 0.05, 0.5
+OWNER_EPOCHS, EPOCHS = 6, 10
+FINE_TUNED = 3000
+THEFTS = {
+    "soft": lambda answers: answers,
+    "labels": laundering.labels_only,
+    "floor subtracted": laundering.subtract_class_floor,
+    "tails whitened": laundering.whiten_tails,
+    "tails flattened": laundering.flatten_tails,
+}
+STUDIED = ("pooled_cnn", "separable_cnn", "mlp", "resnet")
+
+
+def key_of(seed: int) -> dm.MarkKey:
+    """A key that anybody can make again, so that the study can be repeated; real keys are random."""
+    return dm.MarkKey(hashlib.sha256(f"dynamarks theft study, seed {seed}".encode()).digest(), "Theft Study")
+
+
+class Rows:
+    """The results file: rows by name, written after each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.content: dict[str, Any] = {"format": "dynamarks-study", "version": 1, "rows": []}
+        if path.exists():
+            self.content = json.loads(path.read_text())
+
+    def __contains__(self, name: str) -> bool:
+        return any(row["name"] == name for row in self.content["rows"])
+
+    def add(self, name: str, row: dict[str, Any]) -> None:
+        """Appends a row and prints it."""
+        self.content["rows"].append({"name": name, **row})
+        self.content |= {
+            "settings": {"budget": BUDGET, "tie_margin": TIE_MARGIN, "owner_epochs": OWNER_EPOCHS, "epochs": EPOCHS},
+            "versions": package_versions(),
+        }
+        self._path.parent.mkdir(exist_ok=True)
+        self._path.write_text(json.dumps(self.content, indent=1) + "\n")
+        print(name, json.dumps(row), flush=True)
+
+
+def run_seed(seed: int, rows: Rows, thefts: list[str], architectures: list[str]) -> None:
+    """All thefts of one owner model."""
+    images = datasets.load_images()
+    if images.name != "Fashion-MNIST":
+        sys.exit(f"This study is about Fashion-MNIST; found are only {images.name} ({images.source}). See `make data`.")
+    order = np.random.default_rng(seed).permutation(len(images.x_train))
+    x, y = images.x_train[order], images.y_train[order]
+    half = len(x) // 2
+    keras.utils.set_random_seed(seed)
+    shape = x.shape[1:]
+    owner = ARCHITECTURES["pooled_cnn"](shape, images.num_classes)
+    train_on_labels(owner, x[:half], y[:half], epochs=OWNER_EPOCHS)
+    key = key_of(seed)
+    marked = dm.mark(owner, key, BUDGET, tie_margin=TIE_MARGIN)
+    stolen = x[half:]
+    answers = marked.predict(stolen, batch_size=256, verbose=0)
+    if f"{seed}/owner" not in rows:
+        cost = {}
+        for name, inputs, labels in (("test", images.x_test, images.y_test), ("thief", stolen, y[half:])):
+            clean, released = (m.predict(inputs, batch_size=256, verbose=0) for m in (owner, marked))
+            cost[name] = metrics.mark_cost(clean, released, labels).to_dict()
+        rows.add(f"{seed}/owner", {"seed": seed, "cost": cost})
+    tuning = images.x_test[:FINE_TUNED], images.y_test[:FINE_TUNED]
+    fresh = images.x_test[FINE_TUNED:], images.y_test[FINE_TUNED:]
+    for theft in thefts:
+        for architecture in architectures:
+            name = f"{seed}/{theft}/{architecture}"
+            if name in rows:
+                continue
+            start = time.monotonic()
+            keras.utils.set_random_seed(seed)
+            surrogate = ARCHITECTURES[architecture](shape, images.num_classes)
+            targets = THEFTS[theft](answers)
+            train = train_on_labels if targets.ndim == 1 else train_soft_label_surrogate
+            train(surrogate, stolen, targets, epochs=EPOCHS)
+            row = {"seed": seed, "theft": theft, "architecture": architecture}
+            row["untouched"] = measure(surrogate, owner, key, marked, stolen, fresh)
+            removal.fine_tune(surrogate, *tuning)
+            row["fine-tuned"] = measure(surrogate, owner, key, marked, stolen, fresh)
+            rows.add(name, {**row, "seconds": round(time.monotonic() - start)})
+
+
+def measure(surrogate: Any, owner: Any, key: Any, marked: Any, stolen: Any, fresh: Any) -> dict[str, Any]:
+    """log10 p of a suspect that answers probabilities, and of one that answers labels, on fresh and logged queries."""
+    result: dict[str, Any] = {}
+    predicted = surrogate.predict(fresh[0], batch_size=256, verbose=0)
+    result["accuracy"] = metrics.accuracy(predicted, fresh[1])
+    for count in (10, 100, 1000):
+        evidence = dm.verify(surrogate, owner=marked, key=key, queries=fresh[0], max_queries=count)
+        result[f"fresh {count}"] = round(evidence.log10_p, 2)
+    logged = dm.verify(surrogate, owner=marked, key=key, queries=stolen, logged=True, batch_size=1000)
+    result["logged"] = round(logged.log10_p, 2)
+    result["logged channels"] = {channel.channel: round(channel.log10_p, 2) for channel in logged.channels}
+    result["logged queries needed"] = logged.queries_needed()
+    labels = dm.verify(
+        lambda batch: np.asarray(surrogate(batch, training=False)).argmax(axis=1),
+        owner=marked,
+        key=key,
+        queries=stolen,
+        logged=True,
+        batch_size=1000,
+        suspect_labels=True,
+    )
+    result["logged, labels only"] = round(labels.log10_p, 2)
+    result["fidelity"] = round(labels.fidelity, 4)
+    return result
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, action="append", required=True)
+    parser.add_argument("--theft", choices=THEFTS, action="append", help="only this one; may be repeated")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, action="append", help="only this one")
+    parser.add_argument("--threads", type=int, default=0, help="of TensorFlow; 0 takes all cores")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    rows = Rows(options.out)
+    for seed in options.seed:
+        run_seed(seed, rows, options.theft or [*THEFTS], options.architecture or [*STUDIED])
+
+
+if __name__ == "__main__":
+    main()

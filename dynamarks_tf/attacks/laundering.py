@@ -1,0 +1,97 @@
+"""What a thief does to stolen answers before training on them, to wash a mark out. NumPy only.
+
+Each function takes answers of shape `(n, C)` and returns what the surrogate is trained on: probabilities of the same
+shape, or labels. None knows the key; `subtract_class_floor` and `whiten_tails` know this project's scheme.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_TINY = 1e-7
+
+
+def labels_only(answers: Array) -> Array:
+    """Keeps the best class alone: class indices of shape `(n,)`.
+
+    Reference: hard-label extraction, as in T. Orekondy et al., Knockoff Nets, CVPR 2019, section 5.
+    """
+    return np.asarray(answers.argmax(axis=1), np.int64)
+
+
+def rounded(answers: Array, decimals: int) -> Array:
+    """Rounds to so many decimals, and rescales to sum 1.
+
+    Reference: F. Tramer et al., Stealing Machine Learning Models via Prediction APIs, USENIX Security 2016, section 7.
+    """
+    return _normalised(np.round(answers, decimals))
+
+
+def top_k(answers: Array, k: int) -> Array:
+    """Keeps the k largest probabilities, and rescales to sum 1."""
+    smallest_kept = np.partition(answers, -k, axis=1)[:, -k, None]
+    return _normalised(np.where(answers >= smallest_kept, answers, 0))
+
+
+def flatten_tails(answers: Array) -> Array:
+    """Keeps the best class's probability, and spreads the rest evenly."""
+    top, best = _best(answers)
+    flat = np.repeat((1 - best[:, None]) / (answers.shape[1] - 1), answers.shape[1], axis=1)
+    flat[np.arange(len(top)), top] = best
+    return flat.astype(answers.dtype)
+
+
+def subtract_class_floor(answers: Array, quantile: float = 0.02) -> Array:
+    """Takes off each class what it nearly always gets beside a given best class, and rescales to sum 1.
+
+    A mark that adds a constant to favoured classes would be gone.
+
+    Args:
+        answers: stolen probabilities, shape `(n, C)`.
+        quantile: what counts as nearly always.
+    """
+    top, _ = _best(answers)
+    cleaned = answers.astype(np.float64)
+    for label in np.unique(top):
+        rows = top == label
+        floor = np.quantile(cleaned[rows], quantile, axis=0)
+        floor[label] = 0
+        cleaned[rows] = np.maximum(cleaned[rows] - floor, _TINY)
+    return _normalised(cleaned).astype(answers.dtype)
+
+
+def whiten_tails(answers: Array) -> Array:
+    """Gives the log-probabilities of all other classes the same mean and deviation beside each best class.
+
+    What is constant about a class beside another is gone; how it varies from input to input is kept, and so is the best
+    class's probability.
+    """
+    top, best = _best(answers)
+    logs = np.log(np.maximum(answers.astype(np.float64), _TINY))
+    for label in np.unique(top):
+        rows = np.flatnonzero(top == label)
+        others = np.delete(np.arange(answers.shape[1]), label)
+        tails = logs[np.ix_(rows, others)]
+        mean, deviation = tails.mean(axis=0), tails.std(axis=0)
+        whitened = (tails - mean) / np.maximum(deviation, 1e-3) * deviation.mean() + mean.mean()
+        logs[np.ix_(rows, others)] = whitened
+    tails = np.exp(logs)
+    each = np.arange(len(top))
+    tails[each, top] = 0
+    result = _normalised(tails) * (1 - best[:, None])
+    result[each, top] = best
+    return np.asarray(result, answers.dtype)
+
+
+def _best(answers: Array) -> tuple[Array, Array]:
+    top = answers.argmax(axis=1)
+    return top, answers[np.arange(len(top)), top]
+
+
+def _normalised(values: Array) -> Array:
+    return np.asarray(values / np.maximum(values.sum(axis=1, keepdims=True), _TINY), values.dtype)

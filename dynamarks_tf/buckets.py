@@ -1,0 +1,115 @@
+"""Which coin an output gets: a keyed lattice hash of the clean probabilities, shared by marking and verification.
+
+The logarithms of some classes' probabilities are cut into steps of one unit, at offsets that only the key knows; the
+whole numbers that result are mixed into one of 1,024 columns. The same input gives the same column, since float noise
+matters only within a hair of a step; inputs that differ get unrelated columns.
+
+All arithmetic but the logarithm is on whole numbers below 2^15 held in floats. It is exact in every precision that
+matrix multiplication may use (TF32 and bfloat16 included), so processors can disagree only about which step a
+logarithm falls on.
+
+The functions take an array namespace, `numpy` or `keras.ops`, so that both sides run the same lines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+BUCKETING = "lattice-32x32/1"
+COLUMNS = 1024
+GROUPS = 64
+HASHED_CLASSES = 32
+STEP = 1.0  # of the natural logarithm
+FLOOR = 1e-8
+_BASE = 32  # COLUMNS is _BASE squared
+_PAIRED_CLASSES = 11  # 55 pairs fit into 64 groups; 12 classes have 66
+_PAIR_FACTOR = 13
+
+Tensor = Any
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Bucketing:
+    """Where the outputs of a classifier with C classes fall. Secret like the signs, and independent of them.
+
+    Attributes:
+        row_of_class: class code: row of each predicted class, int32 of shape `(C,)`.
+        column_of_class: class code: column of each other class, int32 of shape `(C,)`.
+        group_of_class: hashed codes: group of each class, int32 in [0, 64) of shape `(C,)`.
+        hashed_classes: the classes whose logarithms are hashed, increasing, int32 of shape `(min(C, 32),)`.
+        offsets: where the steps of each of them begin, float32 in [0, 1), the same shape.
+        multipliers: whole numbers in [0, 32) that mix the steps, float32 of shape `(min(C, 32), 2)`.
+    """
+
+    row_of_class: npt.NDArray[np.int32]
+    column_of_class: npt.NDArray[np.int32]
+    group_of_class: npt.NDArray[np.int32]
+    hashed_classes: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.float32]
+    multipliers: npt.NDArray[np.float32]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return int(self.row_of_class.shape[0])
+
+    def columns(self, p: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+        """Column of each output: ints of shape `(n,)` for probabilities of shape `(n, C)`."""
+        hashed = p if len(self.hashed_classes) == self.num_classes else p[:, self.hashed_classes]
+        return np.asarray(hash_column(hashed, self.offsets, self.multipliers, np), np.intp)
+
+    def __repr__(self) -> str:
+        return f"<Bucketing for {self.num_classes} classes>"
+
+
+def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Tensor:
+    """Mixes the steps on which the logarithms of some probabilities fall.
+
+    Args:
+        p: probabilities of the hashed classes, shape `(..., K)`. NaN counts as 0.
+        offsets: where the steps begin, in units of a step, shape `(K,)`.
+        multipliers: whole numbers in [0, 32), shape `(K, 2)`.
+        xp: the array namespace, `numpy` or `keras.ops`.
+
+    Returns:
+        Whole numbers in [0, 1024) as floats, shape `(...)`.
+    """
+    logs = xp.log(xp.where(p > FLOOR, xp.minimum(p, 1.0), FLOOR))
+    steps = xp.floor(logs / STEP + offsets)  # from -19 to 0
+    digits = xp.matmul(steps, multipliers)
+    digits = digits - _BASE * xp.floor(digits / _BASE)
+    return digits[..., 0] * _BASE + digits[..., 1]
+
+
+def num_class_groups(num_classes: int) -> int:
+    """Rows of the amplitude code's table."""
+    return min(num_classes, GROUPS)
+
+
+def num_pair_groups(num_classes: int) -> int:
+    """Rows of the tie code's table."""
+    return num_classes * (num_classes - 1) // 2 if num_classes <= _PAIRED_CLASSES else GROUPS
+
+
+def pair_group(low: Tensor, high: Tensor, group_of_class: Tensor | None, num_classes: int, xp: Any) -> Tensor:
+    """Row of the tie code's table for a pair of classes: its own up to 11 classes, else shared with other pairs.
+
+    Args:
+        low: the smaller class index of each pair, ints of any shape.
+        high: the larger one, the same shape.
+        group_of_class: group of each class, ints of shape `(C,)`; `None` if each has its own.
+        num_classes: C.
+        xp: the array namespace, `numpy` or `keras.ops`.
+
+    Returns:
+        Ints in [0, `num_pair_groups(C)`), the same shape.
+    """
+    if num_classes <= _PAIRED_CLASSES:
+        return high * (high - 1) // 2 + low
+    if group_of_class is not None:
+        low, high = xp.take(group_of_class, low, axis=0), xp.take(group_of_class, high, axis=0)
+    return (_PAIR_FACTOR * low + high) % GROUPS

@@ -1,0 +1,215 @@
+"""The evidence bundle: one file that holds all that is needed to recompute a verdict.
+
+A bundle is a ZIP archive without compression. Its members, besides those of the recording (`recording`):
+
+    manifest.json    format, version, digest of every other member, the owner's signature over all that
+    evidence.json    the verdict; aggregates only, may be published
+    bucketing.npz    which coin each output gets; secret, but holds no sign
+    residuals.npz    the table of each channel
+    statement.json   the published commitment, if there is one
+    key.json         the key, only if its owner wants to reveal it
+
+The archive's comment ends in the SHA-256 of everything before that digest, so that a change of any byte shows. A bundle
+that convicts gives the sign tables away cell by cell: it is confidential, and written with mode 0600.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dynamarks_tf import _digests, _files
+from dynamarks_tf.errors import BundleError
+
+FORMAT = "dynamarks-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+EVIDENCE = "evidence.json"
+BUCKETING = "bucketing.npz"
+RESIDUALS = "residuals.npz"
+STATEMENT = "statement.json"
+KEY = "key.json"
+_COMMENT = b"dynamarks-bundle sha256 "
+_DIGEST_SIZE = 64
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that ZIP knows: when a bundle was written is in its records
+
+
+def write_bundle(
+    path: str | os.PathLike[str],
+    members: Mapping[str, bytes],
+    files: Iterable[tuple[str, Path]],
+    *,
+    commitment: str,
+    public_key: str,
+    sign: Callable[[bytes], str],
+) -> None:
+    """Writes a bundle in one step, readable by its owner only.
+
+    Args:
+        path: the file to write.
+        members: content of members by name.
+        files: names and paths of members that are files.
+        commitment: commitment to the owner's key.
+        public_key: the key that the signature can be checked with, base64.
+        sign: signs bytes, giving base64.
+    """
+    digests: dict[str, str] = {}
+    with _files.new_file(path) as temporary:
+        with zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
+            for name, source in files:
+                digests[name] = _files.file_sha256(source)
+                archive.writestr(_info(name), source.read_bytes())
+            for name, content in members.items():
+                digests[name] = hashlib.sha256(content).hexdigest()
+                archive.writestr(_info(name), content)
+            manifest = {
+                "format": FORMAT,
+                "version": FORMAT_VERSION,
+                "commitment": commitment,
+                "public_key": public_key,
+                "members": digests,
+            }
+            signed = {**manifest, "signature": sign(manifest_bytes(manifest))}
+            archive.writestr(_info(MANIFEST), json.dumps(signed, indent=2).encode())
+            archive.comment = _COMMENT + b"0" * _DIGEST_SIZE
+        with open(temporary, "r+b") as file:
+            digest = _digest_before_comment(file)
+            file.seek(-_DIGEST_SIZE, os.SEEK_END)
+            file.write(digest.encode())
+
+
+def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
+    """What the signature is over: the manifest without its signature."""
+    unsigned = {name: value for name, value in manifest.items() if name != "signature"}
+    return _digests.json_digest(unsigned).encode()
+
+
+class Bundle:
+    """An evidence bundle that is known to be whole: every byte is as it was written.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        manifest: the content of `manifest.json`.
+
+    Raises:
+        BundleError: the file cannot be read, is no bundle, is of another version, or was changed; the message says
+        what.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self._archive = zipfile.ZipFile(self.path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{self.path} cannot be read as an evidence bundle: {error}") from error
+        try:
+            self.manifest = self._read_manifest()
+            self._check_members()
+            self._check_every_byte()
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, name: str) -> bytes:
+        """Returns the content of a member.
+
+        Raises:
+            BundleError: there is none of that name, or it cannot be read.
+        """
+        try:
+            return self._archive.read(name)
+        except KeyError:
+            raise BundleError(f"{self.path} has no member {name}; it is incomplete.") from None
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+            raise BundleError(f"{self.path}: the member {name} was changed ({error}).") from error
+
+    def read_json(self, name: str) -> Any:
+        """Returns the content of a JSON member.
+
+        Raises:
+            BundleError: there is none of that name, or it is no JSON.
+        """
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise BundleError(f"{self.path}: the member {name} holds no JSON ({error}).") from error
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.manifest["members"]
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._archive.close()
+
+    def _read_manifest(self) -> dict[str, Any]:
+        manifest = self.read_json(MANIFEST) if MANIFEST in self._archive.namelist() else None
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise BundleError(f"{self.path} is no evidence bundle: it has no {MANIFEST} with format={FORMAT!r}.")
+        if manifest.get("version") != FORMAT_VERSION:
+            raise BundleError(
+                f"{self.path} is a bundle of version {manifest.get('version')!r}; this release reads version "
+                f"{FORMAT_VERSION}. Install a newer dynamarks_tf."
+            )
+        if not isinstance(manifest.get("members"), dict):
+            raise BundleError(f"{self.path}: {MANIFEST} lists no members.")
+        return manifest
+
+    def _check_members(self) -> None:
+        expected = self.manifest["members"]
+        names = self._archive.namelist()
+        if len(set(names)) != len(names):
+            raise BundleError(f"{self.path} holds a member twice.")
+        missing, added = sorted({*expected} - {*names}), sorted({*names} - {*expected, MANIFEST})
+        if missing or added:
+            what = f"{missing[0]} is missing" if missing else f"{added[0]} was added"
+            raise BundleError(f"{self.path} does not hold the members of its manifest: {what}.")
+        for name, digest in expected.items():
+            found = hashlib.sha256(self.read(name)).hexdigest()
+            if found != digest:
+                raise BundleError(
+                    f"{self.path}: the member {name} was changed: its SHA-256 is {found}, the manifest says {digest}."
+                )
+
+    def _check_every_byte(self) -> None:
+        with open(self.path, "rb") as file:
+            digest = _digest_before_comment(file)
+            written = file.read(_DIGEST_SIZE)
+        if not self._archive.comment.startswith(_COMMENT) or written != digest.encode():
+            raise BundleError(
+                f"{self.path} was changed outside of its members: the file's SHA-256 up to its last 64 bytes is "
+                f"{digest}, those say {written.decode('ascii', 'replace')}."
+            )
+
+
+def _digest_before_comment(file: Any) -> str:
+    """SHA-256 of an open file but for its last 64 bytes; the file is left there."""
+    size = file.seek(0, os.SEEK_END) - _DIGEST_SIZE
+    file.seek(0)
+    digest = hashlib.sha256()
+    while size > 0:
+        block = file.read(min(size, 1 << 20))
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _DATE)
+    info.external_attr = _files.PRIVATE_FILE << 16
+    return info

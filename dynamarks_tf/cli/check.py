@@ -1,0 +1,28 @@
+"""`dynamarks check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dynamarks_tf import recheck
+from dynamarks_tf.key import MarkKey
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", type=click.Path(path_type=Path), help="Key file of the owner, to check the signs too.")
+@click.option("--public", is_flag=True, help="Print what may be published: aggregates only, as JSON.")
+def check(bundle: Path, key: Path | None, public: bool) -> None:
+    """Recompute an evidence BUNDLE: digests, tables, p-values.
+
+    Needs neither TensorFlow nor a model. Exits with 0 if the bundle bears out what it says, with 2 if not; whether the
+    mark was found is what it says, not whether it holds.
+
+    \b
+      dynamarks check case.zip
+      dynamarks check case.zip --key acme.key
+    """
+    result = recheck.recheck(bundle, key=None if key is None else MarkKey.load(key))
+    click.echo(recheck.public_summary(result) if public else recheck.report(result))

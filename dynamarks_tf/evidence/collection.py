@@ -1,0 +1,122 @@
+"""The suspect's answers, gathered channel by channel; and which channels a suspect can be tested in.
+
+What can be tested depends on the plan (settings of the mark, fresh or logged queries) and on the form of the answers
+(probabilities or labels), never on a sign.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.answers import is_one_hot
+from dynamarks_tf.buckets import Bucketing
+from dynamarks_tf.evidence import amplitude_code, class_code, tie_code
+from dynamarks_tf.evidence.residuals import Residuals, ResidualTable
+from dynamarks_tf.params import MarkParams
+
+Array = npt.NDArray[Any]
+
+CHANNELS = ("class", "amplitude", "tie")
+TRANSFORMS = {
+    "class": class_code.TRANSFORM,
+    "amplitude": amplitude_code.TRANSFORM,
+    "tie": tie_code.TRANSFORM,
+}
+_WITH_LABELS = {"tie"}
+_ON_FRESH_QUERIES = {"class"}
+_SMALLEST_CLASS_CODE = 3
+
+
+def planned_channels(params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> dict[str, str | None]:
+    """Says for each channel whether it will be tested.
+
+    Args:
+        params: settings of the mark.
+        num_classes: number of classes C.
+        logged: whether the queries are what clients of the marked API really sent.
+        labels: whether the suspect answers labels only.
+
+    Returns:
+        For each channel of `CHANNELS`, `None` if it will be tested, else the reason why not.
+    """
+    return {channel: _obstacle(channel, params, num_classes, logged=logged, labels=labels) for channel in CHANNELS}
+
+
+def _obstacle(channel: str, params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> str | None:
+    if channel not in params.channels:
+        setting = "tie_margin is 0" if channel == "tie" else "amplitudes are off"
+        return f"the model was marked without it ({setting})"
+    if channel == "class" and num_classes < _SMALLEST_CLASS_CODE:
+        return "it compares the classes beside the best one, and two classes leave only one"
+    if channel not in _ON_FRESH_QUERIES and not logged:
+        return "it needs logged queries: inputs that clients sent to the marked API"
+    if channel not in _WITH_LABELS and labels:
+        return "the suspect answers labels only, and it lives in the probabilities"
+    return None
+
+
+class Collection:
+    """Collects a suspect's answers for several channels, in memory that does not grow with the queries.
+
+    Args:
+        channels: names of the channels to collect.
+        bucketing: which coin an output gets.
+        params: settings of the mark.
+
+    Attributes:
+        num_queries: how many answers it holds.
+        labels_only: whether every answer so far was a label, or a single 1 among zeros.
+    """
+
+    def __init__(self, channels: tuple[str, ...], bucketing: Bucketing, params: MarkParams) -> None:
+        self._tables: dict[str, ResidualTable] = {channel: _table(channel, bucketing, params) for channel in channels}
+        self.num_queries = 0
+        self.labels_only = True
+        self._agreeing = 0
+
+    def add(self, clean: Array, suspect: Array) -> None:
+        """Adds one batch.
+
+        Args:
+            clean: the clean owner model's probabilities, shape `(n, C)`.
+            suspect: the suspect's probabilities, shape `(n, C)`, or class indices, shape `(n,)`; -1 stands for a class
+                that the owner model does not know.
+        """
+        is_labels = suspect.ndim == 1
+        self.labels_only = self.labels_only and (is_labels or is_one_hot(suspect))
+        for channel, table in self._tables.items():
+            if not is_labels or channel in _WITH_LABELS:
+                table.add(clean, suspect)
+        self._agreeing += int((clean.argmax(axis=1) == (suspect if is_labels else suspect.argmax(axis=1))).sum())
+        self.num_queries += len(clean)
+
+    @property
+    def fidelity(self) -> float:
+        """Share of queries on which suspect and clean owner model give the same best class."""
+        return self._agreeing / max(self.num_queries, 1)
+
+    def residuals(self) -> dict[str, Residuals]:
+        """The residuals of every channel that the answers so far can be tested in."""
+        return {
+            channel: table.residuals()
+            for channel, table in self._tables.items()
+            if not self.labels_only or channel in _WITH_LABELS
+        }
+
+
+def _table(channel: str, bucketing: Bucketing, params: MarkParams) -> ResidualTable:
+    if channel == "class":
+        return class_code.ClassCodeTable(bucketing, params.table_shape(bucketing.num_classes), params.budget)
+    if channel == "amplitude":
+        return amplitude_code.AmplitudeTable(bucketing)
+    return tie_code.TieTable(bucketing, params.tie_margin, params.budget)
+
+
+def check_finite(residuals: dict[str, Residuals]) -> None:
+    """Raises ValueError if a residual is NaN or infinite."""
+    for channel, found in residuals.items():
+        if not np.all(np.isfinite(found.values)):
+            raise ValueError(f"The residuals of channel {channel!r} are not finite.")

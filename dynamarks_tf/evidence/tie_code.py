@@ -1,0 +1,99 @@
+"""Residuals of the tie code: with which of two nearly equal classes does the suspect side?
+
+For each logged query that is a tie for the clean model (`perturbation.tie_code` has the same definition), with a < b
+its two best classes,
+
+    y = log(s_a / s_b), clipped to [-4, 4]        if the suspect answers probabilities s,
+    y = +1 if it answers a, -1 if b, 0 if else    if it answers labels,
+
+less what the clean model explains: one slope on log(p_a / p_b) for all, and a constant for each group of pairs, shrunk
+to the common one where there are few queries. The residuals are summed for each coin. No sign is used.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf import buckets
+from dynamarks_tf.buckets import Bucketing
+from dynamarks_tf.evidence.residuals import Residuals, floored_log, sum_by_cell
+
+Array = npt.NDArray[Any]
+
+TRANSFORM = "tie/1: clipped log-ratio or label of the two best classes less slope and shrunk constants by pair"
+CLIP = 4.0
+
+
+class TieTable:
+    """Collects answers to logged queries into the tie code's residuals.
+
+    Args:
+        bucketing: groups and columns of the coins.
+        margin: the mark's `tie_margin`.
+        budget: the mark's budget.
+    """
+
+    def __init__(self, bucketing: Bucketing, margin: float, budget: float) -> None:
+        self._bucketing = bucketing
+        self._margin = margin
+        self._budget = budget
+        self._groups = buckets.num_pair_groups(bucketing.num_classes)
+        self._cells = np.zeros((self._groups * buckets.COLUMNS, 3))  # sums of 1, y and x = log(p_a / p_b)
+        self._xx = self._xy = 0.0
+
+    def add(self, clean: Array, suspect: Array) -> None:
+        """Adds one batch: clean probabilities, shape `(n, C)`; the suspect's, or its class indices, shape `(n,)`."""
+        low, high, found = ties(clean, self._margin, self._budget)
+        clean, suspect = clean[found], suspect[found]
+        each = np.arange(len(clean))
+        group = buckets.pair_group(low, high, self._bucketing.group_of_class, self._bucketing.num_classes, np)
+        cell = group * buckets.COLUMNS + self._bucketing.columns(clean)
+        x = np.log(clean[each, low].astype(np.float64) / clean[each, high])
+        if suspect.ndim == 1:
+            y = (suspect == low) * 1.0 - (suspect == high)
+        else:
+            y = np.clip(floored_log(suspect[each, low]) - floored_log(suspect[each, high]), -CLIP, CLIP)
+        sum_by_cell(cell, np.stack([np.ones_like(x), y, x], axis=1), self._cells)
+        self._xx += float(x @ x)
+        self._xy += float(x @ y)
+
+    def residuals(self) -> Residuals:
+        """R over everything added so far."""
+        count, y, x = self._cells.reshape(self._groups, buckets.COLUMNS, 3).sum(axis=1).T
+        some = np.maximum(count, 1)
+        spread = self._xx - float((x * x / some).sum())
+        slope = (self._xy - float((x * y / some).sum())) / spread if spread > 1e-9 else 0.0
+        total = max(float(count.sum()), 1.0)
+        common = float((y - slope * x).sum()) / total
+        constants = common + (y - slope * x - common * count) / (count + 1)
+        cells = self._cells.reshape(self._groups, buckets.COLUMNS, 3)
+        values = cells[..., 1] - slope * cells[..., 2] - constants[:, None] * cells[..., 0]
+        met = cells[..., 0] > 0
+        return Residuals(np.where(met, values, 0.0), int(count.sum()), int(met.sum()), slope)
+
+
+def ties(clean: Array, margin: float, budget: float) -> tuple[Array, Array, Array]:
+    """Finds the queries whose two best classes are nearly equal.
+
+    Args:
+        clean: the clean owner model's probabilities, shape `(n, C)`.
+        margin: the mark's `tie_margin`.
+        budget: the mark's budget.
+
+    Returns:
+        Of the m ties: the smaller index of the two classes, the larger one, and which queries they are, ints of shape
+        `(m,)` each.
+    """
+    each = np.arange(len(clean))
+    top = clean.argmax(axis=1)
+    others = clean.copy()
+    others[each, top] = -1
+    second = others.argmax(axis=1)
+    best, next_best = clean[each, top].astype(np.float64), clean[each, second].astype(np.float64)
+    limit = np.minimum((best + next_best) * math.tanh(margin / 2), 2 * budget)
+    found = np.flatnonzero(best - next_best < limit)
+    return np.minimum(top, second)[found], np.maximum(top, second)[found], found

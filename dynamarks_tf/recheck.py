@@ -1,0 +1,276 @@
+"""Recompute a verdict from an evidence bundle: for the other side's expert.
+
+Needs NumPy and `cryptography`, and neither TensorFlow nor any model. From a shell:
+
+    python -m dynamarks_tf.recheck case.zip [--key acme.key] [--public]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from dynamarks_tf import bundle as bundles
+from dynamarks_tf import case, codebook, commitment, recording
+from dynamarks_tf.bundle import Bundle
+from dynamarks_tf.commitment import Statement
+from dynamarks_tf.errors import BundleError, DynaMarksError
+from dynamarks_tf.evidence.bounds import chernoff_log10_p
+from dynamarks_tf.evidence.collection import Collection
+from dynamarks_tf.evidence.combination import combined_log10_p
+from dynamarks_tf.evidence.residuals import Residuals
+from dynamarks_tf.judgement import Judgement
+from dynamarks_tf.key import MarkKey
+from dynamarks_tf.plan import TestPlan
+from dynamarks_tf.recording import RecordedBatch
+from dynamarks_tf.verdict import Evidence
+
+_RELATIVE_TOLERANCE = 1e-6  # sums in another order, on another processor
+
+
+@dataclasses.dataclass(frozen=True)
+class Recheck:
+    """What came out of recomputing a bundle.
+
+    Attributes:
+        evidence: the verdict of the bundle, borne out by all steps.
+        steps: what was checked, one sentence each.
+        with_key: whether the signs were checked too. Without the key, the statistic T has to be believed, and all else
+            follows from it.
+    """
+
+    evidence: Evidence
+    steps: tuple[str, ...]
+    with_key: bool
+
+
+def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None) -> Recheck:
+    """Recomputes digests, tables and p-values of an evidence bundle.
+
+    Args:
+        path: a file that `verify(bundle=...)` wrote.
+        key: the owner's key, if he reveals it; by default the one in the bundle, if it holds one.
+
+    Returns:
+        The verdict and what was checked. If anything does not hold, an error is raised instead.
+
+    Raises:
+        BundleError: the bundle was changed, or does not bear out what it says; the message says what.
+        CommitmentError: statement and key do not belong together.
+        FormatError: a part of it is of a version that this release does not know.
+        RecordingError: the records of the test are not those that were written.
+
+    Example:
+
+    >>> recheck("case.zip").evidence.log10_p
+    -21.4
+    """
+    with Bundle(path) as bundle:
+        return _Recheck(bundle, key).run()
+
+
+class _Recheck:
+    """The steps of a recheck, in order; each returns a sentence or raises."""
+
+    def __init__(self, bundle: Bundle, key: MarkKey | None) -> None:
+        self._bundle = bundle
+        if key is None and bundles.KEY in bundle:
+            key = MarkKey.from_json(bundle.read(bundles.KEY), f"{bundle.path}, {bundles.KEY}")
+        self._key = key
+        self._evidence = Evidence.from_dict(bundle.read_json(bundles.EVIDENCE), f"{bundle.path}, {bundles.EVIDENCE}")
+        self._plan = self._evidence.plan
+
+    def run(self) -> Recheck:
+        steps = [
+            f"Every byte of {len(self._bundle.manifest['members'])} members is as it was written.",
+            self._check_signature(),
+            self._check_statement(),
+            self._check_plan(),
+        ]
+        collection, judgement = self._collect()
+        steps.append(f"The records of {collection.num_queries} queries follow from the plan and from each other.")
+        residuals = collection.residuals()
+        steps.append(self._check_tables(residuals))
+        if self._key is None:
+            steps.append(self._check_p_values(residuals))
+        else:
+            steps.append(self._check_with_key(judgement, collection))
+        return Recheck(self._evidence, tuple(step for step in steps if step), self._key is not None)
+
+    def _check_signature(self) -> str:
+        manifest = self._bundle.manifest
+        signed = bundles.manifest_bytes(manifest)
+        if not commitment.is_signed(signed, manifest.get("public_key", ""), manifest.get("signature", "")):
+            raise BundleError(f"{self._bundle.path}: the signature of the manifest does not fit.")
+        if self._key is not None and manifest["public_key"] != commitment.public_key(self._key):
+            raise BundleError(f"{self._bundle.path} was signed with another key than the one given.")
+        return f"The manifest is signed with the Ed25519 key {manifest['public_key']}."
+
+    def _check_statement(self) -> str:
+        if bundles.STATEMENT not in self._bundle:
+            return "The bundle holds no published commitment: that the key is older than the suspect has to be shown."
+        source = f"{self._bundle.path}, {bundles.STATEMENT}"
+        statement = Statement.from_dict(self._bundle.read_json(bundles.STATEMENT), source)
+        if statement.commitment != self._plan.commitment or statement.owner != self._evidence.owner:
+            raise BundleError(f"{source} is about another key than the plan.")
+        if statement.public_key != self._bundle.manifest["public_key"]:
+            raise BundleError(f"{source} and the manifest were signed with different keys.")
+        return (
+            f"{statement.owner} committed to this key in a signed statement that says {statement.date}; compare it "
+            "with the published one."
+        )
+
+    def _check_plan(self) -> str:
+        path = self._bundle.path
+        head = recording.read_head(self._bundle.read(recording.HEAD), f"{path}, {recording.HEAD}")
+        plan = TestPlan.from_dict(head["plan"], f"{path}, {recording.HEAD}")
+        if plan != self._plan or head["plan_sha256"] != plan.digest:
+            raise BundleError(f"{path}: the evidence is not about the plan that was fixed beforehand.")
+        if self._bundle.manifest["commitment"] != plan.commitment:
+            raise BundleError(f"{path}: plan and manifest name different commitments.")
+        if self._evidence.suspect != head["suspect"]:
+            raise BundleError(f"{path}: the evidence names another suspect than the plan.")
+        return f"The plan (sha256 {plan.digest}) was fixed at {head['fixed_at']}, before the first question."
+
+    def _batches(self) -> Iterator[RecordedBatch]:
+        """The recorded batches, each checked against the chain that starts with the plan."""
+        where = str(self._bundle.path)
+        chain = self._bundle.manifest["members"][recording.HEAD]
+        previous_time = recording.read_head(self._bundle.read(recording.HEAD), where)["fixed_at"]
+        index = 0
+        while recording.batch_names(index)[1] in self._bundle:
+            answers, name = recording.batch_names(index)
+            data, record = self._bundle.read(answers), self._bundle.read_json(name)
+            recording.check_record(record, data, index, chain, where)
+            if not previous_time <= record["asked_at"] <= record["answered_at"]:
+                raise BundleError(f"{where}, batch {index}: it was asked or answered before what precedes it.")
+            chain, previous_time = record["chain"], record["answered_at"]
+            batch = RecordedBatch.from_bytes(data)
+            if len(batch.clean) != record["rows"] or len(batch.suspect) != record["rows"]:
+                raise BundleError(f"{where}, batch {index}: it does not hold {record['rows']} answers.")
+            yield batch
+            index += 1
+
+    def _collect(self) -> tuple[Collection, Judgement | None]:
+        plan = self._plan
+        bucketing = case.read_bucketing(self._bundle.read(bundles.BUCKETING))
+        judgement = None
+        if self._key is not None:
+            if self._key.commitment != plan.commitment:
+                raise BundleError(
+                    f"{self._bundle.path} is about the key {plan.commitment[:16]}; given is {self._key.key_id}."
+                )
+            book = codebook.expand(self._key, plan.num_classes, plan.params)
+            if not case.same_bucketing(book.bucketing, bucketing):
+                raise BundleError(f"{self._bundle.path}: its bucketing is not the one that the key gives.")
+            judgement = Judgement(book)
+        collection = Collection(plan.channels, bucketing, plan.params)
+        for batch in self._batches():
+            if judgement is not None:
+                judgement.follow(collection, batch.clean, batch.suspect)
+            else:
+                collection.add(batch.clean, batch.suspect)
+        if collection.num_queries != plan.num_queries:
+            raise BundleError(
+                f"{self._bundle.path} holds the answers to {collection.num_queries} queries; the plan was to ask "
+                f"{plan.num_queries}."
+            )
+        return collection, judgement
+
+    def _check_tables(self, residuals: dict[str, Residuals]) -> str:
+        stored = case.read_residuals(self._bundle.read(bundles.RESIDUALS))
+        if set(stored) != set(residuals) or set(stored) != {channel.channel for channel in self._evidence.channels}:
+            raise BundleError(f"{self._bundle.path}: its tables are not those of the channels that can be tested.")
+        for channel, found in residuals.items():
+            size = float(np.abs(found.values).max(initial=0))
+            if stored[channel].shape != found.values.shape or not np.allclose(
+                stored[channel], found.values, rtol=_RELATIVE_TOLERANCE, atol=_RELATIVE_TOLERANCE * size
+            ):
+                raise BundleError(
+                    f"{self._bundle.path}: the table of the {channel} code does not follow from the answers."
+                )
+        return f"The tables ({', '.join(residuals)} code) follow from the recorded answers."
+
+    def _check_p_values(self, residuals: dict[str, Residuals]) -> str:
+        for channel in self._evidence.channels:
+            found = chernoff_log10_p(residuals[channel.channel].values, channel.statistic)
+            self._compare(f"log10 p of the {channel.channel} code", channel.log10_p, found)
+        combined = combined_log10_p([channel.log10_p for channel in self._evidence.channels])
+        self._compare("combined log10 p", self._evidence.log10_p, combined)
+        return (
+            f"The p-values (combined: 10^{combined:.2f}) follow from the tables and the statistics T. That T is the "
+            "sum of sign times residual can be checked with the key only."
+        )
+
+    def _check_with_key(self, judgement: Judgement | None, collection: Collection) -> str:
+        assert judgement is not None
+        evidence = self._evidence
+        found = judgement.evidence(
+            collection,
+            self._plan,
+            owner=evidence.owner,
+            suspect=evidence.suspect,
+            untested={},
+            tested_at=evidence.tested_at,
+            versions=evidence.versions,
+        )
+        for ours, theirs in zip(found.channels, evidence.channels, strict=True):
+            self._compare(f"T of the {ours.channel} code", theirs.statistic, ours.statistic)
+            self._compare(f"log10 p of the {ours.channel} code", theirs.log10_p, ours.log10_p)
+        self._compare("combined log10 p", evidence.log10_p, found.log10_p)
+        self._compare("fidelity", evidence.fidelity, found.fidelity)
+        if found.answers != evidence.answers or [point.num_queries for point in found.growth] != [
+            point.num_queries for point in evidence.growth
+        ]:
+            raise BundleError(f"{self._bundle.path}: the evidence does not describe the recorded answers.")
+        for mine, stated in zip(found.growth, evidence.growth, strict=True):
+            self._compare(f"log10 p after {mine.num_queries} queries", stated.log10_p, mine.log10_p)
+        return f"With the key, signs, statistics and p-values come out as stated (combined: 10^{found.log10_p:.2f})."
+
+    def _compare(self, what: str, stated: float, found: float) -> None:
+        if not math.isclose(stated, found, rel_tol=1e-5, abs_tol=1e-6):
+            raise BundleError(f"{self._bundle.path}: {what} is stated as {stated:.6g} and comes out as {found:.6g}.")
+
+
+def public_summary(result: Recheck) -> str:
+    """What may be published of a bundle: aggregates only, as JSON."""
+    return json.dumps(result.evidence.to_dict(), indent=2, ensure_ascii=False)
+
+
+def report(result: Recheck) -> str:
+    """The steps and the verdict for people."""
+    evidence = result.evidence
+    lines = [f"ok  {step}" for step in result.steps]
+    verdict = "MARK FOUND" if evidence.detected() else "mark not found"
+    lines.append(
+        f"{verdict}: log10 p = {evidence.log10_p:.2f} (threshold {evidence.plan.alpha:g}) for {evidence.suspect}, "
+        f"claimed by {evidence.owner}"
+    )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The shell's side of `recheck`; returns 0 if the bundle holds, 2 if not."""
+    parser = argparse.ArgumentParser(prog="python -m dynamarks_tf.recheck", description="Recompute an evidence bundle.")
+    parser.add_argument("bundle", help="file that dynamarks verify --bundle wrote")
+    parser.add_argument("--key", help="key file of the owner, if he reveals it")
+    parser.add_argument("--public", action="store_true", help="print what may be published: aggregates only, as JSON")
+    options = parser.parse_args(arguments)
+    try:
+        result = recheck(options.bundle, key=None if options.key is None else MarkKey.load(options.key))
+    except DynaMarksError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(public_summary(result) if options.public else report(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

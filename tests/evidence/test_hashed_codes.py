@@ -1,0 +1,178 @@
+"""Residuals of amplitude and tie code: against slow references, and what they find."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamarks_tf import buckets, codebook
+from dynamarks_tf.evidence.amplitude_code import AmplitudeTable
+from dynamarks_tf.evidence.channels import channel_evidence
+from dynamarks_tf.evidence.tie_code import TieTable, ties
+from dynamarks_tf.key import MarkKey
+from dynamarks_tf.params import MarkParams
+
+KEY = MarkKey(bytes(range(32)), "ACME Vision")
+MARGIN, BUDGET = 0.5, 0.05
+
+
+def random_answers(rng, n, num_classes, spread=3.0):
+    z = rng.normal(size=(n, num_classes)) * spread
+    powers = np.exp(z - z.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def near_ties(rng, n, num_classes):
+    p = random_answers(rng, n, num_classes)
+    order = np.argsort(-p, axis=1)
+    each = np.arange(n)
+    total = p[each, order[:, 0]] + p[each, order[:, 1]]
+    gap = rng.uniform(-0.09, 0.09, n) * total
+    p[each, order[:, 0]], p[each, order[:, 1]] = (total + gap) / 2, (total - gap) / 2
+    return p
+
+
+def collected(table, clean, suspect, batch_size=1000):
+    for start in range(0, len(clean), batch_size):
+        table.add(clean[start : start + batch_size], suspect[start : start + batch_size])
+    return table.residuals()
+
+
+def slow_amplitude_residuals(clean, suspect, bucketing):
+    """Query by query: ridge regression for all, then for each group on what is left."""
+    top = clean.argmax(axis=1)
+    each = np.arange(len(clean))
+    y = np.log(np.maximum(1 - suspect[each, top], 1e-8))
+    x = np.log(np.maximum(1 - clean[each, top], 1e-8))[:, None] / 5
+    z = np.log(np.maximum(clean[:, bucketing.hashed_classes[:16]], 1e-8)) / 10
+    features = np.hstack([np.ones_like(x), x, x**2, z, z**2])
+
+    def ridge(rows, target, penalty):
+        extended = np.vstack([rows, np.sqrt(penalty) * np.eye(rows.shape[1])])
+        return np.linalg.lstsq(extended, np.append(target, np.zeros(rows.shape[1])), rcond=None)[0]
+
+    left = y - features @ ridge(features, y, 1.0)
+    group = bucketing.group_of_class[top]
+    for name in np.unique(group):
+        mine = group == name
+        left[mine] -= features[mine] @ ridge(features[mine], left[mine], 10.0)
+    table = np.zeros((buckets.num_class_groups(clean.shape[1]), 1024))
+    np.add.at(table, (group, bucketing.columns(clean)), left)
+    return table
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 5, 10, 40]), st.integers(1, 70))
+@settings(max_examples=25)
+def test_amplitude_residuals_are_what_the_slow_reference_says(seed, num_classes, batch_size):
+    rng = np.random.default_rng(seed)
+    bucketing = codebook.expand(KEY, num_classes, MarkParams()).bucketing
+    clean, suspect = random_answers(rng, 150, num_classes), random_answers(rng, 150, num_classes)
+    found = collected(AmplitudeTable(bucketing), clean, suspect, batch_size)
+    np.testing.assert_allclose(found.values, slow_amplitude_residuals(clean, suspect, bucketing), atol=1e-6)
+    assert found.num_queries == 150
+    assert found.num_cells == np.count_nonzero(found.values)
+
+
+def slow_tie_residuals(clean, suspect, bucketing):
+    """Query by query, with the constants of groups and the slope as in docs/statistics.md."""
+    queries = []
+    for p, s in zip(clean, suspect, strict=True):
+        low, high = sorted(np.argsort(-p, kind="stable")[:2])
+        if abs(p[low] - p[high]) >= min((p[low] + p[high]) * math.tanh(MARGIN / 2), 2 * BUDGET):
+            continue
+        if np.ndim(s) == 0:
+            y = 1.0 if s == low else -1.0 if s == high else 0.0
+        else:
+            y = float(np.clip(np.log(max(s[low], 1e-8)) - np.log(max(s[high], 1e-8)), -4, 4))
+        group = high * (high - 1) // 2 + low
+        queries.append((group, int(bucketing.columns(p[None])[0]), y, math.log(p[low] / p[high])))
+    table = np.zeros((len(clean[0]) * (len(clean[0]) - 1) // 2, 1024))
+    if not queries:
+        return table, 0
+    groups, columns, y, x = (np.array(values) for values in zip(*queries, strict=True))
+    mean = {g: (y[groups == g].mean(), x[groups == g].mean()) for g in set(groups)}
+    dy = y - [mean[g][0] for g in groups]
+    dx = x - [mean[g][1] for g in groups]
+    slope = (dx @ dy) / (dx @ dx) if dx @ dx > 1e-9 else 0.0
+    common = (y - slope * x).mean()
+    for g, column, yi, xi in zip(groups, columns, y, x, strict=True):
+        mine = groups == g
+        constant = common + (y[mine] - slope * x[mine] - common).sum() / (mine.sum() + 1)
+        table[g, column] += yi - slope * xi - constant
+    return table, len(queries)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 5, 10]), st.booleans(), st.integers(1, 70))
+@settings(max_examples=25)
+def test_tie_residuals_are_what_the_slow_reference_says(seed, num_classes, labels, batch_size):
+    rng = np.random.default_rng(seed)
+    bucketing = codebook.expand(KEY, num_classes, MarkParams()).bucketing
+    clean = np.concatenate([near_ties(rng, 60, num_classes), random_answers(rng, 60, num_classes)])
+    suspect = random_answers(rng, 120, num_classes)
+    suspect = suspect.argmax(axis=1) if labels else suspect
+    found = collected(TieTable(bucketing, MARGIN, BUDGET), clean, suspect, batch_size)
+    expected, count = slow_tie_residuals(clean, suspect, bucketing)
+    np.testing.assert_allclose(found.values, expected, atol=1e-9)
+    assert found.num_queries == count
+
+
+def test_ties_are_those_that_the_layer_touches():
+    """A row that the tie code changed is a tie for the evidence; the reverse but for a hair's breadth."""
+    from dynamarks_tf.layer import DynaMarkLayer
+
+    rng = np.random.default_rng(0)
+    p = np.concatenate([near_ties(rng, 3000, 10), random_answers(rng, 3000, 10, spread=1.0)]).astype(np.float32)
+    with_ties, without = DynaMarkLayer(KEY, BUDGET, tie_margin=MARGIN), DynaMarkLayer(KEY, BUDGET)
+    touched = np.abs(np.asarray(with_ties(p)) - np.asarray(without(p))).max(axis=1) > 1e-6
+    _, _, found = ties(p, MARGIN, BUDGET)
+    is_tie = np.isin(np.arange(len(p)), found)
+    assert touched.sum() > 1000
+    assert not (touched & ~is_tie).any()
+    assert (is_tie & ~touched).sum() < 0.01 * is_tie.sum()
+
+
+def suspects_of(channel, book, rng, share):
+    """Answers to 4,000 queries of which a share follows the coins, as a surrogate would."""
+    follows = rng.random(4000) < share
+    if channel == "amplitude":
+        clean = random_answers(rng, 4000, 10)
+        top = clean.argmax(axis=1)
+        coins = book.amplitude_signs[book.bucketing.group_of_class[top], book.bucketing.columns(clean)]
+        moved = clean * 0.95 + 0.005
+        suspect = np.where(((coins > 0) & follows)[:, None], moved, clean)
+        noisy = suspect * np.exp(rng.normal(size=suspect.shape) * 0.1)
+        return clean, noisy / noisy.sum(axis=1, keepdims=True)
+    clean = near_ties(rng, 4000, 10)
+    order = np.sort(np.argsort(-clean, axis=1)[:, :2], axis=1)
+    low, high = order.T
+    coins = book.tie_signs[high * (high - 1) // 2 + low, book.bucketing.columns(clean)]
+    told = np.where(follows, coins, rng.choice([-1, 1], 4000))
+    return clean, np.where(told > 0, low, high)
+
+
+@pytest.mark.parametrize("channel", ["amplitude", "tie"])
+def test_suspects_that_follow_the_coins_are_found_and_others_are_not(channel):
+    """32 other keys: one of them has p <= 1e-5 with a chance of 3e-4; the seeds are fixed."""
+    rng = np.random.default_rng(1)
+    book = codebook.expand(KEY, 10, MarkParams())
+    make = {"amplitude": AmplitudeTable, "tie": lambda b: TieTable(b, MARGIN, BUDGET)}[channel]
+    clean, guilty = suspects_of(channel, book, rng, share=0.3)
+    found = collected(make(book.bucketing), clean, guilty)
+    assert channel_evidence(channel, book.signs(channel), found).log10_p < -20
+    clean, innocent = suspects_of(channel, book, rng, share=0.0)
+    assert channel_evidence(channel, book.signs(channel), collected(make(book.bucketing), clean, innocent)).log10_p > -3
+    for name in range(32):
+        other = codebook.expand(MarkKey(bytes([name + 100]) * 32, "o"), 10, MarkParams())
+        evidence = channel_evidence(channel, other.signs(channel), collected(make(other.bucketing), clean, guilty))
+        assert evidence.log10_p > -5
+
+
+def test_labels_of_unknown_classes_side_with_nobody():
+    rng = np.random.default_rng(0)
+    bucketing = codebook.expand(KEY, 10, MarkParams()).bucketing
+    clean = near_ties(rng, 200, 10)
+    found = collected(TieTable(bucketing, MARGIN, BUDGET), clean, np.full(200, -1))
+    np.testing.assert_allclose(found.values, 0, atol=1e-12)
+    assert found.num_queries > 150
