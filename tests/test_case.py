@@ -1,0 +1,371 @@
+"""Evidence bundles: made by verify, rechecked without TensorFlow, refused when a byte is changed, resumed."""
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dynamarks_tf as dm
+from dynamarks_tf import bundle as bundles
+from dynamarks_tf import case, codebook, commitment, recheck, recording
+from dynamarks_tf.bundle import Bundle
+from dynamarks_tf.errors import ArgumentError, BundleError, CommitmentError, FormatError, RecordingError, SuspectError
+
+SETTINGS = dm.MarkParams(budget=0.1)
+
+
+class Flaky:
+    """A suspect that fails at its `fail_at`-th batch, and remembers what it was asked."""
+
+    description = "flaky"
+    input_shape = None
+
+    def __init__(self, model, fail_at=None):
+        self.model = model
+        self.fail_at = fail_at
+        self.asked = []
+
+    def predict(self, batch):
+        if self.fail_at is not None and len(self.asked) == self.fail_at:
+            raise SuspectError("flaky did not answer within 30 s.")
+        self.asked.append(batch)
+        return np.asarray(self.model(batch))
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def verify(digits, owner_model, key):
+    def verify(suspect, path, **options):
+        options = {"queries": digits.x_test[:120], "batch_size": 25, **options}
+        return dm.verify(suspect, owner=owner_model, key=key, params=SETTINGS, bundle=path, **options)
+
+    return verify
+
+
+@pytest.fixture
+def bundle(verify, surrogate, key, tmp_path):
+    path = tmp_path / "case.zip"
+    verify(surrogate, path, statement=commitment.commit(key))
+    return path
+
+
+def test_a_bundle_is_private_complete_and_bears_out_the_verdict(verify, surrogate, key, tmp_path):
+    path = tmp_path / "case.zip"
+    evidence = verify(surrogate, path, logged=True, statement=commitment.commit(key, date="2026-01-01"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not (tmp_path / "case.zip.partial").exists()
+    without_key, with_key = recheck.recheck(path), recheck.recheck(path, key=key)
+    assert without_key.evidence == with_key.evidence == evidence
+    assert (without_key.with_key, with_key.with_key) == (False, True)
+    told = " ".join(with_key.steps)
+    assert "committed to this key in a signed statement that says 2026-01-01" in told
+    assert "(class, amplitude code) follow from the recorded answers" in told
+    assert "all" not in without_key.steps[-1].split()[:2]
+    with zipfile.ZipFile(path) as archive:
+        assert bundles.KEY not in archive.namelist()
+        head = json.loads(archive.read(recording.HEAD))
+        first = json.loads(archive.read(recording.batch_names(0)[1]))
+        assert head["fixed_at"] <= first["asked_at"] <= first["answered_at"]
+        assert head["plan_sha256"] == evidence.plan.digest
+        contents = b"".join(archive.read(name) for name in archive.namelist())
+    for secret in (bytes(range(32)), b"AAECAwQFBgcICQoLDA0ODw", bytes(range(32)).hex().encode()):
+        assert secret not in contents
+
+
+def test_the_key_and_the_queries_are_in_the_bundle_only_if_asked_for(verify, surrogate, key, digits, tmp_path):
+    verify(surrogate, tmp_path / "open.zip", reveal_key=True, include_queries=True)
+    result = recheck.recheck(tmp_path / "open.zip")
+    assert result.with_key
+    with Bundle(tmp_path / "open.zip") as opened:
+        kept = recording.RecordedBatch.from_bytes(opened.read(recording.batch_names(0)[0]))
+        np.testing.assert_array_equal(kept.queries, digits.x_test[:25])
+        assert dm.MarkKey.from_json(opened.read(bundles.KEY), "k") == key
+    verify(surrogate, tmp_path / "closed.zip")
+    with Bundle(tmp_path / "closed.zip") as opened:
+        assert bundles.KEY not in opened
+        assert recording.RecordedBatch.from_bytes(opened.read(recording.batch_names(0)[0])).queries is None
+
+
+def test_recheck_runs_where_there_is_only_numpy_and_cryptography(bundle, key, tmp_path):
+    """A process in which importing anything else fails, TensorFlow, Keras, click and wrapt included."""
+    key.save(tmp_path / "acme.key")
+    script = f"""
+import sys
+allowed = set(sys.stdlib_module_names) | {{"numpy", "cryptography", "cffi", "_cffi_backend", "dynamarks_tf"}}
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in allowed:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Refuse())
+from dynamarks_tf.recheck import main
+code = main([{str(bundle)!r}, "--key", {str(tmp_path / "acme.key")!r}])
+assert not {{"tensorflow", "keras", "click", "wrapt"}} & set(sys.modules)
+sys.exit(code)
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "MARK FOUND: log10 p" in done.stdout
+    assert "With the key, signs, statistics and p-values come out as stated" in done.stdout
+
+
+def test_any_changed_byte_is_refused(bundle, tmp_path):
+    """Every byte of the archive's structure, and a sample of the rest; each change in three ways."""
+    data = bundle.read_bytes()
+    rng = np.random.default_rng(0)
+    structure = [*range(60), *range(len(data) - 700, len(data))]
+    places = sorted({*structure, *rng.integers(0, len(data), 300).tolist()})
+    changed = tmp_path / "changed.zip"
+    for number, place in enumerate(places):
+        altered = bytearray(data)
+        altered[place] ^= (1, 0x80, 0xFF)[number % 3]
+        changed.write_bytes(altered)
+        with pytest.raises(BundleError):
+            recheck.recheck(changed)
+    for altered in (data[:-1], data + b"x", data[: len(data) // 2], b"", data[1:]):
+        changed.write_bytes(altered)
+        with pytest.raises(BundleError):
+            recheck.recheck(changed)
+
+
+def rewritten(source, target, key, change, *, sign=True):
+    """Writes a bundle anew with changed members; a forger without the key cannot sign it."""
+    with zipfile.ZipFile(source) as archive:
+        members = {name: archive.read(name) for name in archive.namelist() if name != bundles.MANIFEST}
+    change(members)
+    bundles.write_bundle(
+        target,
+        members,
+        (),
+        commitment=key.commitment,
+        public_key=commitment.public_key(key),
+        sign=(lambda data: commitment.sign(data, key)) if sign else (lambda data: commitment.sign(data, other_key())),
+    )
+
+
+def other_key():
+    return dm.MarkKey(bytes(range(1, 33)), "ACME Vision")
+
+
+def change_json(name, **entries):
+    def change(members):
+        content = json.loads(members[name])
+        members[name] = json.dumps({**content, **entries}).encode()
+
+    return change
+
+
+def change_answers(members):
+    name = recording.batch_names(1)[0]
+    batch = recording.RecordedBatch.from_bytes(members[name])
+    suspect = batch.suspect.copy()
+    suspect[0] = np.roll(suspect[0], 1)
+    members[name] = recording.RecordedBatch(batch.clean, suspect, None).to_bytes()
+
+
+def change_residuals(members):
+    with np.load(io.BytesIO(members[bundles.RESIDUALS])) as content:
+        arrays = dict(content)
+    arrays["class.values"] = arrays["class.values"] * 1.01
+    members[bundles.RESIDUALS] = case._npz(arrays)
+
+
+def drop_last_batch(members):
+    for name in recording.batch_names(4):
+        del members[name]
+
+
+def swap_batches(members):
+    one, two = (recording.batch_names(index) for index in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        members[a], members[b] = members[b], members[a]
+
+
+def backdate(members):
+    """A plan that says it was fixed after the first question; the chain is made anew to fit."""
+    head = json.loads(members[recording.HEAD])
+    head["fixed_at"] = "2999-01-01T00:00:00.000+00:00"
+    members[recording.HEAD] = json.dumps(head).encode()
+    rechain(members)
+
+
+def rechain(members):
+    import hashlib
+
+    from dynamarks_tf._digests import json_digest
+
+    chain = hashlib.sha256(members[recording.HEAD]).hexdigest()
+    for index in range(5):
+        answers, name = recording.batch_names(index)
+        record = json.loads(members[name])
+        record["previous"] = chain
+        record["answers_sha256"] = hashlib.sha256(members[answers]).hexdigest()
+        record["chain"] = chain = json_digest({k: v for k, v in record.items() if k != "chain"})
+        members[name] = json.dumps(record).encode()
+
+
+def change_answers_and_chain(members):
+    change_answers(members)
+    rechain(members)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            change_json(bundles.EVIDENCE, log10_p=-99.0),
+            BundleError,
+            "combined log10 p is stated as -99 and comes out as",
+        ),
+        (change_json(bundles.EVIDENCE, num_queries=7), FormatError, "its entries contradict each other"),
+        (change_json(bundles.EVIDENCE, suspect="somebody else's"), BundleError, "names another suspect than the plan"),
+        (change_json(bundles.EVIDENCE, version=9), FormatError, "evidence of version 9; this release reads version 2"),
+        (change_json(recording.HEAD, version=9), RecordingError, "recording of version 9"),
+        (change_json(recording.HEAD, plan_sha256="0" * 64), BundleError, "not about the plan that was fixed"),
+        (change_answers, RecordingError, "batch 1: its answers were changed"),
+        (change_answers_and_chain, BundleError, "the table of the class code does not follow from the answers"),
+        (change_residuals, BundleError, "the table of the class code does not follow from the answers"),
+        (drop_last_batch, BundleError, "holds the answers to 100 queries; the plan was to ask 120"),
+        (swap_batches, RecordingError, "batch 1: its record does not follow from the one before"),
+        (backdate, BundleError, "batch 0: it was asked or answered before what precedes it"),
+        (change_json(bundles.STATEMENT, date="1999-01-01"), CommitmentError, "was altered after it was signed"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_bundle_that_does_not_bear_out_what_it_says_is_refused(bundle, key, tmp_path, change, error, message):
+    """Even if the owner himself wrote and signed it."""
+    rewritten(bundle, tmp_path / "other.zip", key, change)
+    with pytest.raises(error, match=message):
+        recheck.recheck(tmp_path / "other.zip")
+
+
+def test_a_bundle_is_bound_to_its_key(bundle, key, tmp_path):
+    rewritten(bundle, tmp_path / "unsigned.zip", key, lambda members: None, sign=False)
+    with pytest.raises(BundleError, match="the signature of the manifest does not fit"):
+        recheck.recheck(tmp_path / "unsigned.zip")
+    with pytest.raises(BundleError, match="signed with another key than the one given"):
+        recheck.recheck(bundle, key=other_key())
+
+
+def test_a_statistic_that_the_signs_do_not_give_is_found_out_with_the_key(bundle, key, tmp_path):
+    """Without the key, T has to be believed: the steps say so."""
+
+    def lie(members):
+        content = json.loads(members[bundles.EVIDENCE])
+        evidence = recheck.Evidence.from_dict(content, "x")
+        channel = evidence.channels[0]
+        statistic = channel.largest_possible
+        table = case.read_residuals(members[bundles.RESIDUALS])["class"]
+        log10_p = recheck.chernoff_log10_p(table, statistic)
+        channel = recheck.dataclasses.replace(channel, statistic=statistic, log10_p=log10_p)
+        forged = recheck.dataclasses.replace(evidence, channels=(channel,), log10_p=log10_p)
+        members[bundles.EVIDENCE] = json.dumps(forged.to_dict()).encode()
+
+    rewritten(bundle, tmp_path / "lie.zip", key, lie)
+    result = recheck.recheck(tmp_path / "lie.zip")
+    assert "can be checked with the key only" in result.steps[-1]
+    with pytest.raises(BundleError, match="T of the class code is stated as .* and comes out as"):
+        recheck.recheck(tmp_path / "lie.zip", key=key)
+
+
+def test_what_may_be_published_holds_aggregates_only(bundle, key):
+    """No number for each cell: nothing from which a sign could be read."""
+    summary = json.loads(recheck.public_summary(recheck.recheck(bundle)))
+    assert summary["log10_p"] < -5
+
+    def lists(content):
+        if isinstance(content, dict):
+            return [found for value in content.values() for found in lists(value)]
+        return [content] if isinstance(content, list) else []
+
+    assert max(len(found) for found in lists(summary)) <= 12
+    signs = codebook.expand(key, 10, SETTINGS).class_signs
+    assert str(signs.tolist()) not in json.dumps(summary)
+
+
+def test_a_file_that_is_no_bundle(tmp_path):
+    with pytest.raises(BundleError, match="cannot be read as an evidence bundle"):
+        recheck.recheck(tmp_path / "none.zip")
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("hello.txt", "x")
+    with pytest.raises(BundleError, match="is no evidence bundle: it has no manifest.json"):
+        recheck.recheck(tmp_path / "empty.zip")
+
+
+def test_an_interrupted_test_goes_on_without_asking_anything_twice(verify, surrogate, tmp_path, digits):
+    path = tmp_path / "case.zip"
+    first = Flaky(surrogate, fail_at=3)
+    with pytest.raises(SuspectError, match=r"did not answer .* are kept in .*case.zip.partial; the same call goes on"):
+        verify(first, path)
+    assert not path.exists()
+    partial = tmp_path / "case.zip.partial"
+    assert stat.S_IMODE(partial.stat().st_mode) == 0o700
+    second = Flaky(surrogate)
+    evidence = verify(second, path)
+    asked = np.concatenate([*first.asked, *second.asked])
+    np.testing.assert_array_equal(asked, digits.x_test[:120])
+    assert [len(batch) for batch in second.asked] == [25, 20]
+    assert recheck.recheck(path).evidence == evidence
+    whole = verify(Flaky(surrogate), tmp_path / "whole.zip")
+    assert whole.log10_p == evidence.log10_p
+    assert whole.growth == evidence.growth
+
+
+def test_a_process_that_is_killed_loses_no_answer(verify, surrogate, tmp_path, monkeypatch):
+    """The batch under way may be lost with the process, answers that were written down are not."""
+    written = []
+    add = recording.Recording.add
+
+    def add_and_die(self, *args, **kwargs):
+        add(self, *args, **kwargs)
+        written.append(1)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(recording.Recording, "add", add_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        verify(surrogate, tmp_path / "case.zip")
+    monkeypatch.undo()
+    second = Flaky(surrogate)
+    with pytest.raises(RecordingError, match="whose suspect is"):
+        verify(second, tmp_path / "case.zip")
+    evidence = verify(surrogate, tmp_path / "case.zip")
+    assert recheck.recheck(tmp_path / "case.zip").evidence == evidence
+
+
+def test_an_interrupted_test_is_not_mixed_with_another(verify, surrogate, digits, tmp_path):
+    path = tmp_path / "case.zip"
+    with pytest.raises(SuspectError):
+        verify(Flaky(surrogate, fail_at=2), path)
+    with pytest.raises(RecordingError, match="holds an interrupted test whose plan_sha256 is"):
+        verify(Flaky(surrogate), path, queries=digits.x_test[1:121])
+    with pytest.raises(RecordingError, match="whose keeps_queries is False; this one's is True"):
+        verify(Flaky(surrogate), path, include_queries=True)
+    name = tmp_path / "case.zip.partial" / recording.batch_names(1)[0]
+    name.write_bytes(name.read_bytes()[:-1])
+    with pytest.raises(RecordingError, match="batch 1: its answers were changed"):
+        verify(Flaky(surrogate), path)
+
+
+def test_bundles_are_not_overwritten_and_need_a_name(bundle, verify, surrogate, owner_model, key, digits):
+    with pytest.raises(ArgumentError, match="exists; evidence is not overwritten"):
+        verify(surrogate, bundle)
+    with pytest.raises(ArgumentError, match="say what goes into the bundle; name one"):
+        dm.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test, reveal_key=True)
+
+
+def test_a_statement_about_another_key_is_refused_before_anything_is_asked(verify, surrogate, tmp_path):
+    suspect = Flaky(surrogate)
+    with pytest.raises(CommitmentError, match="Use the key that was committed to"):
+        verify(suspect, tmp_path / "case.zip", statement=commitment.commit(other_key()))
+    assert not suspect.asked
+    assert os.listdir(tmp_path) == []
