@@ -124,6 +124,22 @@ class Statement:
         if self.public_key != public_key(key) or not self.has_valid_signature():
             raise CommitmentError("The statement was not signed by this key.")
 
+    def check_model(self, file_sha256: str | None) -> None:
+        """Checks that the statement is about the owner's model file, if it is about one at all.
+
+        Args:
+            file_sha256: digest of the file of the owner's model; `None` if it did not come from a file.
+
+        Raises:
+            CommitmentError: it is about another file.
+        """
+        if self.model_sha256 not in (None, file_sha256):
+            given = "a model in memory was given" if file_sha256 is None else f"the file given has {file_sha256}"
+            raise CommitmentError(
+                f"The statement is about a model file with SHA-256 {self.model_sha256}; {given}. Use the file that was "
+                "committed to."
+            )
+
 
 def commit(key: MarkKey, *, model: str | os.PathLike[str] | None = None, date: str | None = None) -> Statement:
     """Makes the statement to publish about a key.

@@ -24,6 +24,8 @@ class TestPlan:
         commitment: commitment to the owner's key.
         owner_model_sha256: digest of the clean owner model, its configuration and weights; the evidence rests on its
             answers as much as on the key.
+        owner_file_sha256: digest of the file that it was loaded from, which a published statement may name; `None` if
+            from memory.
         from_logits: whether the owner model answers logits.
         suspect_from_logits: whether the suspect's answers are read as logits.
         num_classes: number of classes C.
@@ -50,6 +52,7 @@ class TestPlan:
 
     commitment: str
     owner_model_sha256: str
+    owner_file_sha256: str | None
     from_logits: bool
     suspect_from_logits: bool
     num_classes: int

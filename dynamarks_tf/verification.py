@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf import answers, case, codebook, marking, progress, recording
+from dynamarks_tf import _files, answers, case, codebook, marking, progress, recording
 from dynamarks_tf._digests import ArrayDigest
 from dynamarks_tf._version import __version__
 from dynamarks_tf.commitment import Statement
@@ -98,7 +98,7 @@ def verify(
             at once; else it is seen from the answers.
         class_names: names of the owner's classes in their order, for a suspect that answers names.
         params: settings of the mark, if they were not the default and `owner` is clean.
-        statement: the published commitment; it must be opened by `key`.
+        statement: the published commitment; it must be opened by `key`, and be about the file `owner` if about any.
         bundle: write an evidence bundle to this file; `dynamarks check` recomputes the verdict from it. It must not
         exist.
             While the test runs, the answers are kept in a folder beside it; after an interruption, the same call goes
@@ -114,7 +114,7 @@ def verify(
 
     Raises:
         ArgumentError: no queries, queries of another shape than the owner model takes, or no channel can be tested.
-        CommitmentError: `statement` is about another key.
+        CommitmentError: `statement` is about another key or another model file.
         ModelError: the owner model cannot be used, or was marked with another key.
         RecordingError: the folder beside `bundle` holds another interrupted test.
         SuspectError: the suspect cannot be reached, or its answers are no evidence; the message says why.
@@ -131,9 +131,11 @@ def verify(
     if bundle is not None and os.path.exists(bundle):
         raise ArgumentError(f"`bundle` {os.fspath(bundle)} exists; evidence is not overwritten. Name another file.")
     # 1. The clean owner model, and which channels its mark can be tested in.
-    clean_model, params, from_logits = _clean_owner(owner, key, params, from_logits)
+    file_sha256 = _files.file_sha256(owner) if isinstance(owner, (str, os.PathLike)) and os.path.isfile(owner) else None
     if statement is not None:
         statement.check_opened_by(key)
+        statement.check_model(file_sha256)
+    clean_model, params, from_logits = _clean_owner(owner, key, params, from_logits)
     num_classes = check_num_classes(clean_model.outputs[0].shape[-1])
     logged = isinstance(queries, QueryLog) if logged is None else logged
     obstacles = planned_channels(params, num_classes, logged=logged, labels=suspect_labels)
@@ -158,6 +160,7 @@ def verify(
         plan = TestPlan(
             commitment=key.commitment,
             owner_model_sha256=marking.model_sha256(clean_model),
+            owner_file_sha256=file_sha256,
             from_logits=from_logits,
             suspect_from_logits=suspect_from_logits,
             num_classes=num_classes,

@@ -137,7 +137,7 @@ def test_any_changed_byte_is_refused(bundle, tmp_path):
             recheck.recheck(changed)
 
 
-def rewritten(source, target, key, change, *, sign=True):
+def rewritten(source, target, key, change, *, sign=True, claims=None):
     """Writes a bundle anew with changed members; a forger without the key cannot sign it."""
     with zipfile.ZipFile(source) as archive:
         members = {name: archive.read(name) for name in archive.namelist() if name != bundles.MANIFEST}
@@ -146,7 +146,7 @@ def rewritten(source, target, key, change, *, sign=True):
         target,
         members,
         (),
-        commitment=key.commitment,
+        commitment=claims or key.commitment,
         public_key=commitment.public_key(key),
         sign=(lambda data: commitment.sign(data, key)) if sign else (lambda data: commitment.sign(data, other_key())),
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from dynamarks_tf import _files
 from dynamarks_tf.cli.quiet import load_tensorflow
 from dynamarks_tf.commitment import Statement
-from dynamarks_tf.errors import ArgumentError, CommitmentError
+from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.verdict import check_alpha
 
@@ -89,17 +88,16 @@ def verify(
     if client and not log:
         raise click.UsageError("--client chooses from request logs; give them by --log.")
     loaded_key = MarkKey.load(key)
-    loaded_statement = None if statement is None else _statement(statement, loaded_key, owner)
+    loaded_statement = None if statement is None else Statement.load(statement)
 
     load_tensorflow()
-    from dynamarks_tf import marking, verification
+    from dynamarks_tf import verification
 
-    owner_model = marking.load_model(owner)
     evidence = verification.verify(
         suspect,
-        owner=owner_model,
+        owner=owner,
         key=loaded_key,
-        queries=queries if queries is not None else _logged(log, client, owner_model),
+        queries=queries if queries is not None else _logged(log, client, owner),
         logged=logged,
         max_queries=max_queries,
         seed=seed,
@@ -129,18 +127,6 @@ def verify(
     return EXIT_FOUND if found else EXIT_NOT_FOUND
 
 
-def _statement(path: Path, key: MarkKey, owner: Path) -> Statement:
-    """Reads a published statement; checks that the key opens it, and that it is about the owner's model file."""
-    statement = Statement.load(path)
-    statement.check_opened_by(key)
-    if statement.model_sha256 not in (None, _files.file_sha256(owner)):
-        raise CommitmentError(
-            f"The statement is about a model file with SHA-256 {statement.model_sha256}; {owner} is another. Use the "
-            "file that was committed to."
-        )
-    return statement
-
-
 def _names(path: Path) -> list[str]:
     """The class names in a file, one a line."""
     try:
@@ -149,11 +135,13 @@ def _names(path: Path) -> list[str]:
         raise ArgumentError(f"Cannot read class names from {path}: {error}") from error
 
 
-def _logged(log: tuple[Path, ...], client: tuple[str, ...], owner: Any) -> QueryLog:
+def _logged(log: tuple[Path, ...], client: tuple[str, ...], owner: Path) -> QueryLog:
     """The inputs in request logs that the owner model takes."""
+    from dynamarks_tf import marking
     from dynamarks_tf.request_logs import open_log
 
-    shape = owner.inputs[0].shape[1:] if getattr(owner, "inputs", None) else None
+    model = marking.load_model(owner)
+    shape = model.inputs[0].shape[1:] if getattr(model, "inputs", None) else None
     return open_log(log, client=client or None, input_shape=shape)
 
 

@@ -136,10 +136,10 @@ def _class_sums(top: Array, weights: Array, classes: Array, tables: tuple[Array,
     """
     num_classes = tables[0].shape[1]
     if num_classes <= _MATRIX_CLASSES:
-        indicator = np.zeros((len(top), num_classes), tables[0].dtype)
-        indicator[np.arange(len(top)), top] = weights
-        chosen = np.ascontiguousarray(indicator.T[classes])
-        return [(chosen @ table).astype(np.float64) for table in tables]
+        indicator = np.zeros((num_classes, len(top)))
+        indicator[top, np.arange(len(top))] = weights
+        chosen = indicator[classes]
+        return [chosen @ table.astype(np.float64) for table in tables]
     order = np.argsort(top, kind="stable")
     starts = np.searchsorted(top[order], classes)
     scale = weights[order, None].astype(tables[0].dtype)
