@@ -32,7 +32,7 @@ SMALLEST_WEIGHT = 0.3
 COLUMN_RIDGE = 2.0  # in units of the mean energy of a column
 ROW_RIDGE = 1.0  # in units of the mean energy of a row
 _MATRIX_CLASSES = 64  # up to so many classes, sums per class are one matrix product
-_BLOCK = 1 << 16  # elements worked on at once, so that they stay in the processor's cache
+_BLOCK = 512  # queries that are summed at once
 
 
 class ClassCodeTable:
@@ -61,26 +61,25 @@ class ClassCodeTable:
 
     def add(self, clean: Array, suspect: Array) -> None:
         """Adds one batch: probabilities of clean model and suspect, shape `(n, C)` each."""
-        block = max(1, _BLOCK // self._num_classes)
-        for start in range(0, len(clean), block):
-            self._add_block(clean[start : start + block], suspect[start : start + block])
-
-    def _add_block(self, clean: Array, suspect: Array) -> None:
         top = clean.argmax(axis=1)
         best = clean[np.arange(len(top)), top].astype(np.float64)
         weights = 1 / (1 + (1 - best) / CONFIDENCE)
         total = np.bincount(top, weights, self._num_classes)
         classes = np.flatnonzero(total)
-        sums = _class_sums(top, weights, classes, (floored_log(suspect), floored_log(clean)))
-        rows = self._row_of_class[classes]
-        own = np.arange(len(classes)), classes
-        for table, values in zip((self._suspect, self._clean), sums, strict=True):
-            values[own] = 0
-            np.add.at(table, rows, self._columns.sum(values))
         others = np.repeat(total[classes, None], self._num_classes, axis=1)
-        others[own] = 0
-        np.add.at(self._weight, rows, self._columns.sum(others))
+        sums = [_class_sums(answers, top, weights, classes) for answers in (suspect, clean)]
+        own = np.arange(len(classes)), classes
+        for table, values in zip((self._suspect, self._clean, self._weight), (*sums, others), strict=True):
+            values[own] = 0
+            self._add_rows(table, classes, self._columns.sum(values))
         self._num_queries += len(clean)
+
+    def _add_rows(self, table: Array, classes: Array, values: Array) -> None:
+        rows = self._row_of_class[classes]
+        if len(table) == self._num_classes:
+            table[rows] += values  # every class has a row of its own
+        else:
+            np.add.at(table, rows, values)
 
     def residuals(self) -> Residuals:
         """R over everything added so far."""
@@ -122,28 +121,35 @@ def _without_shared(suspect: Array, clean: Array, weights: Array) -> tuple[float
     return float(slope), np.asarray(weights * left)
 
 
-def _class_sums(top: Array, weights: Array, classes: Array, tables: tuple[Array, ...]) -> list[Array]:
-    """Weighted sums over the queries of each predicted class.
+def _class_sums(answers: Array, top: Array, weights: Array, classes: Array) -> Array:
+    """Weighted sums of floored logs over the queries of each predicted class.
 
     Args:
+        answers: probabilities, shape `(n, C)`.
         top: predicted class of each query, shape `(n,)`.
         weights: weight of each query, shape `(n,)`.
         classes: the predicted classes that occur, increasing.
-        tables: what to sum, each of shape `(n, C)`.
 
     Returns:
-        One float64 array of shape `(len(classes), C)` for each table.
+        float64 of shape `(len(classes), C)`.
     """
-    num_classes = tables[0].shape[1]
+    num_classes = answers.shape[1]
     if num_classes <= _MATRIX_CLASSES:
-        indicator = np.zeros((num_classes, len(top)))
+        indicator = np.zeros((num_classes, len(top)), answers.dtype)
         indicator[top, np.arange(len(top))] = weights
-        chosen = indicator[classes]
-        return [chosen @ table.astype(np.float64) for table in tables]
+        chosen, logs = indicator[classes], floored_log(answers)
+        sums = np.zeros((len(classes), num_classes))
+        for start in range(0, len(top), _BLOCK):  # short sums, so that single precision is enough within them
+            sums += chosen[:, start : start + _BLOCK] @ logs[start : start + _BLOCK]
+        return sums
     order = np.argsort(top, kind="stable")
-    starts = np.searchsorted(top[order], classes)
-    scale = weights[order, None].astype(tables[0].dtype)
-    return [np.add.reduceat(table[order] * scale, starts, axis=0, dtype=np.float64) for table in tables]
+    logs = floored_log(answers[order])
+    scale = weights[order].astype(logs.dtype)
+    bounds = np.append(np.searchsorted(top[order], classes), len(top))
+    sums = np.empty((len(classes), num_classes), logs.dtype)
+    for row, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        np.dot(scale[start:stop], logs[start:stop], out=sums[row])
+    return sums.astype(np.float64)
 
 
 class _Columns:

@@ -53,7 +53,8 @@ class ResidualTable(Protocol):
 
 def floored_log(p: Array, floor: float = LOG_FLOOR) -> Array:
     """log(max(p, floor)), in the type of `p`."""
-    return np.asarray(np.log(np.maximum(p, np.asarray(floor, p.dtype))))
+    floored = np.maximum(p, np.asarray(floor, p.dtype))
+    return np.asarray(np.log(floored, out=floored))
 
 
 def sum_by_cell(cells: Array, values: Array, table: Array) -> None:

@@ -1,0 +1,108 @@
+"""How often does float noise give an input another coin? Below 0.5 % is what the evidence can bear.
+
+    python benchmarks/bucket_stability.py
+
+For an owner model on Fashion-MNIST and its 10,000 test images: the share of inputs that fall in another column of the
+hashed codes when the clean probabilities are computed in another way than by Keras in batches of 256; and the share of
+released answers that differ visibly (by more than 0.001) from those of the marked Keras model, for want of
+the same coin.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from architectures import ARCHITECTURES
+
+import dynamarks_tf as dm
+from dynamarks_tf import codebook, datasets
+from dynamarks_tf.attacks.extraction import train_on_labels
+from dynamarks_tf.verification import package_versions
+
+RESULTS = Path(__file__).parent / "results" / "bucket_stability.json"
+SEED, EPOCHS, SINGLE = 11, 6, 2000
+VISIBLE = 1e-3
+
+
+def in_batches(answer: Any, x: Any, batch_size: int) -> Any:
+    """Answers of shape `(n, C)`, asked `batch_size` inputs at a time."""
+    return np.concatenate([np.asarray(answer(x[i : i + batch_size])) for i in range(0, len(x), batch_size)])
+
+
+def as_tflite(model: keras.Model, folder: str, *, half: bool) -> Any:
+    """The model as a function of one input, run by TensorFlow Lite with its built-in operators."""
+    model.export(folder, verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if half:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    interpreter = tf.lite.Interpreter(model_content=converter.convert())
+    interpreter.allocate_tensors()
+    (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def answer(batch: Any) -> Any:
+        interpreter.set_tensor(inputs["index"], batch)
+        interpreter.invoke()
+        return interpreter.get_tensor(outputs["index"])
+
+    return answer
+
+
+def main() -> None:
+    """Trains, exports, asks, compares."""
+    images = datasets.load_images()
+    if images.name != "Fashion-MNIST":
+        sys.exit(f"This study is about Fashion-MNIST; found are only {images.name} ({images.source}). See `make data`.")
+    keras.utils.set_random_seed(SEED)
+    owner = ARCHITECTURES["pooled_cnn"](images.x_train.shape[1:], images.num_classes)
+    train_on_labels(owner, images.x_train[:30000], images.y_train[:30000], epochs=EPOCHS)
+    key = dm.MarkKey(bytes(range(32)), "Stability")
+    marked = dm.mark(owner, key, 0.05, tie_margin=0.5)
+    bucketing = codebook.expand(key, images.num_classes, dm.MarkParams()).bucketing
+    x = images.x_test
+    rows: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        ways, loaded = {}, []
+        for name, model in (("clean", owner), ("marked", marked)):
+            compiled = tf.function(lambda b, model=model: model(b, training=False), jit_compile=True, autograph=False)
+            model.export(f"{folder}/{name}", verbose=False)
+            loaded.append(tf.saved_model.load(f"{folder}/{name}"))  # its function does not keep it alive
+            served = loaded[-1].serve
+            ways[name] = {
+                "Keras, batches of 256": (model, 256, len(x)),
+                "Keras, one by one": (model, 1, SINGLE),
+                "XLA, batches of 256": (compiled, 256, 9984),
+                "SavedModel, batches of 256": (served, 256, len(x)),
+                "SavedModel, one by one": (served, 1, SINGLE),
+                "TFLite float32": (as_tflite(model, f"{folder}/{name}-32", half=False), 1, SINGLE),
+                "TFLite float16": (as_tflite(model, f"{folder}/{name}-16", half=True), 1, SINGLE),
+            }
+        reference = {name: in_batches(ways[name]["Keras, batches of 256"][0], x, 256) for name in ways}
+        for way in list(ways["clean"])[1:]:
+            clean, released = (in_batches(ways[n][way][0], x[: ways[n][way][2]], ways[n][way][1]) for n in ways)
+            n = len(clean)
+            column = bucketing.columns(clean) != bucketing.columns(reference["clean"][:n])
+            visible = np.abs(released - reference["marked"][:n]).max(axis=1) > VISIBLE
+            rows[way] = {"inputs": n, "other column": float(column.mean()), "other answer": float(visible.mean())}
+            print(
+                f"{way:28} {n:6} inputs: {column.mean():.3%} other column, {visible.mean():.3%} other answer",
+                flush=True,
+            )
+    RESULTS.parent.mkdir(exist_ok=True)
+    content = {"format": "dynamarks-study", "version": 1, "rows": rows, "versions": package_versions()}
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
