@@ -2,8 +2,8 @@
 
     python benchmarks/verify_throughput.py
 
-The baseline is np.log(clean).sum() + np.log(suspect).sum() over the same arrays of answers. Both run on one core, in turns,
-on batches of 4,096 queries; the ratio is of the fastest of several turns, since the machine may be shared.
+The baseline is np.log(clean).sum() + np.log(suspect).sum() over the same arrays of answers. Both run on one core, in
+turns, on batches of 4,096 queries; the ratio is of the fastest of several turns, since the machine may be shared.
 """
 
 from __future__ import annotations
@@ -69,10 +69,9 @@ def main() -> None:
             return float(sum(np.log(p).sum() + np.log(s).sum() for p, s in batches))
 
         base, fresh, logged = fastest(plain, collect(("class",)), collect(("class", "amplitude", "tie")))
-        print(
-            f"C = {num_classes}: numpy {n / base:,.0f} queries/s; class code {n / fresh:,.0f} (ratio {base / fresh:.2f}); "
-            f"all channels {n / logged:,.0f} (ratio {base / logged:.2f})"
-        )
+        print(f"C = {num_classes}: numpy {n / base:,.0f} queries/s")
+        print(f"  class code {n / fresh:,.0f} (ratio {base / fresh:.2f})")
+        print(f"  all channels {n / logged:,.0f} (ratio {base / logged:.2f})", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from dynamarks_tf.attacks.extraction import query_api, train_on_labels, train_so
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.key import MarkKey
-from dynamarks_tf.local_server import open_server
+from dynamarks_tf.local_server import LocalServer, ModelServer, open_server
 from dynamarks_tf.params import DEFAULT_BUDGET
+from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.suspects import as_suspect
 from dynamarks_tf.verdict import DEFAULT_ALPHA, Evidence
 from dynamarks_tf.verification import verify
@@ -31,10 +32,12 @@ from dynamarks_tf.verification import verify
 Array = npt.NDArray[Any]
 
 FORMAT = "dynamarks-demo"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MODEL_NAME = "classifier"
 NUM_SAVED_QUERIES = 2000
 QUERY_COUNTS = (10, 100)
+LOGGED = "logged"
+TIE_MARGIN = 0.5
 BATCH_SIZE = 128
 TRAINING_STEPS = 1400
 
@@ -48,19 +51,19 @@ class SuspectResult:
         path: its model file.
         is_guilty: whether it was trained on marked answers.
         accuracy: on the test images.
-        evidence: the evidence for each number of queries, by that number.
+        evidence: the evidence by what was asked: so many fresh queries, or the logged ones.
     """
 
     name: str
     path: Path
     is_guilty: bool
     accuracy: float
-    evidence: dict[int, Evidence]
+    evidence: dict[str, Evidence]
 
     @property
     def final(self) -> Evidence:
-        """The evidence with the most queries."""
-        return self.evidence[max(self.evidence)]
+        """The evidence from the logged queries, which has all channels."""
+        return self.evidence[LOGGED]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -69,7 +72,7 @@ class SuspectResult:
             "path": str(self.path),
             "is_guilty": self.is_guilty,
             "accuracy": self.accuracy,
-            "evidence": {str(count): evidence.to_dict() for count, evidence in self.evidence.items()},
+            "evidence": {name: evidence.to_dict() for name, evidence in self.evidence.items()},
         }
 
 
@@ -83,7 +86,7 @@ class DemoResult:
         suspects: one result for each suspect.
         seconds: how long it took.
         folder: where everything was left.
-        command: the `dynamarks verify` command that repeats the conviction.
+        commands: the `dynamarks` commands that repeat the convictions and recheck the evidence.
     """
 
     dataset: str
@@ -91,7 +94,7 @@ class DemoResult:
     suspects: tuple[SuspectResult, ...]
     seconds: float
     folder: Path
-    command: str
+    commands: tuple[str, ...]
 
     @property
     def as_expected(self) -> bool:
@@ -107,7 +110,7 @@ class DemoResult:
             "cost": self.cost.to_dict(),
             "suspects": [suspect.to_dict() for suspect in self.suspects],
             "seconds": self.seconds,
-            "command": self.command,
+            "commands": [*self.commands],
         }
 
 
@@ -117,6 +120,7 @@ def run_demo(
     data: str | os.PathLike[str] | None = None,
     seed: int = 0,
     budget: float = DEFAULT_BUDGET,
+    tie_margin: float = TIE_MARGIN,
     epochs: int | None = None,
     max_images: int | None = None,
     say: Callable[[str], None] = print,
@@ -129,6 +133,7 @@ def run_demo(
         data: a folder with Fashion-MNIST's IDX files; see `datasets.load_images`.
         seed: seed of weights, shuffling and the choice of queries. The key is always random.
         budget: largest total variation of the mark.
+        tie_margin: how near a tie the key decides; 0 lets the thief who keeps labels only get away.
         epochs: passes over the data for every model; as many as make about 1,400 steps, if omitted.
         max_images: use only so many training images; for tests.
         say: receives each line of explanation.
@@ -159,43 +164,42 @@ def run_demo(
     key = MarkKey.generate(owner="Demo Owner")
     key.save(out / "owner.key")
     say(f"Key: {out / 'owner.key'}; commitment to publish now: {key.commitment}")
-    marked = marking.mark(clean, key, budget)
+    marked = marking.mark(clean, key, budget, tie_margin=tie_margin)
     clean_answers, marked_answers = (_predict(model, images.x_test) for model in (clean, marked))
     cost = metrics.mark_cost(clean_answers, marked_answers, images.y_test)
     say(
-        f"Marked with budget {budget}: accuracy {cost.clean_accuracy:.4f} -> {cost.marked_accuracy:.4f}, "
-        f"top-1 agreement {cost.top1_agreement:.4f}, total variation mean {cost.mean_total_variation:.4f}, "
-        f"max {cost.max_total_variation:.4f}"
+        f"Marked with budget {budget}, tie margin {tie_margin}: accuracy {cost.clean_accuracy:.4f} -> "
+        f"{cost.marked_accuracy:.4f}, top-1 agreement {cost.top1_agreement:.4f}, total variation mean "
+        f"{cost.mean_total_variation:.4f}, max {cost.max_total_variation:.4f}"
     )
     _save_model(clean, out / "owner.keras")
     _save_model(marked, out / "marked.keras")
 
-    surrogates = {}
-    for which, served in (("marked", marked), ("unmarked", clean)):
-        answers = _steal_over_the_wire(served, out / "served" / which / MODEL_NAME, thief_x, say, verbose)
-        surrogates[which] = train_soft_label_surrogate(
-            surrogate_model(shape, num_classes),
-            thief_x,
-            answers,
-            description=f"training a surrogate ({which} API)",
-            **train,
-        )
-    innocent = train_on_labels(
-        surrogate_model(shape, num_classes), thief_x, thief_y, description="training an innocent model", **train
-    )
-
+    served = out / "served"
+    answers = _steal_over_the_wire(marked, served / "marked" / MODEL_NAME, thief_x, say, verbose, out / "logs")
+    unmarked_answers = _steal_over_the_wire(clean, served / "unmarked" / MODEL_NAME, thief_x, say, verbose, None)
     np.save(out / "queries.npy", images.x_test[:NUM_SAVED_QUERIES])
-    suspects = tuple(
-        _judge(name, out / file, model, is_guilty, out, key, images, seed)
-        for name, file, model, is_guilty in (
-            ("surrogate of the marked API", "surrogate.keras", surrogates["marked"], True),
-            ("surrogate of the unmarked API", "surrogate-of-unmarked.keras", surrogates["unmarked"], False),
-            ("innocent, trained on true labels", "innocent.keras", innocent, False),
-        )
-    )
-    result = DemoResult(
-        images.name, cost, suspects, time.monotonic() - start, out, _command(out, suspects[0].path, seed)
-    )
+
+    def judged(name: str, file: str, targets: Array, *, is_guilty: bool, answers_labels: bool = False) -> SuspectResult:
+        fit = train_on_labels if targets.ndim == 1 else train_soft_label_surrogate
+        model = surrogate_model(shape, num_classes)
+        fit(model, thief_x, targets, description=f"training: {name}", **train)
+        _save_model(model, out / file)
+        accuracy = metrics.accuracy(_predict(model, images.x_test), images.y_test)
+        suspect = _labels_of(model) if answers_labels else out / file
+        return SuspectResult(name, out / file, is_guilty, accuracy, _evidence(suspect, out, key, seed, answers_labels))
+
+    suspects = [judged("stole probabilities", "surrogate.keras", answers, is_guilty=True)]
+    if tie_margin:
+        labels = answers.argmax(axis=1)
+        name, file = "stole labels, answers labels", "label-surrogate.keras"
+        suspects.append(judged(name, file, labels, is_guilty=True, answers_labels=True))
+    suspects += [
+        judged("stole the unmarked API", "surrogate-of-unmarked.keras", unmarked_answers, is_guilty=False),
+        judged("trained on true labels", "innocent.keras", thief_y, is_guilty=False),
+    ]
+    seconds = time.monotonic() - start
+    result = DemoResult(images.name, cost, tuple(suspects), seconds, out, _commands(out, seed, tie_margin))
     _files.write_atomically(out / "report.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
     return result
 
@@ -241,12 +245,25 @@ def surrogate_model(input_shape: tuple[int, ...], num_classes: int) -> keras.Mod
 
 
 def _steal_over_the_wire(
-    model: keras.Model, folder: Path, inputs: Array, say: Callable[[str], None], verbose: bool
+    model: keras.Model,
+    folder: Path,
+    inputs: Array,
+    say: Callable[[str], None],
+    verbose: bool,
+    request_log: Path | None,
 ) -> Array:
+    """Serves a model and asks it for everything; with a request log, through the server that can log."""
     export_saved_model(model, folder / "1")
-    with open_server(folder, grpc_port=0, rest_port=0) as server:
+    server: ModelServer = (
+        open_server(folder, grpc_port=0, rest_port=0)
+        if request_log is None
+        else LocalServer(folder, grpc_port=0, rest_port=0, request_log=request_log)
+    )
+    with server:
+        logged = f"; its requests are logged to {request_log}" if request_log else ""
         say(
-            f"Serving {folder} by {type(server).__name__} at {server.grpc_url}; the thief queries {len(inputs)} images."
+            f"Serving {folder} by {type(server).__name__} at {server.grpc_url}; the thief queries {len(inputs)} "
+            f"images{logged}."
         )
         api = as_suspect(server.grpc_url)
         try:
@@ -255,32 +272,40 @@ def _steal_over_the_wire(
             api.close()
 
 
-def _judge(
-    name: str,
-    path: Path,
-    model: keras.Model,
-    is_guilty: bool,
-    out: Path,
-    key: MarkKey,
-    images: datasets.ImageData,
-    seed: int,
-) -> SuspectResult:
-    _save_model(model, path)
-    evidence = {
-        count: verify(
-            path, owner=out / "owner.keras", key=key, queries=out / "queries.npy", max_queries=count, seed=seed
-        )
+def _labels_of(model: keras.Model) -> Callable[[Array], Array]:
+    """The model as an API that answers labels only."""
+
+    def answers_labels(batch: Array) -> Array:
+        return np.asarray(np.asarray(model(batch, training=False)).argmax(axis=1))
+
+    return answers_labels
+
+
+def _evidence(suspect: Any, out: Path, key: MarkKey, seed: int, answers_labels: bool) -> dict[str, Evidence]:
+    common: dict[str, Any] = {"owner": out / "marked.keras", "key": key, "seed": seed}
+    log = open_log(out / "logs")
+    bundle = None if answers_labels else out / f"{suspect.stem}-case.zip"
+    logged = verify(suspect, queries=log, suspect_labels=answers_labels, bundle=bundle, batch_size=1000, **common)
+    if answers_labels:  # labels can be tested on logged queries only
+        return {LOGGED: logged}
+    fresh = {
+        f"{count} fresh": verify(suspect, queries=out / "queries.npy", max_queries=count, **common)
         for count in QUERY_COUNTS
     }
-    return SuspectResult(
-        name, path, is_guilty, metrics.accuracy(_predict(model, images.x_test), images.y_test), evidence
-    )
+    return {**fresh, LOGGED: logged}
 
 
-def _command(out: Path, suspect: Path, seed: int) -> str:
-    words = [_program(), "verify", suspect, "--owner", out / "owner.keras", "--key", out / "owner.key"]
-    words += ["--queries", out / "queries.npy", "--max-queries", max(QUERY_COUNTS), "--seed", seed]
-    return shlex.join(str(word) for word in words)
+def _commands(out: Path, seed: int, tie_margin: float) -> tuple[str, ...]:
+    program = _program()
+    owner = ["--owner", out / "marked.keras", "--key", out / "owner.key"]
+    fresh = ["--queries", out / "queries.npy", "--max-queries", max(QUERY_COUNTS), "--seed", seed]
+    commands = [
+        [program, "verify", out / "surrogate.keras", *owner, *fresh],
+        [program, "check", out / "surrogate-case.zip", "--key", out / "owner.key"],
+    ]
+    if tie_margin:
+        commands.append([program, "verify", out / "label-surrogate.keras", *owner, "--log", out / "logs"])
+    return tuple(shlex.join(str(word) for word in words) for words in commands)
 
 
 def _program() -> str:

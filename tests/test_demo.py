@@ -16,7 +16,8 @@ def finished(tmp_path_factory, digits):
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo.datasets, "load_images", lambda data: digits)
-        result = demo.run_demo(folder, seed=1, epochs=60, say=lines.append, verbose=False)
+        # 28 ties in 719 images are too few to convict a thief of labels, so the mark leaves ties alone here.
+        result = demo.run_demo(folder, seed=1, epochs=60, budget=0.1, tie_margin=0, say=lines.append, verbose=False)
     return result, lines, folder
 
 
@@ -24,7 +25,7 @@ def test_the_thief_is_convicted_and_the_innocents_are_not(finished):
     result, _, _ = finished
     assert result.as_expected
     guilty, *innocents = result.suspects
-    assert guilty.evidence[100].log10_p <= -6
+    assert guilty.evidence["logged"].log10_p <= -6
     assert all(evidence.log10_p > -3 for suspect in innocents for evidence in suspect.evidence.values())
 
 
@@ -32,7 +33,7 @@ def test_the_mark_costs_no_accuracy(finished):
     cost = finished[0].cost
     assert cost.top1_agreement == 1
     assert cost.clean_accuracy == cost.marked_accuracy > 0.85
-    assert 0 < cost.mean_total_variation <= cost.max_total_variation <= 0.05 + 1e-6
+    assert 0 < cost.mean_total_variation <= cost.max_total_variation <= 0.1 + 1e-6
 
 
 def test_everything_is_left_in_the_folder_and_explained(finished):
@@ -40,21 +41,25 @@ def test_everything_is_left_in_the_folder_and_explained(finished):
     left = {path.name for path in folder.iterdir()}
     assert {"owner.key", "owner.keras", "marked.keras", "surrogate.keras", "queries.npy", "report.json"} <= left
     report = json.loads((folder / "report.json").read_text())
-    assert (report["format"], report["version"]) == ("dynamarks-demo", 1)
-    assert report["suspects"][0]["evidence"]["100"]["log10_p"] == result.suspects[0].evidence[100].log10_p
+    assert (report["format"], report["version"]) == ("dynamarks-demo", 2)
+    assert report["suspects"][0]["evidence"]["100 fresh"]["log10_p"] == result.suspects[0].evidence["100 fresh"].log10_p
     secret = json.loads((folder / "owner.key").read_text())["secret"]
     assert secret not in "".join(lines) + json.dumps(report)
     assert any("commitment" in line for line in lines)
 
 
-def test_the_printed_command_repeats_the_conviction(finished, capsys):
+def test_the_printed_commands_repeat_conviction_and_recheck(finished, capsys):
     result, _, _ = finished
-    words = result.command.split()
-    assert words[:2] == ["dynamarks", "verify"]
-    assert main([*words[1:], "--json"]) == 0
+    verify, check = (command.split() for command in result.commands)
+    assert (verify[:2], check[:2]) == (["dynamarks", "verify"], ["dynamarks", "check"])
+    expected = result.suspects[0].evidence["100 fresh"]
+    code = main([*verify[1:], "--json"])
     again = json.loads(capsys.readouterr().out)
-    assert again["log10_p"] == pytest.approx(result.suspects[0].evidence[100].log10_p, abs=1e-3)
-    assert again["plan_sha256"] == result.suspects[0].evidence[100].plan.digest
+    assert code == (0 if expected.detected() else 1)
+    assert again["log10_p"] == pytest.approx(expected.log10_p, abs=1e-3)
+    assert again["plan_sha256"] == expected.plan.digest
+    assert main(check[1:]) == 0
+    assert "MARK FOUND" in capsys.readouterr().out
 
 
 def test_fashion_mnist(tmp_path):
@@ -66,9 +71,13 @@ def test_fashion_mnist(tmp_path):
         tmp_path / "out", data=folder, seed=2, epochs=7, max_images=10_000, say=lambda line: None, verbose=False
     )
     assert result.dataset == "Fashion-MNIST"
-    assert result.as_expected
-    assert result.suspects[0].final.log10_p <= -8
-    assert result.cost.top1_agreement == 1
+    thief, label_thief, *innocents = result.suspects
+    assert thief.final.log10_p <= -8
+    assert label_thief.final.answers == "labels"
+    assert label_thief.final.log10_p <= -2  # from 5,000 queries, of which some 150 are ties
+    assert all(not evidence.detected() for suspect in innocents for evidence in suspect.evidence.values())
+    assert result.cost.top1_agreement > 0.97
+    assert result.cost.marked_accuracy > result.cost.clean_accuracy - 0.005
 
 
 def test_nothing_is_overwritten(finished):

@@ -15,6 +15,7 @@ models and keys than those that the documentation reports on (docs/statistics.md
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,7 @@ def _class_sums(answers: Array, top: Array, weights: Array, classes: Array) -> A
     scale = weights[order].astype(logs.dtype)
     bounds = np.append(np.searchsorted(top[order], classes), len(top))
     sums = np.empty((len(classes), num_classes), logs.dtype)
-    for row, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for row, (start, stop) in enumerate(itertools.pairwise(bounds)):
         np.dot(scale[start:stop], logs[start:stop], out=sums[row])
     return sums.astype(np.float64)
 
