@@ -71,6 +71,8 @@ def _keras_model(path: Path) -> dict[str, Any]:
             "scheme": layer.scheme,
             "key_id": layer.key_id,
             "budget": layer.budget,
+            "tie_margin": layer.tie_margin,
+            "amplitudes": layer.amplitudes,
             "from_logits": layer.from_logits,
             "is_blank": layer.is_blank,
         }

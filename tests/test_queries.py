@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dynamarks_tf._digests import ArrayDigest
 from dynamarks_tf.errors import ArgumentError, DatasetError
-from dynamarks_tf.queries import SelectedQueries, as_queries, balanced_choice
+from dynamarks_tf.queries import SelectedQueries, as_queries, balanced_choice, confident_balanced_choice
 
 X = np.arange(60, dtype=np.float32).reshape(20, 3)
 
@@ -128,3 +128,22 @@ def test_the_digest_does_not_depend_on_batches_but_on_every_byte(batch_size):
     assert digest(np.asfortranarray(X)) == digest(X)
     others = [changed, X[:-1], X[::-1], X.astype(np.float64), X.reshape(20, 3, 1)]
     assert len({digest(x) for x in others} | {digest(X)}) == 6
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 200), st.integers(1, 8), st.integers(1, 250))
+def test_confident_choice_is_balanced_and_takes_the_surest(seed, size, num_classes, count):
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(0, num_classes, size)
+    confidence = rng.random(size)
+    chosen = confident_balanced_choice(classes, confidence, count, seed=3)
+    assert len(np.unique(chosen)) == len(chosen) == min(count, size)
+    np.testing.assert_array_equal(chosen, np.sort(chosen))
+    np.testing.assert_array_equal(chosen, confident_balanced_choice(classes, confidence, count, seed=3))
+    present = np.unique(classes)
+    share = -(-count // len(present))
+    for label in present:
+        mine = classes == label
+        rank = (confidence[mine][:, None] > confidence[chosen[classes[chosen] == label]]).sum(axis=0)
+        if count <= size and all((classes == other).sum() >= share for other in present):
+            assert (rank < max(-(-mine.sum() // 5), share)).all()
+            assert abs((classes[chosen] == label).sum() - count / len(present)) < 1

@@ -238,6 +238,120 @@ def test_rounded_and_truncated_answers_are_evidence(digits, owner_model, key, ma
     assert check(top_3_rounded, owner_model, key, digits).num_queries == len(digits.x_test)
 
 
+@pytest.fixture(scope="module")
+def with_ties(owner_model, key):
+    return dm.mark(owner_model, key, 0.1, tie_margin=0.5)
+
+
+NAMES = [f"digit {number}" for number in range(10)]
+
+
+def labels_of(model, form="indices"):
+    """A model as an API that answers labels only, in one of the forms in which APIs do."""
+
+    def answer(batch):
+        labels = np.asarray(model(batch, training=False)).argmax(axis=1)
+        return {
+            "indices": labels,
+            "a column of floats": labels[:, None].astype(np.float32),
+            "names": np.array([NAMES[label] for label in labels]),
+            "names as bytes": np.array([NAMES[label].encode() for label in labels], object),
+            "one-hot": np.eye(10)[labels],
+        }[form]
+
+    return answer
+
+
+@pytest.mark.parametrize("form", ["indices", "a column of floats", "names", "names as bytes", "one-hot"])
+def test_a_suspect_that_answers_labels_is_tested_in_the_tie_code(form, digits, owner_model, with_ties, key):
+    """The marked API itself sides with every coin; the clean model with none."""
+    options = {"owner": with_ties, "key": key, "queries": digits.x_train, "logged": True, "class_names": NAMES}
+    guilty = dm.verify(labels_of(with_ties, form), **options)
+    assert guilty.log10_p <= -8
+    assert guilty.answers == "labels"
+    assert [channel.channel for channel in guilty.channels] == ["tie"]
+    assert guilty.untested["class"] == guilty.untested["amplitude"]
+    assert "labels only" in guilty.untested["class"]
+    assert guilty.fidelity > 0.9
+    innocent = dm.verify(labels_of(owner_model, form), **options)
+    assert innocent.log10_p > -2
+    assert innocent.fidelity == 1
+
+
+def test_what_cannot_succeed_with_labels_is_refused_before_anything_is_asked(digits, owner_model, with_ties, key):
+    def never(batch):
+        raise AssertionError("was asked")
+
+    options = {"owner": with_ties, "key": key, "queries": digits.x_test, "suspect_labels": True}
+    with pytest.raises(ArgumentError, match="class code: the suspect answers labels only.* tie code: it needs logged"):
+        dm.verify(never, **options)
+    with pytest.raises(ArgumentError, match="tie code: the model was marked without it .tie_margin is 0."):
+        dm.verify(never, **{**options, "owner": owner_model, "logged": True})
+
+
+def test_names_that_nobody_knows_and_answers_of_two_kinds(digits, with_ties, key):
+    options = {"owner": with_ties, "key": key, "queries": digits.x_train, "logged": True}
+    with pytest.raises(SuspectError, match="None of the names that the suspect answers, such as 'digit 0'"):
+        dm.verify(labels_of(with_ties, "names"), class_names=["zero", "one"], **options)
+    turns = iter([True, *[False] * 100])
+
+    def changes_its_mind(batch):
+        return np.asarray(with_ties(batch)) if next(turns) else labels_of(with_ties)(batch)
+
+    with pytest.raises(SuspectError, match="some batches with labels and others with probabilities"):
+        dm.verify(changes_its_mind, **options)
+
+
+def test_logged_queries_are_tested_in_every_channel_and_fresh_ones_in_the_class_code(digits, with_ties, key):
+    def channels(**options):
+        found = dm.verify(with_ties, owner=with_ties, key=key, queries=digits.x_train, **options)
+        return {channel.channel: channel.log10_p for channel in found.channels}
+
+    logged = channels(logged=True)
+    assert list(logged) == ["class", "amplitude", "tie"]
+    assert max(logged.values()) < -6
+    assert list(channels()) == ["class"]
+
+
+def test_growth_and_queries_needed(digits, owner_model, key, surrogate, unmarked_surrogate):
+    evidence = check(surrogate, owner_model, key, digits)
+    counts = [point.num_queries for point in evidence.growth]
+    assert counts == [10, 20, 50, 100, 200, len(digits.x_test)]
+    assert evidence.growth[-1].log10_p == evidence.log10_p
+    needed = evidence.queries_needed()
+    assert needed in counts
+    assert evidence.detected()
+    for point in evidence.growth:
+        assert point.log10_p <= -6 or point.num_queries < needed
+    first = dm.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test[:50], params=SETTINGS)
+    assert first.log10_p == pytest.approx(evidence.growth[2].log10_p, abs=1e-6)
+    assert evidence.queries_needed(alpha=1e-300) is None
+    assert check(unmarked_surrogate, owner_model, key, digits).queries_needed() is None
+
+
+def test_evidence_can_be_read_back_and_damage_is_seen(digits, owner_model, key, surrogate):
+    from dynamarks_tf.errors import FormatError
+    from dynamarks_tf.verdict import Evidence
+
+    evidence = check(surrogate, owner_model, key, digits, max_queries=30)
+    content = json.loads(json.dumps(evidence.to_dict()))
+    assert Evidence.from_dict(content, "e.json") == evidence
+    for damaged, message in (
+        ({**content, "format": "x"}, "holds no evidence"),
+        ({**content, "version": 1}, "evidence of version 1; this release reads version 2"),
+        ({key: value for key, value in content.items() if key != "growth"}, "an entry is missing"),
+        ({**content, "detected": not content["detected"]}, "its entries contradict each other"),
+        (
+            {**content, "plan": {**content["plan"], "version": 1}},
+            "test plan of version 1; this release reads version 2",
+        ),
+        ({**content, "plan": {**content["plan"], "combination": "product/1"}}, "made with combination 'product/1'"),
+        ({**content, "plan": {}}, "holds no test plan"),
+    ):
+        with pytest.raises(FormatError, match=message):
+            Evidence.from_dict(damaged, "e.json")
+
+
 def other_input_model():
     return keras.Sequential(
         [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")]

@@ -24,7 +24,9 @@ EXIT_NOT_FOUND = 1
 
 @click.command()
 @click.argument("suspect")
-@click.option("--owner", required=True, type=click.Path(path_type=Path), help="The owner's .keras file.")
+@click.option(
+    "--owner", required=True, type=click.Path(path_type=Path), help="The owner's .keras file: the marked one."
+)
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="Key file of the owner.")
 @click.option("--statement", type=click.Path(path_type=Path), help="Published commitment that the key must open.")
 @click.option("--queries", type=click.Path(path_type=Path), help=".npy or .npz file of inputs.")

@@ -86,6 +86,64 @@ def test_verify_asks_what_a_client_asked_according_to_the_log(run, folder, digit
         assert message in err
 
 
+def test_verify_writes_a_bundle_that_check_recomputes(run, folder, key):
+    words = ("verify", folder / "surrogate.keras", "--owner", folder / "owner.keras", "--queries", folder / "x.npy")
+    words = (*words, "--key", folder / "acme.key", "--bundle", folder / "case.zip")
+    code, out, err = run(*words)
+    assert code == 0
+    assert "were enough" in out
+    assert "amplitude   not tested: it needs logged queries" in out
+    assert "case.zip is confidential" in err
+    assert stat.S_IMODE((folder / "case.zip").stat().st_mode) == 0o600
+    assert run(*words)[0] == 2
+
+    code, out, _ = run("check", folder / "case.zip")
+    assert code == 0
+    assert "can be checked with the key only" in out
+    assert "MARK FOUND" in out
+    code, out, _ = run("check", folder / "case.zip", "--key", folder / "acme.key")
+    assert code == 0
+    assert "With the key, signs, statistics and p-values come out as stated" in out
+    code, out, _ = run("check", folder / "case.zip", "--public")
+    assert json.loads(out)["key_id"] == key.key_id
+    data = bytearray((folder / "case.zip").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "case.zip").write_bytes(data)
+    code, _, err = run("check", folder / "case.zip")
+    assert code == 2
+    assert "was changed" in err
+
+
+def test_a_mark_with_ties_and_a_suspect_that_answers_names(run, folder, digits, key):
+    import keras
+
+    code, _, err = run(
+        "mark", folder / "owner.keras", "--key", folder / "acme.key", "--out", folder / "m.keras", "--tie-margin", 3
+    )
+    assert code == 2
+    assert "`tie_margin` is the largest" in err
+    marked = folder / "marked.keras"
+    words = ("--key", folder / "acme.key", "--out", marked, "--tie-margin", 0.5, "--budget", 0.1)
+    assert run("mark", folder / "owner.keras", *words)[0] == 0
+    facts = json.loads(run("inspect", marked)[1])["mark"]
+    assert (facts["tie_margin"], facts["amplitudes"]) == (0.5, True)
+
+    labels = keras.Sequential([keras.models.load_model(marked), keras.layers.Lambda(lambda p: keras.ops.argmax(p, -1))])
+    labels.build((None, 8, 8, 1))
+    labels.export(folder / "labels", verbose=False)
+    np.save(folder / "sent.npy", digits.x_train)
+    words = ("verify", folder / "labels", "--owner", marked, "--key", folder / "acme.key", "--queries")
+    code, out, _ = run(*words, folder / "sent.npy", "--logged", "--labels")
+    assert code == 0
+    assert "answers labels" in out
+    code, _, err = run(*words, folder / "sent.npy", "--labels")
+    assert code == 2
+    assert "tie code: it needs logged queries" in err
+    code, _, err = run(*words, folder / "sent.npy", "--logged", "--class-names", folder / "none.txt")
+    assert code == 2
+    assert "Cannot read class names from" in err
+
+
 def test_verify_checks_that_the_key_opens_the_published_statement(run, folder, other_key):
     words = ("verify", folder / "surrogate.keras", "--owner", folder / "owner.keras", "--queries", folder / "x.npy")
     run("commit", folder / "acme.key", "--model", folder / "owner.keras", "--out", folder / "statement.json")
