@@ -26,6 +26,7 @@ def mark(
     key: MarkKey,
     budget: float = DEFAULT_BUDGET,
     *,
+    tie_margin: float = 0.0,
     from_logits: bool = False,
     name: str = "dynamark",
     **layer_options: Any,
@@ -39,6 +40,8 @@ def mark(
         model: a Sequential or Functional Keras model with one output of shape `(batch, ..., C)`, C >= 2.
         key: the owner's key.
         budget: largest total variation between clean and released output, in (0, 0.5].
+        tie_margin: how near a tie of the two best classes the key may decide, as the largest |log(p_a / p_b)|, in
+            [0, 2]. 0 never changes a top-1 answer, and lets a thief who keeps labels only get away.
         from_logits: whether the model ends in logits; the marked model does too.
         name: name of the new layer.
         **layer_options: further arguments of `DynaMarkLayer`.
@@ -58,13 +61,13 @@ def mark(
     """
     _check_markable(model)
     num_classes = check_num_classes(model.outputs[0].shape[-1])
-    layer = DynaMarkLayer(key, budget, from_logits, name=name, **layer_options)
+    layer = DynaMarkLayer(key, budget, from_logits, tie_margin=tie_margin, name=name, **layer_options)
     check_outputs(model, from_logits=from_logits)
     floor = class_code_floor_log10(num_classes, layer.params)
     if floor > _WEAK_FLOOR_LOG10:
         warnings.warn(
             f"With {num_classes} classes the class code holds so few coins that no suspect can ever give a p-value "
-            f"below 10^{floor:.1f}.",
+            f"below 10^{floor:.1f} on fresh queries. Keep request logs: logged queries have other coins as well.",
             stacklevel=2,
         )
     marked = _with_outputs(model, layer)

@@ -320,6 +320,39 @@ def test_an_interrupted_test_goes_on_without_asking_anything_twice(verify, surro
     assert whole.growth == evidence.growth
 
 
+def test_a_server_that_goes_away_is_asked_the_rest_when_it_is_back(
+    verify, surrogate, digits, key, tmp_path, monkeypatch
+):
+    """Over a real socket; the server's own log shows that no query came twice and none is missing."""
+    from dynamarks_tf.export import export_saved_model
+    from dynamarks_tf.local_server import LocalServer
+    from dynamarks_tf.request_logs import open_log
+
+    export_saved_model(surrogate, tmp_path / "clf" / "1")
+    logs, path = tmp_path / "logs", tmp_path / "case.zip"
+    server = LocalServer(tmp_path / "clf", grpc_port=0, rest_port=None, request_log=logs)
+    server.start()
+    url = server.grpc_url
+    add, written = recording.Recording.add, []
+
+    def add_and_stop_the_server(self, *args, **kwargs):
+        add(self, *args, **kwargs)
+        written.append(1)
+        if len(written) == 2:
+            server.stop()
+
+    monkeypatch.setattr(recording.Recording, "add", add_and_stop_the_server)
+    with pytest.raises(SuspectError, match="the same call goes on from there"):
+        verify(url, path, timeout_s=5)
+    monkeypatch.undo()
+    port = int(url.split(":")[2].split("/")[0])
+    with LocalServer(tmp_path / "clf", grpc_port=port, rest_port=None, request_log=logs):
+        evidence = verify(url, path)
+    assert recheck.recheck(path, key=key).evidence == evidence
+    asked = np.concatenate(list(open_log(logs).batches(1000)))
+    np.testing.assert_array_equal(asked, digits.x_test[:120])
+
+
 def test_a_process_that_is_killed_loses_no_answer(verify, surrogate, tmp_path, monkeypatch):
     """The batch under way may be lost with the process, answers that were written down are not."""
     written = []
