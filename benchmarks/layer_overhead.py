@@ -2,6 +2,7 @@
 
     python benchmarks/layer_overhead.py             # the layer alone, and on a MobileNetV2
     python benchmarks/layer_overhead.py --served    # also through the local server
+    python benchmarks/layer_overhead.py --tie-margin 0.5
 
 The layer is compared with a softmax over the same tensor, the marked MobileNetV2 (random weights, 1,000 classes) with
 the unmarked one. Both sides alternate; each ratio is the median of the pairwise ratios of many rounds.
@@ -34,18 +35,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--served", action="store_true", help="also measure through the local server")
     parser.add_argument("--rounds", type=int, default=60, help="rounds of each comparison (default 60)")
+    parser.add_argument("--tie-margin", type=float, default=0.0, help="with the tie code (default 0: without)")
     arguments = parser.parse_args()
     key = dm.MarkKey(bytes(range(32)), "benchmark")
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {os.cpu_count()} CPUs")
     for shape in SHAPES:
         for is_compiled in (False, True):
-            layer_alone(shape, key, is_compiled, arguments.rounds)
-    mobilenet(key, arguments.rounds, arguments.served)
+            layer_alone(shape, dm.DynaMarkLayer(key, tie_margin=arguments.tie_margin), is_compiled, arguments.rounds)
+    mobilenet(key, arguments.tie_margin, arguments.rounds, arguments.served)
 
 
-def layer_alone(shape: tuple[int, int], key: dm.MarkKey, is_compiled: bool, rounds: int) -> None:
+def layer_alone(shape: tuple[int, int], layer: dm.DynaMarkLayer, is_compiled: bool, rounds: int) -> None:
     """The layer against a softmax over the same tensor."""
-    layer = dm.DynaMarkLayer(key)
     layer.build((None, shape[1]))
     p = tf.nn.softmax(3 * tf.random.stateless_normal(shape, (1, 2)))
     # Wrapped alike: TensorFlow spends longer on calls of functions with optional arguments.
@@ -55,11 +56,11 @@ def layer_alone(shape: tuple[int, int], key: dm.MarkKey, is_compiled: bool, roun
     report(f"layer / softmax {shape}, {mode}", lambda: marked(p), lambda: softmax(p), rounds, 20)
 
 
-def mobilenet(key: dm.MarkKey, rounds: int, served: bool) -> None:
+def mobilenet(key: dm.MarkKey, tie_margin: float, rounds: int, served: bool) -> None:
     """A marked MobileNetV2 against the unmarked one."""
     keras.utils.set_random_seed(0)
     clean = keras.applications.MobileNetV2(weights=None, classes=1000)
-    marked = dm.mark(clean, key)
+    marked = dm.mark(clean, key, tie_margin=tie_margin)
     functions = [tf.function(model, reduce_retracing=True) for model in (marked, clean)]
     for batch in (1, 32):
         x = tf.random.stateless_uniform((batch, 224, 224, 3), (3, 4))

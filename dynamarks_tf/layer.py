@@ -168,11 +168,11 @@ class DynaMarkLayer(keras.layers.Layer):
             alpha = perturbation.amplitude(self._coins("amplitude_signs", group, column, p.dtype), self.budget)
         if not self.tie_margin:
             return top, alpha, None
-        second = perturbation.second_class(p, top)
+        second, p_second = perturbation.runner_up(p, top)
         low, high = ops.minimum(top, second), ops.maximum(top, second)
         pair = buckets.pair_group(low, high, group_of_class, self._num_classes, ops)
         coins = self._coins("tie_signs", pair, column, p.dtype)
-        tie = perturbation.tie_code(p, top, second, coins, self.tie_margin, self.budget, released_dtype)
+        tie = perturbation.tie_code(p, top, second, p_second, coins, self.tie_margin, self.budget, released_dtype)
         return tie.top, ops.minimum(alpha, self.budget - tie.moved), tie
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

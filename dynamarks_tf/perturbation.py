@@ -180,9 +180,18 @@ def amplitude(coins: Tensor, budget: float) -> Tensor:
     return (1.0 + coins) * (budget / 2)
 
 
-def second_class(p: Tensor, top: Tensor) -> Tensor:
-    """Index of the best class but one, the first among ties; int32 of shape `(...)` for p of shape `(..., C)`."""
-    return predicted_class(ops.where(one_hot(top, p.shape[-1]), 0.0, p))
+def runner_up(p: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
+    """The best class but one.
+
+    Args:
+        p: probabilities, shape `(..., C)`.
+        top: best class, int32 of shape `(...)`.
+
+    Returns:
+        Its index, the first among ties, int32 of shape `(...)`; its probability, shape `(..., 1)`.
+    """
+    others = ops.where(one_hot(top, p.shape[-1]), 0.0, p)
+    return predicted_class(others), largest(others)
 
 
 def one_hot(index: Tensor, num_classes: int) -> Tensor:
@@ -191,7 +200,14 @@ def one_hot(index: Tensor, num_classes: int) -> Tensor:
 
 
 def tie_code(
-    p: Tensor, top: Tensor, second: Tensor, coins: Tensor, margin: float, budget: float, dtype: str
+    p: Tensor,
+    top: Tensor,
+    second: Tensor,
+    p_second: Tensor,
+    coins: Tensor,
+    margin: float,
+    budget: float,
+    dtype: str,
 ) -> TieCode:
     """Lets a coin decide which of the two best classes wins where they are nearly equal.
 
@@ -205,6 +221,7 @@ def tie_code(
         p: probabilities, shape `(..., C)`.
         top: best class, int32 of shape `(...)`.
         second: best class but one, the same shape.
+        p_second: its probability, shape `(..., 1)`.
         coins: +1 where the class with the smaller index shall win, -1 where the other; shape `(..., 1)`. 0 changes
             nothing.
         margin: largest |log(p_t / p_b)| of a tie, above 0.
@@ -213,7 +230,6 @@ def tie_code(
     """
     is_top, is_second = one_hot(top, p.shape[-1]), one_hot(second, p.shape[-1])
     p_top = largest(p)
-    p_second = largest(ops.where(is_second, p, -np.inf))
     gap = p_top - p_second
     limit = ops.minimum((p_top + p_second) * math.tanh(margin / 2), 2 * budget)
     is_tie = gap < limit - _TIE_SLACK * safe_lead(p_top, dtype)
