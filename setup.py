@@ -35,6 +35,7 @@ setup(
     ],
     extras_require={
         "demo": DATASETS,
+        "study": [*DATASETS, "matplotlib>=3.8"],  # benchmarks/calibration.py --report
         "test": [
             *DATASETS,
             "hypothesis>=6.100",
