@@ -1,10 +1,10 @@
 """Which coin an output gets: a keyed lattice hash of the clean probabilities, shared by marking and verification.
 
 The logarithms of some classes' probabilities are cut into steps of one unit, at offsets that only the key knows; the
-whole numbers that result are mixed into one of 1,024 columns. The same input gives the same column, since float noise
+whole numbers that result are mixed into one of 4,096 columns. The same input gives the same column, since float noise
 matters only within a hair of a step; inputs that differ get unrelated columns.
 
-All arithmetic but the logarithm is on whole numbers below 2^15 held in floats. It is exact in every precision that
+All arithmetic but the logarithm is on whole numbers below 2^16 held in floats. It is exact in every precision that
 matrix multiplication may use (TF32 and bfloat16 included), so processors can disagree only about which step a
 logarithm falls on.
 
@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-BUCKETING = "lattice-32x32/1"
-COLUMNS = 1024
+BUCKETING = "lattice-64x64/1"
+COLUMNS = 4096
 GROUPS = 64
 HASHED_CLASSES = 32
 STEP = 1.0  # of the natural logarithm
 FLOOR = 1e-8
-_BASE = 32  # COLUMNS is _BASE squared
+_BASE = 64  # COLUMNS is _BASE squared
 _PAIRED_CLASSES = 11  # 55 pairs fit into 64 groups; 12 classes have 66
 _PAIR_FACTOR = 13
 
@@ -42,7 +42,7 @@ class Bucketing:
         group_of_class: hashed codes: group of each class, int32 in [0, 64) of shape `(C,)`.
         hashed_classes: the classes whose logarithms are hashed, increasing, int32 of shape `(min(C, 32),)`.
         offsets: where the steps of each of them begin, float32 in [0, 1), the same shape.
-        multipliers: whole numbers in [0, 32) that mix the steps, float32 of shape `(min(C, 32), 2)`.
+        multipliers: whole numbers in [0, 64) that mix the steps, float32 of shape `(min(C, 32), 2)`.
     """
 
     row_of_class: npt.NDArray[np.int32]
@@ -60,6 +60,7 @@ class Bucketing:
     def columns(self, p: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
         """Column of each output: ints of shape `(n,)` for probabilities of shape `(n, C)`."""
         hashed = p if len(self.hashed_classes) == self.num_classes else p[:, self.hashed_classes]
+        hashed = hashed.astype(np.float64)  # processors differ in the last bits of single-precision logarithms
         return np.asarray(hash_column(hashed, self.offsets, self.multipliers, np), np.intp)
 
     def __repr__(self) -> str:
@@ -72,11 +73,11 @@ def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Ten
     Args:
         p: probabilities of the hashed classes, shape `(..., K)`. NaN counts as 0.
         offsets: where the steps begin, in units of a step, shape `(K,)`.
-        multipliers: whole numbers in [0, 32), shape `(K, 2)`.
+        multipliers: whole numbers in [0, 64), shape `(K, 2)`.
         xp: the array namespace, `numpy` or `keras.ops`.
 
     Returns:
-        Whole numbers in [0, 1024) as floats, shape `(...)`.
+        Whole numbers in [0, 4096) as floats, shape `(...)`.
     """
     logs = xp.log(xp.where(p > FLOOR, xp.minimum(p, 1.0), FLOOR))
     steps = xp.floor(logs / STEP + offsets)  # from -19 to 0

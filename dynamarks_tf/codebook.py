@@ -24,8 +24,8 @@ class Codebook:
 
     Attributes:
         class_signs: the class code's fair coins, int8 of shape `(rows, columns)`, each -1 or +1.
-        amplitude_signs: the amplitude code's, int8 of shape `(min(C, 64), 1024)`.
-        tie_signs: the tie code's, int8 of shape `(pairs, 1024)` with `pairs` = C (C - 1) / 2 up to 11 classes, else 64.
+        amplitude_signs: the amplitude code's, int8 of shape `(min(C, 64), 4096)`.
+        tie_signs: the tie code's, int8 of shape `(pairs, 4096)` with `pairs` = C (C - 1) / 2 up to 11 classes, else 64.
         bucketing: which coin an output gets.
     """
 
@@ -112,7 +112,7 @@ def _bucketing(key: MarkKey, num_classes: int, rows: int, columns: int) -> Bucke
         group_of_class=class_map(key, "hash/groups", num_classes, buckets.GROUPS),
         hashed_classes=hashed,
         offsets=((steps >> 8) * 2.0**-24).astype(np.float32),  # 24 bits: exact in float32
-        multipliers=(multipliers >> 3).astype(np.float32).reshape(-1, 2),  # 5 bits
+        multipliers=(multipliers >> 2).astype(np.float32).reshape(-1, 2),  # 6 bits
     )
 
 

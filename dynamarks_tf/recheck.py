@@ -177,7 +177,7 @@ class _Recheck:
             if not case.same_bucketing(book.bucketing, bucketing):
                 raise BundleError(f"{self._bundle.path}: its bucketing is not the one that the key gives.")
             judgement = Judgement(book)
-        collection = Collection(plan.channels, bucketing, plan.params)
+        collection = Collection(plan.channels, bucketing, plan.params, logged=plan.logged)
         for batch in self._batches():
             if judgement is not None:
                 judgement.follow(collection, batch.clean, batch.suspect)

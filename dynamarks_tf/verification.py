@@ -187,7 +187,7 @@ def verify(
 
         # 5. The suspect's answers, gathered without the signs. The judgement only looks at the tables.
         judgement = Judgement(book)
-        collected = Collection(channels, book.bucketing, params)
+        collected = Collection(channels, book.bucketing, params, logged=logged)
         asked = _Asked(opened, clean, plan, suspect_from_logits, class_names, record)
         batches = progress.track(
             source.batches(batch_size), "asking the suspect", -(-count // batch_size), enabled=verbose

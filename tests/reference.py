@@ -86,7 +86,7 @@ def hash_material(secret: bytes, owner: str, num_classes: int) -> dict[str, list
     return {
         "classes": chosen,
         "offsets": [(word >> 8) / 2**24 for word in words(secret, owner, f"hash/offsets/{size}", size)],
-        "multipliers": [[mixing[2 * i] >> 3, mixing[2 * i + 1] >> 3] for i in range(size)],
+        "multipliers": [[mixing[2 * i] >> 2, mixing[2 * i + 1] >> 2] for i in range(size)],
     }
 
 
@@ -96,7 +96,7 @@ def hash_column(p: np.ndarray, material: dict[str, list]) -> int:
     for c, offset, mixing in zip(material["classes"], material["offsets"], material["multipliers"], strict=True):
         step = math.floor(math.log(min(max(float(p[c]), 1e-8), 1.0)) + offset)
         digits = [digits[0] + step * mixing[0], digits[1] + step * mixing[1]]
-    return 32 * (digits[0] % 32) + digits[1] % 32
+    return 64 * (digits[0] % 64) + digits[1] % 64
 
 
 def tie_code(p: np.ndarray, coin: int, margin: float, budget: float) -> np.ndarray:

@@ -50,16 +50,16 @@ def test_noise_of_float_arithmetic_hardly_ever_matters_and_other_inputs_get_othe
     bucketing = bucketing_for(10)
     noisy = p * np.exp(np.random.default_rng(2).normal(size=p.shape) * 1e-5)
     assert (bucketing.columns(noisy) != bucketing.columns(p)).mean() < 1e-3
-    # Shares of columns: 100,000 inputs in 1,024 columns.
+    # Shares of columns: 100,000 inputs in 4,096 columns.
     counts = np.bincount(bucketing.columns(p), minlength=buckets.COLUMNS)
-    assert counts.min() > 10
-    assert counts.max() < 1000
+    assert (counts > 0).mean() > 0.95
+    assert counts.max() < 300
     other = bucketing.columns(random_answers(3, 100_000, 10))
     assert (other == bucketing.columns(p)).mean() < 0.01
 
 
 def test_small_matrix_precision_does_not_matter():
-    """Steps and multipliers are whole numbers of at most 5 bits, so a product in bfloat16 is exact."""
+    """Steps and multipliers are whole numbers of at most 6 bits, so a product in bfloat16 is exact."""
     p = random_answers(4, 1000, 10).astype(np.float32)
     bucketing = bucketing_for(10)
     logs = np.log(np.clip(p, buckets.FLOOR, 1))

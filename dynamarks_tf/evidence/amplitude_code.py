@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from dynamarks_tf import buckets
 from dynamarks_tf.buckets import Bucketing
-from dynamarks_tf.evidence.residuals import Residuals, floored_log, sum_by_cell
+from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, floored_log
 
 Array = npt.NDArray[Any]
 
-TRANSFORM = "amplitude/1: log(1 - s_t) less its regression on the clean logs by group"
+TRANSFORM = "amplitude/2: log(1 - s_t) of the first query of each coin less its regression on the clean logs by group"
 REGRESSED_CLASSES = 16
 RIDGE = 1.0
 GROUP_RIDGE = 10.0
@@ -43,44 +43,40 @@ class AmplitudeTable:
         self._groups = buckets.num_class_groups(bucketing.num_classes)
         self._regressed = bucketing.hashed_classes[:REGRESSED_CLASSES]
         size = 3 + 2 * len(self._regressed)
-        self._cells = np.zeros((self._groups * buckets.COLUMNS, 1 + size))  # sums of y and of its explanations
-        self._gram = np.zeros((self._groups, size, size))
-        self._moment = np.zeros((self._groups, size))
-        self._met = np.zeros(self._groups * buckets.COLUMNS, np.int64)
+        self._meetings = FirstMeetings(self._groups * buckets.COLUMNS)
+        self._doubt = np.zeros(self._groups * buckets.COLUMNS)
+        self._explained = np.zeros((self._groups * buckets.COLUMNS, size))
 
     def add(self, clean: Array, suspect: Array) -> None:
         """Adds one batch: probabilities of clean model and suspect, shape `(n, C)` each."""
-        each = np.arange(len(clean))
-        top = clean.argmax(axis=1)
-        group = self._bucketing.group_of_class[top]
-        cell = group * buckets.COLUMNS + self._bucketing.columns(clean)
-        doubt = floored_log(1 - suspect[each, top].astype(np.float64))
-        explained = self._explanations(clean, floored_log(1 - clean[each, top].astype(np.float64)))
-        sum_by_cell(cell, np.concatenate([doubt[:, None], explained], axis=1), self._cells)
-        self._met += np.bincount(cell, minlength=len(self._met))
-        for used in np.unique(group):
-            rows = explained[group == used]
-            self._gram[used] += rows.T @ rows
-            self._moment[used] += rows.T @ doubt[group == used]
+        cells = class_cells(clean, self._bucketing)
+        first = self._meetings.among(cells)
+        clean, suspect, cells = clean[first], suspect[first], cells[first]
+        each, top = np.arange(len(clean)), clean.argmax(axis=1)
+        self._doubt[cells] = floored_log(1 - suspect[each, top].astype(np.float64))
+        self._explained[cells] = self._explanations(clean, floored_log(1 - clean[each, top].astype(np.float64)))
 
     def residuals(self) -> Residuals:
         """R over everything added so far."""
-        size = self._gram.shape[1]
-        shared = np.linalg.solve(self._gram.sum(axis=0) + RIDGE * np.eye(size), self._moment.sum(axis=0))
-        left = self._moment - self._gram @ shared
-        own = np.linalg.solve(self._gram + GROUP_RIDGE * np.eye(size), left[..., None])[..., 0]
-        coefficients = np.repeat(shared + own, buckets.COLUMNS, axis=0)
-        values = self._cells[:, 0] - (self._cells[:, 1:] * coefficients).sum(axis=1)
-        met = self._met > 0
-        return Residuals(
-            values=np.where(met, values, 0.0).reshape(self._groups, buckets.COLUMNS),
-            num_queries=int(self._met.sum()),
-            num_cells=int(met.sum()),
-            slope=float(shared[1] * _DOUBT_SCALE),
-        )
+        size = self._explained.shape[1]
+        rows = self._explained.reshape(self._groups, buckets.COLUMNS, size)
+        doubt = self._doubt.reshape(self._groups, buckets.COLUMNS)
+        gram = np.einsum("gki,gkj->gij", rows, rows, optimize=True)
+        moment = np.einsum("gki,gk->gi", rows, doubt)
+        shared = np.linalg.solve(gram.sum(axis=0) + RIDGE * np.eye(size), moment.sum(axis=0))
+        own = np.linalg.solve(gram + GROUP_RIDGE * np.eye(size), (moment - gram @ shared)[..., None])[..., 0]
+        met = rows[..., 0] > 0  # the constant
+        values = doubt - np.einsum("gki,gi->gk", rows, shared + own)
+        return Residuals(np.where(met, values, 0.0), int(met.sum()), int(met.sum()), float(shared[1] * _DOUBT_SCALE))
 
     def _explanations(self, clean: Array, doubt: Array) -> Array:
         """The clean answers as regressors of about unit size, shape `(n, 3 + 2 K)`."""
         logs = floored_log(clean[:, self._regressed].astype(np.float64)) / 10
         x = doubt[:, None] * _DOUBT_SCALE
         return np.concatenate([np.ones_like(x), x, x**2, logs, logs**2], axis=1)
+
+
+def class_cells(clean: Array, bucketing: Bucketing) -> Array:
+    """The coin of each query in the amplitude code's flattened table, ints of shape `(n,)`."""
+    group = bucketing.group_of_class[clean.argmax(axis=1)]
+    return np.asarray(group * buckets.COLUMNS + bucketing.columns(clean))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.answers import is_one_hot
-from dynamarks_tf.buckets import Bucketing
+from dynamarks_tf.buckets import COLUMNS, Bucketing, num_class_groups
 from dynamarks_tf.evidence import amplitude_code, class_code, tie_code
-from dynamarks_tf.evidence.residuals import Residuals, ResidualTable
+from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, ResidualTable
 from dynamarks_tf.params import MarkParams
 
 Array = npt.NDArray[Any]
@@ -65,14 +64,22 @@ class Collection:
         channels: names of the channels to collect.
         bucketing: which coin an output gets.
         params: settings of the mark.
+        logged: whether the queries come from clients, who may send again what they liked. The class code then takes
+        only
+            the first of those that look alike to the hash; amplitude and tie code always do.
 
     Attributes:
         num_queries: how many answers it holds.
         labels_only: whether every answer so far was a label, or a single 1 among zeros.
     """
 
-    def __init__(self, channels: tuple[str, ...], bucketing: Bucketing, params: MarkParams) -> None:
+    def __init__(
+        self, channels: tuple[str, ...], bucketing: Bucketing, params: MarkParams, *, logged: bool = False
+    ) -> None:
         self._tables: dict[str, ResidualTable] = {channel: _table(channel, bucketing, params) for channel in channels}
+        self._bucketing = bucketing
+        cells = num_class_groups(bucketing.num_classes) * COLUMNS
+        self._meetings = FirstMeetings(cells) if logged else None
         self.num_queries = 0
         self.labels_only = True
         self._agreeing = 0
@@ -88,10 +95,18 @@ class Collection:
         is_labels = suspect.ndim == 1
         self.labels_only = self.labels_only and (is_labels or is_one_hot(suspect))
         for channel, table in self._tables.items():
-            if not is_labels or channel in _WITH_LABELS:
+            if channel == "class" and not is_labels:
+                table.add(*self._first_of_their_kind(clean, suspect))
+            elif not is_labels or channel in _WITH_LABELS:
                 table.add(clean, suspect)
         self._agreeing += int((clean.argmax(axis=1) == (suspect if is_labels else suspect.argmax(axis=1))).sum())
         self.num_queries += len(clean)
+
+    def _first_of_their_kind(self, clean: Array, suspect: Array) -> tuple[Array, Array]:
+        if self._meetings is None:
+            return clean, suspect
+        first = self._meetings.among(amplitude_code.class_cells(clean, self._bucketing))
+        return clean[first], suspect[first]
 
     @property
     def fidelity(self) -> float:
@@ -113,10 +128,3 @@ def _table(channel: str, bucketing: Bucketing, params: MarkParams) -> ResidualTa
     if channel == "amplitude":
         return amplitude_code.AmplitudeTable(bucketing)
     return tie_code.TieTable(bucketing, params.tie_margin, params.budget)
-
-
-def check_finite(residuals: dict[str, Residuals]) -> None:
-    """Raises ValueError if a residual is NaN or infinite."""
-    for channel, found in residuals.items():
-        if not np.all(np.isfinite(found.values)):
-            raise ValueError(f"The residuals of channel {channel!r} are not finite.")

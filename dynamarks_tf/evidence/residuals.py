@@ -57,10 +57,30 @@ def floored_log(p: Array, floor: float = LOG_FLOOR) -> Array:
     return np.asarray(np.log(floored, out=floored))
 
 
-def sum_by_cell(cells: Array, values: Array, table: Array) -> None:
-    """Adds rows of `values`, shape `(n, d)`, to the rows of `table`, shape `(cells, d)`, that `cells` names."""
-    if len(cells) == 0:
-        return
-    order = np.argsort(cells, kind="stable")
-    used, starts = np.unique(cells[order], return_index=True)
-    table[used] += np.add.reduceat(values[order], starts, axis=0)
+class FirstMeetings:
+    """Lets each coin be met by one query only: the first.
+
+    What a client asks later may depend on the answers that he got, and so on the coins that they showed: whoever sends
+    the inputs again whose answers he liked would give those coins more weight. The first query that meets a coin was
+    chosen before that coin had shown anything.
+
+    Args:
+        num_cells: how many coins there are.
+    """
+
+    def __init__(self, num_cells: int) -> None:
+        self._met = np.zeros(num_cells, bool)
+
+    def among(self, cells: Array) -> Array:
+        """Says which of a batch's queries meet their coin for the first time.
+
+        Args:
+            cells: the coin of each query, ints of shape `(n,)`.
+
+        Returns:
+            Increasing indices into the batch.
+        """
+        _, first = np.unique(cells, return_index=True)
+        first = np.sort(first[~self._met[cells[first]]])
+        self._met[cells[first]] = True
+        return np.asarray(first)

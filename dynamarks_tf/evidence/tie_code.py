@@ -7,7 +7,7 @@ its two best classes,
     y = +1 if it answers a, -1 if b, 0 if else    if it answers labels,
 
 less what the clean model explains: one slope on log(p_a / p_b) for all, and a constant for each group of pairs, shrunk
-to the common one where there are few queries. The residuals are summed for each coin. No sign is used.
+to the common one where there are few queries. Each coin is met by one query, the first. No sign is used.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from dynamarks_tf import buckets
 from dynamarks_tf.buckets import Bucketing
-from dynamarks_tf.evidence.residuals import Residuals, floored_log, sum_by_cell
+from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, floored_log
 
 Array = npt.NDArray[Any]
 
-TRANSFORM = "tie/1: clipped log-ratio or label of the two best classes less slope and shrunk constants by pair"
+TRANSFORM = "tie/2: clipped log-ratio or label of each coin's first query less slope and shrunk constants by pair"
 CLIP = 4.0
 
 
@@ -42,38 +42,37 @@ class TieTable:
         self._margin = margin
         self._budget = budget
         self._groups = buckets.num_pair_groups(bucketing.num_classes)
-        self._cells = np.zeros((self._groups * buckets.COLUMNS, 3))  # sums of 1, y and x = log(p_a / p_b)
-        self._xx = self._xy = 0.0
+        self._meetings = FirstMeetings(self._groups * buckets.COLUMNS)
+        self._cells = np.zeros((self._groups * buckets.COLUMNS, 3))  # 1 once met, y and x = log(p_a / p_b)
 
     def add(self, clean: Array, suspect: Array) -> None:
         """Adds one batch: clean probabilities, shape `(n, C)`; the suspect's, or its class indices, shape `(n,)`."""
         low, high, found = ties(clean, self._margin, self._budget)
-        clean, suspect = clean[found], suspect[found]
-        each = np.arange(len(clean))
         group = buckets.pair_group(low, high, self._bucketing.group_of_class, self._bucketing.num_classes, np)
-        cell = group * buckets.COLUMNS + self._bucketing.columns(clean)
+        cells = group * buckets.COLUMNS + self._bucketing.columns(clean[found])
+        first = self._meetings.among(cells)
+        low, high, found, cells = low[first], high[first], found[first], cells[first]
+        clean, suspect, each = clean[found], suspect[found], np.arange(len(found))
         x = np.log(clean[each, low].astype(np.float64) / clean[each, high])
         if suspect.ndim == 1:
             y = (suspect == low) * 1.0 - (suspect == high)
         else:
             y = np.clip(floored_log(suspect[each, low]) - floored_log(suspect[each, high]), -CLIP, CLIP)
-        sum_by_cell(cell, np.stack([np.ones_like(x), y, x], axis=1), self._cells)
-        self._xx += float(x @ x)
-        self._xy += float(x @ y)
+        self._cells[cells] = np.stack([np.ones_like(x), y, x], axis=1)
 
     def residuals(self) -> Residuals:
         """R over everything added so far."""
-        count, y, x = self._cells.reshape(self._groups, buckets.COLUMNS, 3).sum(axis=1).T
+        cells = self._cells.reshape(self._groups, buckets.COLUMNS, 3)
+        count, y, x = cells.sum(axis=1).T
         some = np.maximum(count, 1)
-        spread = self._xx - float((x * x / some).sum())
-        slope = (self._xy - float((x * y / some).sum())) / spread if spread > 1e-9 else 0.0
+        spread = float((cells[..., 2] ** 2).sum() - (x * x / some).sum())
+        slope = float((cells[..., 1] * cells[..., 2]).sum() - (x * y / some).sum()) / spread if spread > 1e-9 else 0.0
         total = max(float(count.sum()), 1.0)
         common = float((y - slope * x).sum()) / total
         constants = common + (y - slope * x - common * count) / (count + 1)
-        cells = self._cells.reshape(self._groups, buckets.COLUMNS, 3)
         values = cells[..., 1] - slope * cells[..., 2] - constants[:, None] * cells[..., 0]
         met = cells[..., 0] > 0
-        return Residuals(np.where(met, values, 0.0), int(count.sum()), int(met.sum()), slope)
+        return Residuals(np.where(met, values, 0.0), int(met.sum()), int(met.sum()), slope)
 
 
 def ties(clean: Array, margin: float, budget: float) -> tuple[Array, Array, Array]:
