@@ -89,12 +89,13 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_file(path: str | os.PathLike[str], *, mode: int = PRIVATE_FILE) -> Iterator[Path]:
+def new_file(path: str | os.PathLike[str], *, mode: int = PRIVATE_FILE, overwrite: bool = True) -> Iterator[Path]:
     """Lets a library write a file by name, and gives it its final name only when the block succeeds.
 
     Args:
         path: the file to create or replace.
         mode: permission bits of the file.
+        overwrite: whether an existing file may be replaced.
 
     Yields:
         A temporary name next to `path`, with the same suffix; nothing exists under it yet.
@@ -106,7 +107,10 @@ def new_file(path: str | os.PathLike[str], *, mode: int = PRIVATE_FILE) -> Itera
         temporary = folder / target.name
         yield temporary
         os.chmod(temporary, mode)
-        os.replace(temporary, target)
+        if overwrite:
+            os.replace(temporary, target)
+        else:
+            _rename_to_new(temporary, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

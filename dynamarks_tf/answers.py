@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.errors import ArgumentError, SuspectError
 
 Array = npt.NDArray[Any]
 
@@ -70,7 +70,7 @@ def check_suspect_answers(
     if answers.dtype.kind in "OSU":
         if labels is None:
             raise SuspectError(f"The suspect answers text of shape {answers.shape}; expected one name for each input.")
-        return _named(labels, num_classes, class_names)
+        return _named(labels, class_names)
     if answers.dtype.kind not in "fiu" and answers.dtype != bool:
         raise SuspectError(f"The suspect answers values of type {answers.dtype}; expected numbers or class names.")
     if labels is not None and num_classes > 1:
@@ -115,9 +115,22 @@ def is_one_hot(answers: Array) -> bool:
     return bool(np.all((answers == 0) | (answers == 1)) and np.all(answers.sum(axis=-1) == 1))
 
 
-def as_labels(answers: Array) -> Array:
-    """Class indices, int64 of shape `(n,)`, of probabilities of shape `(n, C)` or of class indices."""
-    return answers if answers.ndim == 1 else np.asarray(answers.argmax(axis=1), np.int64)
+def check_class_names(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """Returns the names of the owner's classes.
+
+    Raises:
+        ArgumentError: there are not as many different names as classes.
+    """
+    names = tuple(class_names)
+    if isinstance(class_names, str) or len(names) != num_classes or not all(isinstance(name, str) for name in names):
+        raise ArgumentError(
+            f"`class_names` must hold one text for each of the {num_classes} classes, in the owner's order. Received: "
+            f"{len(names)} entries"
+        )
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ArgumentError(f"`class_names` must be different for each class. Received: {twice!r} twice")
+    return names
 
 
 def _column(answers: Array, num_inputs: int) -> Array | None:
@@ -137,20 +150,14 @@ def _numbered(labels: Array, num_classes: int) -> Array:
     return np.where((numbers >= 0) & (numbers < num_classes), numbers, UNKNOWN_CLASS)
 
 
-def _named(labels: Array, num_classes: int, class_names: Sequence[str] | None) -> Array:
+def _named(labels: Array, class_names: Sequence[str] | None) -> Array:
     if class_names is None:
         raise SuspectError(
             f"The suspect answers class names, such as {_text(labels[0])!r}. Say which class each name stands for: "
             "class_names=[...] in the owner's order (--class-names FILE, one name a line)."
         )
     number = {name: index for index, name in enumerate(class_names)}
-    found = np.array([number.get(_text(label), UNKNOWN_CLASS) for label in labels], np.int64)
-    if len(found) and (found == UNKNOWN_CLASS).all():
-        raise SuspectError(
-            f"None of the names that the suspect answers, such as {_text(labels[0])!r}, is among the {num_classes} "
-            f"class names given, such as {class_names[0]!r}. Give its names in the owner's order."
-        )
-    return found
+    return np.array([number.get(_text(label), UNKNOWN_CLASS) for label in labels], np.int64)
 
 
 def _text(label: Any) -> str:

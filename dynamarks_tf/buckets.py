@@ -25,6 +25,7 @@ GROUPS = 64
 HASHED_CLASSES = 32
 STEP = 1.0  # of the natural logarithm
 FLOOR = 1e-8
+MULTIPLIERS = 64  # how many different ones there are
 _BASE = 64  # COLUMNS is _BASE squared
 _PAIRED_CLASSES = 11  # 55 pairs fit into 64 groups; 12 classes have 66
 _PAIR_FACTOR = 13

@@ -58,9 +58,12 @@ def write_bundle(
         commitment: commitment to the owner's key.
         public_key: the key that the signature can be checked with, base64.
         sign: signs bytes, giving base64.
+
+    Raises:
+        FileExistsError: the file exists.
     """
     digests: dict[str, str] = {}
-    with _files.new_file(path) as temporary:
+    with _files.new_file(path, overwrite=False) as temporary:
         with zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
             for name, source in files:
                 digests[name] = _files.file_sha256(source)
@@ -111,6 +114,7 @@ class Bundle:
         except Exception as error:  # a damaged archive raises whatever its damaged part happens to raise
             raise BundleError(f"{self.path} cannot be read as an evidence bundle: {error}") from error
         try:
+            self._check_archive()
             self.manifest = self._read_manifest()
             self._check_members()
             self._check_every_byte()
@@ -139,7 +143,7 @@ class Bundle:
         """
         try:
             return json.loads(self.read(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{self.path}: the member {name} holds no JSON ({error}).") from error
 
     def __contains__(self, name: str) -> bool:
@@ -157,6 +161,13 @@ class Bundle:
         """Closes the file."""
         self._archive.close()
 
+    def _check_archive(self) -> None:
+        """Refuses what could unpack to more than the file's size."""
+        size = self.path.stat().st_size
+        for info in self._archive.infolist():
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
+                raise BundleError(f"{self.path}: the member {info.filename} is compressed; those of bundles are not.")
+
     def _read_manifest(self) -> dict[str, Any]:
         manifest = self.read_json(MANIFEST) if MANIFEST in self._archive.namelist() else None
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -166,8 +177,9 @@ class Bundle:
                 f"{self.path} is a bundle of version {manifest.get('version')!r}; this release reads version "
                 f"{FORMAT_VERSION}. Install a newer dynamarks_tf."
             )
-        if not isinstance(manifest.get("members"), dict):
-            raise BundleError(f"{self.path}: {MANIFEST} lists no members.")
+        texts = [manifest.get(name) for name in ("commitment", "public_key", "signature")]
+        if not isinstance(manifest.get("members"), dict) or not all(isinstance(text, str) for text in texts):
+            raise BundleError(f"{self.path}: an entry of {MANIFEST} is missing or malformed.")
         return manifest
 
     def _check_members(self) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf import answers, commitment
 from dynamarks_tf import bundle as bundles
-from dynamarks_tf import commitment
-from dynamarks_tf.buckets import Bucketing
+from dynamarks_tf.buckets import HASHED_CLASSES, MULTIPLIERS, Bucketing, num_class_groups
 from dynamarks_tf.commitment import Statement
+from dynamarks_tf.errors import BundleError, SuspectError
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.key import MarkKey
-from dynamarks_tf.recording import Recording
+from dynamarks_tf.plan import TestPlan
+from dynamarks_tf.recording import RecordedBatch, Recording
 from dynamarks_tf.verdict import Evidence
 
 _BUCKETING_ARRAYS = (
@@ -71,10 +75,30 @@ def write(
     )
 
 
-def read_bucketing(data: bytes) -> Bucketing:
-    """Reads the member `bucketing.npz`."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as content:
-        return Bucketing(**{name: content[name] for name in _BUCKETING_ARRAYS})
+def read_bucketing(data: bytes, plan: TestPlan) -> Bucketing:
+    """Reads the member `bucketing.npz`.
+
+    Raises:
+        BundleError: it does not fit the plan.
+    """
+    arrays = _arrays(data, bundles.BUCKETING)
+    n, hashed = plan.num_classes, min(plan.num_classes, HASHED_CLASSES)
+    rows, columns = plan.params.table_shape(n)
+    expected: dict[str, tuple[tuple[int, ...], type, float]] = {
+        "row_of_class": ((n,), np.int32, rows),
+        "column_of_class": ((n,), np.int32, columns),
+        "group_of_class": ((n,), np.int32, num_class_groups(n)),
+        "hashed_classes": ((hashed,), np.int32, n),
+        "offsets": ((hashed,), np.float32, 1),
+        "multipliers": ((hashed, 2), np.float32, MULTIPLIERS),
+    }
+    if set(arrays) != set(expected):
+        raise BundleError(f"{bundles.BUCKETING} does not hold {', '.join(expected)}.")
+    for name, (shape, dtype, limit) in expected.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != dtype or not ((array >= 0) & (array < limit)).all():
+            raise BundleError(f"{bundles.BUCKETING}: {name} is not {dtype.__name__} of shape {shape} below {limit}.")
+    return Bucketing(**arrays)
 
 
 def same_bucketing(one: Bucketing, other: Bucketing) -> bool:
@@ -82,16 +106,68 @@ def same_bucketing(one: Bucketing, other: Bucketing) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in _BUCKETING_ARRAYS)
 
 
-def read_residuals(data: bytes) -> dict[str, npt.NDArray[np.float64]]:
-    """Reads the member `residuals.npz`: the table of each channel."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as content:
-        channels = [name.removesuffix(".shape") for name in content.files if name.endswith(".shape")]
-        tables = {}
-        for channel in channels:
-            table = np.zeros(content[f"{channel}.shape"])
-            table.ravel()[content[f"{channel}.cells"]] = content[f"{channel}.values"]
-            tables[channel] = table
-        return tables
+def read_batch(data: bytes, plan: TestPlan, rows: int) -> RecordedBatch:
+    """Reads the answers of one batch, which must look as `verify` writes them.
+
+    Raises:
+        BundleError: they do not.
+    """
+    batch = RecordedBatch.from_bytes(data)
+    clean, suspect = batch.clean, batch.suspect
+    problem = None
+    if clean.shape != (rows, plan.num_classes) or clean.dtype not in (np.float32, np.float64):
+        problem = f"the clean answers are {clean.dtype} of shape {clean.shape}"
+    elif reason := answers.probability_problem(clean):
+        problem = f"the clean answers are no probabilities: {reason}"
+    elif suspect.ndim == 1:
+        if suspect.shape != (rows,) or suspect.dtype != np.int64 or not _in_range(suspect, plan.num_classes):
+            problem = "the suspect's labels are no class indices"
+    elif suspect.shape != (rows, plan.num_classes) or suspect.dtype not in (np.float32, np.float64):
+        problem = f"the suspect's answers are {suspect.dtype} of shape {suspect.shape}"
+    else:
+        try:
+            answers.check_suspect_answers(suspect, rows, plan.num_classes)
+        except SuspectError as error:
+            problem = str(error)
+    if problem is not None:
+        raise BundleError(f"A recorded batch is malformed: {problem}.")
+    return batch
+
+
+def read_residuals(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float64]]:
+    """Reads the member `residuals.npz`.
+
+    Args:
+        data: the member.
+        shapes: for each channel that must be there, the shape of its table.
+
+    Raises:
+        BundleError: it holds other channels, or tables that do not fit.
+    """
+    arrays = _arrays(data, bundles.RESIDUALS)
+    if set(arrays) != {f"{channel}.{part}" for channel in shapes for part in ("shape", "cells", "values")}:
+        raise BundleError(f"{bundles.RESIDUALS} does not hold the tables of {', '.join(shapes)}.")
+    tables = {}
+    for channel, shape in shapes.items():
+        stated, cells, values = (arrays[f"{channel}.{part}"] for part in ("shape", "cells", "values"))
+        fits = stated.tolist() == list(shape) and cells.dtype == np.int64 and values.dtype == np.float64
+        if not fits or cells.ndim != 1 or cells.shape != values.shape or not _in_range(cells, math.prod(shape)):
+            raise BundleError(f"{bundles.RESIDUALS}: the table of the {channel} code is malformed.")
+        tables[channel] = np.zeros(shape)
+        tables[channel].ravel()[cells] = values
+    return tables
+
+
+def _in_range(numbers: npt.NDArray[Any], limit: int) -> bool:
+    return bool(((numbers >= answers.UNKNOWN_CLASS) & (numbers < limit)).all())
+
+
+def _arrays(data: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as content:
+            return {array: content[array] for array in content.files}
+    except Exception as error:  # a damaged archive raises whatever its damaged part happens to raise
+        raise BundleError(f"{name} cannot be read: {error}") from error
 
 
 def _sparse(residuals: dict[str, Residuals]) -> dict[str, npt.NDArray[Any]]:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dynamarks_tf.codebook import Codebook
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence
@@ -55,7 +57,7 @@ class Judgement:
         *,
         owner: str,
         suspect: str,
-        untested: dict[str, str],
+        suspect_sha256: str | None,
         tested_at: str,
         versions: dict[str, str],
     ) -> Evidence:
@@ -66,7 +68,7 @@ class Judgement:
             plan: what was fixed beforehand.
             owner: who claims the model.
             suspect: what was tested.
-            untested: why channels were left out of the plan.
+            suspect_sha256: digest of its file or weights, if it has one.
             tested_at: when, ISO 8601 in UTC.
             versions: versions of the packages that took part.
 
@@ -74,13 +76,9 @@ class Judgement:
             SuspectError: the answers can be tested in no channel of the plan; the message says why.
         """
         channels = self.channels(collection.residuals())
-        untested = untested | self._ruled_out(plan, channels)
+        untested = untested_channels(plan, tuple(channel.channel for channel in channels))
         if not channels:
-            reasons = "; ".join(f"{name} code: {reason}" for name, reason in untested.items())
-            raise SuspectError(
-                f"The suspect answers labels, not probabilities, so there is no evidence to be had. {reasons}. Ask it "
-                "for its probabilities (another signature, output or endpoint), or put them within reach by a callable."
-            )
+            raise no_evidence_from_labels(untested)
         if not self._growth or self._growth[-1].num_queries != collection.num_queries:
             self._note(collection)
         return Evidence(
@@ -92,22 +90,39 @@ class Judgement:
             owner=owner,
             key_id=plan.commitment[:16],
             suspect=suspect,
+            suspect_sha256=suspect_sha256,
             answers="labels" if collection.labels_only else "probabilities",
             fidelity=collection.fidelity,
             tested_at=tested_at,
             versions=versions,
         )
 
-    def _ruled_out(self, plan: TestPlan, channels: tuple[ChannelEvidence, ...]) -> dict[str, str]:
-        """Why channels of the plan were not tested: their obstacles for a suspect that answers labels."""
-        tested = {channel.channel for channel in channels}
-        obstacles = planned_channels(plan.params, plan.num_classes, logged=plan.logged, labels=True)
-        return {name: obstacles[name] or "" for name in plan.channels if name not in tested}
-
     def _note(self, collection: Collection) -> None:
         log10_p = [channel.log10_p for channel in self.channels(collection.residuals())]
         if log10_p:
             self._growth.append(GrowthPoint(collection.num_queries, combined_log10_p(log10_p)))
+
+
+def no_evidence_from_labels(reasons: Mapping[str, str | None]) -> SuspectError:
+    """Makes the error for a suspect whose labels can be tested in no channel.
+
+    Args:
+        reasons: why not, for each channel.
+    """
+    listed = "; ".join(f"{channel} code: {reason}" for channel, reason in reasons.items() if reason)
+    return SuspectError(
+        f"The suspect answers labels, not probabilities, so there is no evidence to be had. {listed}. Ask it for its "
+        "probabilities (another signature, output or endpoint), put them within reach by a callable, or ask what "
+        "clients of an API marked with tie_margin above 0 sent (logged=True)."
+    )
+
+
+def untested_channels(plan: TestPlan, tested: tuple[str, ...]) -> dict[str, str]:
+    """Why each of the other channels was not tested: the settings, or that the suspect turned out to answer labels."""
+    planned = planned_channels(plan.params, plan.num_classes, logged=plan.logged, labels=plan.labels)
+    with_labels = planned_channels(plan.params, plan.num_classes, logged=plan.logged, labels=True)
+    reasons = {channel: planned[channel] or with_labels[channel] or "" for channel in planned}
+    return {channel: reason for channel, reason in reasons.items() if channel not in tested}
 
 
 def _next_point(count: int) -> int:

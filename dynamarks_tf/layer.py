@@ -16,7 +16,7 @@ from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import DEFAULT_BUDGET, TABLE_CAP, MarkParams, check_num_classes
 
 SCHEME = "dynamarks-2"
-_BLANK_SHARE = -1.0
+_BLANK_COUNT = -1
 
 Tensor = Any
 
@@ -211,12 +211,12 @@ class DynaMarkLayer(keras.layers.Layer):
     @property
     def is_blank(self) -> bool:
         """Whether the tables are still to be loaded, so that the layer marks nothing."""
-        return not self.built or bool(np.any(self._held("share") == _BLANK_SHARE))
+        return not self.built or bool(np.any(self._held("favoured") == _BLANK_COUNT))
 
     @property
     def favours_nothing(self) -> bool:
         """Whether the key happens to favour no class at all, which it can only if there are few: nothing is marked."""
-        return not np.any(self._held("share") > 0)
+        return not np.any(self._held("favoured") > 0)
 
     def was_made_with(self, key: MarkKey) -> bool:
         """Whether the tables of this layer are those that `key` gives. The layer must be built."""
@@ -231,7 +231,7 @@ class DynaMarkLayer(keras.layers.Layer):
             return _tables_from(codebooks.expand(self._key, num_classes, self.params), self.params)
         shapes = _table_shapes(num_classes, self.params)
         blank: dict[str, np.ndarray] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
-        return {**blank, "share": np.full(num_classes, _BLANK_SHARE, np.float32)}
+        return {**blank, "favoured": np.full(num_classes, _BLANK_COUNT, np.int32)}
 
     def _add_table(self, name: str, values: np.ndarray) -> Any:
         return self.add_weight(
@@ -253,7 +253,9 @@ class DynaMarkLayer(keras.layers.Layer):
         return ops.where(perturbation.one_hot(top, self._num_classes), 0.0, signs)
 
     def _share_of(self, top: Tensor, dtype: str) -> Tensor:
-        return ops.cast(ops.expand_dims(ops.take(self._tables["share"], top, axis=0), axis=-1), dtype)
+        """Probability of one favoured class under U, shape `(..., 1)`; 0 where none is favoured."""
+        counts = ops.cast(ops.expand_dims(ops.take(self._tables["favoured"], top, axis=0), axis=-1), dtype)
+        return ops.where(counts > 0, 1.0 / ops.maximum(counts, 1.0), 0.0)
 
     def _column(self, p: Tensor) -> Tensor:
         """The column of each input in the tables of the hashed codes; int32 of shape `(...)`."""
@@ -271,7 +273,6 @@ class DynaMarkLayer(keras.layers.Layer):
 
 def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, np.ndarray]:
     """The layer's weights: what inference needs of a codebook, laid out for speed."""
-    counts = codebook.favoured_counts()
     bucketing = codebook.bucketing
     class_signs = codebook.class_signs.copy()
     shapes = _table_shapes(codebook.num_classes, params)
@@ -279,7 +280,7 @@ def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, 
         np.fill_diagonal(class_signs, 0)
     tables: dict[str, np.ndarray] = {
         "signs": class_signs,
-        "share": np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0).astype(np.float32),
+        "favoured": codebook.favoured_counts(),
         "amplitude_signs": codebook.amplitude_signs,
         "tie_signs": codebook.tie_signs,
         **{field.name: getattr(bucketing, field.name) for field in dataclasses.fields(bucketing)},
@@ -292,7 +293,7 @@ def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple
     rows, columns = params.table_shape(num_classes)
     shapes: dict[str, tuple[tuple[int, ...], type]] = {
         "signs": ((rows, columns), np.int8),
-        "share": ((num_classes,), np.float32),
+        "favoured": ((num_classes,), np.int32),
     }
     if (rows, columns) != (num_classes, num_classes):  # classes share rows or columns
         shapes["row_of_class"] = shapes["column_of_class"] = ((num_classes,), np.int32)

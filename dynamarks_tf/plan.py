@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Callable
 from typing import Any
 
 from dynamarks_tf import _digests
 from dynamarks_tf.buckets import BUCKETING
-from dynamarks_tf.errors import FormatError
+from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence import combination
-from dynamarks_tf.evidence.collection import TRANSFORMS
+from dynamarks_tf.evidence.collection import TRANSFORMS, planned_channels
 from dynamarks_tf.params import MarkParams
 
 FORMAT = "dynamarks-plan"
 FORMAT_VERSION = 2
+SELECTIONS = ("all", "balanced/1", "confident-balanced/1")
+_MOST_CLASSES = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,7 @@ class TestPlan:
         selection: how they were chosen from those given.
         max_queries: how many were asked for; `None` for all.
         seed: seed of that choice.
+        class_names_sha256: digest of the names that the suspect's answers are read by; `None` if it answers no names.
         alpha: the chance of accusing an innocent that is accepted.
         bucketing: name and version of the hash that picks an input's coins.
         transforms: for each channel, name and version of its residual transform.
@@ -69,6 +74,7 @@ class TestPlan:
     selection: str
     max_queries: int | None
     seed: int
+    class_names_sha256: str | None
     alpha: float
     bucketing: str = BUCKETING
     transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
@@ -104,6 +110,9 @@ class TestPlan:
         names = [field.name for field in dataclasses.fields(cls)]
         if set(content) != {"format", "version", *names}:
             raise FormatError(f"{source} is damaged: its entries are not {', '.join(names)}.")
+        for name, is_right in _CHECKS.items():
+            if not is_right(content[name]):
+                raise FormatError(f"{source} is damaged: its entry {name} is {content[name]!r}.")
         plan = cls(**{**{name: content[name] for name in names}, "channels": tuple(content["channels"])})
         known = {"bucketing": BUCKETING, "transforms": TRANSFORMS, "combination": combination.RULE}
         for name, value in known.items():
@@ -112,9 +121,50 @@ class TestPlan:
                     f"{source} was made with {name} {getattr(plan, name)!r}; this release knows {value!r}. Use the "
                     "release that wrote it."
                 )
+        try:
+            params = plan.params
+        except ArgumentError as error:
+            raise FormatError(f"{source} is damaged: {error}") from error
+        obstacles = planned_channels(params, plan.num_classes, logged=plan.logged, labels=plan.labels)
+        if plan.channels != tuple(channel for channel, obstacle in obstacles.items() if obstacle is None):
+            raise FormatError(f"{source} is damaged: its channels {plan.channels} are not those that can be tested.")
         return plan
 
     @property
     def digest(self) -> str:
         """SHA-256 over the plan, 64 hexadecimal digits."""
         return _digests.json_digest(self.to_dict())
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "commitment": _is_digest,
+    "owner_model_sha256": _is_digest,
+    "owner_file_sha256": lambda value: value is None or _is_digest(value),
+    "from_logits": _is_flag,
+    "suspect_from_logits": _is_flag,
+    "num_classes": lambda value: _is_count(value) and 2 <= value <= _MOST_CLASSES,
+    "table_rows": _is_count,
+    "table_columns": _is_count,
+    "logged": _is_flag,
+    "labels": _is_flag,
+    "channels": lambda value: isinstance(value, list),
+    "num_queries": _is_count,
+    "queries_sha256": _is_digest,
+    "selection": lambda value: value in SELECTIONS,
+    "max_queries": lambda value: value is None or _is_count(value),
+    "seed": lambda value: type(value) is int,
+    "class_names_sha256": lambda value: value is None or _is_digest(value),
+    "alpha": lambda value: isinstance(value, float) and 0 < value < 1,
+}

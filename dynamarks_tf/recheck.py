@@ -14,11 +14,13 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from dynamarks_tf import bundle as bundles
 from dynamarks_tf import case, codebook, commitment, recording
+from dynamarks_tf._digests import ArrayDigest
 from dynamarks_tf.bundle import Bundle
 from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import BundleError, DynaMarksError
@@ -26,7 +28,7 @@ from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.evidence.collection import Collection
 from dynamarks_tf.evidence.combination import combined_log10_p
 from dynamarks_tf.evidence.residuals import Residuals
-from dynamarks_tf.judgement import Judgement
+from dynamarks_tf.judgement import Judgement, untested_channels
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.plan import TestPlan
 from dynamarks_tf.recording import RecordedBatch
@@ -73,8 +75,13 @@ def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None) -> Rech
     >>> recheck("case.zip").evidence.log10_p
     -21.4
     """
-    with Bundle(path) as bundle:
-        return _Recheck(bundle, key).run()
+    try:
+        with Bundle(path) as bundle:
+            return _Recheck(bundle, key).run()
+    except DynaMarksError:
+        raise
+    except Exception as error:  # a forger may put anything into a member
+        raise BundleError(f"{os.fspath(path)} is malformed: {type(error).__name__}: {error}") from error
 
 
 class _Recheck:
@@ -96,14 +103,20 @@ class _Recheck:
             self._check_plan(),
         ]
         collection, judgement = self._collect()
-        steps.append(f"The records of {collection.num_queries} queries follow from the plan and from each other.")
+        kept = "; the queries are in the bundle and are those of the plan" if self._keeps_queries else ""
+        steps.append(f"The records of {collection.num_queries} queries follow from the plan and from each other{kept}.")
         residuals = collection.residuals()
         steps.append(self._check_tables(residuals))
-        if self._key is None:
+        steps.append(self._check_facts(collection, residuals))
+        if judgement is None:
             steps.append(self._check_p_values(residuals))
         else:
             steps.append(self._check_with_key(judgement, collection))
-        return Recheck(self._evidence, tuple(step for step in steps if step), self._key is not None)
+        steps.append(
+            "What no bundle can show: that the recorded answers are those of the owner's model and of the suspect. "
+            "Whoever doubts it asks both again."
+        )
+        return Recheck(self._evidence, tuple(steps), self._key is not None)
 
     def _check_signature(self) -> str:
         manifest = self._bundle.manifest
@@ -134,38 +147,51 @@ class _Recheck:
 
     def _check_plan(self) -> str:
         path = self._bundle.path
-        head = recording.read_head(self._bundle.read(recording.HEAD), f"{path}, {recording.HEAD}")
-        plan = TestPlan.from_dict(head["plan"], f"{path}, {recording.HEAD}")
-        if plan != self._plan or head["plan_sha256"] != plan.digest:
+        self._head = recording.read_head(self._bundle.read(recording.HEAD), f"{path}, {recording.HEAD}")
+        plan = TestPlan.from_dict(self._head["plan"], f"{path}, {recording.HEAD}")
+        if plan != self._plan or self._head["plan_sha256"] != plan.digest:
             raise BundleError(f"{path}: the evidence is not about the plan that was fixed beforehand.")
         if self._bundle.manifest["commitment"] != plan.commitment:
             raise BundleError(f"{path}: plan and manifest name different commitments.")
-        if self._evidence.suspect != head["suspect"]:
+        if (self._evidence.suspect, self._evidence.suspect_sha256) != (
+            self._head["suspect"],
+            self._head["suspect_sha256"],
+        ):
             raise BundleError(f"{path}: the evidence names another suspect than the plan.")
-        return f"The plan (sha256 {plan.digest}) was fixed at {head['fixed_at']}, before the first question."
+        return f"The plan (sha256 {plan.digest}) was fixed at {self._head['fixed_at']}, before the first question."
+
+    @property
+    def _keeps_queries(self) -> bool:
+        return bool(self._head["keeps_queries"])
 
     def _batches(self) -> Iterator[RecordedBatch]:
         """The recorded batches, each checked against the chain that starts with the plan."""
         where = str(self._bundle.path)
-        chain = self._bundle.manifest["members"][recording.HEAD]
-        previous_time = recording.read_head(self._bundle.read(recording.HEAD), where)["fixed_at"]
+        chain, previous_time = self._bundle.manifest["members"][recording.HEAD], self._head["fixed_at"]
+        queries = ArrayDigest()
         index = 0
         while recording.batch_names(index)[1] in self._bundle:
-            answers, name = recording.batch_names(index)
-            data, record = self._bundle.read(answers), self._bundle.read_json(name)
+            name, record_name = recording.batch_names(index)
+            data, record = self._bundle.read(name), self._bundle.read_json(record_name)
             recording.check_record(record, data, index, chain, where)
             if not previous_time <= record["asked_at"] <= record["answered_at"]:
                 raise BundleError(f"{where}, batch {index}: it was asked or answered before what precedes it.")
             chain, previous_time = record["chain"], record["answered_at"]
-            batch = RecordedBatch.from_bytes(data)
-            if len(batch.clean) != record["rows"] or len(batch.suspect) != record["rows"]:
-                raise BundleError(f"{where}, batch {index}: it does not hold {record['rows']} answers.")
+            batch = case.read_batch(data, self._plan, record["rows"])
+            if (batch.queries is not None) != self._keeps_queries:
+                raise BundleError(f"{where}, batch {index}: the plan and the batch disagree about keeping queries.")
+            if batch.queries is not None:
+                queries.update(batch.queries)
+                if recording.query_digest(batch.queries) != record["queries_sha256"]:
+                    raise BundleError(f"{where}, batch {index}: its queries are not those that were asked.")
             yield batch
             index += 1
+        if self._keeps_queries and queries.hexdigest() != self._plan.queries_sha256:
+            raise BundleError(f"{where}: its queries are not those of the plan.")
 
     def _collect(self) -> tuple[Collection, Judgement | None]:
         plan = self._plan
-        bucketing = case.read_bucketing(self._bundle.read(bundles.BUCKETING))
+        bucketing = case.read_bucketing(self._bundle.read(bundles.BUCKETING), plan)
         judgement = None
         if self._key is not None:
             if self._key.commitment != plan.commitment or self._key.owner != self._evidence.owner:
@@ -191,18 +217,40 @@ class _Recheck:
         return collection, judgement
 
     def _check_tables(self, residuals: dict[str, Residuals]) -> str:
-        stored = case.read_residuals(self._bundle.read(bundles.RESIDUALS))
-        if set(stored) != set(residuals) or set(stored) != {channel.channel for channel in self._evidence.channels}:
-            raise BundleError(f"{self._bundle.path}: its tables are not those of the channels that can be tested.")
+        if tuple(residuals) != tuple(channel.channel for channel in self._evidence.channels):
+            raise BundleError(f"{self._bundle.path}: its channels are not those that the answers can be tested in.")
+        shapes = {channel: found.values.shape for channel, found in residuals.items()}
+        stored = case.read_residuals(self._bundle.read(bundles.RESIDUALS), shapes)
         for channel, found in residuals.items():
             size = float(np.abs(found.values).max(initial=0))
-            if stored[channel].shape != found.values.shape or not np.allclose(
+            if not np.allclose(
                 stored[channel], found.values, rtol=_RELATIVE_TOLERANCE, atol=_RELATIVE_TOLERANCE * size
             ):
                 raise BundleError(
                     f"{self._bundle.path}: the table of the {channel} code does not follow from the answers."
                 )
         return f"The tables ({', '.join(residuals)} code) follow from the recorded answers."
+
+    def _check_facts(self, collection: Collection, residuals: dict[str, Residuals]) -> str:
+        """Compares all that the evidence states and that needs no sign."""
+        evidence = self._evidence
+        facts: dict[str, tuple[Any, Any]] = {
+            "key_id": (evidence.key_id, self._plan.commitment[:16]),
+            "answers": (evidence.answers, "labels" if collection.labels_only else "probabilities"),
+            "untested": (evidence.untested, untested_channels(self._plan, tuple(residuals))),
+        }
+        for channel in evidence.channels:
+            found = residuals[channel.channel]
+            facts[f"num_queries of the {channel.channel} code"] = channel.num_queries, found.num_queries
+            facts[f"num_cells of the {channel.channel} code"] = channel.num_cells, found.num_cells
+            self._compare(f"slope of the {channel.channel} code", channel.slope, found.slope)
+            largest = float(np.abs(found.values).sum())
+            self._compare(f"largest T of the {channel.channel} code", channel.largest_possible, largest)
+        for name, (stated, expected) in facts.items():
+            if stated != expected:
+                raise BundleError(f"{self._bundle.path}: {name} is stated as {stated!r} and comes out as {expected!r}.")
+        self._compare("fidelity", evidence.fidelity, collection.fidelity)
+        return "What is stated about the answers (form, fidelity, queries and coins of each channel) follows from them."
 
     def _check_p_values(self, residuals: dict[str, Residuals]) -> str:
         for channel in self._evidence.channels:
@@ -212,49 +260,48 @@ class _Recheck:
         self._compare("combined log10 p", self._evidence.log10_p, combined)
         return (
             f"The p-values (combined: 10^{combined:.2f}) follow from the tables and the statistics T. That T is the "
-            "sum of sign times residual can be checked with the key only."
+            "sum of sign times residual, and how it grew, can be checked with the key only."
         )
 
-    def _check_with_key(self, judgement: Judgement | None, collection: Collection) -> str:
-        assert judgement is not None
+    def _check_with_key(self, judgement: Judgement, collection: Collection) -> str:
         evidence = self._evidence
         found = judgement.evidence(
             collection,
             self._plan,
             owner=evidence.owner,
             suspect=evidence.suspect,
-            untested={},
+            suspect_sha256=evidence.suspect_sha256,
             tested_at=evidence.tested_at,
             versions=evidence.versions,
         )
         for ours, theirs in zip(found.channels, evidence.channels, strict=True):
-            self._compare(f"T of the {ours.channel} code", theirs.statistic, ours.statistic)
+            self._compare(f"T of the {ours.channel} code", theirs.statistic, ours.statistic, ours.largest_possible)
             self._compare(f"log10 p of the {ours.channel} code", theirs.log10_p, ours.log10_p)
         self._compare("combined log10 p", evidence.log10_p, found.log10_p)
-        self._compare("fidelity", evidence.fidelity, found.fidelity)
-        if found.answers != evidence.answers or [point.num_queries for point in found.growth] != [
-            point.num_queries for point in evidence.growth
-        ]:
-            raise BundleError(f"{self._bundle.path}: the evidence does not describe the recorded answers.")
+        if [point.num_queries for point in found.growth] != [point.num_queries for point in evidence.growth]:
+            raise BundleError(f"{self._bundle.path}: the growth of the evidence is not stated where it is computed.")
         for mine, stated in zip(found.growth, evidence.growth, strict=True):
             self._compare(f"log10 p after {mine.num_queries} queries", stated.log10_p, mine.log10_p)
         return f"With the key, signs, statistics and p-values come out as stated (combined: 10^{found.log10_p:.2f})."
 
-    def _compare(self, what: str, stated: float, found: float) -> None:
-        tolerance = _LOG_TOLERANCE if "log10 p" in what else _RELATIVE_TOLERANCE
+    def _compare(self, what: str, stated: float, found: float, scale: float = 1.0) -> None:
+        """Compares two numbers that were computed on different processors."""
+        tolerance = _LOG_TOLERANCE if "log10 p" in what else _RELATIVE_TOLERANCE * max(1.0, scale)
         if not math.isclose(stated, found, rel_tol=_RELATIVE_TOLERANCE, abs_tol=tolerance):
             raise BundleError(f"{self._bundle.path}: {what} is stated as {stated:.6g} and comes out as {found:.6g}.")
 
 
 def public_summary(result: Recheck) -> str:
-    """What may be published of a bundle: aggregates only, as JSON."""
-    return json.dumps(result.evidence.to_dict(), indent=2, ensure_ascii=False)
+    """What may be published of a bundle: aggregates only, and what was checked, as JSON."""
+    checked = {"with_key": result.with_key, "steps": [*result.steps]}
+    return json.dumps({**result.evidence.to_dict(), "checked": checked}, indent=2, ensure_ascii=False)
 
 
 def report(result: Recheck) -> str:
     """The steps and the verdict for people."""
     evidence = result.evidence
-    lines = [f"ok  {step}" for step in result.steps]
+    *checked, caveat = result.steps
+    lines = [*(f"ok  {step}" for step in checked), f"    {caveat}"]
     verdict = "MARK FOUND" if evidence.detected() else "mark not found"
     lines.append(
         f"{verdict}: log10 p = {evidence.log10_p:.2f} (threshold {evidence.plan.alpha:g}) for {evidence.suspect}, "

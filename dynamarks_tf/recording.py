@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,15 @@ Array = npt.NDArray[Any]
 FORMAT = "dynamarks-recording"
 FORMAT_VERSION = 1
 HEAD = "recording.json"
+_HEAD_ENTRIES: dict[str, Any] = {
+    "plan_sha256": str,
+    "plan": dict,
+    "suspect": str,
+    "suspect_sha256": (str, type(None)),
+    "batch_size": int,
+    "keeps_queries": bool,
+    "fixed_at": str,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +63,17 @@ class RecordedBatch:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RecordedBatch:
-        """Reads what `to_bytes` wrote."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as content:
-            return cls(content["clean"], content["suspect"], content["queries"] if "queries" in content.files else None)
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            RecordingError: it is damaged.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as content:
+                arrays = {name: content[name] for name in content.files}
+            return cls(arrays["clean"], arrays["suspect"], arrays.get("queries"))
+        except Exception as error:  # a damaged archive raises whatever its damaged part happens to raise
+            raise RecordingError(f"A recorded batch cannot be read: {error}") from error
 
 
 class Recording:
@@ -67,6 +84,7 @@ class Recording:
         plan: what was fixed before the suspect is asked.
         suspect: what is tested.
         batch_size: how many queries a batch holds; an interrupted recording keeps its own.
+        suspect_sha256: digest of the suspect's file or weights, if it has one.
         keep_queries: whether to write down the inputs too.
 
     Attributes:
@@ -77,38 +95,51 @@ class Recording:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], plan: TestPlan, suspect: str, batch_size: int, *, keep_queries: bool
+        self,
+        folder: str | os.PathLike[str],
+        plan: TestPlan,
+        suspect: str,
+        batch_size: int,
+        *,
+        suspect_sha256: str | None = None,
+        keep_queries: bool,
     ) -> None:
         self.folder = Path(folder)
         self._keep_queries = keep_queries
+        about = {
+            "plan_sha256": plan.digest,
+            "suspect": suspect,
+            "suspect_sha256": suspect_sha256,
+            "keeps_queries": keep_queries,
+        }
         head = self.folder / HEAD
         if not head.exists():
             self.folder.mkdir(parents=True, exist_ok=True, mode=_files.PRIVATE_FOLDER)
-            self.batch_size = batch_size
             content: dict[str, Any] = {
                 "format": FORMAT,
                 "version": FORMAT_VERSION,
-                "plan_sha256": plan.digest,
+                **about,
                 "plan": plan.to_dict(),
-                "suspect": suspect,
                 "batch_size": batch_size,
-                "keeps_queries": keep_queries,
                 "fixed_at": now(),
             }
             _write(head, json.dumps(content, indent=2).encode())
-        else:
-            content = read_head(head.read_bytes(), str(head))
-            asked_for = {"plan_sha256": plan.digest, "suspect": suspect, "keeps_queries": keep_queries}
-            for name, value in asked_for.items():
-                if content[name] != value:
-                    raise RecordingError(
-                        f"{self.folder} holds an interrupted test whose {name} is {content[name]!r}; this one's is "
-                        f"{value!r}. Repeat the interrupted test with its own settings, name another bundle, or remove "
-                        "the folder if its answers are not needed."
-                    )
-            self.batch_size = int(content["batch_size"])
+        content = read_head(head.read_bytes(), str(head))
+        for name, value in about.items():
+            if content[name] != value:
+                raise RecordingError(
+                    f"{self.folder} holds an interrupted test whose {name} is {content[name]!r}; this one's is "
+                    f"{value!r}. Repeat the interrupted test with its own settings, name another bundle, or remove "
+                    "the folder if its answers are not needed."
+                )
+        self.batch_size = int(content["batch_size"])
         self._chain = hashlib.sha256(head.read_bytes()).hexdigest()
         self._next = 0
+        self._lock = _locked(head)
+
+    def close(self) -> None:
+        """Lets another process go on with the recording. May be called twice."""
+        self._lock.close()
 
     def recorded(self, queries: Array) -> RecordedBatch | None:
         """Returns the next batch if it was recorded before the interruption.
@@ -121,10 +152,13 @@ class Recording:
         """
         if not self._record_path.exists():
             return None
-        record = json.loads(self._record_path.read_bytes())
-        data = self._answers_path.read_bytes()
+        try:
+            record = json.loads(self._record_path.read_bytes())
+            data = self._answers_path.read_bytes()
+        except (OSError, ValueError, RecursionError) as error:
+            raise RecordingError(f"{self.folder}, batch {self._next}, cannot be read: {error}") from error
         check_record(record, data, self._next, self._chain, str(self.folder))
-        if record["queries_sha256"] != _digest(queries):
+        if record["queries_sha256"] != query_digest(queries):
             raise RecordingError(f"{self.folder}, batch {self._next}, was recorded for other inputs.")
         self._advance(record)
         return RecordedBatch.from_bytes(data)
@@ -142,7 +176,7 @@ class Recording:
         record: dict[str, Any] = {
             "batch": self._next,
             "rows": len(clean),
-            "queries_sha256": _digest(queries),
+            "queries_sha256": query_digest(queries),
             "answers_sha256": hashlib.sha256(data).hexdigest(),
             "asked_at": asked_at,
             "answered_at": now(),
@@ -188,8 +222,10 @@ def check_record(record: Any, data: bytes, index: int, previous: str, where: str
         content = {name: value for name, value in record.items() if name != "chain"}
         whole = record["batch"] == index and record["previous"] == previous
         whole = whole and record["chain"] == _digests.json_digest(content)
+        whole = whole and type(record["rows"]) is int
+        whole = whole and all(isinstance(record[name], str) for name in ("queries_sha256", "asked_at", "answered_at"))
         answers_match = record["answers_sha256"] == hashlib.sha256(data).hexdigest()
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         whole = answers_match = False
     if not whole or not answers_match:
         what = "its record does not follow from the one before" if not whole else "its answers were changed"
@@ -204,7 +240,7 @@ def read_head(data: bytes, where: str) -> dict[str, Any]:
     """
     try:
         content: Any = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RecordingError(f"{where} is no recording of a test: expected format={FORMAT!r}.")
@@ -213,7 +249,27 @@ def read_head(data: bytes, where: str) -> dict[str, Any]:
             f"{where} is a recording of version {content.get('version')!r}; this release reads version "
             f"{FORMAT_VERSION}."
         )
+    for name, kind in _HEAD_ENTRIES.items():
+        if not isinstance(content.get(name), kind):
+            raise RecordingError(f"{where} is damaged: its entry {name} is {content.get(name)!r}.")
     return content
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """Opens a file and keeps other processes of this kind from doing the same; lets go when closed, or at death."""
+    file = open(path, "rb")  # noqa: SIM115 -- it is the lock, and stays open
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # not on Windows
+        pass
+    except OSError as error:
+        file.close()
+        raise RecordingError(
+            f"Another process is at work in {path.parent}. Wait for it, or name another bundle."
+        ) from error
+    return file
 
 
 def now() -> str:
@@ -221,7 +277,8 @@ def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
 
 
-def _digest(queries: Array) -> str:
+def query_digest(queries: Array) -> str:
+    """Digest of the inputs of one batch."""
     digest = _digests.ArrayDigest()
     digest.update(queries)
     return digest.hexdigest()

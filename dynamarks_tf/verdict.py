@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 import os
 from typing import Any
 
@@ -46,6 +47,7 @@ class Evidence:
         owner: who claims the model.
         key_id: short name of the key.
         suspect: what was tested.
+        suspect_sha256: digest of its file or weights; `None` for a server or a function, which cannot be pinned down.
         answers: what it answered: `"probabilities"` or `"labels"`.
         fidelity: share of queries on which suspect and clean owner model give the same top-1 answer.
         tested_at: when, ISO 8601 in UTC.
@@ -60,6 +62,7 @@ class Evidence:
     owner: str
     key_id: str
     suspect: str
+    suspect_sha256: str | None
     answers: str
     fidelity: float
     tested_at: str
@@ -114,6 +117,7 @@ class Evidence:
             "log10_p": self.log10_p,
             "detected": self.detected(),
             "suspect": self.suspect,
+            "suspect_sha256": self.suspect_sha256,
             "answers": self.answers,
             "owner": self.owner,
             "key_id": self.key_id,
@@ -151,14 +155,15 @@ class Evidence:
         try:
             evidence = cls(
                 **{name: content[name] for name in ("log10_p", "untested", "owner", "key_id", "suspect", "answers")},
-                **{name: content[name] for name in ("fidelity", "tested_at", "versions")},
+                **{name: content[name] for name in ("suspect_sha256", "fidelity", "tested_at", "versions")},
                 channels=tuple(ChannelEvidence.from_dict(channel) for channel in content["channels"]),
                 growth=tuple(GrowthPoint(**point) for point in content["growth"]),
                 plan=TestPlan.from_dict(content["plan"], source),
             )
-        except (KeyError, TypeError) as error:
+            same = evidence.to_dict() == content
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise FormatError(f"{source} is damaged: an entry is missing or malformed ({error}).") from error
-        if evidence.to_dict() != content:
+        if not same:
             raise FormatError(f"{source} is damaged: its entries contradict each other.")
         return evidence
 
@@ -176,6 +181,7 @@ def check_alpha(alpha: float) -> float:
     Raises:
         ArgumentError: it is outside (0, 1).
     """
-    if not 0 < alpha < 1:
+    value: Any = alpha
+    if not isinstance(value, numbers.Real) or not 0 < alpha < 1:
         raise ArgumentError(f"`alpha` is a probability between 0 and 1, such as 1e-6. Received: alpha={alpha!r}")
     return float(alpha)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import numbers
 import os
 import platform
 import shutil
@@ -17,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf import _files, answers, case, codebook, marking, progress, recording
-from dynamarks_tf._digests import ArrayDigest
+from dynamarks_tf._digests import ArrayDigest, json_digest
 from dynamarks_tf._version import __version__
 from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import ArgumentError, ModelError, SuspectError
 from dynamarks_tf.evidence.collection import Collection, planned_channels
-from dynamarks_tf.judgement import Judgement
+from dynamarks_tf.judgement import Judgement, no_evidence_from_labels
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import MarkParams, check_num_classes
 from dynamarks_tf.plan import TestPlan
@@ -125,11 +126,13 @@ def verify(
     >>> evidence.detected()
     True
     """
-    _check_arguments(timeout_s, batch_size, max_queries)
-    if bundle is None and (include_queries or reveal_key):
-        raise ArgumentError("`include_queries` and `reveal_key` say what goes into the bundle; name one: bundle=...")
-    if bundle is not None and os.path.exists(bundle):
-        raise ArgumentError(f"`bundle` {os.fspath(bundle)} exists; evidence is not overwritten. Name another file.")
+    batch_size, seed = whole_number("batch_size", batch_size, 1), whole_number("seed", seed, 0)
+    max_queries = None if max_queries is None else whole_number("max_queries", max_queries, 1)
+    alpha = check_alpha(alpha)
+    seconds: Any = timeout_s
+    if not isinstance(seconds, numbers.Real) or not timeout_s > 0:
+        raise ArgumentError(f"`timeout_s` must be a number of seconds above 0. Received: timeout_s={timeout_s!r}")
+    target = _bundle_path(bundle, include_queries or reveal_key)
     # 1. The clean owner model, and which channels its mark can be tested in.
     file_sha256 = _files.file_sha256(owner) if isinstance(owner, (str, os.PathLike)) and os.path.isfile(owner) else None
     if statement is not None:
@@ -137,7 +140,9 @@ def verify(
         statement.check_model(file_sha256)
     clean_model, params, from_logits = _clean_owner(owner, key, params, from_logits)
     num_classes = check_num_classes(clean_model.outputs[0].shape[-1])
-    logged = isinstance(queries, QueryLog) if logged is None else logged
+    names = None if class_names is None else answers.check_class_names(class_names, num_classes)
+    logged = isinstance(queries, QueryLog) if logged is None else bool(logged)
+    suspect_labels = bool(suspect_labels)
     obstacles = planned_channels(params, num_classes, logged=logged, labels=suspect_labels)
     channels = tuple(channel for channel, obstacle in obstacles.items() if obstacle is None)
     if not channels:
@@ -162,7 +167,7 @@ def verify(
             owner_model_sha256=marking.model_sha256(clean_model),
             owner_file_sha256=file_sha256,
             from_logits=from_logits,
-            suspect_from_logits=suspect_from_logits,
+            suspect_from_logits=bool(suspect_from_logits),
             num_classes=num_classes,
             budget=params.budget,
             tie_margin=params.tie_margin,
@@ -177,31 +182,42 @@ def verify(
             selection=selection,
             max_queries=max_queries,
             seed=seed,
-            alpha=check_alpha(alpha),
+            class_names_sha256=None if names is None else json_digest({"names": names}),
+            alpha=alpha,
         )
+        suspect_sha256 = _suspect_sha256(suspect)
         record = None
-        if bundle is not None:
-            folder = Path(f"{os.fspath(bundle)}{PARTIAL_SUFFIX}")
-            record = recording.Recording(folder, plan, opened.description, batch_size, keep_queries=include_queries)
+        if target is not None:
+            record = recording.Recording(
+                Path(f"{target}{PARTIAL_SUFFIX}"),
+                plan,
+                opened.description,
+                batch_size,
+                suspect_sha256=suspect_sha256,
+                keep_queries=include_queries,
+            )
             batch_size = record.batch_size
 
         # 5. The suspect's answers, gathered without the signs. The judgement only looks at the tables.
         judgement = Judgement(book)
         collected = Collection(channels, book.bucketing, params, logged=logged)
-        asked = _Asked(opened, clean, plan, suspect_from_logits, class_names, record)
+        asked = _Asked(opened, clean, plan, suspect_from_logits, names, record)
         batches = progress.track(
             source.batches(batch_size), "asking the suspect", -(-count // batch_size), enabled=verbose
         )
         try:
             for expected, given in map(asked, batches):
                 judgement.follow(collected, expected, given)
+            asked.check_all()
         except SuspectError as error:
             if record is None:
                 raise
             raise SuspectError(
                 f"{error} The answers so far are kept in {record.folder}; the same call goes on from there."
             ) from error
-        asked.check_digest()
+        finally:
+            if record is not None:
+                record.close()
 
     # 6. Signs meet residuals.
     evidence = judgement.evidence(
@@ -209,26 +225,67 @@ def verify(
         plan,
         owner=key.owner,
         suspect=opened.description,
-        untested={channel: obstacle for channel, obstacle in obstacles.items() if obstacle is not None},
+        suspect_sha256=suspect_sha256,
         tested_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         versions=package_versions(),
     )
-    if bundle is not None and record is not None:
-        case.write(
-            bundle, evidence, collected.residuals(), book.bucketing, record, key, statement, reveal_key=reveal_key
-        )
+    if target is not None and record is not None:
+        try:
+            case.write(
+                target, evidence, collected.residuals(), book.bucketing, record, key, statement, reveal_key=reveal_key
+            )
+        except FileExistsError as error:
+            raise ArgumentError(
+                f"{target} appeared while the suspect was asked; evidence is not overwritten. The answers are kept in "
+                f"{record.folder}."
+            ) from error
         shutil.rmtree(record.folder, ignore_errors=True)
     return evidence
 
 
-def _check_arguments(timeout_s: float, batch_size: int, max_queries: int | None) -> None:
-    if not timeout_s > 0:
-        raise ArgumentError(f"`timeout_s` must be a number of seconds above 0. Received: timeout_s={timeout_s!r}")
-    if batch_size < 1 or (max_queries is not None and max_queries < 1):
-        raise ArgumentError(
-            f"`batch_size` and `max_queries` must be at least 1. Received: batch_size={batch_size}, "
-            f"max_queries={max_queries}"
-        )
+def whole_number(name: str, value: Any, smallest: int) -> int:
+    """Returns an argument that must be a whole number.
+
+    Raises:
+        ArgumentError: it is none, or too small.
+    """
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < smallest:
+        raise ArgumentError(f"`{name}` must be a whole number, at least {smallest}. Received: {name}={value!r}")
+    return int(value)
+
+
+def _bundle_path(bundle: str | os.PathLike[str] | None, has_contents: bool) -> Path | None:
+    """Checks that a bundle can be written, before anything is asked for it."""
+    if bundle is None:
+        if has_contents:
+            raise ArgumentError(
+                "`include_queries` and `reveal_key` say what goes into the bundle; name one: bundle=..."
+            )
+        return None
+    path = Path(bundle)
+    if path.exists() or os.fspath(bundle).endswith(("/", os.sep)):
+        what = "is a folder" if path.is_dir() or not path.exists() else "exists; evidence is not overwritten"
+        raise ArgumentError(f"`bundle` {os.fspath(bundle)} {what}. Name another file.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"`bundle` {path} cannot be written: {error}") from error
+    return path
+
+
+def _suspect_sha256(suspect: Any) -> str | None:
+    """Digest of what is tested, where it can be pinned down: a file, a folder, a Keras model in memory."""
+    if isinstance(suspect, keras.Model):
+        return marking.model_sha256(suspect)
+    if not isinstance(suspect, (str, os.PathLike)) or not os.path.exists(suspect):
+        return None
+    path = Path(suspect)
+    if path.is_file():
+        return _files.file_sha256(path)
+    files = {
+        str(file.relative_to(path)): _files.file_sha256(file) for file in sorted(path.rglob("*")) if file.is_file()
+    }
+    return json_digest(files)
 
 
 def _nothing_to_test(obstacles: dict[str, str | None]) -> str:
@@ -390,6 +447,7 @@ class _Asked:
         self._record = record
         self._digest = ArrayDigest()
         self._form: int | None = None
+        self._knows_a_class = False
 
     def __call__(self, batch: Array) -> tuple[Array, Array]:
         self._digest.update(batch)
@@ -415,12 +473,29 @@ class _Asked:
     def _check_form(self, answer: Array) -> None:
         if self._form not in (None, answer.ndim):
             raise SuspectError("The suspect answers some batches with labels and others with probabilities.")
+        if self._form is None and answer.ndim == 1:
+            self._check_that_labels_help()
         self._form = answer.ndim
+        self._knows_a_class = self._knows_a_class or answer.ndim == 2 or bool((answer != answers.UNKNOWN_CLASS).any())
 
-    def check_digest(self) -> None:
-        """Checks that the queries that were asked are those of the plan."""
+    def _check_that_labels_help(self) -> None:
+        plan = self._plan
+        obstacles = planned_channels(plan.params, plan.num_classes, logged=plan.logged, labels=True)
+        if not any(obstacles[channel] is None for channel in plan.channels):
+            raise no_evidence_from_labels(obstacles)
+
+    def check_all(self) -> None:
+        """Checks that the queries that were asked are those of the plan, and that the answers were understood."""
         if self._digest.hexdigest() != self._plan.queries_sha256:
+            if self._record is not None:  # worthless: its plan is about other queries
+                shutil.rmtree(self._record.folder, ignore_errors=True)
             raise ArgumentError(
                 "`queries` gave other inputs when they were read again, so what was asked is not what was fixed "
                 "before. Remove the shuffling: dataset.shuffle(..., reshuffle_each_iteration=False)"
+            )
+        if not self._knows_a_class:
+            given = f", such as {self._class_names[0]!r}" if self._class_names else ""
+            raise SuspectError(
+                f"None of the suspect's labels is among the {self._plan.num_classes} classes of the owner{given}. "
+                "Give its class names in the owner's order: class_names=[...] (--class-names FILE)."
             )

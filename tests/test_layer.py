@@ -119,7 +119,7 @@ def test_dtype_policies(policy, from_logits, key):
     assert 0.02 < distance.max() < 0.05 + 0.01
     layer = DynaMarkLayer(key, dtype=with_policy)
     layer.build((None, 10))
-    assert {str(w.dtype) for w in layer.weights} == {"int8", "float32"}
+    assert {str(w.dtype) for w in layer.weights} == {"int8", "int32", "float32"}
 
 
 def test_the_layer_keeps_float32_inputs_under_a_half_precision_policy(key):

@@ -194,6 +194,21 @@ def _agrees_with_reference(num_classes, seed, params):
         np.testing.assert_allclose(released, expected, atol=6e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_certain_answer_is_no_tie(dtype):
+    """All probability on one class, the first included: the runner-up has none, whichever it is."""
+    p = np.eye(10).astype(dtype)
+    with_ties, without = (np.asarray(layer_for(10, tie_margin=margin)(p)) for margin in (2.0, 0.0))
+    np.testing.assert_array_equal(with_ties, without)
+
+
+def test_float64_outputs_keep_sum_and_budget_to_their_own_precision():
+    p = softmax(random_logits(2, 7, rows=500).astype(np.float64))
+    marked = np.asarray(layer_for(7, amplitudes=False)(p))
+    assert np.abs(marked.sum(axis=1) - 1).max() < 1e-14
+    assert total_variation(p, marked).max() <= 0.05 + 1e-14
+
+
 def test_the_whole_budget_is_spent_on_a_confident_answer():
     p = np.full((1, 10), 0.001, np.float32)
     p[0, 3] = 0.991

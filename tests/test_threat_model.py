@@ -39,7 +39,7 @@ def test_a_forger_with_a_free_choice_of_tables_has_no_key_that_gives_them(
 
     def forge(members):
         evidence = Evidence.from_dict(json.loads(members[bundles.EVIDENCE]), "x")
-        table = case.read_residuals(members[bundles.RESIDUALS])["class"]
+        table = case.read_residuals(members[bundles.RESIDUALS], {"class": (10, 10)})["class"]
         statistic = float(np.abs(table).sum()) * 0.99
         log10_p = chernoff_log10_p(table, statistic)
         channel = dataclasses.replace(evidence.channels[0], statistic=statistic, log10_p=log10_p)
@@ -49,7 +49,7 @@ def test_a_forger_with_a_free_choice_of_tables_has_no_key_that_gives_them(
     rewritten(path, tmp_path / "forged.zip", key, forge)
     with pytest.raises(BundleError, match="T of the class code is stated as"):
         recheck.recheck(tmp_path / "forged.zip", key=key)
-    assert "can be checked with the key only" in recheck.recheck(tmp_path / "forged.zip").steps[-1]
+    assert "can be checked with the key only" in recheck.recheck(tmp_path / "forged.zip").steps[-2]
 
 
 def test_a_forger_who_grinds_100_000_keys_finds_none_that_convicts(innocent_residuals):
@@ -117,6 +117,7 @@ def test_somebody_elses_evidence_cannot_be_replayed_as_ones_own(digits, owner_mo
     rewritten(path, replayed, bob, rename)
     with pytest.raises(BundleError, match="plan and manifest name different commitments"):
         recheck.recheck(replayed)
+    replayed.unlink()
     rewritten(path, replayed, bob, rename, claims=key.commitment)
     assert not recheck.recheck(replayed).with_key  # the numbers hold, whoever they belong to: hence the key decides
     with pytest.raises(CommitmentError, match="Use the key that was committed to"):
@@ -130,7 +131,7 @@ def test_of_two_claimants_the_thief_is_marked_by_both_and_the_owner_by_none(digi
     thiefs_key = dm.MarkKey(bytes(range(50, 82)), "Thief")
     thiefs = dm.mark(surrogate, thiefs_key, budget=0.01)
     by_owner = dm.verify(thiefs, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS)
-    assert by_owner.detected()
+    assert by_owner.detected(alpha=1e-3)  # the thief's own mark hides part of the owner's
     by_thief = dm.verify(owner_model, owner=thiefs, key=thiefs_key, queries=digits.x_test)
     assert by_thief.log10_p > -2
     assert marking.find_mark(thiefs).was_made_with(thiefs_key)

@@ -291,8 +291,22 @@ def test_what_cannot_succeed_with_labels_is_refused_before_anything_is_asked(dig
 
 def test_names_that_nobody_knows_and_answers_of_two_kinds(digits, with_ties, key):
     options = {"owner": with_ties, "key": key, "queries": digits.x_train, "logged": True}
-    with pytest.raises(SuspectError, match="None of the names that the suspect answers, such as 'digit 0'"):
-        dm.verify(labels_of(with_ties, "names"), class_names=["zero", "one"], **options)
+    others = [f"number {number}" for number in range(10)]
+    with pytest.raises(SuspectError, match="None of the suspect's labels is among the 10 classes.* such as 'number 0'"):
+        dm.verify(labels_of(with_ties, "names"), class_names=others, **options)
+    for names, message in (
+        (["zero", "one"], "one text for each of the 10 classes, in the owner's order. Received: 2 entries"),
+        (["same"] * 10, "must be different for each class. Received: 'same' twice"),
+        ("0123456789", "one text for each of the 10 classes"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            dm.verify(labels_of(with_ties, "names"), class_names=names, **options)
+
+    def knows_all_but_the_last(batch):
+        return next(strange) if len(batch) == 1 else labels_of(with_ties, "names")(batch)
+
+    strange = iter([np.array(["a horse"])])
+    dm.verify(knows_all_but_the_last, class_names=NAMES, batch_size=len(digits.x_train) - 1, **options)
     turns = iter([True, *[False] * 100])
 
     def changes_its_mind(batch):
@@ -311,6 +325,73 @@ def test_logged_queries_are_tested_in_every_channel_and_fresh_ones_in_the_class_
     assert list(logged) == ["class", "amplitude", "tie"]
     assert max(logged.values()) < -6
     assert list(channels()) == ["class"]
+
+
+def test_class_names_are_part_of_the_plan(digits, with_ties, key):
+    options = {"owner": with_ties, "key": key, "queries": digits.x_train, "logged": True}
+    one = dm.verify(labels_of(with_ties, "names"), class_names=NAMES, **options)
+    other = dm.verify(labels_of(with_ties, "names"), class_names=NAMES[::-1], **options)
+    assert one.plan.digest != other.plan.digest
+
+
+def test_labels_that_cannot_help_are_seen_in_the_first_batch(digits, owner_model, key):
+    asked = []
+
+    def labels(batch):
+        asked.append(batch)
+        return np.zeros(len(batch), np.int64)
+
+    with pytest.raises(SuspectError, match="answers labels, not probabilities.* tie_margin above 0 sent"):
+        check(labels, owner_model, key, digits, batch_size=50)
+    assert len(asked) == 1
+
+
+def test_a_client_who_sends_again_what_he_liked_convicts_nobody(digits, owner_model, key):
+    """The log then depends on the coins: he repeats the inputs whose marked answer agrees with his label, exactly and
+    slightly changed. Each coin counts once, by the first query that met it."""
+    rng = np.random.default_rng(0)
+    weak = small_classifier(seed=3)
+    weak.compile("adam", "sparse_categorical_crossentropy")
+    weak.fit(digits.x_train[:200], digits.y_train[:200], epochs=4, batch_size=32, verbose=0)
+    api = dm.mark(weak, key, 0.1, tie_margin=0.5)
+    x, y = digits.x_train[200:], digits.y_train[200:]
+    liked = x[api.predict(x, verbose=0).argmax(axis=1) == y]
+    changed = [(liked + rng.normal(size=liked.shape) * 1e-4).astype(np.float32) for _ in range(10)]
+    log = np.concatenate([x, *[liked] * 10, *changed])
+    options = {"owner": api, "key": key, "logged": True}
+    for suspect in (owner_model, labels_of(owner_model)):
+        once = dm.verify(suspect, queries=x, **options)
+        again = dm.verify(suspect, queries=log, batch_size=4096, **options)
+        assert again.log10_p > -3
+        assert again.log10_p == pytest.approx(once.log10_p, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_queries": 1.5}, "`max_queries` must be a whole number, at least 1. Received: max_queries=1.5"),
+        ({"max_queries": 0}, "at least 1. Received: max_queries=0"),
+        ({"batch_size": "a"}, "`batch_size` must be a whole number"),
+        ({"seed": -1}, "`seed` must be a whole number, at least 0"),
+        ({"alpha": "x"}, "`alpha` is a probability between 0 and 1"),
+        ({"alpha": 2}, "`alpha` is a probability between 0 and 1"),
+        ({"timeout_s": "x"}, "`timeout_s` must be a number of seconds"),
+    ],
+    ids=str,
+)
+def test_arguments_outside_their_range_are_refused_before_anything_runs(digits, owner_model, key, options, message):
+    def never(batch):
+        raise AssertionError("was asked")
+
+    with pytest.raises(ArgumentError, match=message):
+        check(never, owner_model, key, digits, **options)
+
+
+def test_numbers_of_numpy_are_numbers(digits, owner_model, key, surrogate, tmp_path):
+    options = {"max_queries": np.int64(20), "seed": np.int64(1), "logged": np.bool_(False), "alpha": np.float64(1e-3)}
+    evidence = check(surrogate, owner_model, key, digits, batch_size=np.int32(7), **options)
+    evidence.save(tmp_path / "evidence.json")
+    assert json.loads((tmp_path / "evidence.json").read_text())["plan"]["max_queries"] == 20
 
 
 def test_growth_and_queries_needed(digits, owner_model, key, surrogate, unmarked_surrogate):
@@ -370,7 +451,7 @@ def test_wrong_queries(digits, owner_model, key, surrogate):
         dm.verify(surrogate, owner=owner_model, key=key, queries="none.npy")
     with pytest.raises(ArgumentError, match="`timeout_s` must be a number of seconds above 0"):
         check(surrogate, owner_model, key, digits, timeout_s=0)
-    with pytest.raises(ArgumentError, match="must be at least 1. Received: batch_size=0"):
+    with pytest.raises(ArgumentError, match="at least 1. Received: batch_size=0"):
         check(surrogate, owner_model, key, digits, batch_size=0)
 
 

@@ -1,13 +1,12 @@
 """Which channels a suspect can be tested in, and that nothing that gathers residuals knows a sign."""
 
+import dataclasses
 import importlib
 import inspect
-import pkgutil
 
 import numpy as np
 import pytest
 
-import dynamarks_tf.evidence as package
 from dynamarks_tf import codebook
 from dynamarks_tf.evidence.collection import CHANNELS, TRANSFORMS, Collection, planned_channels
 from dynamarks_tf.key import MarkKey
@@ -51,11 +50,30 @@ def test_labels_are_seen_from_the_answers_whatever_their_form():
         assert collection.num_queries == 50
 
 
-def test_nothing_that_gathers_residuals_takes_a_sign_or_a_key():
+def test_residuals_are_the_same_whatever_the_signs():
+    """Two keys with the same bucketing and other signs are made; the answers are given. Nothing that `Collection` is
+    handed differs, so the residuals cannot: this is what its arguments are for."""
+    rng = np.random.default_rng(0)
+    clean, suspect = rng.dirichlet(np.ones(10), 300), rng.dirichlet(np.ones(10), 300)
+    book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
+    other = dataclasses.replace(
+        book, class_signs=-book.class_signs, amplitude_signs=-book.amplitude_signs, tie_signs=-book.tie_signs
+    )
+    found = []
+    for codes in (book, other):
+        collection = Collection(CHANNELS, codes.bucketing, WITH_TIES, logged=True)
+        collection.add(clean, suspect)
+        found.append(collection.residuals())
+    for channel in CHANNELS:
+        np.testing.assert_array_equal(found[0][channel].values, found[1][channel].values)
+
+
+def test_modules_that_gather_residuals_import_nothing_that_holds_signs():
+    """By name and by import: no parameter is a sign or key, and neither the codebook nor the key is within reach."""
     checked = 0
     for name in ("residuals", "class_code", "amplitude_code", "tie_code", "collection"):
-        assert name in [info.name for info in pkgutil.iter_modules(package.__path__)]
         module = importlib.import_module(f"dynamarks_tf.evidence.{name}")
+        assert not {"codebook", "key", "MarkKey", "Codebook"} & set(vars(module))
         for value in vars(module).values():
             if (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module.__name__:
                 methods = (
@@ -66,3 +84,19 @@ def test_nothing_that_gathers_residuals_takes_a_sign_or_a_key():
                         checked += 1
                         assert not {"sign", "signs", "coin", "coins", "key", "book"} & set(parameter.split("_"))
     assert checked > 50
+
+
+def test_in_logs_each_coin_is_met_by_its_first_query_only():
+    rng = np.random.default_rng(0)
+    book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
+    clean, suspect = rng.dirichlet(np.ones(10), 200), rng.dirichlet(np.ones(10), 200)
+    once, again = (Collection(CHANNELS, book.bucketing, WITH_TIES, logged=True) for _ in range(2))
+    once.add(clean, suspect)
+    for part in (slice(None), slice(50, 150), slice(0, 60)):
+        again.add(clean[part], suspect[part])
+    again.add(clean[:80], rng.dirichlet(np.ones(10), 80))  # other answers to the same come too late
+    for channel in CHANNELS:
+        np.testing.assert_allclose(
+            again.residuals()[channel].values, once.residuals()[channel].values, rtol=1e-9, atol=1e-12
+        )
+    assert again.num_queries > once.num_queries
