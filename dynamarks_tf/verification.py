@@ -87,8 +87,9 @@ def verify(
         key: the owner's key.
         queries: inputs of shape `(n, ...)` as the owner model takes them: an array, a batched `tf.data.Dataset`, a path
             to a `.npy` or `.npz` file, or a request log.
-        logged: whether the queries are inputs that clients sent to the marked API. By default, those of a request log
-            are, and others are not.
+        logged: whether the queries are inputs that clients sent to the marked API, all of them: a log from which the
+            answers decided what is missing convicts innocents. By default, those of a request log are logged, and
+            others are not.
         max_queries: ask only so many, chosen to represent the classes that the owner model predicts equally; of fresh
             queries, those of which it is surest.
         seed: seed of that choice.
