@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import fashion_mnist
 import keras
 import numpy as np
 import tensorflow as tf
 from architectures import ARCHITECTURES
 
 import dynamarks_tf as dm
-from dynamarks_tf import codebook, datasets
+from dynamarks_tf import codebook
 from dynamarks_tf.attacks.extraction import train_on_labels
 from dynamarks_tf.verification import package_versions
 
@@ -61,9 +61,7 @@ def as_tflite(model: keras.Model, folder: str, *, half: bool) -> Any:
 
 def main() -> None:
     """Trains, exports, asks, compares."""
-    images = datasets.load_images()
-    if images.name != "Fashion-MNIST":
-        sys.exit(f"This study is about Fashion-MNIST; found are only {images.name} ({images.source}). See `make data`.")
+    images = fashion_mnist.load()
     keras.utils.set_random_seed(SEED)
     owner = ARCHITECTURES["pooled_cnn"](images.x_train.shape[1:], images.num_classes)
     train_on_labels(owner, images.x_train[:30000], images.y_train[:30000], epochs=EPOCHS)

@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -40,20 +39,18 @@ CHANNELS = ("class", "amplitude", "tie", "tie, labels only", "combined")
 
 def study(threads: int, out: Path) -> None:
     """Trains the innocents and tries all keys on them."""
+    import fashion_mnist
     import keras
     import tensorflow as tf
     from architectures import ARCHITECTURES
 
     import dynamarks_tf as dm
-    from dynamarks_tf import datasets
     from dynamarks_tf.attacks.extraction import train_on_labels, train_soft_label_surrogate
     from dynamarks_tf.queries import confident_balanced_choice
     from dynamarks_tf.verification import package_versions
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    images = datasets.load_images()
-    if images.name != "Fashion-MNIST":
-        sys.exit(f"This study is about Fashion-MNIST; found are only {images.name} ({images.source}). See `make data`.")
+    images = fashion_mnist.load()
     order = np.random.default_rng(SEED).permutation(len(images.x_train))
     x, y = images.x_train[order], images.y_train[order]
     half = len(x) // 2

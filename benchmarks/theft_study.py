@@ -16,20 +16,20 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import fashion_mnist
 import keras
 import numpy as np
 import tensorflow as tf
 from architectures import ARCHITECTURES
 
 import dynamarks_tf as dm
-from dynamarks_tf import datasets, metrics
+from dynamarks_tf import metrics
 from dynamarks_tf.attacks import laundering, removal
 from dynamarks_tf.attacks.extraction import train_on_labels, train_soft_label_surrogate
 from dynamarks_tf.verification import package_versions
@@ -81,9 +81,7 @@ class Rows:
 
 def run_seed(seed: int, rows: Rows, thefts: list[str], architectures: list[str]) -> None:
     """All thefts of one owner model."""
-    images = datasets.load_images()
-    if images.name != "Fashion-MNIST":
-        sys.exit(f"This study is about Fashion-MNIST; found are only {images.name} ({images.source}). See `make data`.")
+    images = fashion_mnist.load()
     order = np.random.default_rng(seed).permutation(len(images.x_train))
     x, y = images.x_train[order], images.y_train[order]
     half = len(x) // 2

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from dynamarks_tf import _digests, _files
+from dynamarks_tf._formats import check_format
 from dynamarks_tf.errors import BundleError
 
 FORMAT = "dynamarks-bundle"
@@ -169,14 +170,9 @@ class Bundle:
                 raise BundleError(f"{self.path}: the member {info.filename} is compressed; those of bundles are not.")
 
     def _read_manifest(self) -> dict[str, Any]:
-        manifest = self.read_json(MANIFEST) if MANIFEST in self._archive.namelist() else None
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise BundleError(f"{self.path} is no evidence bundle: it has no {MANIFEST} with format={FORMAT!r}.")
-        if manifest.get("version") != FORMAT_VERSION:
-            raise BundleError(
-                f"{self.path} is a bundle of version {manifest.get('version')!r}; this release reads version "
-                f"{FORMAT_VERSION}. Install a newer dynamarks_tf."
-            )
+        found = self.read_json(MANIFEST) if MANIFEST in self._archive.namelist() else None
+        source = f"{self.path}, {MANIFEST},"
+        manifest = check_format(found, FORMAT, FORMAT_VERSION, source, "an evidence bundle", error=BundleError)
         texts = [manifest.get(name) for name in ("commitment", "public_key", "signature")]
         if not isinstance(manifest.get("members"), dict) or not all(isinstance(text, str) for text in texts):
             raise BundleError(f"{self.path}: an entry of {MANIFEST} is missing or malformed.")

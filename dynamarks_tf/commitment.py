@@ -14,7 +14,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from dynamarks_tf import _files
-from dynamarks_tf.errors import CommitmentError, FormatError
+from dynamarks_tf._formats import check_format
+from dynamarks_tf.errors import CommitmentError
 from dynamarks_tf.key import MarkKey
 
 FORMAT = "dynamarks-commitment"
@@ -92,13 +93,7 @@ class Statement:
             CommitmentError: it was altered after it was signed.
             FormatError: it is no statement, or of an unknown version.
         """
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise FormatError(f"{path} is no commitment statement: expected format={FORMAT!r}.")
-        if content.get("version") != FORMAT_VERSION:
-            raise FormatError(
-                f"{path} is a statement of version {content.get('version')!r}; this release reads version "
-                f"{FORMAT_VERSION}. Install a newer dynamarks_tf."
-            )
+        check_format(content, FORMAT, FORMAT_VERSION, path, "a commitment statement")
         if set(content) != {"format", "version", *_ENTRIES}:
             raise CommitmentError(f"{path} is damaged: its entries are not {', '.join(_ENTRIES)}.")
         statement = cls(**{name: content[name] for name in _ENTRIES})

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from dynamarks_tf import _files
-from dynamarks_tf.errors import ArgumentError, FormatError, KeyFileError
+from dynamarks_tf._formats import check_format
+from dynamarks_tf.errors import ArgumentError, KeyFileError
 
 FORMAT = "dynamarks-key"
 FORMAT_VERSION = 1
@@ -194,13 +195,7 @@ class MarkKey:
             raise KeyFileError(
                 f"{name} is truncated or no key file: it does not hold JSON. Restore it from a backup."
             ) from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise FormatError(f"{name} is no key file: expected a JSON object with format={FORMAT!r}.")
-        if type(content.get("version")) is not int or content["version"] != FORMAT_VERSION:
-            raise FormatError(
-                f"{name} is a key file of version {content.get('version')!r}; this release reads version "
-                f"{FORMAT_VERSION}. Install a newer dynamarks_tf."
-            )
+        check_format(content, FORMAT, FORMAT_VERSION, name, "a key file")
         try:
             key = cls(
                 base64.b64decode(content["secret"], validate=True), content["owner"], created=str(content["created"])

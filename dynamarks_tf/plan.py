@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dynamarks_tf import _digests
+from dynamarks_tf._formats import check_format
 from dynamarks_tf.buckets import BUCKETING
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence import combination
@@ -100,13 +101,7 @@ class TestPlan:
         Raises:
             FormatError: it is no plan, of another version, or made by methods that this release does not know.
         """
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise FormatError(f"{source} holds no test plan: expected format={FORMAT!r}.")
-        if content.get("version") != FORMAT_VERSION:
-            raise FormatError(
-                f"{source} is a test plan of version {content.get('version')!r}; this release reads version "
-                f"{FORMAT_VERSION}. Use the release that wrote it: its versions are in the evidence."
-            )
+        check_format(content, FORMAT, FORMAT_VERSION, source, "a test plan")
         names = [field.name for field in dataclasses.fields(cls)]
         if set(content) != {"format", "version", *names}:
             raise FormatError(f"{source} is damaged: its entries are not {', '.join(names)}.")

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf import _digests, _files
+from dynamarks_tf._formats import check_format
 from dynamarks_tf.errors import RecordingError
 from dynamarks_tf.plan import TestPlan
 
@@ -239,16 +240,10 @@ def read_head(data: bytes, where: str) -> dict[str, Any]:
         RecordingError: it is none, or of another version.
     """
     try:
-        content: Any = json.loads(data)
+        found: Any = json.loads(data)
     except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RecordingError(f"{where} is no recording of a test: expected format={FORMAT!r}.")
-    if content.get("version") != FORMAT_VERSION:
-        raise RecordingError(
-            f"{where} is a recording of version {content.get('version')!r}; this release reads version "
-            f"{FORMAT_VERSION}."
-        )
+        found = None
+    content = check_format(found, FORMAT, FORMAT_VERSION, where, "the recording of a test", error=RecordingError)
     for name, kind in _HEAD_ENTRIES.items():
         if not isinstance(content.get(name), kind):
             raise RecordingError(f"{where} is damaged: its entry {name} is {content.get(name)!r}.")

@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from dynamarks_tf import _files
+from dynamarks_tf._formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence.channels import ChannelEvidence
 from dynamarks_tf.plan import TestPlan
@@ -145,13 +146,7 @@ class Evidence:
         Raises:
             FormatError: it is no evidence, or of another version.
         """
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise FormatError(f"{source} holds no evidence: expected format={FORMAT!r}.")
-        if content.get("version") != FORMAT_VERSION:
-            raise FormatError(
-                f"{source} is evidence of version {content.get('version')!r}; this release reads version "
-                f"{FORMAT_VERSION}. Use the release that wrote it."
-            )
+        check_format(content, FORMAT, FORMAT_VERSION, source, "evidence")
         try:
             evidence = cls(
                 **{name: content[name] for name in ("log10_p", "untested", "owner", "key_id", "suspect", "answers")},

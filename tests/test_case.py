@@ -272,8 +272,12 @@ def change_answers_and_chain(members):
         (change_plan(num_queries="120"), FormatError, "its entry num_queries is '120'"),
         (change_plan(num_classes=10**30), FormatError, "its entry num_classes is"),
         (change_plan(alpha=float("nan")), FormatError, "damaged"),
-        (change_json(bundles.EVIDENCE, version=9), FormatError, "evidence of version 9; this release reads version 2"),
-        (change_json(recording.HEAD, version=9), RecordingError, "recording of version 9"),
+        (
+            change_json(bundles.EVIDENCE, version=9),
+            FormatError,
+            "is evidence of version 9; this release reads version 2",
+        ),
+        (change_json(recording.HEAD, version=9), RecordingError, "the recording of a test of version 9"),
         (change_json(recording.HEAD, plan_sha256="0" * 64), BundleError, "not about the plan that was fixed"),
         (change_answers, RecordingError, "batch 1: its answers were changed"),
         (change_answers_and_chain, BundleError, "the table of the class code does not follow from the answers"),
@@ -399,7 +403,7 @@ def test_a_file_that_is_no_bundle(tmp_path):
         recheck.recheck(tmp_path / "none.zip")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("hello.txt", "x")
-    with pytest.raises(BundleError, match="is no evidence bundle: it has no manifest.json"):
+    with pytest.raises(BundleError, match="is not an evidence bundle: expected"):
         recheck.recheck(tmp_path / "empty.zip")
 
 
@@ -524,7 +528,7 @@ def test_an_interrupted_test_is_not_gone_on_with_on_another_suspect_of_the_same_
 def test_a_damaged_recording_is_refused_in_words(verify, surrogate, tmp_path):
     for number, (name, content, message) in enumerate(
         [
-            (recording.HEAD, b"[" * 100_000, "is no recording of a test"),
+            (recording.HEAD, b"[" * 100_000, "is not the recording of a test"),
             (recording.HEAD, json.dumps({"format": recording.FORMAT, "version": 1}).encode(), "its entry plan_sha256"),
             (recording.batch_names(1)[1], b"{", "batch 1, cannot be read"),
             (recording.batch_names(1)[1], b"{}", "batch 1: its record does not follow"),

@@ -144,11 +144,11 @@ def _edited(**changes):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"version": 2}, FormatError, "version 2; this release reads version 1. Install a newer"),
+        ({"version": 2}, FormatError, "version 2; this release reads version 1. Use the release"),
         ({"version": None}, FormatError, "version None"),
         ({"version": True}, FormatError, "version True"),
         ({"secret": "ä" * 44}, KeyFileError, "is damaged: an entry"),
-        ({"format": "something"}, FormatError, "is no key file"),
+        ({"format": "something"}, FormatError, "is not a key file"),
         ({"secret": None}, KeyFileError, "is damaged: an entry is missing or malformed"),
         ({"secret": "AAAA"}, KeyFileError, "is damaged: an entry"),
         ({"secret": "not base64!"}, KeyFileError, "is damaged: an entry"),
@@ -176,7 +176,7 @@ def test_deeply_nested_json_and_binary_rubbish_are_refused_without_quoting_the_f
 def test_json_that_is_no_object_is_refused(tmp_path):
     (tmp_path / "list.key").write_text("[1, 2]")
     (tmp_path / "list.key").chmod(0o600)
-    with pytest.raises(FormatError, match="is no key file"):
+    with pytest.raises(FormatError, match="is not a key file"):
         MarkKey.load(tmp_path / "list.key")
 
 

@@ -418,8 +418,8 @@ def test_evidence_can_be_read_back_and_damage_is_seen(digits, owner_model, key, 
     content = json.loads(json.dumps(evidence.to_dict()))
     assert Evidence.from_dict(content, "e.json") == evidence
     for damaged, message in (
-        ({**content, "format": "x"}, "holds no evidence"),
-        ({**content, "version": 1}, "evidence of version 1; this release reads version 2"),
+        ({**content, "format": "x"}, "is not evidence"),
+        ({**content, "version": 1}, "is evidence of version 1; this release reads version 2"),
         ({key: value for key, value in content.items() if key != "growth"}, "an entry is missing"),
         ({**content, "detected": not content["detected"]}, "its entries contradict each other"),
         (
@@ -427,7 +427,7 @@ def test_evidence_can_be_read_back_and_damage_is_seen(digits, owner_model, key, 
             "test plan of version 1; this release reads version 2",
         ),
         ({**content, "plan": {**content["plan"], "combination": "product/1"}}, "made with combination 'product/1'"),
-        ({**content, "plan": {}}, "holds no test plan"),
+        ({**content, "plan": {}}, "is not a test plan"),
     ):
         with pytest.raises(FormatError, match=message):
             Evidence.from_dict(damaged, "e.json")

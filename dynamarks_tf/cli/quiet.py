@@ -12,7 +12,8 @@ def load_tensorflow() -> None:
     """Imports TensorFlow and finds its devices while the process's standard error goes nowhere.
 
     TensorFlow's libraries write notes about processor and GPU before any Python setting can stop them. Errors are
-    exceptions and are not lost. Does nothing if TensorFlow is loaded already.
+    exceptions and are not lost. Does nothing if TensorFlow is loaded already. Its advice about functions that are
+    traced often is dropped: every model is a function of its own here, and is traced once.
     """
     if "tensorflow" in sys.modules:
         return
@@ -22,6 +23,7 @@ def load_tensorflow() -> None:
 
         tf.config.list_physical_devices()
         tf.constant(0)
+        tf.get_logger().addFilter(lambda record: "tf.function retracing" not in record.getMessage())
 
 
 @contextlib.contextmanager
