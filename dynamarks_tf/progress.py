@@ -72,6 +72,17 @@ class Meter:
         print(f"{self._description}: {text}", file=sys.stderr, flush=True)
 
 
+def note(text: str, *, enabled: bool = True) -> None:
+    """Shows a line of its own.
+
+    Args:
+        text: what to show.
+        enabled: whether to show anything.
+    """
+    if enabled:
+        print(text, file=sys.stderr, flush=True)
+
+
 def track(
     items: Iterable[T], description: str, total: int | None = None, *, enabled: bool = True, unit: str = "batches"
 ) -> Iterator[T]:

@@ -186,6 +186,7 @@ def verify(
             class_names_sha256=None if names is None else json_digest({"names": names}),
             alpha=alpha,
         )
+        progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
         suspect_sha256 = _suspect_sha256(suspect)
         record = None
         if target is not None:
