@@ -94,6 +94,7 @@ def test_verify_writes_a_bundle_that_check_recomputes(run, folder, key):
     assert "were enough" in out
     assert "amplitude   not tested: it needs logged queries" in out
     assert "case.zip is confidential" in err
+    assert err.index("plan fixed: sha256 ") < err.index("asking the suspect")
     assert stat.S_IMODE((folder / "case.zip").stat().st_mode) == 0o600
     assert run(*words)[0] == 2
 
