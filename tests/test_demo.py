@@ -8,6 +8,12 @@ import pytest
 from dynamarks_tf import datasets, demo
 from dynamarks_tf.cli import main
 from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.key import MarkKey
+
+
+def fixed_key(owner):
+    """The demo's key is random; tests take one that is not, so that they pass or fail for good."""
+    return MarkKey(bytes(range(32)), owner)
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +22,7 @@ def finished(tmp_path_factory, digits):
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo.datasets, "load_images", lambda data: digits)
+        patch.setattr(MarkKey, "generate", fixed_key)
         # 28 ties in 719 images are too few to convict a thief of labels, so the mark leaves ties alone here.
         result = demo.run_demo(folder, seed=1, epochs=60, budget=0.1, tie_margin=0, say=lines.append, verbose=False)
     return result, lines, folder
@@ -62,11 +69,12 @@ def test_the_printed_commands_repeat_conviction_and_recheck(finished, capsys):
     assert "MARK FOUND" in capsys.readouterr().out
 
 
-def test_fashion_mnist(tmp_path):
+def test_fashion_mnist(tmp_path, monkeypatch):
     """The same on some of the images that the demo is made for, where they can be had without a download."""
     folder = os.environ.get(datasets.FOLDER_VARIABLE) or datasets.DEBIAN_FOLDER
     if not os.path.isdir(folder):
         pytest.skip("Fashion-MNIST is not on this machine: run `make data`, or set DYNAMARKS_DATA")
+    monkeypatch.setattr(MarkKey, "generate", fixed_key)
     result = demo.run_demo(
         tmp_path / "out", data=folder, seed=2, epochs=7, max_images=10_000, say=lambda line: None, verbose=False
     )
@@ -74,9 +82,9 @@ def test_fashion_mnist(tmp_path):
     thief, label_thief, *innocents = result.suspects
     assert thief.final.log10_p <= -8
     assert label_thief.final.answers == "labels"
-    assert label_thief.final.log10_p <= -2  # from 5,000 queries, of which some 150 are ties
+    assert label_thief.final.log10_p <= -6  # from 5,000 queries, of which some 280 are ties
     assert all(not evidence.detected() for suspect in innocents for evidence in suspect.evidence.values())
-    assert result.cost.top1_agreement > 0.97
+    assert result.cost.top1_agreement > 0.95
     assert result.cost.marked_accuracy > result.cost.clean_accuracy - 0.005
 
 

@@ -22,7 +22,7 @@ def check(suspect, owner_model, key, digits, **options):
 
 def test_a_surrogate_is_convicted_and_innocents_are_not(digits, owner_model, key, surrogate, unmarked_surrogate):
     evidence = check(surrogate, owner_model, key, digits)
-    assert evidence.log10_p <= -8
+    assert evidence.log10_p <= -7
     assert evidence.detected(alpha=1e-6)
     assert evidence.num_queries == len(digits.x_test)
     innocent = small_classifier(seed=9)
