@@ -38,6 +38,15 @@ _RELATIVE_TOLERANCE = 1e-5  # sums in another order, on another processor
 _LOG_TOLERANCE = 1e-2  # what that can do to log10 p, which is steep where nearly all signs agree
 
 
+_NO_STATEMENT = (
+    "The bundle holds no published commitment: that key and model are older than the suspect has to be shown otherwise."
+)
+_ANSWERS = (
+    "No bundle can show that the recorded answers are those of the owner's model and of the suspect. Whoever doubts it "
+    "asks both again."
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Recheck:
     """What came out of recomputing a bundle.
@@ -45,12 +54,14 @@ class Recheck:
     Attributes:
         evidence: the verdict of the bundle, borne out by all steps.
         steps: what was checked, one sentence each.
+        caveats: what the bundle does not show.
         with_key: whether the signs were checked too. Without the key, the statistic T has to be believed, and all else
             follows from it.
     """
 
     evidence: Evidence
     steps: tuple[str, ...]
+    caveats: tuple[str, ...]
     with_key: bool
 
 
@@ -112,11 +123,10 @@ class _Recheck:
             steps.append(self._check_p_values(residuals))
         else:
             steps.append(self._check_with_key(judgement, collection))
-        steps.append(
-            "What no bundle can show: that the recorded answers are those of the owner's model and of the suspect. "
-            "Whoever doubts it asks both again."
+        caveats = [] if bundles.STATEMENT in self._bundle else [_NO_STATEMENT]
+        return Recheck(
+            self._evidence, tuple(step for step in steps if step), (*caveats, _ANSWERS), self._key is not None
         )
-        return Recheck(self._evidence, tuple(steps), self._key is not None)
 
     def _check_signature(self) -> str:
         manifest = self._bundle.manifest
@@ -129,7 +139,7 @@ class _Recheck:
 
     def _check_statement(self) -> str:
         if bundles.STATEMENT not in self._bundle:
-            return "The bundle holds no published commitment: that the key is older than the suspect has to be shown."
+            return ""
         source = f"{self._bundle.path}, {bundles.STATEMENT}"
         statement = Statement.from_dict(self._bundle.read_json(bundles.STATEMENT), source)
         if statement.commitment != self._plan.commitment or statement.owner != self._evidence.owner:
@@ -293,15 +303,14 @@ class _Recheck:
 
 def public_summary(result: Recheck) -> str:
     """What may be published of a bundle: aggregates only, and what was checked, as JSON."""
-    checked = {"with_key": result.with_key, "steps": [*result.steps]}
+    checked = {"with_key": result.with_key, "steps": [*result.steps], "caveats": [*result.caveats]}
     return json.dumps({**result.evidence.to_dict(), "checked": checked}, indent=2, ensure_ascii=False)
 
 
 def report(result: Recheck) -> str:
     """The steps and the verdict for people."""
     evidence = result.evidence
-    *checked, caveat = result.steps
-    lines = [*(f"ok  {step}" for step in checked), f"    {caveat}"]
+    lines = [*(f"ok  {step}" for step in result.steps), *(f"but {caveat}" for caveat in result.caveats)]
     verdict = "MARK FOUND" if evidence.detected() else "mark not found"
     lines.append(
         f"{verdict}: log10 p = {evidence.log10_p:.2f} (threshold {evidence.plan.alpha:g}) for {evidence.suspect}, "

@@ -70,8 +70,9 @@ def test_a_bundle_is_private_complete_and_bears_out_the_verdict(verify, surrogat
     told = " ".join(with_key.steps)
     assert "committed to this key in a signed statement that says 2026-01-01" in told
     assert "(class, amplitude code) follow from the recorded answers" in told
-    assert "can be checked with the key only" in without_key.steps[-2]
-    assert "What no bundle can show" in without_key.steps[-1]
+    assert "can be checked with the key only" in without_key.steps[-1]
+    assert len(without_key.caveats) == 1
+    assert "No bundle can show that the recorded answers" in without_key.caveats[0]
     with zipfile.ZipFile(path) as archive:
         assert bundles.KEY not in archive.namelist()
         head = json.loads(archive.read(recording.HEAD))
@@ -91,6 +92,7 @@ def test_the_key_and_the_queries_are_in_the_bundle_only_if_asked_for(verify, sur
         kept = recording.RecordedBatch.from_bytes(opened.read(recording.batch_names(0)[0]))
         np.testing.assert_array_equal(kept.queries, digits.x_test[:25])
         assert dm.MarkKey.from_json(opened.read(bundles.KEY), "k") == key
+    assert "holds no published commitment" in result.caveats[0]
     verify(surrogate, tmp_path / "closed.zip")
     with Bundle(tmp_path / "closed.zip") as opened:
         assert bundles.KEY not in opened
@@ -380,7 +382,7 @@ def test_a_statistic_that_the_signs_do_not_give_is_found_out_with_the_key(bundle
 
     rewritten(bundle, tmp_path / "lie.zip", key, lie)
     result = recheck.recheck(tmp_path / "lie.zip")
-    assert "can be checked with the key only" in result.steps[-2]
+    assert "can be checked with the key only" in result.steps[-1]
     with pytest.raises(BundleError, match="T of the class code is stated as .* and comes out as"):
         recheck.recheck(tmp_path / "lie.zip", key=key)
 
