@@ -29,13 +29,14 @@ def test_the_python_block_runs(tmp_path, monkeypatch, owner_model, surrogate, di
     assert {"acme.key", "marked.keras", "evidence.json"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_the_shell_block_runs_apart_from_the_server(tmp_path, monkeypatch, owner_model, digits, capsys):
+def test_the_shell_block_runs_apart_from_the_server(tmp_path, monkeypatch, owner_model, digits, key, capsys):
     import shlex
 
     from dynamarks_tf.cli import main
     from dynamarks_tf.local_server import LocalServer
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(MarkKey, "generate", lambda owner: key)
     owner_model.save("model.keras")
     np.save("x.npy", digits.x_test)
     (script,) = blocks("sh")
