@@ -19,7 +19,7 @@ def load(name):
 
 
 def test_mark_and_export_then_verify_surrogate(tmp_path, digits, capsys, monkeypatch):
-    # The example's key is random. On so few images how much a surrogate gives away depends on the key: a fixed one here.
+    # The example's key is random; on so few images the strength depends on the key, so a fixed one here.
     monkeypatch.setattr(MarkKey, "generate", lambda owner: MarkKey(bytes(range(1, 33)), owner))
     data = tmp_path / "digits"
     data.mkdir()
