@@ -26,7 +26,7 @@ from architectures import ARCHITECTURES
 
 import dynamarks_tf as dm
 from dynamarks_tf import codebook
-from dynamarks_tf.attacks.extraction import train_on_labels
+from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.verification import package_versions
 
 RESULTS = Path(__file__).parent / "results" / "bucket_stability.json"
@@ -64,7 +64,7 @@ def main() -> None:
     images = fashion_mnist.load()
     keras.utils.set_random_seed(SEED)
     owner = ARCHITECTURES["pooled_cnn"](images.x_train.shape[1:], images.num_classes)
-    train_on_labels(owner, images.x_train[:30000], images.y_train[:30000], epochs=EPOCHS)
+    train_classifier(owner, images.x_train[:30000], images.y_train[:30000], epochs=EPOCHS)
     key = dm.MarkKey(bytes(range(32)), "Stability")
     marked = dm.mark(owner, key, 0.05, tie_margin=0.5)
     bucketing = codebook.expand(key, images.num_classes, dm.MarkParams()).bucketing

@@ -45,7 +45,7 @@ def study(threads: int, out: Path) -> None:
     from architectures import ARCHITECTURES
 
     import dynamarks_tf as dm
-    from dynamarks_tf.attacks.extraction import train_on_labels, train_soft_label_surrogate
+    from dynamarks_tf.attacks.extraction import train_classifier
     from dynamarks_tf.queries import confident_balanced_choice
     from dynamarks_tf.verification import package_versions
 
@@ -57,7 +57,7 @@ def study(threads: int, out: Path) -> None:
     keras.utils.set_random_seed(SEED)
     shape = x.shape[1:]
     owner = ARCHITECTURES["pooled_cnn"](shape, images.num_classes)
-    train_on_labels(owner, x[:half], y[:half], epochs=EPOCHS)
+    train_classifier(owner, x[:half], y[:half], epochs=EPOCHS)
     marked = dm.mark(owner, numbered_key(-1), BUDGET, tie_margin=TIE_MARGIN)
     stolen = x[half:]
     clean, released, test = (
@@ -76,8 +76,7 @@ def study(threads: int, out: Path) -> None:
             start = time.monotonic()
             keras.utils.set_random_seed(SEED)
             innocent = ARCHITECTURES[architecture](shape, images.num_classes)
-            train = train_on_labels if targets[way].ndim == 1 else train_soft_label_surrogate
-            train(innocent, stolen, targets[way], epochs=EPOCHS)
+            train_classifier(innocent, stolen, targets[way], epochs=EPOCHS)
             answers = [innocent.predict(i, batch_size=256, verbose=0) for i in (stolen, images.x_test[chosen])]
             p = p_values(clean, answers[0], test[chosen], answers[1])
             content["innocents"][name] = {channel: [round(v, 4) for v in values] for channel, values in p.items()}

@@ -31,7 +31,7 @@ from architectures import ARCHITECTURES
 import dynamarks_tf as dm
 from dynamarks_tf import metrics
 from dynamarks_tf.attacks import laundering, removal
-from dynamarks_tf.attacks.extraction import train_on_labels, train_soft_label_surrogate
+from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.verification import package_versions
 
 HERE = Path(__file__).parent
@@ -88,7 +88,7 @@ def run_seed(seed: int, rows: Rows, thefts: list[str], architectures: list[str])
     keras.utils.set_random_seed(seed)
     shape = x.shape[1:]
     owner = ARCHITECTURES["pooled_cnn"](shape, images.num_classes)
-    train_on_labels(owner, x[:half], y[:half], epochs=OWNER_EPOCHS)
+    train_classifier(owner, x[:half], y[:half], epochs=OWNER_EPOCHS)
     key = key_of(seed)
     marked = dm.mark(owner, key, BUDGET, tie_margin=TIE_MARGIN)
     stolen = x[half:]
@@ -110,8 +110,7 @@ def run_seed(seed: int, rows: Rows, thefts: list[str], architectures: list[str])
             keras.utils.set_random_seed(seed)
             surrogate = ARCHITECTURES[architecture](shape, images.num_classes)
             targets = THEFTS[theft](answers)
-            train = train_on_labels if targets.ndim == 1 else train_soft_label_surrogate
-            train(surrogate, stolen, targets, epochs=EPOCHS)
+            train_classifier(surrogate, stolen, targets, epochs=EPOCHS)
             row = {"seed": seed, "theft": theft, "architecture": architecture}
             row["untouched"] = measure(surrogate, owner, key, marked, stolen, fresh)
             removal.fine_tune(surrogate, *tuning)

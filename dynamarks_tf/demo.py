@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf import _files, datasets, marking, metrics
-from dynamarks_tf.attacks.extraction import query_api, train_on_labels, train_soft_label_surrogate
+from dynamarks_tf.attacks.extraction import query_api, train_classifier
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.key import MarkKey
@@ -158,7 +158,7 @@ def run_demo(
     shape, num_classes = images.x_train.shape[1:], images.num_classes
     say(f"Images: {images.name} from {images.source}; {len(owner_x)} for the owner, {len(thief_x)} for the thief.")
 
-    clean = train_on_labels(
+    clean = train_classifier(
         owner_model(shape, num_classes), owner_x, owner_y, description="training the owner model", **train
     )
     key = MarkKey.generate(owner="Demo Owner")
@@ -181,9 +181,8 @@ def run_demo(
     np.save(out / "queries.npy", images.x_test[:NUM_SAVED_QUERIES])
 
     def judged(name: str, file: str, targets: Array, *, is_guilty: bool, answers_labels: bool = False) -> SuspectResult:
-        fit = train_on_labels if targets.ndim == 1 else train_soft_label_surrogate
         model = surrogate_model(shape, num_classes)
-        fit(model, thief_x, targets, description=f"training: {name}", **train)
+        train_classifier(model, thief_x, targets, description=f"training: {name}", **train)
         _save_model(model, out / file)
         accuracy = metrics.accuracy(_predict(model, images.x_test), images.y_test)
         suspect = _labels_of(model) if answers_labels else out / file

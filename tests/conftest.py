@@ -57,17 +57,17 @@ def marked_model(owner_model, key):
 @pytest.fixture(scope="session")
 def surrogate(digits, marked_model):
     """A soft-label surrogate of the marked digits model, of another width."""
-    from dynamarks_tf.attacks.extraction import train_soft_label_surrogate
+    from dynamarks_tf.attacks.extraction import train_classifier
 
-    return train_soft_label_surrogate(*_surrogate_and_answers(digits, marked_model), epochs=60, batch_size=32)
+    return train_classifier(*_surrogate_and_answers(digits, marked_model), epochs=60, batch_size=32)
 
 
 @pytest.fixture(scope="session")
 def unmarked_surrogate(digits, owner_model):
     """The same, stolen from the clean model."""
-    from dynamarks_tf.attacks.extraction import train_soft_label_surrogate
+    from dynamarks_tf.attacks.extraction import train_classifier
 
-    return train_soft_label_surrogate(*_surrogate_and_answers(digits, owner_model), epochs=60, batch_size=32)
+    return train_classifier(*_surrogate_and_answers(digits, owner_model), epochs=60, batch_size=32)
 
 
 def _surrogate_and_answers(digits, api):

@@ -13,6 +13,9 @@ from dynamarks_tf.suspects import Suspect
 
 Array = npt.NDArray[Any]
 
+_VALIDATION_SHARE = 0.1
+_PATIENCE = 2
+
 
 def query_api(api: Suspect, inputs: Array, *, batch_size: int = 256, verbose: bool = False) -> Array:
     """Collects the answers of a prediction API.
@@ -31,26 +34,31 @@ def query_api(api: Suspect, inputs: Array, *, batch_size: int = 256, verbose: bo
     return np.concatenate([api.predict(inputs[start : start + batch_size]) for start in shown])
 
 
-def train_soft_label_surrogate(
+def train_classifier(
     model: keras.Model,
     inputs: Array,
-    answers: Array,
+    targets: Array,
     *,
     epochs: int = 6,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
+    early_stopping: bool = False,
     verbose: bool = False,
     description: str = "training the surrogate",
 ) -> keras.Model:
-    """Trains a surrogate on soft labels: cross-entropy against the stolen probabilities.
+    """Trains a classifier on soft labels or on hard ones, by cross-entropy.
+
+    Stolen answers make it a surrogate; true labels make an owner model, or an innocent that never saw an answer.
 
     Args:
-        model: an untrained classifier with a softmax output of shape `(n, C)`; it is trained in place.
+        model: a classifier with a softmax output of shape `(n, C)`; it is trained in place.
         inputs: the inputs the thief sent, shape `(n, ...)`.
-        answers: what the API answered, shape `(n, C)`.
-        epochs: passes over the answers.
+        targets: soft labels, probabilities of shape `(n, C)`; or hard labels, class indices of shape `(n,)`.
+        epochs: passes over the data.
         batch_size: inputs in one step of training.
         learning_rate: of Adam.
+        early_stopping: whether to hold a tenth of the data back, to stop when the loss on it has not fallen for two
+            epochs, and to take the weights of the best epoch.
         verbose: whether to show progress.
         description: what the progress line says.
 
@@ -61,53 +69,31 @@ def train_soft_label_surrogate(
         F. Tramer et al., Stealing Machine Learning Models via Prediction APIs, USENIX Security 2016;
         T. Orekondy et al., Knockoff Nets, CVPR 2019.
     """
-    model.compile(keras.optimizers.Adam(learning_rate), "categorical_crossentropy")
-    return fit(model, inputs, answers, epochs, batch_size, verbose=verbose, description=description)
-
-
-def train_on_labels(
-    model: keras.Model,
-    inputs: Array,
-    labels: Array,
-    *,
-    epochs: int = 6,
-    batch_size: int = 128,
-    learning_rate: float = 1e-3,
-    verbose: bool = False,
-    description: str = "training",
-) -> keras.Model:
-    """Trains a classifier on class indices: an owner model, or an innocent one that never saw an answer.
-
-    Args:
-        model: an untrained classifier with a softmax output of shape `(n, C)`; it is trained in place.
-        inputs: shape `(n, ...)`.
-        labels: class indices, shape `(n,)`.
-        epochs: passes over the data.
-        batch_size: inputs in one step of training.
-        learning_rate: of Adam.
-        verbose: whether to show progress.
-        description: what the progress line says.
-
-    Returns:
-        `model`.
-    """
-    model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy")
-    return fit(model, inputs, labels, epochs, batch_size, verbose=verbose, description=description)
-
-
-def fit(
-    model: keras.Model,
-    inputs: Array,
-    targets: Array,
-    epochs: int,
-    batch_size: int,
-    *,
-    verbose: bool,
-    description: str,
-) -> keras.Model:
-    """`model.fit` with this package's progress display."""
-    steps = epochs * -(-len(inputs) // batch_size)
+    loss = "sparse_categorical_crossentropy" if targets.ndim == 1 else "categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=_jit_compile())
+    held_out = int(len(inputs) * _VALIDATION_SHARE) if early_stopping else 0
+    kept = len(inputs) - held_out
+    steps = epochs * -(-kept // batch_size)
     with progress.Meter(description, steps, enabled=verbose, unit="steps") as meter:
-        callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: meter.advance())
-        model.fit(inputs, targets, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=[callback])
+        callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: meter.advance())]
+        if held_out:
+            callbacks.append(keras.callbacks.EarlyStopping(patience=_PATIENCE, restore_best_weights=True))
+        model.fit(
+            inputs[:kept],
+            targets[:kept],
+            epochs=epochs,
+            batch_size=batch_size,
+            verbose=0,
+            callbacks=callbacks,
+            validation_data=(inputs[kept:], targets[kept:]) if held_out else None,
+        )
     return model
+
+
+def _jit_compile() -> bool | str:
+    """Keras' choice, but no XLA where TensorFlow has no GPU: convolutions train up to six times slower with it there."""
+    if keras.backend.backend() != "tensorflow":
+        return "auto"
+    import tensorflow as tf
+
+    return "auto" if tf.config.list_physical_devices("GPU") else False

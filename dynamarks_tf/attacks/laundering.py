@@ -1,7 +1,9 @@
 """What a thief does to stolen answers before training on them, to wash a mark out. NumPy only.
 
 Each function takes answers of shape `(n, C)` and returns what the surrogate is trained on: probabilities of the same
-shape, or labels. None knows the key; `subtract_class_floor` and `whiten_tails` know this project's scheme.
+shape, or labels; `far_from_ties` says which answers are kept at all. A surrogate's own answers can be laundered in the
+same way before they are sold. None knows the key; `subtract_class_floor`, `whiten_tails` and `far_from_ties` know this
+project's scheme.
 """
 
 from __future__ import annotations
@@ -44,6 +46,33 @@ def flatten_tails(answers: Array) -> Array:
     flat = np.repeat((1 - best[:, None]) / (answers.shape[1] - 1), answers.shape[1], axis=1)
     flat[np.arange(len(top)), top] = best
     return flat.astype(answers.dtype)
+
+
+def sharpened(answers: Array, temperature: float = 0.5) -> Array:
+    """Raises probabilities to the power 1 / temperature, and rescales to sum 1: below 1, the best class gains.
+
+    Reference: G. Hinton et al., Distilling the Knowledge in a Neural Network, 2015 (arXiv 1503.02531), section 2.
+    """
+    logs = np.log(np.maximum(answers.astype(np.float64), 1e-30)) / temperature
+    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), answers.dtype)
+
+
+def smoothed(answers: Array, amount: float = 0.1) -> Array:
+    """Mixes in the uniform distribution: label smoothing.
+
+    Reference: C. Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016, section 7.
+    """
+    return np.asarray((1 - amount) * answers + amount / answers.shape[1], answers.dtype)
+
+
+def far_from_ties(answers: Array, gap: float) -> Array:
+    """Keeps only answers whose two best classes are at least `gap` apart: increasing indices.
+
+    Whoever knows that near ties are decided by a key, leaves them out.
+    """
+    best = np.partition(answers, -2, axis=1)[:, -2:]
+    return np.flatnonzero(best[:, 1] - best[:, 0] >= gap)
 
 
 def subtract_class_floor(answers: Array, quantile: float = 0.02) -> Array:

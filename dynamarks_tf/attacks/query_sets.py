@@ -1,0 +1,129 @@
+"""Which inputs a thief sends: the same domain or another one, those that a pilot is unsure of, perturbed copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_LARGEST_SHIFT = 2  # pixels
+_NOISE = 0.02  # standard deviation, in units of the inputs' own
+
+
+def in_distribution(pool: Array, count: int, seed: int = 0) -> Array:
+    """Draws so many inputs of the victim's domain.
+
+    Args:
+        pool: inputs, shape `(n, ...)`.
+        count: how many to draw without repetition; all, if there are no more than that.
+        seed: seed of the draw.
+
+    Returns:
+        Sorted indices into the pool, shape `(min(count, n),)`.
+    """
+    return np.asarray(np.sort(np.random.default_rng(seed).permutation(len(pool))[:count]))
+
+
+def most_uncertain(probabilities: Array, count: int) -> Array:
+    """Chooses the inputs on which a pilot surrogate is least sure: the largest entropy.
+
+    Args:
+        probabilities: what the pilot answers to the pool, shape `(n, C)`.
+        count: how many to choose.
+
+    Returns:
+        Sorted indices into the pool, shape `(min(count, n),)`.
+
+    Reference:
+        S. Pal et al., ActiveThief: Model Extraction Using Active Learning and Unannotated Public Data, AAAI 2020.
+    """
+    p = np.maximum(probabilities.astype(np.float64), 1e-12)
+    entropy = -(p * np.log(p)).sum(axis=1)
+    return np.asarray(np.sort(np.argsort(-entropy, kind="stable")[:count]))
+
+
+def adapted(images: Array, shape: tuple[int, ...]) -> Array:
+    """Brings images of another domain to the size and the channels that the victim takes, as a knockoff thief does.
+
+    Args:
+        images: shape `(n, height, width, channels)`.
+        shape: `(height, width, channels)` of the victim's inputs; 1 or 3 channels.
+
+    Returns:
+        float32 of shape `(n, *shape)`; grey images are repeated in each channel, coloured ones averaged.
+
+    Reference:
+        T. Orekondy et al., Knockoff Nets: Stealing Functionality of Black-Box Models, CVPR 2019.
+    """
+    import keras
+
+    height, width, channels = shape
+    if images.shape[1:3] != (height, width):
+        images = np.concatenate(
+            [keras.ops.convert_to_numpy(keras.ops.image.resize(part, (height, width))) for part in _parts(images)]
+        )
+    if images.shape[-1] != channels:
+        grey = images.mean(axis=-1, keepdims=True)
+        images = np.repeat(grey, channels, axis=-1)
+    return np.asarray(images, np.float32)
+
+
+def perturbed_copy(inputs: Array, rng: np.random.Generator) -> Array:
+    """Makes one slightly changed copy of each input: images are shifted by up to 2 pixels, and noise is added.
+
+    Args:
+        inputs: shape `(n, ...)`; arrays of rank 4 are taken for images `(n, height, width, channels)`.
+        rng: draws shifts and noise.
+
+    Returns:
+        The shape and dtype of `inputs`.
+    """
+    noise = rng.normal(0, _NOISE * max(float(inputs.std()), 1e-6), inputs.shape)
+    copy = inputs + noise.astype(inputs.dtype)
+    if inputs.ndim == 4:
+        copy = _shifted(copy, rng.integers(-_LARGEST_SHIFT, _LARGEST_SHIFT + 1, (len(inputs), 2)))
+    return np.asarray(copy, inputs.dtype)
+
+
+def averaged_over_copies(
+    api: Callable[[Array], Array], inputs: Array, *, copies: int = 5, seed: int = 0
+) -> tuple[Array, Array]:
+    """Asks an API for perturbed copies of each input and averages what it answers.
+
+    What an answer owes to the very input that was sent is averaged out.
+
+    Args:
+        api: gives probabilities of shape `(n, C)` for inputs.
+        inputs: shape `(n, ...)`.
+        copies: how many copies of each input are sent.
+        seed: seed of the copies.
+
+    Returns:
+        Mean answers, shape `(n, C)`; and what was sent, shape `(copies * n, ...)`.
+    """
+    rng = np.random.default_rng(seed)
+    sent = [perturbed_copy(inputs, rng) for _ in range(copies)]
+    mean = np.mean([api(copy) for copy in sent], axis=0)
+    return np.asarray(mean, np.float32), np.concatenate(sent)
+
+
+def _shifted(images: Array, shifts: Array) -> Array:
+    """Moves each image by its own shift of shape `(n, 2)`; what comes in from outside repeats the border."""
+    size = _LARGEST_SHIFT
+    padded = np.pad(images, ((0, 0), (size, size), (size, size), (0, 0)), mode="edge")
+    height, width = images.shape[1:3]
+    result = np.empty_like(images)
+    for down in range(-size, size + 1):
+        for right in range(-size, size + 1):
+            rows = np.flatnonzero((shifts[:, 0] == down) & (shifts[:, 1] == right))
+            result[rows] = padded[rows, size + down : size + down + height, size + right : size + right + width]
+    return result
+
+
+def _parts(images: Array) -> Iterator[Array]:
+    for start in range(0, len(images), 1024):
+        yield images[start : start + 1024]
