@@ -22,10 +22,10 @@ import fashion_mnist
 import keras
 import numpy as np
 import tensorflow as tf
-from architectures import ARCHITECTURES
 
 import dynamarks_tf as dm
 from dynamarks_tf import codebook
+from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.verification import package_versions
 

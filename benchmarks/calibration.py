@@ -42,9 +42,9 @@ def study(threads: int, out: Path) -> None:
     import fashion_mnist
     import keras
     import tensorflow as tf
-    from architectures import ARCHITECTURES
 
     import dynamarks_tf as dm
+    from dynamarks_tf.attacks.architectures import ARCHITECTURES
     from dynamarks_tf.attacks.extraction import train_classifier
     from dynamarks_tf.queries import confident_balanced_choice
     from dynamarks_tf.verification import package_versions

@@ -1,4 +1,4 @@
-"""The codebook: sign tables and bucketing expanded from a key. Format 2, held by golden vectors in tests/golden/."""
+"""The codebook: sign tables and bucketing expanded from a key. Format 3, held by golden vectors in tests/golden/."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ class Codebook:
         class_signs: the class code's fair coins, int8 of shape `(rows, columns)`, each -1 or +1.
         amplitude_signs: the amplitude code's, int8 of shape `(min(C, 64), 4096)`.
         tie_signs: the tie code's, int8 of shape `(pairs, 4096)` with `pairs` = C (C - 1) / 2 up to 11 classes, else 64.
+        focus: the one class that an input raises, int32 of shape `(C, 64)`: by its predicted class and the focus of its
+            hash; -1 where no class is favoured. `None` where inputs raise all favoured classes.
         bucketing: which coin an output gets.
     """
 
     class_signs: Signs
     amplitude_signs: Signs
     tie_signs: Signs
+    focus: npt.NDArray[np.int32] | None
     bucketing: Bucketing
 
     @property
@@ -68,17 +71,19 @@ def expand(key: MarkKey, num_classes: int, params: MarkParams) -> Codebook:
     Args:
         key: the owner's key.
         num_classes: number of classes C, at least 2.
-        params: settings; only the table sizes matter here.
+        params: settings; only the table sizes and `amplitudes` matter here.
 
     Raises:
         ArgumentError: fewer than two classes.
     """
     num_classes = check_num_classes(num_classes)
     rows, columns = params.table_shape(num_classes)
+    class_signs = signs(key, "class-code/signs", rows, columns)
     return Codebook(
-        class_signs=signs(key, "class-code/signs", rows, columns),
+        class_signs=class_signs,
         amplitude_signs=signs(key, "amplitude-code/signs", buckets.num_class_groups(num_classes), buckets.COLUMNS),
         tie_signs=signs(key, "tie-code/signs", buckets.num_pair_groups(num_classes), buckets.COLUMNS),
+        focus=_focus(key, class_signs) if params.is_focused(num_classes) else None,
         bucketing=_bucketing(key, num_classes, rows, columns),
     )
 
@@ -100,6 +105,22 @@ def class_map(key: MarkKey, label: str, num_classes: int, size: int) -> npt.NDAr
         return np.arange(num_classes, dtype=np.int32)
     words = _words(key, f"{label}/{num_classes}to{size}", num_classes)
     return np.asarray((words.astype(np.uint64) * size) >> np.uint64(32), np.int32)
+
+
+def _focus(key: MarkKey, class_signs: Signs) -> npt.NDArray[np.int32]:
+    """Which class an input raises: focus f takes the (f mod n)-th of its predicted class's n favoured classes.
+
+    They are taken in the order of their keystream words, the lower class first among equals.
+    """
+    num_classes = len(class_signs)
+    drawn = _words(key, f"class-code/focus/{num_classes}", num_classes**2).reshape(num_classes, num_classes)
+    table = np.full((num_classes, buckets.FOCI), -1, np.int32)
+    for top in range(num_classes):
+        order = np.argsort(drawn[top], kind="stable")
+        favoured = order[(class_signs[top, order] > 0) & (order != top)]
+        if len(favoured):
+            table[top] = favoured[np.arange(buckets.FOCI) % len(favoured)]
+    return table
 
 
 def _bucketing(key: MarkKey, num_classes: int, rows: int, columns: int) -> Bucketing:

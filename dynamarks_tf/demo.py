@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf import _files, datasets, marking, metrics
+from dynamarks_tf.attacks.architectures import pooled_cnn, separable_cnn
 from dynamarks_tf.attacks.extraction import query_api, train_classifier
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.export import export_saved_model
@@ -159,7 +160,7 @@ def run_demo(
     say(f"Images: {images.name} from {images.source}; {len(owner_x)} for the owner, {len(thief_x)} for the thief.")
 
     clean = train_classifier(
-        owner_model(shape, num_classes), owner_x, owner_y, description="training the owner model", **train
+        pooled_cnn(shape, num_classes), owner_x, owner_y, description="training the owner model", **train
     )
     key = MarkKey.generate(owner="Demo Owner")
     key.save(out / "owner.key")
@@ -181,7 +182,7 @@ def run_demo(
     np.save(out / "queries.npy", images.x_test[:NUM_SAVED_QUERIES])
 
     def judged(name: str, file: str, targets: Array, *, is_guilty: bool, answers_labels: bool = False) -> SuspectResult:
-        model = surrogate_model(shape, num_classes)
+        model = separable_cnn(shape, num_classes)
         train_classifier(model, thief_x, targets, description=f"training: {name}", **train)
         _save_model(model, out / file)
         accuracy = metrics.accuracy(_predict(model, images.x_test), images.y_test)
@@ -201,46 +202,6 @@ def run_demo(
     result = DemoResult(images.name, cost, tuple(suspects), seconds, out, _commands(out, seed, tie_margin))
     _files.write_atomically(out / "report.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
     return result
-
-
-def owner_model(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """The owner's classifier: a plain convolutional network with two poolings."""
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input(input_shape, name="image"),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(128, activation="relu"),
-            layers.Dropout(0.3),
-            layers.Dense(num_classes, activation="softmax"),
-        ],
-        name="owner",
-    )
-
-
-def surrogate_model(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """The thief's classifier, of another architecture: strided and separable convolutions with batch normalisation."""
-    layers = keras.layers
-    stack: list[Any] = [
-        keras.Input(input_shape, name="image"),
-        layers.Conv2D(24, 5, strides=2, padding="same", use_bias=False),
-        layers.BatchNormalization(momentum=0.9),
-        layers.ReLU(),
-    ]
-    for filters in (64, 96):
-        stack += [
-            layers.SeparableConv2D(filters, 3, padding="same", use_bias=False),
-            layers.BatchNormalization(momentum=0.9),
-            layers.ReLU(),
-        ]
-        stack += [layers.MaxPooling2D(padding="same")] if filters == 64 else []
-    return keras.Sequential(
-        [*stack, layers.Flatten(), layers.Dense(num_classes, activation="softmax")], name="surrogate"
-    )
 
 
 def _steal_over_the_wire(

@@ -46,6 +46,11 @@ class Judgement:
             if _is_point(collection.num_queries):
                 self._note(collection)
 
+    @property
+    def growth(self) -> tuple[GrowthPoint, ...]:
+        """The evidence after 10, 20, 50, 100 ... queries, as far as `follow` has come."""
+        return tuple(self._growth)
+
     def channels(self, residuals: dict[str, Residuals]) -> tuple[ChannelEvidence, ...]:
         """Holds the signs of each channel against its residuals."""
         return tuple(channel_evidence(name, self._book.signs(name), found) for name, found in residuals.items())

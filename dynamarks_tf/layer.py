@@ -13,9 +13,9 @@ from dynamarks_tf import buckets, perturbation
 from dynamarks_tf import codebook as codebooks
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.key import MarkKey
-from dynamarks_tf.params import DEFAULT_BUDGET, TABLE_CAP, MarkParams, check_num_classes
+from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, TABLE_CAP, MarkParams, check_num_classes
 
-SCHEME = "dynamarks-2"
+SCHEME = "dynamarks-3"
 _BLANK_COUNT = -1
 
 Tensor = Any
@@ -30,8 +30,10 @@ class DynaMarkLayer(keras.layers.Layer):
         p' = p + a (U - p),
 
     U uniform over the classes c != t that the key favours for t, and 0 <= a <= alpha as large as keeps t on top. The
-    key chooses alpha for each input: 0 or `budget` (always `budget` if `amplitudes` is off). With `tie_margin` above 0,
-    the key also chooses the winner where the two best classes are nearly equal, before the rest.
+    key chooses alpha for each input: 0 or `budget` (always `budget` if `amplitudes` is off). With up to 32 classes it
+    also chooses a single one of the favoured classes for each input, and U is that one (all of them if `amplitudes` is
+    off). With `tie_margin` above 0, the key chooses the winner where the two best classes are nearly equal, before the
+    rest.
 
     Guaranteed for every input, by construction:
     - p' >= 0 and sum p' = 1 if p is a probability vector, to float precision;
@@ -51,8 +53,8 @@ class DynaMarkLayer(keras.layers.Layer):
         budget: largest total variation between clean and released output, in (0, 0.5].
         tie_margin: largest |log(p_a / p_b)| of the two best classes at which the key chooses the winner, in [0, 2]. 0:
             never, and a thief who keeps labels only takes nothing marked with him.
-        amplitudes: whether the key varies alpha from input to input. Off, a thief who knows this scheme can subtract
-            the mark.
+        amplitudes: whether the key varies alpha, and the class that is raised, from input to input. Off, a thief who
+            knows this scheme can subtract the mark, and one who keeps the best two classes can lose it.
         from_logits: whether inputs are logits. Outputs are logits then as well, shifted so that the best class is at
             0; their softmax is p'.
         table_rows: largest number of rows of the sign table; beyond it, classes share rows by a keyed hash.
@@ -91,7 +93,7 @@ class DynaMarkLayer(keras.layers.Layer):
         budget: float = DEFAULT_BUDGET,
         from_logits: bool = False,
         *,
-        tie_margin: float = 0.0,
+        tie_margin: float = DEFAULT_TIE_MARGIN,
         amplitudes: bool = True,
         table_rows: int = TABLE_CAP,
         table_columns: int = TABLE_CAP,
@@ -141,27 +143,28 @@ class DynaMarkLayer(keras.layers.Layer):
         return ops.cast(mark(values, released_dtype), released_dtype)
 
     def _mark_probabilities(self, p: Tensor, released_dtype: str) -> Tensor:
-        top, alpha, tie = self._decide(p, perturbation.predicted_class(p), released_dtype)
-        signs, share = self._signs_beside(top, p.dtype), self._share_of(top, p.dtype)
+        column = self._column(p) if self.amplitudes or self.tie_margin else None
+        top, alpha, tie = self._decide(p, perturbation.predicted_class(p), column, released_dtype)
+        signs, share = self._signs_beside(top, column, p.dtype), self._share_of(top, p.dtype)
         return perturbation.class_code(p if tie is None else tie.p, signs, share, alpha, released_dtype)
 
     def _mark_logits(self, logits: Tensor, released_dtype: str) -> Tensor:
         relative = logits - perturbation.largest(logits)
         p = ops.softmax(relative, axis=-1)
-        top, alpha, tie = self._decide(p, perturbation.predicted_class_of_logits(logits), released_dtype)
+        column = self._column(p) if self.amplitudes or self.tie_margin else None
+        top, alpha, tie = self._decide(p, perturbation.predicted_class_of_logits(logits), column, released_dtype)
         if tie is not None:
             relative, p = perturbation.tie_code_logits(relative, p, tie), tie.p
-        signs, share = self._signs_beside(top, p.dtype), self._share_of(top, p.dtype)
+        signs, share = self._signs_beside(top, column, p.dtype), self._share_of(top, p.dtype)
         return perturbation.class_code_logits(relative, p, signs, share, alpha, released_dtype)
 
     def _decide(
-        self, p: Tensor, top: Tensor, released_dtype: str
+        self, p: Tensor, top: Tensor, column: Tensor | None, released_dtype: str
     ) -> tuple[Tensor, float | Tensor, perturbation.TieCode | None]:
         """What the coins of each input say: the class to win, the class code's alpha, the tie code's doing."""
         alpha: float | Tensor = self.budget
-        if not self.amplitudes and not self.tie_margin:
+        if column is None:
             return top, alpha, None
-        column = self._column(p)
         group_of_class = self._tables.get("group_of_class")
         if self.amplitudes:
             group = top if group_of_class is None else ops.take(group_of_class, top, axis=0)
@@ -243,9 +246,14 @@ class DynaMarkLayer(keras.layers.Layer):
             autocast=False,
         )
 
-    def _signs_beside(self, top: Tensor, dtype: str) -> Tensor:
-        """The signs of all classes beside `top`: +1 favoured, -1 not, 0 for the top class; shape `(..., C)`."""
+    def _signs_beside(self, top: Tensor, column: Tensor | None, dtype: str) -> Tensor:
+        """For all classes beside `top`: +1 if they are to be raised, -1 if not, 0 for the top class; `(..., C)`."""
         tables = self._tables
+        if "focus" in tables:
+            focus = ops.cast(top, "int32") * buckets.FOCI + column % buckets.FOCI
+            raised = perturbation.one_hot(ops.take(ops.reshape(tables["focus"], (-1,)), focus), self._num_classes)
+            signs = ops.where(raised, ops.ones((), dtype), -ops.ones((), dtype))
+            return ops.where(perturbation.one_hot(top, self._num_classes), 0.0, signs)
         if "row_of_class" not in tables:
             return ops.cast(ops.take(tables["signs"], top, axis=0), dtype)  # its diagonal is 0
         rows = ops.take(tables["signs"], ops.take(tables["row_of_class"], top, axis=0), axis=0)
@@ -253,8 +261,10 @@ class DynaMarkLayer(keras.layers.Layer):
         return ops.where(perturbation.one_hot(top, self._num_classes), 0.0, signs)
 
     def _share_of(self, top: Tensor, dtype: str) -> Tensor:
-        """Probability of one favoured class under U, shape `(..., 1)`; 0 where none is favoured."""
+        """Probability of one raised class under U, shape `(..., 1)`; 0 where none is favoured."""
         counts = ops.cast(ops.expand_dims(ops.take(self._tables["favoured"], top, axis=0), axis=-1), dtype)
+        if "focus" in self._tables:
+            return ops.where(counts > 0, ops.ones((), dtype), 0.0)
         return ops.where(counts > 0, 1.0 / ops.maximum(counts, 1.0), 0.0)
 
     def _column(self, p: Tensor) -> Tensor:
@@ -278,8 +288,9 @@ def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, 
     shapes = _table_shapes(codebook.num_classes, params)
     if "row_of_class" not in shapes:
         np.fill_diagonal(class_signs, 0)
-    tables: dict[str, np.ndarray] = {
+    tables: dict[str, Any] = {
         "signs": class_signs,
+        "focus": codebook.focus,
         "favoured": codebook.favoured_counts(),
         "amplitude_signs": codebook.amplitude_signs,
         "tie_signs": codebook.tie_signs,
@@ -291,10 +302,11 @@ def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, 
 def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple[int, ...], type]]:
     """Shape and type of each table that a layer with these settings needs."""
     rows, columns = params.table_shape(num_classes)
-    shapes: dict[str, tuple[tuple[int, ...], type]] = {
-        "signs": ((rows, columns), np.int8),
-        "favoured": ((num_classes,), np.int32),
-    }
+    shapes: dict[str, tuple[tuple[int, ...], type]] = {"favoured": ((num_classes,), np.int32)}
+    if params.is_focused(num_classes):
+        shapes["focus"] = ((num_classes, buckets.FOCI), np.int32)
+    else:
+        shapes["signs"] = ((rows, columns), np.int8)
     if (rows, columns) != (num_classes, num_classes):  # classes share rows or columns
         shapes["row_of_class"] = shapes["column_of_class"] = ((num_classes,), np.int32)
     if params.amplitudes or params.tie_margin:

@@ -16,7 +16,7 @@ from dynamarks_tf.answers import probability_problem
 from dynamarks_tf.errors import ModelError
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.layer import DynaMarkLayer
-from dynamarks_tf.params import DEFAULT_BUDGET, check_num_classes, class_code_floor_log10
+from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, check_num_classes, class_code_floor_log10
 
 _WEAK_FLOOR_LOG10 = -6.0
 
@@ -26,7 +26,7 @@ def mark(
     key: MarkKey,
     budget: float = DEFAULT_BUDGET,
     *,
-    tie_margin: float = 0.0,
+    tie_margin: float = DEFAULT_TIE_MARGIN,
     from_logits: bool = False,
     name: str = "dynamark",
     **layer_options: Any,

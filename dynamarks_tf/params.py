@@ -14,7 +14,9 @@ from dynamarks_tf.errors import ArgumentError
 MAX_BUDGET = 0.5
 DEFAULT_BUDGET = 0.05
 MAX_TIE_MARGIN = 2.0
+DEFAULT_TIE_MARGIN = 0.5
 TABLE_CAP = 1024
+FOCUSED_CLASSES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +30,11 @@ class MarkParams:
             predicted class to a row.
         table_columns: the same for the columns, which stand for the other classes.
         tie_margin: how near a tie the two best classes must be for the key to choose which one wins: the largest
-            |log(p_a / p_b)|, in [0, 2]. 0 switches the tie code off: the top-1 answer then never changes. The budget
-            holds for ties too, so with a budget of 0.05 nothing changes beyond a margin of about 0.2.
-        amplitudes: whether the key varies the strength of the class code from input to input (the amplitude code).
+            |log(p_a / p_b)|, in [0, 2]. 0 switches the tie code off: the top-1 answer then never changes, and a thief
+            who keeps labels only takes nothing marked with him. The budget holds for ties too, so with a budget of 0.05
+            nothing changes beyond a margin of about 0.2.
+        amplitudes: whether the key varies the strength of the class code from input to input (the amplitude code) and,
+            with up to 32 classes, spends it on a single class each time.
 
     Raises:
         ArgumentError: a value is outside its range.
@@ -39,7 +43,7 @@ class MarkParams:
     budget: float = DEFAULT_BUDGET
     table_rows: int = TABLE_CAP
     table_columns: int = TABLE_CAP
-    tie_margin: float = 0.0
+    tie_margin: float = DEFAULT_TIE_MARGIN
     amplitudes: bool = True
 
     def __post_init__(self) -> None:
@@ -75,6 +79,14 @@ class MarkParams:
     def table_shape(self, num_classes: int) -> tuple[int, int]:
         """Rows and columns of the class code's sign table for a classifier with `num_classes` classes."""
         return min(num_classes, self.table_rows), min(num_classes, self.table_columns)
+
+    def is_focused(self, num_classes: int) -> bool:
+        """Whether each input raises a single one of the favoured classes, picked by the hash, instead of all of them.
+
+        With many classes a surrogate would see each of them raised too rarely to learn it.
+        """
+        has_table = self.table_shape(num_classes) == (num_classes, num_classes)
+        return self.amplitudes and has_table and num_classes <= FOCUSED_CLASSES
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values for JSON."""

@@ -20,6 +20,7 @@ _LAYERS = {}
 
 
 def layer_for(num_classes, budget=0.05, from_logits=False, **options):
+    options = {"tie_margin": 0.0, **options}
     identity = (num_classes, budget, from_logits, tuple(options.items()))
     if identity not in _LAYERS:
         _LAYERS[identity] = DynaMarkLayer(KEY, budget, from_logits, **options)

@@ -49,7 +49,9 @@ class QuantisedModel:
         if kind not in KINDS:
             raise ArgumentError(f"`kind` of quantisation is one of {', '.join(KINDS)}. Received: kind={kind!r}")
         if kind == "int8" and (calibration is None or not len(calibration)):
-            raise ArgumentError("int8 quantisation takes the range of activations from `calibration` inputs; give some.")
+            raise ArgumentError(
+                "int8 quantisation takes the range of activations from `calibration` inputs; give some."
+            )
         import tensorflow as tf
 
         self.content = _converted(model, kind, calibration)
@@ -60,9 +62,7 @@ class QuantisedModel:
 
     def __call__(self, inputs: Array) -> Array:
         """Answers inputs of shape `(n, ...)` with probabilities of shape `(n, C)`."""
-        return np.concatenate(
-            [self._answer(inputs[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH)]
-        )
+        return np.concatenate([self._answer(inputs[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH)])
 
     def _answer(self, batch: Array) -> Array:
         if self._shape != batch.shape:

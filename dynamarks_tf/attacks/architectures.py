@@ -1,4 +1,4 @@
-"""Image classifiers for the studies: architectures that have little in common."""
+"""Image classifiers to rehearse with, small and with little in common: owner models and surrogates."""
 
 from __future__ import annotations
 
@@ -6,20 +6,45 @@ from typing import Any
 
 import keras
 
-from dynamarks_tf.demo import owner_model, surrogate_model
-
 Shape = tuple[int, ...]
 layers = keras.layers
 
 
 def pooled_cnn(shape: Shape, num_classes: int) -> keras.Model:
-    """Two convolutions with poolings, the architecture of the owner's model."""
-    return owner_model(shape, num_classes)
+    """Two convolutions with poolings, the architecture of the studies' owner models."""
+    return keras.Sequential(
+        [
+            keras.Input(shape, name="image"),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(128, activation="relu"),
+            layers.Dropout(0.3),
+            layers.Dense(num_classes, activation="softmax"),
+        ],
+        name="pooled_cnn",
+    )
 
 
 def separable_cnn(shape: Shape, num_classes: int) -> keras.Model:
     """Strided and separable convolutions with batch normalisation."""
-    return surrogate_model(shape, num_classes)
+    stack: list[Any] = [
+        keras.Input(shape, name="image"),
+        layers.Conv2D(24, 5, strides=2, padding="same", use_bias=False),
+        layers.BatchNormalization(momentum=0.9),
+        layers.ReLU(),
+    ]
+    for filters in (64, 96):
+        stack += [
+            layers.SeparableConv2D(filters, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(momentum=0.9),
+            layers.ReLU(),
+        ]
+        stack += [layers.MaxPooling2D(padding="same")] if filters == 64 else []
+    outputs = [layers.Flatten(), layers.Dense(num_classes, activation="softmax")]
+    return keras.Sequential([*stack, *outputs], name="separable_cnn")
 
 
 def mlp(shape: Shape, num_classes: int) -> keras.Model:
@@ -76,7 +101,7 @@ def vit(shape: Shape, num_classes: int) -> keras.Model:
     return keras.Model(inputs, layers.Dense(num_classes, activation="softmax")(x), name="vit")
 
 
-@keras.saving.register_keras_serializable("dynamarks_benchmarks")
+@keras.saving.register_keras_serializable("dynamarks_tf")
 class AddPositions(layers.Layer):
     """Adds a learned vector to each token of a sequence, one for each position."""
 

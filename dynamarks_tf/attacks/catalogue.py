@@ -1,0 +1,251 @@
+"""The attacks by name: how answers are stolen, and what is done to the surrogate afterwards.
+
+`EXTRACTIONS` and `REMOVALS` are what `dynamarks audit` and the robustness study choose from. An extraction turns a
+`Thief` into `Loot`; a removal turns a surrogate into a suspect. The functions with the mathematics, and their sources,
+are in the modules that are imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import keras
+import numpy as np
+
+from dynamarks_tf.attacks import laundering, query_sets
+from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.quantisation import QuantisedModel
+from dynamarks_tf.attacks.removal import add_weight_noise, copied, distil, fine_tune, prune, replace_head
+from dynamarks_tf.attacks.thief import Api, Array, Loot, Thief
+from dynamarks_tf.errors import ArgumentError
+
+SECOND_SURROGATE = "mlp"  # what a surrogate is distilled into
+TIE_GAP = 0.12  # who drops near ties drops what a budget of 0.05 can turn, and a little more
+_PILOT_SHARE = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Extraction:
+    """One way to steal a model.
+
+    Attributes:
+        gather: queries the API, and makes of the answers what the surrogate is trained on.
+        says: one line about it.
+        training: further arguments of `train_classifier`.
+        needs: what it needs of a thief beyond the API: names of attributes that must not be `None`.
+    """
+
+    gather: Callable[[Thief], Loot]
+    says: str
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Removal:
+    """One way to wash a mark out of a surrogate.
+
+    Attributes:
+        apply: makes a suspect of the surrogate, which it leaves as it is: a Keras model, or a function from inputs to
+            probabilities.
+        says: one line about it.
+        needs: as for `Extraction`.
+    """
+
+    apply: Callable[[keras.Model, Loot, Thief], Any]
+    says: str
+    needs: tuple[str, ...] = ()
+
+
+def _from_pool(launder: Callable[[Array], Array], thief: Thief) -> Loot:
+    return Loot(thief.pool, launder(thief.answers), thief.pool)
+
+
+def _few(count: int, thief: Thief) -> Loot:
+    chosen = query_sets.in_distribution(thief.pool, count, thief.seed)
+    return Loot(thief.pool[chosen], thief.answers[chosen], thief.pool[chosen])
+
+
+def _uncertain(count: int, thief: Thief) -> Loot:
+    first = query_sets.in_distribution(thief.pool, int(count * _PILOT_SHARE), thief.seed)
+    pilot = thief.pilot(thief.pool[first], thief.answers[first])
+    rest = np.setdiff1d(np.arange(len(thief.pool)), first)
+    predicted = pilot.predict(thief.pool[rest], batch_size=256, verbose=0)
+    then = rest[query_sets.most_uncertain(predicted, count - len(first))]
+    chosen = np.concatenate([first, then])
+    return Loot(thief.pool[chosen], thief.answers[chosen], thief.pool[chosen])
+
+
+def _other_domain(thief: Thief) -> Loot:
+    inputs = thief.other_domain
+    assert inputs is not None
+    return Loot(inputs, np.asarray(thief.api(inputs)), inputs)
+
+
+def _copies(thief: Thief) -> Loot:
+    answers, sent = query_sets.averaged_over_copies(thief.api, thief.pool, copies=5, seed=thief.seed)
+    return Loot(thief.pool, answers, sent)
+
+
+def _two_apis(thief: Thief) -> Loot:
+    rival: Api | None = thief.rival
+    assert rival is not None
+    return Loot(thief.pool, (thief.answers + rival(thief.pool)) / 2, thief.pool)
+
+
+def _without_ties(launder: Callable[[Array], Array], thief: Thief) -> Loot:
+    kept = laundering.far_from_ties(thief.answers, TIE_GAP)
+    return Loot(thief.pool[kept], launder(thief.answers[kept]), thief.pool)
+
+
+def _as_is(answers: Array) -> Array:
+    return answers
+
+
+_one_decimal = partial(laundering.rounded, decimals=1)
+_two_decimals = partial(laundering.rounded, decimals=2)
+_top_3 = partial(laundering.top_k, k=3)
+_top_2 = partial(laundering.top_k, k=2)
+
+EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
+    {
+        # What the API answers, or what the thief keeps of it.
+        "full": Extraction(partial(_from_pool, _as_is), "all probabilities in float32"),
+        "2 decimals": Extraction(partial(_from_pool, _two_decimals), "rounded to 2 decimals"),
+        "1 decimal": Extraction(partial(_from_pool, _one_decimal), "rounded to 1 decimal"),
+        "top 3": Extraction(partial(_from_pool, _top_3), "the three largest probabilities"),
+        "top 2": Extraction(partial(_from_pool, _top_2), "the two largest probabilities"),
+        "top 1": Extraction(
+            partial(_from_pool, laundering.flatten_tails), "the best class and its probability; the rest spread evenly"
+        ),
+        "labels": Extraction(partial(_from_pool, laundering.labels_only), "the best class alone"),
+        "sharpened": Extraction(partial(_from_pool, laundering.sharpened), "probabilities sharpened, temperature 0.5"),
+        "smoothed": Extraction(partial(_from_pool, laundering.smoothed), "probabilities with label smoothing 0.1"),
+        "early stopping": Extraction(
+            partial(_from_pool, _as_is), "all probabilities; training stops early", {"early_stopping": True}
+        ),
+        # A thief who knows the scheme, but not the key.
+        "floor subtracted": Extraction(
+            partial(_from_pool, laundering.subtract_class_floor), "less what each class nearly always gets"
+        ),
+        "tails whitened": Extraction(
+            partial(_from_pool, laundering.whiten_tails), "the same mean and deviation for all classes' logarithms"
+        ),
+        "top 1, no ties": Extraction(
+            partial(_without_ties, laundering.flatten_tails), "as top 1; answers near a tie are dropped"
+        ),
+        "top 2, no ties": Extraction(partial(_without_ties, _top_2), "as top 2; answers near a tie are dropped"),
+        "1 decimal, no ties": Extraction(
+            partial(_without_ties, _one_decimal), "as 1 decimal; answers near a tie are dropped"
+        ),
+        "labels, no ties": Extraction(
+            partial(_without_ties, laundering.labels_only), "as labels; answers near a tie are dropped"
+        ),
+        "5 copies averaged": Extraction(_copies, "answers averaged over 5 perturbed copies of each input"),
+        "two APIs averaged": Extraction(_two_apis, "answers averaged with a rival API's", needs=("rival",)),
+        # Other queries.
+        "1,000 queries": Extraction(partial(_few, 1000), "all probabilities of 1,000 inputs"),
+        "5,000 queries": Extraction(partial(_few, 5000), "all probabilities of 5,000 inputs"),
+        "5,000 uncertain": Extraction(
+            partial(_uncertain, 5000), "all probabilities of 1,000 inputs and the 4,000 that a pilot is least sure of"
+        ),
+        "other domain": Extraction(
+            _other_domain, "all probabilities of inputs of another domain (knockoff)", needs=("other_domain",)
+        ),
+    }
+)
+
+
+def _none(model: keras.Model, loot: Loot, thief: Thief) -> Any:
+    return model
+
+
+def _tuned(model: keras.Model, loot: Loot, thief: Thief, *, share: int = 1, **options: Any) -> Any:
+    inputs, labels = thief.labelled
+    count = -(-len(inputs) // share)
+    return fine_tune(copied(model), inputs[:count], labels[:count], batch_size=thief.batch_size, **options)
+
+
+def _pruned(model: keras.Model, loot: Loot, thief: Thief, *, share: float, tuned: bool = False) -> Any:
+    pruned = prune(copied(model), share)
+    return _tuned(pruned, loot, thief) if tuned else pruned
+
+
+def _noisy(model: keras.Model, loot: Loot, thief: Thief, *, strength: float) -> Any:
+    return add_weight_noise(copied(model), strength, seed=thief.seed)
+
+
+def _quantised(model: keras.Model, loot: Loot, thief: Thief, *, kind: str) -> Any:
+    return QuantisedModel(model, kind, calibration=loot.inputs)
+
+
+def _distilled(model: keras.Model, loot: Loot, thief: Thief, *, labels: bool) -> Any:
+    student = ARCHITECTURES[SECOND_SURROGATE](loot.inputs.shape[1:], model.outputs[0].shape[-1])
+    return distil(student, model, loot.inputs, labels=labels, epochs=thief.epochs, batch_size=thief.batch_size)
+
+
+def _new_head(model: keras.Model, loot: Loot, thief: Thief) -> Any:
+    return replace_head(copied(model), *thief.labelled, seed=thief.seed, batch_size=thief.batch_size)
+
+
+def _with_rival(model: keras.Model, loot: Loot, thief: Thief) -> Any:
+    rival: Any = thief.rival
+
+    def mean(inputs: Array) -> Array:
+        return (np.asarray(model(inputs, training=False)) + rival(inputs)) / 2
+
+    return mean
+
+
+def _laundered(launder: Callable[[Array], Array], model: keras.Model, loot: Loot, thief: Thief) -> Any:
+    def sold(inputs: Array) -> Array:
+        return launder(np.asarray(model(inputs, training=False)))
+
+    return sold
+
+
+_FINE_TUNINGS = {
+    f"fine-tune {layers}{', a third' if share > 1 else ''}{', low rate' if rate < 1e-3 else ''}": Removal(
+        partial(_tuned, layers=layers, share=share, learning_rate=rate),
+        f"{'every layer' if layers == 'all' else 'the last layer'}, {'a third of' if share > 1 else 'all'} the true labels, "
+        f"5 epochs, {'a tenth of the' if rate < 1e-3 else 'full'} rate",
+    )
+    for layers in ("all", "last")
+    for share in (1, 3)
+    for rate in (1e-3, 1e-4)
+}
+
+REMOVALS: Mapping[str, Removal] = MappingProxyType(
+    {
+        "none": Removal(_none, "the surrogate as it was trained"),
+        **_FINE_TUNINGS,
+        "new head": Removal(_new_head, "a new last layer, trained on all true labels"),
+        "prune 30 %": Removal(partial(_pruned, share=0.3), "the smallest 30 % of each kernel's weights set to zero"),
+        "prune 60 %": Removal(partial(_pruned, share=0.6), "the smallest 60 %"),
+        "prune 80 %": Removal(partial(_pruned, share=0.8), "the smallest 80 %"),
+        "prune 60 %, fine-tune all": Removal(partial(_pruned, share=0.6, tuned=True), "pruned, then fine-tuned"),
+        "noise 10 %": Removal(partial(_noisy, strength=0.1), "noise of a tenth of each kernel's deviation"),
+        "float16": Removal(partial(_quantised, kind="float16"), "TensorFlow Lite with float16 weights"),
+        "int8": Removal(partial(_quantised, kind="int8"), "TensorFlow Lite in eight bits"),
+        "distil, probabilities": Removal(partial(_distilled, labels=False), "a second surrogate learns the first's"),
+        "distil, labels": Removal(partial(_distilled, labels=True), "a second surrogate learns the first's labels"),
+        "mean with rival": Removal(_with_rival, "answers averaged with another owner's model", needs=("rival",)),
+        "sells sharpened": Removal(partial(_laundered, laundering.sharpened), "answers sharpened, temperature 0.5"),
+        "sells 2 decimals": Removal(partial(_laundered, _two_decimals), "answers rounded to 2 decimals"),
+    }
+)
+
+
+def by_name(catalogue: Mapping[str, Any], name: str, what: str) -> Any:
+    """Looks an attack up.
+
+    Raises:
+        ArgumentError: there is none of that name; the message lists them.
+    """
+    if name not in catalogue:
+        raise ArgumentError(f"There is no {what} called {name!r}. There are: {'; '.join(catalogue)}.")
+    return catalogue[name]

@@ -1,0 +1,144 @@
+"""One suspect of a rehearsal, examined in every way that `verify` could: fresh queries, logged ones, labels only.
+
+The lines are those of `verify`, but for what a rehearsal does not need: clean answers are computed once for all
+suspects, and there is no plan to publish.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf import codebook, metrics
+from dynamarks_tf.evidence.collection import Collection, planned_channels
+from dynamarks_tf.evidence.combination import combined_log10_p
+from dynamarks_tf.judgement import Judgement
+from dynamarks_tf.key import MarkKey
+from dynamarks_tf.params import MarkParams
+from dynamarks_tf.queries import confident_balanced_choice
+from dynamarks_tf.verdict import DEFAULT_ALPHA
+
+Array = npt.NDArray[Any]
+Answering = Callable[[Array], Array]
+
+FRESH_COUNTS = (10, 100, 1000)
+_BATCH = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The evidence against one suspect from one set of queries.
+
+    Attributes:
+        log10_p: log10 of the exact p-value, all channels combined.
+        channels: the same for each channel.
+        queries_needed: how many of the queries would have been enough for p <= 1e-6; `None` if all were not.
+    """
+
+    log10_p: float
+    channels: dict[str, float]
+    queries_needed: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "log10_p": round(self.log10_p, 3),
+            "channels": {name: round(value, 3) for name, value in self.channels.items()},
+            "queries_needed": self.queries_needed,
+        }
+
+
+class Examiner:
+    """Examines suspects for one mark.
+
+    Args:
+        key: the key of the mark.
+        params: its settings.
+        clean: the clean owner model, from inputs of shape `(n, ...)` to probabilities of shape `(n, C)`.
+        fresh: inputs that were never sent, shape `(n, ...)`, with their true class indices, shape `(n,)`.
+        seed: seed of the choice of fresh queries.
+        counts: how many fresh queries are asked, in turn.
+    """
+
+    def __init__(
+        self,
+        key: MarkKey,
+        params: MarkParams,
+        clean: Answering,
+        fresh: tuple[Array, Array],
+        *,
+        seed: int = 0,
+        counts: Sequence[int] = FRESH_COUNTS,
+    ) -> None:
+        self._params = params
+        self._clean = clean
+        self._fresh, self._labels = fresh
+        self._fresh_clean = clean(self._fresh)
+        self._num_classes = self._fresh_clean.shape[1]
+        self._book = codebook.expand(key, self._num_classes, params)
+        top, confidence = self._fresh_clean.argmax(axis=1), self._fresh_clean.max(axis=1)
+        self._chosen = {
+            count: confident_balanced_choice(top, confidence, count, seed) for count in counts if count <= len(top)
+        }
+        self._logged: tuple[Array, Array] | None = None
+
+    def examine(self, suspect: Answering, sent: Array | None) -> dict[str, Any]:
+        """Examines one suspect.
+
+        Args:
+            suspect: from inputs of shape `(n, ...)` to probabilities of shape `(n, C)`.
+            sent: what the thief sent to the marked API, shape `(m, ...)`; `None` leaves logged queries out.
+
+        Returns:
+            `accuracy` and `fidelity` on the fresh inputs, and a finding for each of `"10 fresh"` ..., `"logged"`,
+            `"logged, labels"`, as plain values.
+        """
+        answers = suspect(self._fresh)
+        found = {
+            f"{count} fresh": self._judged(self._fresh_clean[rows], answers[rows], logged=False)
+            for count, rows in self._chosen.items()
+        }
+        if sent is not None:
+            expected, given = self._clean_answers(sent), suspect(sent)
+            found["logged"] = self._judged(expected, given, logged=True)
+            if self._params.tie_margin:
+                found["logged, labels"] = self._judged(expected, given.argmax(axis=1), logged=True)
+        return {
+            "accuracy": metrics.accuracy(answers, self._labels),
+            "fidelity": metrics.fidelity(answers, self._fresh_clean),
+            "findings": {name: finding.to_dict() for name, finding in found.items()},
+        }
+
+    def _judged(self, expected: Array, given: Array, *, logged: bool) -> Finding:
+        labels = given.ndim == 1
+        obstacles = planned_channels(self._params, self._num_classes, logged=logged, labels=labels)
+        channels = tuple(channel for channel, obstacle in obstacles.items() if obstacle is None)
+        collection = Collection(channels, self._book.bucketing, self._params, logged=logged)
+        judgement = Judgement(self._book)
+        for start in range(0, len(expected), _BATCH):
+            judgement.follow(collection, expected[start : start + _BATCH], given[start : start + _BATCH])
+        found = {channel.channel: channel.log10_p for channel in judgement.channels(collection.residuals())}
+        combined = combined_log10_p([*found.values()]) if found else 0.0
+        growth = [*((point.num_queries, point.log10_p) for point in judgement.growth), (len(expected), combined)]
+        return Finding(combined, found, _enough(growth))
+
+    def _clean_answers(self, sent: Array) -> Array:
+        """The clean answers to what was sent; those to the last set are kept."""
+        if self._logged is None or self._logged[0] is not sent:
+            self._logged = sent, self._clean(sent)
+        return self._logged[1]
+
+
+def _enough(growth: list[tuple[int, float]]) -> int | None:
+    """The smallest number of queries from which on p <= 1e-6."""
+    needed = None
+    for count, log10_p in reversed(growth):
+        if log10_p > math.log10(DEFAULT_ALPHA):
+            break
+        needed = count
+    return needed

@@ -1,0 +1,212 @@
+"""Rehearsed thefts: each scenario steals from the marked model, launders, and is examined."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf import answers, marking, metrics, progress
+from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
+from dynamarks_tf.attacks.extraction import train_classifier
+from dynamarks_tf.attacks.thief import Loot, Thief
+from dynamarks_tf.audit.examination import Examiner
+from dynamarks_tf.audit.results import Results
+from dynamarks_tf.audit.scenario import Scenario, check_feasible
+from dynamarks_tf.key import MarkKey
+from dynamarks_tf.params import MarkParams
+from dynamarks_tf.suspects import as_suspect
+from dynamarks_tf.verification import package_versions
+
+Array = npt.NDArray[Any]
+
+PILOT_EPOCHS = 3
+_BATCH = 500
+_TIMED_STEPS = 5
+
+
+def rehearsal_key(seed: int, which: int = 0) -> MarkKey:
+    """A key for rehearsals, which anybody can make again. It is not secret; never mark a real model with it."""
+    words = f"dynamarks rehearsal, seed {seed}, key {which}"
+    return MarkKey(hashlib.sha256(words.encode()).digest(), "Rehearsal")
+
+
+class Rehearsal:
+    """Rehearses thefts of one model.
+
+    Args:
+        owner: the clean model.
+        pool: inputs that the thief sends, shape `(n, ...)`.
+        pool_labels: their true class indices, shape `(n,)`, for innocents that learn from those; or `None`.
+        labelled: inputs with true class indices that the thief fine-tunes on.
+        fresh: inputs with true class indices from which fresh queries and accuracy are taken.
+        other_domain: inputs of another domain in the owner's shape, or `None`.
+        rival: another model for the same classes, or `None`.
+        from_logits: whether the owner model answers logits.
+        seed: seed of keys, weights and choices.
+        epochs: passes over stolen answers.
+        batch_size: inputs in one step of training.
+        verbose: whether to show progress.
+    """
+
+    def __init__(
+        self,
+        owner: keras.Model,
+        *,
+        pool: Array,
+        pool_labels: Array | None,
+        labelled: tuple[Array, Array],
+        fresh: tuple[Array, Array],
+        other_domain: Array | None = None,
+        rival: keras.Model | None = None,
+        from_logits: bool = False,
+        seed: int = 0,
+        epochs: int = 10,
+        batch_size: int = 128,
+        verbose: bool = False,
+    ) -> None:
+        self._owner = owner
+        self._clean = _probabilities(owner, from_logits)
+        self._from_logits = from_logits
+        self._pool, self._pool_labels = pool, pool_labels
+        self._labelled, self._fresh = labelled, fresh
+        self._other_domain = other_domain
+        self._rival = None if rival is None else _probabilities(rival, from_logits=False)
+        self._seed, self._epochs, self._batch_size, self._verbose = seed, epochs, batch_size, verbose
+        self._num_classes = int(owner.outputs[0].shape[-1])
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """What the thief has beyond the API."""
+        named = {"pool_labels": self._pool_labels, "other_domain": self._other_domain, "rival": self._rival}
+        return tuple(name for name, value in named.items() if value is not None)
+
+    def estimated_seconds(self, scenarios: Sequence[Scenario]) -> float:
+        """How long the trainings of the scenarios will take, from a few timed steps of each architecture."""
+        trained = {scenario.surrogate: scenario.architecture for scenario in scenarios}
+        per_step = {name: self._seconds_per_step(name) for name in sorted(set(trained.values()))}
+        steps = self._epochs * -(-len(self._pool) // self._batch_size)
+        return sum(per_step[name] for name in trained.values()) * steps
+
+    def run(self, scenarios: Sequence[Scenario], results: Results) -> None:
+        """Rehearses what is not in the results yet, and adds it there.
+
+        Args:
+            scenarios: what to rehearse; those that share a surrogate share its training.
+            results: where the rows go, one for each scenario and one for the cost of each setting of the mark.
+
+        Raises:
+            ArgumentError: a scenario needs what the thief has not.
+        """
+        check_feasible(scenarios, self.available)
+        waiting = [scenario for scenario in scenarios if not results.has(**scenario.to_dict())]
+        ordered = sorted(waiting, key=lambda scenario: (scenario.budget, scenario.tie_margin))
+        with progress.Meter("rehearsing thefts", len(ordered), enabled=self._verbose, unit="scenarios") as meter:
+            for params, same in itertools.groupby(ordered, key=lambda scenario: scenario.params):
+                for row in self._with_mark(params, list(same), results):
+                    results.add(row, package_versions())
+                    if "extraction" in row:
+                        meter.advance()
+
+    def _with_mark(self, params: MarkParams, scenarios: list[Scenario], results: Results) -> Iterator[dict[str, Any]]:
+        """The rows of all scenarios with one setting of the mark."""
+        key = rehearsal_key(self._seed)
+        examiner = Examiner(key, params, self._clean, self._fresh, seed=self._seed)
+        thief = self._thief(self._api(key, params))
+        setting = {"budget": params.budget, "tie_margin": params.tie_margin}
+        if not results.has(kind="cost", **setting):
+            yield {"kind": "cost", **setting, **self._cost(thief.api)}
+        groups: dict[tuple[Any, ...], list[Scenario]] = {}
+        for scenario in scenarios:
+            groups.setdefault(scenario.surrogate, []).append(scenario)
+        for same in groups.values():
+            start = time.monotonic()
+            keras.utils.set_random_seed(self._seed)
+            loot = self._loot(same[0], thief, params)
+            surrogate = self._trained(same[0], loot)
+            for scenario in same:
+                keras.utils.set_random_seed(self._seed)
+                suspect = as_suspect(REMOVALS[scenario.removal].apply(surrogate, loot, thief))
+                found = examiner.examine(_in_batches(suspect.predict), loot.sent)
+                seconds = round(time.monotonic() - start, 1)
+                kind = "innocent" if scenario.is_innocent else "theft"
+                yield {"kind": kind, **scenario.to_dict(), **found, "seconds": seconds}
+                start = time.monotonic()
+
+    def _api(self, key: MarkKey, params: MarkParams) -> Callable[[Array], Array]:
+        marked = marking.mark(
+            self._owner, key, params.budget, tie_margin=params.tie_margin, from_logits=self._from_logits
+        )
+        return _probabilities(marked, self._from_logits)
+
+    def _thief(self, api: Callable[[Array], Array]) -> Thief:
+        return Thief(
+            api,
+            self._pool,
+            self._labelled,
+            pilot=self._pilot,
+            other_domain=self._other_domain,
+            rival=self._rival,
+            epochs=self._epochs,
+            batch_size=self._batch_size,
+            seed=self._seed,
+        )
+
+    def _pilot(self, inputs: Array, targets: Array) -> keras.Model:
+        return train_classifier(
+            self._new_model("separable_cnn"), inputs, targets, epochs=PILOT_EPOCHS, batch_size=self._batch_size
+        )
+
+    def _loot(self, scenario: Scenario, thief: Thief, params: MarkParams) -> Loot:
+        if not scenario.is_innocent:
+            return EXTRACTIONS[scenario.extraction].gather(thief)
+        if scenario.extraction == "true labels":
+            assert self._pool_labels is not None
+            return Loot(self._pool, self._pool_labels, self._pool)
+        if scenario.extraction == "another key":
+            return Loot(self._pool, self._api(rehearsal_key(self._seed, 1), params)(self._pool), self._pool)
+        return Loot(self._pool, self._clean(self._pool), self._pool)
+
+    def _trained(self, scenario: Scenario, loot: Loot) -> keras.Model:
+        options = {} if scenario.is_innocent else dict(EXTRACTIONS[scenario.extraction].training)
+        model = self._new_model(scenario.architecture)
+        return train_classifier(
+            model, loot.inputs, loot.targets, epochs=self._epochs, batch_size=self._batch_size, **options
+        )
+
+    def _new_model(self, architecture: str) -> keras.Model:
+        return ARCHITECTURES[architecture](self._pool.shape[1:], self._num_classes)
+
+    def _cost(self, api: Callable[[Array], Array]) -> dict[str, Any]:
+        inputs, labels = self._fresh
+        return {"cost": metrics.mark_cost(self._clean(inputs), api(inputs), labels).to_dict()}
+
+    def _seconds_per_step(self, architecture: str) -> float:
+        model = self._new_model(architecture)
+        inputs = self._pool[: self._batch_size]
+        targets = self._clean(inputs)
+        train_classifier(model, inputs, targets, epochs=1, batch_size=self._batch_size)  # the first step compiles
+        start = time.monotonic()
+        model.fit(inputs, targets, epochs=_TIMED_STEPS, batch_size=self._batch_size, verbose=0)
+        return (time.monotonic() - start) / _TIMED_STEPS
+
+
+def _probabilities(model: keras.Model, from_logits: bool) -> Callable[[Array], Array]:
+    """A model as a function from inputs of any number to probabilities."""
+    predict = _in_batches(as_suspect(model).predict)
+    return (lambda inputs: answers.softmax(predict(inputs))) if from_logits else predict
+
+
+def _in_batches(predict: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    def whole(inputs: Array) -> Array:
+        parts = [predict(inputs[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH)]
+        return np.concatenate(parts)
+
+    return whole

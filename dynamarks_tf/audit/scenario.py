@@ -1,0 +1,128 @@
+"""What is rehearsed: a mark's settings, a theft, a surrogate, a removal attack. And ready-made selections of those."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, by_name
+from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.params import MarkParams
+
+INNOCENTS: dict[str, tuple[str, ...]] = {"true labels": ("pool_labels",), "unmarked API": (), "another key": ()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """One rehearsal.
+
+    Attributes:
+        extraction: how the answers are stolen, a name of `EXTRACTIONS`; or what an innocent learns from, a name of
+            `INNOCENTS`.
+        architecture: of the surrogate, a name of `ARCHITECTURES`.
+        removal: what is done to the surrogate, a name of `REMOVALS`.
+        budget: of the mark.
+        tie_margin: of the mark.
+
+    Raises:
+        ArgumentError: a name is unknown; the message lists those there are.
+    """
+
+    extraction: str
+    architecture: str = "separable_cnn"
+    removal: str = "none"
+    budget: float = MarkParams().budget
+    tie_margin: float = MarkParams().tie_margin
+
+    def __post_init__(self) -> None:
+        if not self.is_innocent:
+            by_name(EXTRACTIONS, self.extraction, "extraction")
+        by_name(ARCHITECTURES, self.architecture, "architecture")
+        by_name(REMOVALS, self.removal, "removal attack")
+
+    @property
+    def is_innocent(self) -> bool:
+        """Whether the suspect never saw an answer marked with the key that is tested."""
+        return self.extraction in INNOCENTS
+
+    @property
+    def params(self) -> MarkParams:
+        """The settings of the mark."""
+        return MarkParams(self.budget, tie_margin=self.tie_margin)
+
+    @property
+    def surrogate(self) -> tuple[Any, ...]:
+        """What the surrogate depends on before the removal attack; scenarios that share it share one training."""
+        return self.budget, self.tie_margin, self.extraction, self.architecture
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the thief needs beyond the API."""
+        extraction = INNOCENTS[self.extraction] if self.is_innocent else EXTRACTIONS[self.extraction].needs
+        return tuple(dict.fromkeys((*extraction, *REMOVALS[self.removal].needs)))
+
+
+def crossed(
+    extractions: Iterable[str],
+    removals: Iterable[str] = ("none",),
+    architectures: Iterable[str] = ("separable_cnn",),
+    settings: Iterable[MarkParams] = (MarkParams(),),
+) -> list[Scenario]:
+    """Every extraction with every removal attack, architecture and setting of the mark."""
+    removals, architectures, settings = list(removals), list(architectures), list(settings)
+    return [
+        Scenario(extraction, architecture, removal, params.budget, params.tie_margin)
+        for params in settings
+        for extraction in extractions
+        for architecture in architectures
+        for removal in removals
+    ]
+
+
+def quick(settings: Sequence[MarkParams] = (MarkParams(),)) -> list[Scenario]:
+    """A few minutes' worth: careless theft by probabilities and labels, fine-tuning, one innocent."""
+    return [
+        *crossed(["full", "labels"], ["none", "fine-tune all", "prune 60 %"], settings=settings),
+        *crossed(["true labels"], settings=settings),
+    ]
+
+
+def full(settings: Sequence[MarkParams] = (MarkParams(),), *, available: Iterable[str] = ()) -> list[Scenario]:
+    """Everything: each extraction with fine-tuning, each removal attack on careless thefts, each architecture.
+
+    Args:
+        settings: of the mark.
+        available: what the thief has beyond the API; scenarios that need more are left out.
+    """
+    main, *others = ["separable_cnn", *(name for name in ARCHITECTURES if name != "separable_cnn")]
+    chosen = [
+        *crossed(["full", "labels"], REMOVALS, [main], settings),
+        *crossed(["full", "labels"], ["none", "fine-tune all"], others, settings),
+        *crossed([name for name in EXTRACTIONS if name not in ("full", "labels")], ["none", "fine-tune all"], [main], settings),
+        *crossed(INNOCENTS, ["none", "fine-tune all"], ["separable_cnn", "mlp"], settings),
+    ]
+    return [scenario for scenario in chosen if set(scenario.needs) <= set(available)]
+
+
+def check_feasible(scenarios: Sequence[Scenario], available: Iterable[str]) -> None:
+    """Sees to it that the thief has what the scenarios need.
+
+    Raises:
+        ArgumentError: there is no scenario, or one needs something that is not there.
+    """
+    if not scenarios:
+        raise ArgumentError("There is nothing to rehearse: no scenario was given.")
+    hints = {"pool_labels": "true labels of the thief's inputs", "other_domain": "images of another domain", "rival": "a second model for the same classes"}
+    for scenario in scenarios:
+        missing = [hints.get(name, name) for name in scenario.needs if name not in set(available)]
+        if missing:
+            raise ArgumentError(
+                f"The rehearsal of {scenario.extraction!r}, {scenario.removal!r} needs {' and '.join(missing)}. Give "
+                "that, or leave it out."
+            )
