@@ -51,7 +51,7 @@ def owner_model(digits):
 def marked_model(owner_model, key):
     from dynamarks_tf.marking import mark
 
-    return mark(owner_model, key, budget=0.1)
+    return mark(owner_model, key, budget=0.1, tie_margin=0)
 
 
 @pytest.fixture(scope="session")

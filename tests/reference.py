@@ -99,6 +99,26 @@ def hash_column(p: np.ndarray, material: dict[str, list]) -> int:
     return 64 * (digits[0] % 64) + digits[1] % 64
 
 
+def class_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:
+    """docs/key-format.md, Class code, while the classes fit."""
+    size = num_classes**2
+    bits = stream(secret, owner, f"class-code/signs/{num_classes}x{num_classes}", -(-size // 8))
+    flat = [1 if bits[i // 8] >> (i % 8) & 1 else -1 for i in range(size)]
+    return [flat[start : start + num_classes] for start in range(0, size, num_classes)]
+
+
+def focus(secret: bytes, owner: str, signs) -> list[list[int]]:
+    """docs/key-format.md, Focus: for each predicted class and focus, the class that is raised."""
+    num_classes = len(signs)
+    drawn = words(secret, owner, f"class-code/focus/{num_classes}", num_classes**2)
+    table = []
+    for top in range(num_classes):
+        favoured = [c for c in range(num_classes) if c != top and signs[top][c] > 0]
+        favoured.sort(key=lambda c: (drawn[top * num_classes + c], c))
+        table.append([favoured[f % len(favoured)] if favoured else -1 for f in range(64)])
+    return table
+
+
 def tie_code(p: np.ndarray, coin: int, margin: float, budget: float) -> np.ndarray:
     """The tie code for one probability vector."""
     top = int(p.argmax())

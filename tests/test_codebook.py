@@ -15,6 +15,7 @@ from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import MarkParams, class_code_floor_log10
 
 HASHED = json.loads((GOLDEN / "codebook_v2.json").read_text())["keys"]
+FOCUSED = json.loads((GOLDEN / "codebook_v3.json").read_text())["keys"]
 VECTORS = json.loads((GOLDEN / "codebook_v1.json").read_text())["keys"]
 
 
@@ -44,12 +45,32 @@ def test_hashed_tables_match_the_golden_vectors_of_an_independent_implementation
         assert book.bucketing.group_of_class[:16].tolist() == expected["groups_first"]
 
 
+@pytest.mark.parametrize("vector", FOCUSED, ids=[v["owner"] for v in FOCUSED])
+def test_foci_match_the_golden_vectors_of_an_independent_implementation(vector):
+    key = MarkKey(bytes.fromhex(vector["secret_hex"]), vector["owner"])
+    for size, expected in vector["focus"].items():
+        focus = codebook.expand(key, int(size), MarkParams()).focus
+        assert (None if focus is None else focus.tolist()) == expected
+
+
+def test_inputs_raise_all_favoured_classes_where_there_are_many_or_no_amplitudes(key):
+    assert codebook.expand(key, 32, MarkParams()).focus is not None
+    assert codebook.expand(key, 33, MarkParams()).focus is None
+    assert codebook.expand(key, 10, MarkParams(amplitudes=False)).focus is None
+    assert codebook.expand(key, 10, MarkParams(table_rows=4)).focus is None
+
+
 def test_the_golden_vectors_are_what_the_reference_gives_today():
     for vector in HASHED:
         secret = bytes.fromhex(vector["secret_hex"])
         for size, expected in vector["codebooks"].items():
             material = reference.hash_material(secret, vector["owner"], int(size))
             assert {name: expected[name] for name in material} == material
+    for vector in FOCUSED:
+        secret = bytes.fromhex(vector["secret_hex"])
+        for size, expected in vector["focus"].items():
+            signs = reference.class_signs(secret, vector["owner"], int(size))
+            assert expected == (reference.focus(secret, vector["owner"], signs) if int(size) <= 32 else None)
 
 
 def test_channels_have_signs_of_their_own(key):
@@ -136,7 +157,8 @@ def test_tie_margin_outside_its_range_is_refused(margin):
 def test_amplitudes_are_on_or_off():
     with pytest.raises(ArgumentError, match="`amplitudes` must be True or False. Received: amplitudes=0.5"):
         MarkParams(amplitudes=0.5)
-    assert MarkParams().channels == ("class", "amplitude")
+    assert MarkParams().channels == ("class", "amplitude", "tie")
+    assert MarkParams(tie_margin=0).channels == ("class", "amplitude")
     assert MarkParams(tie_margin=0.3, amplitudes=False).channels == ("class", "tie")
 
 

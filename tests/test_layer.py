@@ -28,7 +28,7 @@ def clean():
 
 @pytest.fixture(scope="module")
 def marked(clean, key):
-    return mark(clean, key, budget=0.1)
+    return mark(clean, key, budget=0.1, tie_margin=0)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_dtype_policies(policy, from_logits, key):
     model = keras.Sequential(
         [keras.Input((5,)), keras.layers.Dense(10, activation=activation, dtype=with_policy)], name="m"
     )
-    marked = mark(model, key, from_logits=from_logits)
+    marked = mark(model, key, from_logits=from_logits, tie_margin=0)
     x = np.random.default_rng(0).normal(size=(50, 5))
     plain, released = model.predict(x, verbose=0), marked.predict(x, verbose=0)
     assert released.dtype == plain.dtype
@@ -117,7 +117,7 @@ def test_dtype_policies(policy, from_logits, key):
         plain, released = (np.asarray(keras.ops.softmax(v)) for v in (plain, released))
     distance = np.abs(plain - released).sum(axis=1) / 2
     assert 0.02 < distance.max() < 0.05 + 0.01
-    layer = DynaMarkLayer(key, dtype=with_policy)
+    layer = DynaMarkLayer(key, tie_margin=0, dtype=with_policy)
     layer.build((None, 10))
     assert {str(w.dtype) for w in layer.weights} == {"int8", "int32", "float32"}
 
@@ -132,7 +132,7 @@ def test_the_layer_keeps_float32_inputs_under_a_half_precision_policy(key):
 
 @pytest.mark.parametrize("from_logits", [False, True])
 def test_xla_gives_the_same_answers(key, from_logits):
-    layer = DynaMarkLayer(key, 0.1, from_logits)
+    layer = DynaMarkLayer(key, 0.1, from_logits, tie_margin=0)
     values = tf.random.stateless_normal((64, 100), (1, 2)) * 3
     values = values if from_logits else tf.nn.softmax(values)
     plain = layer(values)
@@ -142,7 +142,7 @@ def test_xla_gives_the_same_answers(key, from_logits):
 
 
 def test_a_compiled_marked_model_predicts_the_same(clean, key, expected):
-    marked = mark(clean, key, budget=0.1)
+    marked = mark(clean, key, budget=0.1, tie_margin=0)
     marked.compile(jit_compile=True)
     np.testing.assert_allclose(marked.predict(X, verbose=0), expected, atol=1e-6)
 
@@ -167,7 +167,7 @@ def test_tf_data_input(marked, expected):
 
 def test_mirrored_strategy_on_one_device(key, expected):
     with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
-        model = mark(small_classifier(seed=3), key, budget=0.1)
+        model = mark(small_classifier(seed=3), key, budget=0.1, tie_margin=0)
         model.compile("sgd", "sparse_categorical_crossentropy")
     np.testing.assert_allclose(model.predict(X, verbose=0), expected, atol=1e-6)
     model.fit(X, np.zeros(len(X)), epochs=1, verbose=0)
@@ -176,7 +176,7 @@ def test_mirrored_strategy_on_one_device(key, expected):
 
 def test_the_layer_can_be_appended_by_hand_and_nested(clean, key, expected):
     inputs = keras.Input((8, 8, 1))
-    inner = keras.Model(inputs, DynaMarkLayer(key, 0.1)(clean(inputs)))
+    inner = keras.Model(inputs, DynaMarkLayer(key, 0.1, tie_margin=0)(clean(inputs)))
     outer = keras.Sequential([keras.Input((8, 8, 1)), inner])
     np.testing.assert_allclose(outer(X), expected, atol=1e-6)
     assert find_mark(outer).was_made_with(key)
@@ -200,6 +200,8 @@ def test_dense_outputs_are_marked_pixel_by_pixel(key):
 NON_DEFAULT = {
     "budget": 0.2,
     "from_logits": True,
+    "tie_margin": 0.3,
+    "amplitudes": False,
     "table_rows": 7,
     "table_columns": 9,
     "name": "other",

@@ -135,8 +135,42 @@ def test_the_amplitude_code_marks_half_of_the_inputs_with_the_whole_budget():
     moved = total_variation(p, np.asarray(layer_for(10)(p)))
     left_alone = moved < 1e-12
     assert 0.45 < left_alone.mean() < 0.55  # four deviations of a fair coin: 0.03, and hashed inputs share coins
-    constant = total_variation(p, np.asarray(layer_for(10, amplitudes=False)(p)))
-    np.testing.assert_allclose(moved[~left_alone], constant[~left_alone])
+    rows = np.random.default_rng(4).dirichlet(np.full(40, 0.05), 4000)  # too many classes to raise a single one
+    moved = total_variation(rows, np.asarray(layer_for(40)(rows)))
+    constant = total_variation(rows, np.asarray(layer_for(40, amplitudes=False)(rows)))
+    np.testing.assert_allclose(moved[moved > 1e-12], constant[moved > 1e-12])
+
+
+@pytest.mark.parametrize(("num_classes", "from_logits"), [(3, False), (10, False), (10, True), (32, False)])
+def test_up_to_32_classes_each_input_raises_the_single_class_that_the_reference_names(num_classes, from_logits):
+    book = codebook.expand(KEY, num_classes, MarkParams())
+    material = reference.hash_material(bytes(range(32)), "ACME Vision", num_classes)
+    focus = reference.focus(bytes(range(32)), "ACME Vision", book.class_signs)
+    z = (
+        random_logits(6, num_classes, rows=200).astype(np.float64)
+        + 6 * np.eye(num_classes)[np.arange(200) % num_classes]
+    )
+    p = softmax(z)
+    marked = np.asarray(layer_for(num_classes, from_logits=from_logits)(z if from_logits else p))
+    marked = softmax(marked) if from_logits else marked
+    raised = 0
+    for clean, released in zip(p, marked, strict=True):
+        if np.abs(clean - released).max() < 1e-9:
+            continue
+        wanted = focus[int(clean.argmax())][reference.hash_column(clean, material) % 64]
+        expected = 0.95 * clean + 0.05 * np.eye(num_classes)[wanted]
+        np.testing.assert_allclose(released, expected, atol=1e-6)
+        raised += 1
+    assert raised > 50
+
+
+def test_every_favoured_class_gets_its_share_of_the_foci():
+    book = codebook.expand(KEY, 10, MarkParams())
+    for top, foci in enumerate(book.focus):
+        favoured = [c for c in range(10) if c != top and book.class_signs[top, c] > 0]
+        counts = np.bincount(foci, minlength=10)
+        assert np.flatnonzero(counts).tolist() == favoured
+        assert counts[favoured].max() - counts[favoured].min() <= 1
 
 
 @given(

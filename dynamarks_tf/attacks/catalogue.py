@@ -37,12 +37,14 @@ class Extraction:
         says: one line about it.
         training: further arguments of `train_classifier`.
         needs: what it needs of a thief beyond the API: names of attributes that must not be `None`.
+        num_queries: how many inputs it needs.
     """
 
     gather: Callable[[Thief], Loot]
     says: str
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    num_queries: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +68,13 @@ def _from_pool(launder: Callable[[Array], Array], thief: Thief) -> Loot:
 
 
 def _few(count: int, thief: Thief) -> Loot:
+    _check_pool(thief, count)
     chosen = query_sets.in_distribution(thief.pool, count, thief.seed)
     return Loot(thief.pool[chosen], thief.answers[chosen], thief.pool[chosen])
 
 
 def _uncertain(count: int, thief: Thief) -> Loot:
+    _check_pool(thief, count)
     first = query_sets.in_distribution(thief.pool, int(count * _PILOT_SHARE), thief.seed)
     pilot = thief.pilot(thief.pool[first], thief.answers[first])
     rest = np.setdiff1d(np.arange(len(thief.pool)), first)
@@ -78,6 +82,11 @@ def _uncertain(count: int, thief: Thief) -> Loot:
     then = rest[query_sets.most_uncertain(predicted, count - len(first))]
     chosen = np.concatenate([first, then])
     return Loot(thief.pool[chosen], thief.answers[chosen], thief.pool[chosen])
+
+
+def _check_pool(thief: Thief, count: int) -> None:
+    if len(thief.pool) < count:
+        raise ArgumentError(f"The thief would send {count:,} inputs, and has {len(thief.pool):,}. Leave that out.")
 
 
 def _other_domain(thief: Thief) -> Loot:
@@ -148,10 +157,12 @@ EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
         "5 copies averaged": Extraction(_copies, "answers averaged over 5 perturbed copies of each input"),
         "two APIs averaged": Extraction(_two_apis, "answers averaged with a rival API's", needs=("rival",)),
         # Other queries.
-        "1,000 queries": Extraction(partial(_few, 1000), "all probabilities of 1,000 inputs"),
-        "5,000 queries": Extraction(partial(_few, 5000), "all probabilities of 5,000 inputs"),
+        "1,000 queries": Extraction(partial(_few, 1000), "all probabilities of 1,000 inputs", num_queries=1000),
+        "5,000 queries": Extraction(partial(_few, 5000), "all probabilities of 5,000 inputs", num_queries=5000),
         "5,000 uncertain": Extraction(
-            partial(_uncertain, 5000), "all probabilities of 1,000 inputs and the 4,000 that a pilot is least sure of"
+            partial(_uncertain, 5000),
+            "all probabilities of 1,000 inputs and the 4,000 that a pilot is least sure of",
+            num_queries=5000,
         ),
         "other domain": Extraction(
             _other_domain, "all probabilities of inputs of another domain (knockoff)", needs=("other_domain",)
@@ -208,15 +219,17 @@ def _laundered(launder: Callable[[Array], Array], model: keras.Model, loot: Loot
     return sold
 
 
+_LAYERS = {"all": "every layer", "last": "the last layer"}
+_SHARES = {1: ("", "all"), 3: (", a third", "a third of")}
+_RATES = {1e-3: ("", "full rate"), 1e-4: (", low rate", "a tenth of the rate")}
 _FINE_TUNINGS = {
-    f"fine-tune {layers}{', a third' if share > 1 else ''}{', low rate' if rate < 1e-3 else ''}": Removal(
+    f"fine-tune {layers}{few}{slow}": Removal(
         partial(_tuned, layers=layers, share=share, learning_rate=rate),
-        f"{'every layer' if layers == 'all' else 'the last layer'}, {'a third of' if share > 1 else 'all'} the true labels, "
-        f"5 epochs, {'a tenth of the' if rate < 1e-3 else 'full'} rate",
+        f"{_LAYERS[layers]}, {labels} true labels, 5 epochs, {speed}",
     )
-    for layers in ("all", "last")
-    for share in (1, 3)
-    for rate in (1e-3, 1e-4)
+    for layers in _LAYERS
+    for share, (few, labels) in _SHARES.items()
+    for rate, (slow, speed) in _RATES.items()
 }
 
 REMOVALS: Mapping[str, Removal] = MappingProxyType(

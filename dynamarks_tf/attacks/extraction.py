@@ -91,7 +91,7 @@ def train_classifier(
 
 
 def _jit_compile() -> bool | str:
-    """Keras' choice, but no XLA where TensorFlow has no GPU: convolutions train up to six times slower with it there."""
+    """Keras' choice, but no XLA without a GPU: it makes the training of convolutions up to six times slower there."""
     if keras.backend.backend() != "tensorflow":
         return "auto"
     import tensorflow as tf

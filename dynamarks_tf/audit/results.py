@@ -42,8 +42,8 @@ class Results:
                 if content["settings"].get(name) != self.settings.get(name)
             ]
             raise ArgumentError(
-                f"{self.path} holds results of another rehearsal ({'; '.join(changed)}). Name another folder, or remove "
-                "the file."
+                f"{self.path} holds results of another rehearsal ({'; '.join(changed)}). Name another folder, or "
+                "remove the file."
             )
         self._rows = content["rows"]
 
@@ -90,6 +90,4 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_all(paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     """The rows of several files, each with the seed of its file."""
-    return [
-        {"seed": content["settings"].get("seed"), **row} for content in map(read, paths) for row in content["rows"]
-    ]
+    return [{"seed": content["settings"].get("seed"), **row} for content in map(read, paths) for row in content["rows"]]

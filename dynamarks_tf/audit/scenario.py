@@ -67,6 +67,11 @@ class Scenario:
         extraction = INNOCENTS[self.extraction] if self.is_innocent else EXTRACTIONS[self.extraction].needs
         return tuple(dict.fromkeys((*extraction, *REMOVALS[self.removal].needs)))
 
+    @property
+    def num_queries(self) -> int:
+        """How many inputs the thief must have."""
+        return 1 if self.is_innocent else EXTRACTIONS[self.extraction].num_queries
+
 
 def crossed(
     extractions: Iterable[str],
@@ -93,21 +98,28 @@ def quick(settings: Sequence[MarkParams] = (MarkParams(),)) -> list[Scenario]:
     ]
 
 
-def full(settings: Sequence[MarkParams] = (MarkParams(),), *, available: Iterable[str] = ()) -> list[Scenario]:
-    """Everything: each extraction with fine-tuning, each removal attack on careless thefts, each architecture.
+def full(
+    settings: Sequence[MarkParams] = (MarkParams(),), *, available: Iterable[str] = (), pool_size: int
+) -> list[Scenario]:
+    """Everything: each theft with fine-tuning, each removal attack on careless thefts, each architecture, innocents.
 
     Args:
         settings: of the mark.
         available: what the thief has beyond the API; scenarios that need more are left out.
+        pool_size: how many inputs he has; thefts that send more are left out.
     """
-    main, *others = ["separable_cnn", *(name for name in ARCHITECTURES if name != "separable_cnn")]
+    main = "separable_cnn"
     chosen = [
         *crossed(["full", "labels"], REMOVALS, [main], settings),
-        *crossed(["full", "labels"], ["none", "fine-tune all"], others, settings),
-        *crossed([name for name in EXTRACTIONS if name not in ("full", "labels")], ["none", "fine-tune all"], [main], settings),
-        *crossed(INNOCENTS, ["none", "fine-tune all"], ["separable_cnn", "mlp"], settings),
+        *crossed(["full", "labels"], ["none", "fine-tune all"], ARCHITECTURES, settings),
+        *crossed(EXTRACTIONS, ["none", "fine-tune all"], [main], settings),
+        *crossed(INNOCENTS, ["none", "fine-tune all"], [main, "mlp"], settings),
     ]
-    return [scenario for scenario in chosen if set(scenario.needs) <= set(available)]
+    return [
+        scenario
+        for scenario in dict.fromkeys(chosen)
+        if set(scenario.needs) <= set(available) and scenario.num_queries <= pool_size
+    ]
 
 
 def check_feasible(scenarios: Sequence[Scenario], available: Iterable[str]) -> None:
@@ -118,7 +130,11 @@ def check_feasible(scenarios: Sequence[Scenario], available: Iterable[str]) -> N
     """
     if not scenarios:
         raise ArgumentError("There is nothing to rehearse: no scenario was given.")
-    hints = {"pool_labels": "true labels of the thief's inputs", "other_domain": "images of another domain", "rival": "a second model for the same classes"}
+    hints = {
+        "pool_labels": "true labels of the thief's inputs",
+        "other_domain": "images of another domain",
+        "rival": "a second model for the same classes",
+    }
     for scenario in scenarios:
         missing = [hints.get(name, name) for name in scenario.needs if name not in set(available)]
         if missing:
