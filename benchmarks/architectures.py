@@ -1,4 +1,4 @@
-"""Image classifiers for the studies: five architectures that have little in common."""
+"""Image classifiers for the studies: architectures that have little in common."""
 
 from __future__ import annotations
 
@@ -57,9 +57,43 @@ def patch_mixer(shape: Shape, num_classes: int) -> keras.Model:
     return keras.Model(inputs, outputs, name="patch_mixer")
 
 
+def vit(shape: Shape, num_classes: int) -> keras.Model:
+    """A small vision transformer: patches of 4 x 4 pixels, learned positions, pre-norm encoder blocks, mean pooling.
+
+    Reference:
+        [An Image is Worth 16x16 Words](https://arxiv.org/abs/2010.11929), Dosovitskiy et al., ICLR 2021.
+    """
+    width, heads, blocks = 48, 3, 2
+    inputs = keras.Input(shape)
+    x = layers.Reshape((-1, width))(layers.Conv2D(width, 4, strides=4)(inputs))
+    x = AddPositions()(x)
+    for _ in range(blocks):
+        y = layers.LayerNormalization(epsilon=1e-6)(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(heads, width // heads)(y, y)])
+        y = layers.Dense(2 * width, activation="gelu")(layers.LayerNormalization(epsilon=1e-6)(x))
+        x = layers.Add()([x, layers.Dense(width)(y)])
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization(epsilon=1e-6)(x))
+    return keras.Model(inputs, layers.Dense(num_classes, activation="softmax")(x), name="vit")
+
+
+@keras.saving.register_keras_serializable("dynamarks_benchmarks")
+class AddPositions(layers.Layer):
+    """Adds a learned vector to each token of a sequence, one for each position."""
+
+    def build(self, input_shape: Shape) -> None:
+        """Makes the vectors."""
+        self.positions = self.add_weight(
+            shape=(1, *input_shape[1:]), initializer=keras.initializers.RandomNormal(stddev=0.02), name="positions"
+        )
+
+    def call(self, inputs: Any) -> Any:
+        """Returns tokens of the same shape."""
+        return inputs + self.positions
+
+
 def _normalised_convolution(x: Any, filters: int, strides: int) -> Any:
     x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
 
 
-ARCHITECTURES = {build.__name__: build for build in (pooled_cnn, separable_cnn, mlp, resnet, patch_mixer)}
+ARCHITECTURES = {build.__name__: build for build in (pooled_cnn, separable_cnn, mlp, resnet, patch_mixer, vit)}
