@@ -110,4 +110,6 @@ def _normalised_convolution(x: Any, filters: int, strides: int) -> Any:
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
 
 
-ARCHITECTURES = {build.__name__: build for build in (pooled_cnn, separable_cnn, mlp, resnet, patch_mixer, vit, glyph_cnn)}
+ARCHITECTURES = {
+    build.__name__: build for build in (pooled_cnn, separable_cnn, mlp, resnet, patch_mixer, vit, glyph_cnn)
+}

@@ -15,6 +15,7 @@ with noise; 32 x 32 pixels, bright on dark. The same seed, fonts and release of 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -151,8 +152,9 @@ def build(
     characters = choose_characters(faces, classes)
     tasks = [(character, faces, seed, number, train + test) for number, character in enumerate(characters)]
     print(f"{NAME}: rendering {classes:,} characters in {len(faces)} typefaces; {NOTE.upper()}.", file=sys.stderr)
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        rendered = pool.imap(_render_class, tasks, chunksize=8)
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        rendered = pool.map(_render_class, tasks, chunksize=8)
         shown = progress.track(rendered, "rendering", classes, unit="characters")
         images = np.stack(list(shown))
     rng = np.random.default_rng([seed, classes])
