@@ -101,6 +101,20 @@ def vit(shape: Shape, num_classes: int) -> keras.Model:
     return keras.Model(inputs, layers.Dense(num_classes, activation="softmax")(x), name="vit")
 
 
+def glyph_cnn(shape: Shape, num_classes: int) -> keras.Model:
+    """Three normalised convolutions and a hidden layer: the owner's model where classes are many and images small."""
+    stack: list[Any] = [keras.Input(shape)]
+    for filters, size in ((24, 5), (48, 3), (64, 3)):
+        stack += [
+            layers.Conv2D(filters, size, strides=2, padding="same", use_bias=False),
+            layers.BatchNormalization(momentum=0.9),
+            layers.ReLU(),
+        ]
+    stack += [layers.Flatten(), layers.Dense(256, use_bias=False), layers.BatchNormalization(momentum=0.9)]
+    stack += [layers.ReLU(), layers.Dropout(0.2), layers.Dense(num_classes, activation="softmax")]
+    return keras.Sequential(stack, name="glyph_cnn")
+
+
 @keras.saving.register_keras_serializable("dynamarks_tf")
 class AddPositions(layers.Layer):
     """Adds a learned vector to each token of a sequence, one for each position."""
@@ -121,4 +135,6 @@ def _normalised_convolution(x: Any, filters: int, strides: int) -> Any:
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
 
 
-ARCHITECTURES = {build.__name__: build for build in (pooled_cnn, separable_cnn, mlp, resnet, patch_mixer, vit)}
+ARCHITECTURES = {
+    build.__name__: build for build in (pooled_cnn, separable_cnn, mlp, resnet, patch_mixer, vit, glyph_cnn)
+}

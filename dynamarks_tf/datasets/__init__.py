@@ -1,0 +1,32 @@
+"""Real images for audits, the demo, the tests and the benchmarks."""
+
+from dynamarks_tf.datasets.idx import load_idx_folder
+from dynamarks_tf.datasets.image_data import ImageData, sample
+from dynamarks_tf.datasets.image_folder import ImageFolder, open_image_folder
+from dynamarks_tf.datasets.known import (
+    DEBIAN_FOLDER,
+    FOLDER_VARIABLE,
+    load_cifar10,
+    load_digits,
+    load_fashion_mnist,
+    load_images,
+)
+from dynamarks_tf.datasets.locate import ACCEPTED, load
+from dynamarks_tf.datasets.npz import load_npz
+
+__all__ = [
+    "ACCEPTED",
+    "DEBIAN_FOLDER",
+    "FOLDER_VARIABLE",
+    "ImageData",
+    "ImageFolder",
+    "load",
+    "load_cifar10",
+    "load_digits",
+    "load_fashion_mnist",
+    "load_idx_folder",
+    "load_images",
+    "load_npz",
+    "open_image_folder",
+    "sample",
+]

@@ -1,0 +1,76 @@
+"""From whatever names a data set to its images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dynamarks_tf.datasets.idx import is_idx_folder, load_idx_folder
+from dynamarks_tf.datasets.image_data import ImageData, sample
+from dynamarks_tf.datasets.image_folder import IMAGE_SIZE, LAYOUT, open_image_folder
+from dynamarks_tf.datasets.known import load_cifar10, load_digits, load_fashion_mnist
+from dynamarks_tf.datasets.npz import load_npz
+from dynamarks_tf.errors import DatasetError
+
+KNOWN = {"fashion-mnist": load_fashion_mnist, "cifar10": load_cifar10, "digits": load_digits}
+ACCEPTED = (
+    f"{', '.join(KNOWN)}, a folder with the IDX files of MNIST's format, a folder with images ({LAYOUT}), or an "
+    ".npz file with x_train and y_train"
+)
+
+
+def load(
+    spec: str | os.PathLike[str],
+    *,
+    image_size: tuple[int, int] | None = None,
+    channels: int = 3,
+    max_images: int | None = None,
+    seed: int = 0,
+    verbose: bool = False,
+) -> ImageData:
+    """Loads images by the name of a known set, or from a folder or file.
+
+    Args:
+        spec: `fashion-mnist`, `cifar10` or `digits`; a folder with the IDX files of MNIST's format; a folder with
+            images (`train/CLASS/*.jpg` with `val/CLASS/*.jpg` or `test/CLASS/*.jpg`, or `CLASS/*.jpg`); or an `.npz`
+            file with `x_train`, `y_train`, perhaps `x_test`, `y_test`.
+        image_size: height and width to which images from an image folder are brought, 64 x 64 if omitted. Other sets
+            keep theirs.
+        channels: of an image folder: 3 for colours, 1 for grey.
+        max_images: largest number of training and test images together; a seeded, class-balanced sample if there are
+            more. If omitted, an image folder is sampled down to 1 GiB, everything else loaded whole.
+        seed: of what is held out for the test and of the sample.
+        verbose: whether to show progress.
+
+    Returns:
+        The images. `describe()` says in one line what was loaded.
+
+    Raises:
+        DatasetError: there is no such set, it cannot be read, or `max_images` is less than one training image a class.
+
+    Example:
+        >>> images = load("flowers", image_size=(96, 96), max_images=2000)
+        >>> print(images.describe())
+        flowers: 1,600 training and 400 test images of 96 x 96 x 3, 5 classes, from flowers (...)
+    """
+    name = os.fspath(spec)
+    path = Path(name).expanduser()
+    if name in KNOWN:
+        images = KNOWN[name]()
+    elif path.is_file():
+        if path.suffix != ".npz":
+            raise DatasetError(f"{path} is no data set; accepted: {ACCEPTED}.")
+        images = load_npz(path, seed=seed)
+    elif path.is_dir() and is_idx_folder(path):
+        images = load_idx_folder(path)
+    elif path.is_dir():
+        folder = open_image_folder(path, image_size=image_size or IMAGE_SIZE, channels=channels, seed=seed)
+        return folder.sample(max_images, seed=seed, verbose=verbose)
+    else:
+        raise DatasetError(f"There is no data set, file or folder {name!r}; accepted: {ACCEPTED}.")
+    if image_size is not None and image_size != images.x_train.shape[1:3]:
+        raise DatasetError(
+            f"image_size={image_size} is for image folders; {images.name} has images of {images.x_train.shape[1:3]}. "
+            "Leave it out."
+        )
+    return images if max_images is None else sample(images, max_images, seed)
