@@ -24,7 +24,7 @@ from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.local_server import LocalServer, ModelServer, open_server
-from dynamarks_tf.params import DEFAULT_BUDGET
+from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.suspects import as_suspect
 from dynamarks_tf.verdict import DEFAULT_ALPHA, Evidence
@@ -38,7 +38,6 @@ MODEL_NAME = "classifier"
 NUM_SAVED_QUERIES = 2000
 QUERY_COUNTS = (10, 100)
 LOGGED = "logged"
-TIE_MARGIN = 0.5
 BATCH_SIZE = 128
 TRAINING_STEPS = 1400
 
@@ -121,7 +120,7 @@ def run_demo(
     data: str | os.PathLike[str] | None = None,
     seed: int = 0,
     budget: float = DEFAULT_BUDGET,
-    tie_margin: float = TIE_MARGIN,
+    tie_margin: float = DEFAULT_TIE_MARGIN,
     epochs: int | None = None,
     max_images: int | None = None,
     say: Callable[[str], None] = print,

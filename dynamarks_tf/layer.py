@@ -250,6 +250,7 @@ class DynaMarkLayer(keras.layers.Layer):
         """For all classes beside `top`: +1 if they are to be raised, -1 if not, 0 for the top class; `(..., C)`."""
         tables = self._tables
         if "focus" in tables:
+            assert column is not None  # a focus comes with amplitudes, and those with a hash
             focus = ops.cast(top, "int32") * buckets.FOCI + column % buckets.FOCI
             raised = perturbation.one_hot(ops.take(ops.reshape(tables["focus"], (-1,)), focus), self._num_classes)
             signs = ops.where(raised, ops.ones((), dtype), -ops.ones((), dtype))

@@ -116,7 +116,7 @@ def glyph_cnn(shape: Shape, num_classes: int) -> keras.Model:
 
 
 @keras.saving.register_keras_serializable("dynamarks_tf")
-class AddPositions(layers.Layer):
+class AddPositions(keras.layers.Layer):
     """Adds a learned vector to each token of a sequence, one for each position."""
 
     def build(self, input_shape: Shape) -> None:

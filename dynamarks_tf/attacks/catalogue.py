@@ -207,7 +207,7 @@ def _with_rival(model: keras.Model, loot: Loot, thief: Thief) -> Any:
     rival: Any = thief.rival
 
     def mean(inputs: Array) -> Array:
-        return (np.asarray(model(inputs, training=False)) + rival(inputs)) / 2
+        return np.asarray((np.asarray(model(inputs, training=False)) + rival(inputs)) / 2)
 
     return mean
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from dynamarks_tf._version import __version__
+from dynamarks_tf.cli.audit import audit
 from dynamarks_tf.cli.check import check
 from dynamarks_tf.cli.demo import demo
 from dynamarks_tf.cli.export import export
@@ -40,7 +41,7 @@ def commands() -> None:
     """
 
 
-for _command in (keygen, commit, mark, export, serve, verify, check, inspect, demo):
+for _command in (keygen, commit, mark, export, serve, verify, check, inspect, audit, demo):
     commands.add_command(_command)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dynamarks_tf.cli.quiet import load_tensorflow
-from dynamarks_tf.params import DEFAULT_BUDGET
+from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 
 if TYPE_CHECKING:
     from dynamarks_tf.demo import DemoResult
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with Fashion-MNIST's IDX files.")
 @click.option("--seed", default=0, show_default=True, help="Seed of training and of the choice of queries.")
 @click.option("--budget", default=DEFAULT_BUDGET, show_default=True, help="Largest total variation of the mark.")
-@click.option("--tie-margin", default=0.5, show_default=True, help="Let the key decide ties. 0: label theft goes free.")
+@click.option(
+    "--tie-margin",
+    default=DEFAULT_TIE_MARGIN,
+    show_default=True,
+    help="Let the key decide ties. 0: label theft goes free.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.  [default: about 1,400 steps]")
 @click.option("--max-images", type=click.IntRange(min=20), help="Use only so many training images.")
 def demo(

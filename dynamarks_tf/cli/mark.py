@@ -8,7 +8,7 @@ import click
 
 from dynamarks_tf.cli.quiet import load_tensorflow
 from dynamarks_tf.errors import ExportError
-from dynamarks_tf.params import DEFAULT_BUDGET
+from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 
 
 @click.command()
@@ -18,7 +18,7 @@ from dynamarks_tf.params import DEFAULT_BUDGET
 @click.option("--budget", default=DEFAULT_BUDGET, show_default=True, help="Largest total variation, in (0, 0.5].")
 @click.option(
     "--tie-margin",
-    default=0.0,
+    default=DEFAULT_TIE_MARGIN,
     show_default=True,
     help="Let the key decide ties: largest |log ratio| of the two best classes, in [0, 2]. 0: top-1 never changes.",
 )
@@ -29,7 +29,7 @@ def mark(model: Path, key: Path, out: Path, budget: float, tie_margin: float, fr
 
     \b
       dynamarks mark model.keras --key acme.key --out marked.keras --budget 0.05
-      dynamarks mark model.keras --key acme.key --out marked.keras --tie-margin 0.5   # convicts label thieves too
+      dynamarks mark model.keras --key acme.key --out marked.keras --tie-margin 0  # top-1 never changes
     """
     if out.suffix != ".keras":
         raise ExportError(f"--out must be a .keras file. Received: {out}")

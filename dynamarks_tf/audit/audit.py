@@ -1,0 +1,246 @@
+"""`dynamarks audit`: would this model's mark survive? Thefts are rehearsed on the owner's own model and data."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from dynamarks_tf import _files, marking
+from dynamarks_tf.attacks.query_sets import adapted
+from dynamarks_tf.audit import plots, tables
+from dynamarks_tf.audit.recommendation import (
+    DEFAULT_ACCURACY_COST,
+    DEFAULT_STRENGTH,
+    Recommendation,
+    recommend,
+)
+from dynamarks_tf.audit.rehearsal import Rehearsal
+from dynamarks_tf.audit.results import Results, read_all
+from dynamarks_tf.audit.scenario import Scenario, full, quick
+from dynamarks_tf.datasets import ImageData
+from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.params import MarkParams
+
+QUICK_QUERIES, QUICK_EPOCHS = 10_000, 6
+FULL_EPOCHS = 10
+_LABELLED_SHARE, _MOST_LABELLED = 0.3, 3000
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditResult:
+    """What an audit found.
+
+    Attributes:
+        rows: one for each scenario, seed and setting of the mark, and one for the cost of each setting.
+        recommendation: which settings to use.
+        folder: where report, results and plots are.
+        seconds: how long it took.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    recommendation: Recommendation
+    folder: Path
+    seconds: float
+
+
+def run_audit(
+    model: keras.Model | str | os.PathLike[str],
+    data: ImageData,
+    folder: str | os.PathLike[str],
+    *,
+    is_quick: bool = True,
+    settings: Sequence[MarkParams] = (MarkParams(),),
+    seeds: Sequence[int] = (0,),
+    scenarios: Sequence[Scenario] | None = None,
+    epochs: int | None = None,
+    max_queries: int | None = None,
+    other_domain: ImageData | None = None,
+    rival: keras.Model | str | os.PathLike[str] | None = None,
+    from_logits: bool = False,
+    wanted: float = DEFAULT_STRENGTH,
+    accuracy_cost: float = DEFAULT_ACCURACY_COST,
+    say: Callable[[str], None] = print,
+    verbose: bool = False,
+) -> AuditResult:
+    """Rehearses thefts of a model, and says how strong the evidence would be.
+
+    For each scenario a surrogate is trained on marked answers, laundered, and tested in every way that `verify` could.
+    The rehearsals use keys of their own; the owner's real key is not needed and should not be here.
+
+    Args:
+        model: the owner's Keras model or `.keras` file. A mark that is on it already is taken off.
+        data: images that a thief could have; best are those that the model was not trained on. He sends the training
+            images, and fine-tunes on part of the test images with their true labels; the others are fresh queries.
+        folder: where results, report and plots go. An interrupted audit goes on from what is there.
+        is_quick: whether to rehearse a few scenarios with at most 10,000 queries, in minutes, or all of them.
+        settings: of the mark, to be compared.
+        seeds: each gives other keys and weights; the report shows the worst.
+        scenarios: what to rehearse, instead of the ready-made selection; `settings` is ignored then.
+        epochs: passes over the stolen answers; 6 if quick, else 10.
+        max_queries: how many of the training images the thief sends at most.
+        other_domain: images for a thief who has none of the domain.
+        rival: another owner's model for the same classes, or its `.keras` file, for thefts that mix two APIs.
+        from_logits: whether the model answers logits. Known from its `DynaMarkLayer` if it is marked.
+        wanted: log10 p that every rehearsed theft shall reach, for the recommendation.
+        accuracy_cost: largest loss of accuracy, as a share of all answers, for the recommendation.
+        say: receives each line for people.
+        verbose: whether to show progress on standard error.
+
+    Returns:
+        The rows and the recommendation. Report, results and plots are in `folder`.
+
+    Raises:
+        ArgumentError: images and model do not fit together, there is nothing to rehearse, or the folder holds another
+            audit.
+
+    Example:
+
+    >>> found = run_audit(model, datasets.load("fashion-mnist"), "audit")
+    >>> print(found.recommendation.says)
+    """
+    start = time.monotonic()
+    owner, from_logits = _clean(model, from_logits)
+    _check_fit(owner, data)
+    out = Path(folder)
+    limit = max_queries or (QUICK_QUERIES if is_quick else len(data.x_train))
+    epochs = epochs or (QUICK_EPOCHS if is_quick else FULL_EPOCHS)
+    say(data.describe())
+    paths = []
+    for seed in seeds:
+        rehearsal = _rehearsal(
+            owner,
+            data,
+            seed,
+            limit,
+            epochs,
+            other_domain=other_domain,
+            rival=rival,
+            from_logits=from_logits,
+            verbose=verbose,
+        )
+        chosen = scenarios or _selection(settings, rehearsal, min(limit, len(data.x_train)), is_quick=is_quick)
+        described = {
+            "seed": seed,
+            "data": data.describe(),
+            "model_sha256": marking.model_sha256(owner),
+            "queries": min(limit, len(data.x_train)),
+            "epochs": epochs,
+        }
+        results = Results(out / f"results-seed{seed}.json", described)
+        paths.append(results.path)
+        waiting = [scenario for scenario in chosen if not results.has(**scenario.to_dict())]
+        if waiting:
+            needed = _minutes(rehearsal.estimated_seconds(waiting))
+            say(f"seed {seed}: {len(waiting)} of {len(chosen)} scenarios to go; training takes about {needed}")
+        rehearsal.run(chosen, results)
+    rows = tuple(read_all(paths))
+    recommendation = recommend(rows, wanted=wanted, accuracy_cost=accuracy_cost)
+    seconds = time.monotonic() - start
+    _write_report(out, rows, recommendation, data, say)
+    return AuditResult(rows, recommendation, out, seconds)
+
+
+def _clean(model: Any, from_logits: bool) -> tuple[keras.Model, bool]:
+    loaded = marking.load_model(model) if isinstance(model, (str, os.PathLike)) else model
+    layer = marking.find_mark(loaded)
+    return (loaded, from_logits) if layer is None else (marking.stripped(loaded), layer.from_logits)
+
+
+def _check_fit(owner: keras.Model, data: ImageData) -> None:
+    wanted, given = tuple(owner.inputs[0].shape[1:]), data.x_train.shape[1:]
+    if len(wanted) != len(given) or any(w not in (None, g) for w, g in zip(wanted, given, strict=True)):
+        raise ArgumentError(
+            f"The model takes inputs of shape {wanted}; the images of {data.name} have {given}. Give images of that "
+            "size (--image-size for image folders), or a model that resizes them itself."
+        )
+    classes = int(owner.outputs[0].shape[-1])
+    if data.num_classes > classes:
+        raise ArgumentError(f"The model has {classes} classes; {data.name} has {data.num_classes}.")
+
+
+def _rehearsal(
+    owner: keras.Model,
+    data: ImageData,
+    seed: int,
+    limit: int,
+    epochs: int,
+    *,
+    other_domain: ImageData | None,
+    rival: Any,
+    **options: Any,
+) -> Rehearsal:
+    order = np.random.default_rng(seed).permutation(len(data.x_train))[:limit]
+    labelled = min(int(len(data.x_test) * _LABELLED_SHARE), _MOST_LABELLED)
+    return Rehearsal(
+        owner,
+        pool=data.x_train[order],
+        pool_labels=data.y_train[order],
+        labelled=(data.x_test[:labelled], data.y_test[:labelled]),
+        fresh=(data.x_test[labelled:], data.y_test[labelled:]),
+        other_domain=None if other_domain is None else adapted(other_domain.x_train[:limit], data.x_train.shape[1:]),
+        rival=marking.load_model(rival) if isinstance(rival, (str, os.PathLike)) else rival,
+        seed=seed,
+        epochs=epochs,
+        **options,
+    )
+
+
+def _selection(
+    settings: Sequence[MarkParams], rehearsal: Rehearsal, pool_size: int, *, is_quick: bool
+) -> list[Scenario]:
+    return quick(settings) if is_quick else full(settings, available=rehearsal.available, pool_size=pool_size)
+
+
+def _write_report(
+    out: Path,
+    rows: Sequence[dict[str, Any]],
+    recommendation: Recommendation,
+    data: ImageData,
+    say: Callable[[str], None],
+) -> None:
+    """Writes report.md and the plots; without matplotlib, says what is missing."""
+    lines = ["# Audit: would the mark survive?", "", data.describe(), "", f"**Recommended:** {recommendation.says}"]
+    try:
+        drawn = _draw(out, rows, recommendation)
+    except ArgumentError as error:  # matplotlib is missing
+        drawn = []
+        say(f"no plots: {error}")
+    lines += ["", "## Settings", "", tables.settings(recommendation.settings)]
+    lines += ["", tables.costs(row for row in rows if row["kind"] == "cost")]
+    for budget, margin in sorted({(row["budget"], row["tie_margin"]) for row in rows}):
+        for kind, title in (("theft", "Thefts"), ("innocent", "Innocents")):
+            same = [r for r in rows if (r["budget"], r["tie_margin"], r["kind"]) == (budget, margin, kind)]
+            if same:
+                lines += ["", f"## {title}: budget {budget:g}, tie margin {margin:g}", "", tables.suspects(same)]
+    lines += ["", *(f"![{name}]({name})" for name in drawn)]
+    lines += [
+        "",
+        "log10 p: the worst of the seeds. *Fresh*: so many unlabelled inputs that were never sent. *Logged*: all that",
+        "the thief sent; *labels*: the same for a suspect that answers labels only.",
+        "",
+    ]
+    _files.write_atomically(out / "report.md", "\n".join(lines).encode())
+
+
+def _draw(out: Path, rows: Sequence[dict[str, Any]], recommendation: Recommendation) -> list[str]:
+    names = []
+    for budget, margin in sorted({(row["budget"], row["tie_margin"]) for row in rows}):
+        thefts = [r for r in rows if (r["budget"], r["tie_margin"], r["kind"]) == (budget, margin, "theft")]
+        if thefts:
+            names.append(f"thefts-budget{budget:g}-ties{margin:g}.png")
+            plots.matrix(thefts, out / names[-1], by=("extraction", "architecture", "removal"))
+    if len(recommendation.settings) > 1:
+        names.append("trade-off.png")
+        plots.trade_off(recommendation.settings, out / names[-1])
+    return names
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"

@@ -1,0 +1,89 @@
+"""The results of rehearsals as tables for people, in Markdown. The worst of the seeds is what counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dynamarks_tf.audit.recommendation import SettingSummary
+
+Rows = Iterable[Mapping[str, Any]]
+
+COLUMNS = ("10 fresh", "100 fresh", "1000 fresh", "logged", "logged, labels")
+
+
+def suspects(rows: Rows, *, by: Sequence[str] = ("extraction", "architecture", "removal")) -> str:
+    """One line for each scenario: accuracy, and log10 p by the queries that were asked, the worst of the seeds.
+
+    Args:
+        rows: rows of thefts or innocents, with one setting of the mark.
+        by: which entries name a line.
+    """
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in by), []).append(row)
+    lines = [
+        "| " + " | ".join((*by, "seeds", "accuracy", "fidelity", *COLUMNS, "queries needed")) + " |",
+        "|---" * (len(by) + len(COLUMNS) + 4) + "|",
+    ]
+    for names, same in groups.items():
+        accuracy = sum(row["accuracy"] for row in same) / len(same)
+        fidelity = sum(row["fidelity"] for row in same) / len(same)
+        cells = [_worst(same, column) for column in COLUMNS]
+        lines.append(
+            "| "
+            + " | ".join((*names, str(len(same)), f"{accuracy:.3f}", f"{fidelity:.3f}", *cells, _needed(same)))
+            + " |"
+        )
+    return "\n".join(lines)
+
+
+def costs(rows: Rows) -> str:
+    """One line for each owner model and setting: what the mark costs the users of the API."""
+    lines = [
+        "| seed | budget | tie margin | accuracy, clean → marked | top-1 changed | total variation: mean, largest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cost = row["cost"]
+        lines.append(
+            f"| {row['seed']} | {row['budget']:g} | {row['tie_margin']:g} | {cost['clean_accuracy']:.4f} → "
+            f"{cost['marked_accuracy']:.4f} | {1 - cost['top1_agreement']:.2%} | {cost['mean_total_variation']:.4f}, "
+            f"{cost['max_total_variation']:.4f} |"
+        )
+    return "\n".join(lines)
+
+
+def settings(summaries: Iterable[SettingSummary]) -> str:
+    """One line for each setting of the mark: what it costs and how strong it is."""
+    lines = [
+        "| budget | tie margin | accuracy cost, points | mean total variation | weakest log10 p | in |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {s.budget:g} | {s.tie_margin:g} | {100 * s.accuracy_cost:.2f} | {s.mean_total_variation:.4f} "
+        f"| {s.log10_p:.1f} | {s.weakest} |"
+        for s in summaries
+    ]
+    return "\n".join(lines)
+
+
+def worst(rows: Rows, column: str) -> float | None:
+    """The weakest evidence of several rows by one kind of queries; `None` if it was not tested."""
+    found = [row["findings"][column]["log10_p"] for row in rows if column in row["findings"]]
+    return max(found) if found else None
+
+
+def _worst(rows: Rows, column: str) -> str:
+    found = worst(rows, column)
+    return "-" if found is None else f"{found + 0:.1f}"
+
+
+def _needed(rows: Rows) -> str:
+    """The most queries that any seed needed, by the kind that needs fewest: fresh or logged."""
+    parts = []
+    for column, name in (("1000 fresh", "fresh"), ("logged", "logged"), ("logged, labels", "labels")):
+        needed = [row["findings"][column]["queries_needed"] for row in rows if column in row["findings"]]
+        if needed and None not in needed:
+            parts.append(f"{max(needed):,} {name}")
+    return "; ".join(parts) or "-"

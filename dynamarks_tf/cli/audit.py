@@ -1,0 +1,150 @@
+"""`dynamarks audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, MarkParams
+
+if TYPE_CHECKING:
+    from dynamarks_tf.audit import AuditResult
+
+_DEFAULT_OUT = Path("dynamarks-audit")
+
+
+@click.command()
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="The owner's .keras file.")
+@click.option("--data", required=True, help="Images: fashion-mnist, cifar10, digits, a folder or an .npz file.")
+@click.option("--out", default=_DEFAULT_OUT, show_default=True, type=click.Path(path_type=Path), help="Results folder.")
+@click.option("--quick/--full", "is_quick", default=True, show_default=True, help="A few scenarios, or all.")
+@click.option("--budget", multiple=True, type=float, help=f"Of the mark; may be repeated.  [default: {DEFAULT_BUDGET}]")
+@click.option("--tie-margin", multiple=True, type=float, help=f"May be repeated.  [default: {DEFAULT_TIE_MARGIN}]")
+@click.option("--extraction", multiple=True, help="Only this theft; may be repeated. --list shows all.")
+@click.option("--removal", multiple=True, help="Only this removal attack; may be repeated.")
+@click.option("--architecture", multiple=True, help="Only this surrogate; may be repeated.")
+@click.option(
+    "--seed", multiple=True, type=click.IntRange(min=0), help="May be repeated; the worst counts.  [default: 0]"
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over stolen answers.  [default: quick 6, full 10]")
+@click.option("--max-queries", type=click.IntRange(min=20), help="The thief sends so many.  [default: quick 10,000]")
+@click.option("--image-size", type=(int, int), help="Height and width, for image folders.")
+@click.option("--other-data", help="Images of another domain, as --data.")
+@click.option("--rival", type=click.Path(path_type=Path), help="Another owner's .keras file for the same classes.")
+@click.option("--from-logits", is_flag=True, help="The model ends in logits.")
+@click.option("--strength", default=-6.0, show_default=True, help="log10 p that every rehearsed theft shall reach.")
+@click.option("--accuracy-cost", default=0.3, show_default=True, help="Points of accuracy that the mark may cost.")
+@click.option("--list", "lists", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _list(*a))
+def audit(
+    model: Path,
+    data: str,
+    out: Path,
+    is_quick: bool,
+    budget: tuple[float, ...],
+    tie_margin: tuple[float, ...],
+    extraction: tuple[str, ...],
+    removal: tuple[str, ...],
+    architecture: tuple[str, ...],
+    seed: tuple[int, ...],
+    epochs: int | None,
+    max_queries: int | None,
+    image_size: tuple[int, int] | None,
+    other_data: str | None,
+    rival: Path | None,
+    from_logits: bool,
+    strength: float,
+    accuracy_cost: float,
+) -> int:
+    """Rehearse theft on your own model and data: would the mark survive, and with which settings?
+
+    Trains surrogates on marked answers, washes them, tests them as `verify` would, and recommends settings. Needs no
+    key. An interrupted audit goes on when the same command is given again.
+    Exits with 0 if some setting is strong enough, else with 1.
+
+    \b
+      dynamarks audit --model model.keras --data fashion-mnist
+      dynamarks audit --model model.keras --data photos/ --full --budget 0.02 --budget 0.05 --seed 0 --seed 1 --seed 2
+    """
+    settings = [
+        MarkParams(one, tie_margin=margin)
+        for one in budget or (DEFAULT_BUDGET,)
+        for margin in tie_margin or (DEFAULT_TIE_MARGIN,)
+    ]
+    load_tensorflow()
+    from dynamarks_tf import datasets
+    from dynamarks_tf.audit import run_audit
+
+    shape: dict[str, Any] = {"image_size": image_size}
+    result = run_audit(
+        model,
+        datasets.load(data, verbose=True, **shape),
+        out,
+        is_quick=is_quick,
+        settings=settings,
+        seeds=seed or (0,),
+        scenarios=_scenarios(extraction, removal, architecture, settings),
+        epochs=epochs,
+        max_queries=max_queries,
+        other_domain=None if other_data is None else datasets.load(other_data, verbose=True),
+        rival=rival,
+        from_logits=from_logits,
+        wanted=strength,
+        accuracy_cost=accuracy_cost / 100,
+        say=click.echo,
+        verbose=True,
+    )
+    _print(result)
+    return 0 if result.recommendation.chosen is not None else 1
+
+
+def _scenarios(
+    extraction: tuple[str, ...], removal: tuple[str, ...], architecture: tuple[str, ...], settings: list[MarkParams]
+) -> Any:
+    """What the user chose, or `None` for the ready-made selection."""
+    if not (extraction or removal or architecture):
+        return None
+    from dynamarks_tf.audit import crossed
+
+    return crossed(extraction or ["full", "labels"], removal or ["none"], architecture or ["separable_cnn"], settings)
+
+
+def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    """Prints the names of all attacks."""
+    if not wanted:
+        return
+    load_tensorflow()
+    from dynamarks_tf.attacks.architectures import ARCHITECTURES
+    from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
+
+    for title, catalogue in (("--extraction", EXTRACTIONS), ("--removal", REMOVALS)):
+        click.echo(f"{title}:")
+        for name, attack in catalogue.items():
+            click.echo(f"  {name:<28}{attack.says}")
+    click.echo("--architecture:")
+    for name, build in ARCHITECTURES.items():
+        click.echo(f"  {name:<28}{(build.__doc__ or '').splitlines()[0]}")
+    context.exit()
+
+
+def _print(result: AuditResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from dynamarks_tf.audit.tables import COLUMNS
+
+    table = Table("suspect", "removal", "accuracy", *COLUMNS, title="log10 p")
+    for row in result.rows:
+        if row["kind"] != "cost":
+            found = [row["findings"].get(column) for column in COLUMNS]
+            table.add_row(
+                f"{row['extraction']}, {row['architecture']}" + ("" if row["kind"] == "theft" else " (innocent)"),
+                row["removal"],
+                f"{row['accuracy']:.3f}",
+                *("-" if finding is None else f"{finding['log10_p'] + 0:.1f}" for finding in found),
+            )
+    Console(width=140).print(table)
+    click.echo(f"Recommended: {result.recommendation.says}")
+    click.echo(f"Report, results and plots are in {result.folder}/ ({result.seconds:.0f} s).")
