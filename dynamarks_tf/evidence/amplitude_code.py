@@ -53,8 +53,8 @@ class AmplitudeTable:
         """Adds one batch of probabilities."""
         cells = class_cells(batch, self._bucketing)
         first = self._meetings.among(cells)
-        top, clean, suspect = batch.top[first], batch.clean[first], batch.suspect
-        self._doubt[cells[first]] = floored_log(1 - suspect[first, top].astype(np.float64))
+        clean, suspect = batch.clean[first[:, None], self._regressed], batch.suspect[first, batch.top[first]]
+        self._doubt[cells[first]] = floored_log(1 - suspect.astype(np.float64))
         self._explained[cells[first]] = self._explanations(clean, floored_log(1 - batch.best[first].astype(np.float64)))
 
     def residuals(self) -> Residuals:
@@ -68,16 +68,15 @@ class AmplitudeTable:
         moment = np.stack([doubt[group] @ rows[group] for group in groups])
         shared = np.linalg.solve(gram.sum(axis=0) + RIDGE * np.eye(size), moment.sum(axis=0))
         own = np.linalg.solve(gram + GROUP_RIDGE * np.eye(size), (moment - gram @ shared)[..., None])[..., 0]
+        left = [doubt[group] - rows[group] @ (shared + more) for group, more in zip(groups, own, strict=True)]
         values = np.zeros_like(self._doubt)
-        values[met] = doubt - np.concatenate(
-            [rows[g] @ (shared + of_group) for g, of_group in zip(groups, own, strict=True)]
-        )
+        values[met] = np.concatenate(left)
         table = values.reshape(self._groups, buckets.COLUMNS)
         return Residuals(table, len(met), len(met), float(shared[1] * _DOUBT_SCALE))
 
     def _explanations(self, clean: Array, doubt: Array) -> Array:
-        """The clean answers as regressors of about unit size, shape `(n, 3 + 2 K)`."""
-        logs = floored_log(clean[:, self._regressed].astype(np.float64)) / 10
+        """Regressors of about unit size from the clean answers for K classes, shape `(n, 3 + 2 K)`."""
+        logs = floored_log(clean.astype(np.float64)) / 10
         x = doubt[:, None] * _DOUBT_SCALE
         return np.concatenate([np.ones_like(x), x, x**2, logs, logs**2], axis=1)
 

@@ -35,7 +35,7 @@ COLUMN_RIDGE = 2.0  # in units of the mean energy of a column
 ROW_RIDGE = 1.0  # in units of the mean energy of a row
 _SOLVER_PRECISION = 1e-13
 _SHORT = 512  # queries, few enough for a sum in the answers' own precision
-_CACHED = 2**18  # numbers that are handled at once, few enough for a processor's cache
+_CACHED = 2**17  # numbers that are handled at once, few enough for a processor's cache
 
 
 class ClassCodeTable:
@@ -67,11 +67,13 @@ class ClassCodeTable:
 
     def residuals(self) -> Residuals:
         """R over everything added so far."""
-        clean, suspect, weight = self._sums.tables()
-        filled = weight > 0
-        count = np.where(filled, weight, 1)
+        clean, suspect, count = self._sums.tables()
+        filled = count > 0
+        count[~filled] = 1
         clean, suspect = clean / count, suspect / count
-        weights = np.clip(self._reach - clean, SMALLEST_WEIGHT, np.inf) * filled
+        weights = self._reach - clean
+        np.clip(weights, SMALLEST_WEIGHT, np.inf, out=weights)
+        weights *= filled
         slope, left = _without_shared(suspect, clean, weights)
         return Residuals(left, self._num_queries, int(filled.sum()), slope)
 
@@ -103,7 +105,8 @@ def _without_shared(suspect: Array, clean: Array, weights: Array) -> tuple[float
     slope, constant = np.linalg.lstsq(form[1:, 1:], form[1:, 0], rcond=1e-9)[0]
 
     mix = np.array([1.0, -slope, -constant])
-    left = suspect - slope * clean
+    left = -slope * clean
+    left += suspect
     left -= mix @ columns
     left -= (mix @ rows + constant)[:, None]
     left *= weights
@@ -265,7 +268,8 @@ class _Cells:
         if self._shape[0] == self.num_classes:
             table[rows] += sums  # every class has a row of its own
         else:
-            np.add.at(table, rows, sums)
+            for row, values in zip(rows, sums, strict=True):  # faster than `np.add.at`
+                table[row] += values
 
     def weights(self, of_class: Array) -> Array:
         """The weight in each cell, which is that of the classes of its row for each class of its column but itself.
