@@ -92,6 +92,7 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
     """log10 p of one innocent, for each channel and all keys."""
     from dynamarks_tf import codebook
     from dynamarks_tf.evidence.amplitude_code import AmplitudeTable
+    from dynamarks_tf.evidence.batch import Batch
     from dynamarks_tf.evidence.channels import channel_evidence
     from dynamarks_tf.evidence.class_code import ClassCodeTable
     from dynamarks_tf.evidence.combination import combined_log10_p
@@ -99,7 +100,7 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
     from dynamarks_tf.params import MarkParams
 
     params = MarkParams(BUDGET, tie_margin=TIE_MARGIN)
-    _, _, near = ties(clean, TIE_MARGIN, BUDGET)
+    _, _, near = ties(Batch(clean, suspect), TIE_MARGIN, BUDGET)
     labels = suspect[near].argmax(axis=1)
     found: dict[str, list[float]] = {channel: [] for channel in CHANNELS}
     for number in range(NUM_KEYS):
@@ -110,10 +111,10 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
             "tie": TieTable(book.bucketing, TIE_MARGIN, BUDGET),
             "tie, labels only": TieTable(book.bucketing, TIE_MARGIN, BUDGET),
         }
-        tables["class"].add(clean_fresh, suspect_fresh)
-        tables["amplitude"].add(clean[:LOGGED], suspect[:LOGGED])
-        tables["tie"].add(clean[near], suspect[near])
-        tables["tie, labels only"].add(clean[near], labels)
+        tables["class"].add(Batch(clean_fresh, suspect_fresh))
+        tables["amplitude"].add(Batch(clean[:LOGGED], suspect[:LOGGED]))
+        tables["tie"].add(Batch(clean[near], suspect[near]))
+        tables["tie, labels only"].add(Batch(clean[near], labels))
         log10_p = {
             channel: channel_evidence(channel, book.signs(channel.split(",")[0]), table.residuals()).log10_p
             for channel, table in tables.items()

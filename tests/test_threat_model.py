@@ -12,6 +12,7 @@ import dynamarks_tf as dm
 from dynamarks_tf import bundle as bundles
 from dynamarks_tf import case, codebook, commitment, marking, recheck
 from dynamarks_tf.errors import BundleError, CommitmentError
+from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.evidence.class_code import ClassCodeTable
 from dynamarks_tf.verdict import Evidence
@@ -24,7 +25,8 @@ def innocent_residuals(digits, owner_model, unmarked_surrogate):
     """The class code's table of an innocent suspect. For ten classes it is the same for every key."""
     bucketing = codebook.expand(dm.MarkKey(bytes(32), "o"), 10, SETTINGS).bucketing
     table = ClassCodeTable(bucketing, (10, 10), SETTINGS.budget)
-    table.add(owner_model.predict(digits.x_test, verbose=0), unmarked_surrogate.predict(digits.x_test, verbose=0))
+    clean, suspect = (model.predict(digits.x_test, verbose=0) for model in (owner_model, unmarked_surrogate))
+    table.add(Batch(clean, suspect))
     return table.residuals().values
 
 

@@ -38,12 +38,14 @@ def test_a_surrogate_is_convicted_and_innocents_are_not(digits, owner_model, key
 def test_p_values_of_an_innocent_are_valid_over_many_keys(digits, owner_model, unmarked_surrogate):
     """Share of keys with p <= a is at most a. 400 keys; a n + 6 sqrt(a n) is exceeded with probability < 1e-8."""
     from dynamarks_tf import codebook
+    from dynamarks_tf.evidence.batch import Batch
     from dynamarks_tf.evidence.channels import channel_evidence
     from dynamarks_tf.evidence.class_code import ClassCodeTable
 
     bucketing = codebook.expand(dm.MarkKey(bytes(32), "o"), 10, dm.MarkParams()).bucketing
     table = ClassCodeTable(bucketing, (10, 10), budget=0.05)
-    table.add(owner_model.predict(digits.x_test, verbose=0), unmarked_surrogate.predict(digits.x_test, verbose=0))
+    clean, suspect = (model.predict(digits.x_test, verbose=0) for model in (owner_model, unmarked_surrogate))
+    table.add(Batch(clean, suspect))
     found = table.residuals()
     p = []
     for index in range(400):

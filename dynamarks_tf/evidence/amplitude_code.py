@@ -13,6 +13,7 @@ residuals are summed for each coin. A group with few queries leans on what all g
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from dynamarks_tf import buckets
 from dynamarks_tf.buckets import Bucketing
+from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, floored_log
 
 Array = npt.NDArray[Any]
@@ -47,36 +49,38 @@ class AmplitudeTable:
         self._doubt = np.zeros(self._groups * buckets.COLUMNS)
         self._explained = np.zeros((self._groups * buckets.COLUMNS, size))
 
-    def add(self, clean: Array, suspect: Array) -> None:
-        """Adds one batch: probabilities of clean model and suspect, shape `(n, C)` each."""
-        cells = class_cells(clean, self._bucketing)
+    def add(self, batch: Batch) -> None:
+        """Adds one batch of probabilities."""
+        cells = class_cells(batch, self._bucketing)
         first = self._meetings.among(cells)
-        clean, suspect, cells = clean[first], suspect[first], cells[first]
-        each, top = np.arange(len(clean)), clean.argmax(axis=1)
-        self._doubt[cells] = floored_log(1 - suspect[each, top].astype(np.float64))
-        self._explained[cells] = self._explanations(clean, floored_log(1 - clean[each, top].astype(np.float64)))
+        clean, suspect = batch.clean[first[:, None], self._regressed], batch.suspect[first, batch.top[first]]
+        self._doubt[cells[first]] = floored_log(1 - suspect.astype(np.float64))
+        self._explained[cells[first]] = self._explanations(clean, floored_log(1 - batch.best[first].astype(np.float64)))
 
     def residuals(self) -> Residuals:
         """R over everything added so far."""
         size = self._explained.shape[1]
-        rows = self._explained.reshape(self._groups, buckets.COLUMNS, size)
-        doubt = self._doubt.reshape(self._groups, buckets.COLUMNS)
-        gram = np.einsum("gki,gkj->gij", rows, rows, optimize=True)
-        moment = np.einsum("gki,gk->gi", rows, doubt)
+        met = np.flatnonzero(self._explained[:, 0])  # the constant
+        rows, doubt = self._explained[met], self._doubt[met]
+        starts = np.searchsorted(met, np.arange(self._groups + 1) * buckets.COLUMNS)
+        groups = [slice(*bounds) for bounds in itertools.pairwise(starts)]
+        gram = np.stack([rows[group].T @ rows[group] for group in groups])
+        moment = np.stack([doubt[group] @ rows[group] for group in groups])
         shared = np.linalg.solve(gram.sum(axis=0) + RIDGE * np.eye(size), moment.sum(axis=0))
         own = np.linalg.solve(gram + GROUP_RIDGE * np.eye(size), (moment - gram @ shared)[..., None])[..., 0]
-        met = rows[..., 0] > 0  # the constant
-        values = doubt - np.einsum("gki,gi->gk", rows, shared + own)
-        return Residuals(np.where(met, values, 0.0), int(met.sum()), int(met.sum()), float(shared[1] * _DOUBT_SCALE))
+        left = [doubt[group] - rows[group] @ (shared + more) for group, more in zip(groups, own, strict=True)]
+        values = np.zeros_like(self._doubt)
+        values[met] = np.concatenate(left)
+        table = values.reshape(self._groups, buckets.COLUMNS)
+        return Residuals(table, len(met), len(met), float(shared[1] * _DOUBT_SCALE))
 
     def _explanations(self, clean: Array, doubt: Array) -> Array:
-        """The clean answers as regressors of about unit size, shape `(n, 3 + 2 K)`."""
-        logs = floored_log(clean[:, self._regressed].astype(np.float64)) / 10
+        """Regressors of about unit size from the clean answers for K classes, shape `(n, 3 + 2 K)`."""
+        logs = floored_log(clean.astype(np.float64)) / 10
         x = doubt[:, None] * _DOUBT_SCALE
         return np.concatenate([np.ones_like(x), x, x**2, logs, logs**2], axis=1)
 
 
-def class_cells(clean: Array, bucketing: Bucketing) -> Array:
+def class_cells(batch: Batch, bucketing: Bucketing) -> Array:
     """The coin of each query in the amplitude code's flattened table, ints of shape `(n,)`."""
-    group = bucketing.group_of_class[clean.argmax(axis=1)]
-    return np.asarray(group * buckets.COLUMNS + bucketing.columns(clean))
+    return np.asarray(bucketing.group_of_class[batch.top] * buckets.COLUMNS + bucketing.columns(batch.clean))

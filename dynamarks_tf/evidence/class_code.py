@@ -15,13 +15,14 @@ models and keys than those that the documentation reports on (docs/statistics.md
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.buckets import Bucketing
+from dynamarks_tf.evidence.batch import NARROW, Batch
 from dynamarks_tf.evidence.residuals import Residuals, floored_log
 
 Array = npt.NDArray[Any]
@@ -32,8 +33,9 @@ REACH = 10.0  # classes count fully less the nearer they come to REACH times bud
 SMALLEST_WEIGHT = 0.3
 COLUMN_RIDGE = 2.0  # in units of the mean energy of a column
 ROW_RIDGE = 1.0  # in units of the mean energy of a row
-_MATRIX_CLASSES = 64  # up to so many classes, sums per class are one matrix product
-_BLOCK = 512  # queries that are summed at once
+_SOLVER_PRECISION = 1e-13
+_SHORT = 512  # queries, few enough for a sum in the answers' own precision
+_CACHED = 2**17  # numbers that are handled at once, few enough for a processor's cache
 
 
 class ClassCodeTable:
@@ -47,47 +49,31 @@ class ClassCodeTable:
     Example:
 
     >>> table = ClassCodeTable(codebook.bucketing, (10, 10), budget=0.05)
-    >>> table.add(clean_probabilities, suspect_probabilities)
+    >>> table.add(Batch(clean_probabilities, suspect_probabilities))
     >>> table.residuals().values.shape
     (10, 10)
     """
 
     def __init__(self, bucketing: Bucketing, shape: tuple[int, int], budget: float) -> None:
-        self._num_classes = bucketing.num_classes
-        self._row_of_class = bucketing.row_of_class
-        self._columns = _Columns(bucketing.column_of_class, shape[1])
-        self._suspect, self._clean, self._weight = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        self._reach = np.log(REACH * budget / self._num_classes)
+        cells = _Cells(bucketing, shape)
+        self._sums = _NarrowSums(cells) if bucketing.num_classes <= NARROW else _WideSums(cells)
+        self._reach = np.log(REACH * budget / bucketing.num_classes)
         self._num_queries = 0
 
-    def add(self, clean: Array, suspect: Array) -> None:
-        """Adds one batch: probabilities of clean model and suspect, shape `(n, C)` each."""
-        top = clean.argmax(axis=1)
-        best = clean[np.arange(len(top)), top].astype(np.float64)
-        weights = 1 / (1 + (1 - best) / CONFIDENCE)
-        total = np.bincount(top, weights, self._num_classes)
-        classes = np.flatnonzero(total)
-        others = np.repeat(total[classes, None], self._num_classes, axis=1)
-        sums = [_class_sums(answers, top, weights, classes) for answers in (suspect, clean)]
-        own = np.arange(len(classes)), classes
-        for table, values in zip((self._suspect, self._clean, self._weight), (*sums, others), strict=True):
-            values[own] = 0
-            self._add_rows(table, classes, self._columns.sum(values))
-        self._num_queries += len(clean)
-
-    def _add_rows(self, table: Array, classes: Array, values: Array) -> None:
-        rows = self._row_of_class[classes]
-        if len(table) == self._num_classes:
-            table[rows] += values  # every class has a row of its own
-        else:
-            np.add.at(table, rows, values)
+    def add(self, batch: Batch) -> None:
+        """Adds one batch of probabilities."""
+        self._sums.add(batch)
+        self._num_queries += len(batch)
 
     def residuals(self) -> Residuals:
         """R over everything added so far."""
-        filled = self._weight > 0
-        count = np.where(filled, self._weight, 1)
-        suspect, clean = self._suspect / count, self._clean / count
-        weights = np.where(filled, np.maximum(self._reach - clean, SMALLEST_WEIGHT), 0)
+        clean, suspect, count = self._sums.tables()
+        filled = count > 0
+        count[~filled] = 1
+        clean, suspect = clean / count, suspect / count
+        weights = self._reach - clean
+        np.clip(weights, SMALLEST_WEIGHT, np.inf, out=weights)
+        weights *= filled
         slope, left = _without_shared(suspect, clean, weights)
         return Residuals(left, self._num_queries, int(filled.sum()), slope)
 
@@ -103,71 +89,202 @@ def _without_shared(suspect: Array, clean: Array, weights: Array) -> tuple[float
     by_column, by_row = squares.sum(axis=0), squares.sum(axis=1)
     if not by_row.any():
         return 0.0, np.zeros_like(suspect)
-    column_ridge = COLUMN_RIDGE * by_column[by_column > 0].mean()
-    row_scale = 1 / (by_row + ROW_RIDGE * by_row[by_row > 0].mean())
-    scaled = squares * row_scale[:, None]
-    reduced = np.diag(by_column + column_ridge) - squares.T @ scaled
+    column_scale = by_column + COLUMN_RIDGE * by_column[by_column > 0].mean()
+    row_scale = by_row + ROW_RIDGE * by_row[by_row > 0].mean()
 
-    tables = np.stack([suspect, clean, np.ones_like(suspect)])
-    moments = squares * tables
-    on_columns, on_rows = moments.sum(axis=1), moments.sum(axis=2)
-    columns = np.linalg.solve(reduced, (on_columns - on_rows @ scaled).T).T
-    rows = (on_rows - columns @ squares.T) * row_scale
-    explained = on_columns @ columns.T + on_rows @ rows.T
-    form = moments.reshape(3, -1) @ tables.reshape(3, -1).T - explained
+    of_suspect, of_clean = squares * suspect, squares * clean
+    on_columns = np.stack([of_suspect.sum(axis=0), of_clean.sum(axis=0), by_column])
+    on_rows = np.stack([of_suspect.sum(axis=1), of_clean.sum(axis=1), by_row])
+    columns = _solved(squares, row_scale, column_scale, on_columns - (on_rows / row_scale) @ squares)
+    rows = (on_rows - columns @ squares.T) / row_scale
+
+    cross = np.vdot(of_suspect, clean)
+    form = np.array([[np.vdot(of_suspect, suspect), cross, 0], [cross, np.vdot(of_clean, clean), 0], [0, 0, 0]])
+    form[2] = form[:, 2] = on_rows.sum(axis=1)
+    form -= on_columns @ columns.T + on_rows @ rows.T
     slope, constant = np.linalg.lstsq(form[1:, 1:], form[1:, 0], rcond=1e-9)[0]
 
     mix = np.array([1.0, -slope, -constant])
-    left = np.tensordot(mix, tables, axes=1) - (mix @ columns)[None, :] - (mix @ rows)[:, None]
-    return float(slope), np.asarray(weights * left)
+    left = -slope * clean
+    left += suspect
+    left -= mix @ columns
+    left -= (mix @ rows + constant)[:, None]
+    left *= weights
+    return float(slope), left
 
 
-def _class_sums(answers: Array, top: Array, weights: Array, classes: Array) -> Array:
-    """Weighted sums of floored logs over the queries of each predicted class.
+def _solved(squares: Array, row_scale: Array, column_scale: Array, moments: Array) -> Array:
+    """Solves X (diag(d) - Q^T diag(1/e) Q) = M for X: what is left of the ridge regression without the rows.
+
+    By conjugate gradients, scaled by d. The ridges keep the matrix so near to d that a few steps reach the last digits,
+    where elimination takes C^3 operations.
 
     Args:
-        answers: probabilities, shape `(n, C)`.
-        top: predicted class of each query, shape `(n,)`.
-        weights: weight of each query, shape `(n,)`.
-        classes: the predicted classes that occur, increasing.
+        squares: Q, shape `(rows, columns)`.
+        row_scale: e, shape `(rows,)`.
+        column_scale: d, shape `(columns,)`.
+        moments: M, shape `(k, columns)`.
 
     Returns:
-        float64 of shape `(len(classes), C)`.
+        X, shape `(k, columns)`.
+
+    Reference: Shewchuk, An Introduction to the Conjugate Gradient Method Without the Agonizing Pain (1994).
     """
-    num_classes = answers.shape[1]
-    if num_classes <= _MATRIX_CLASSES:
-        indicator = np.zeros((num_classes, len(top)), answers.dtype)
-        indicator[top, np.arange(len(top))] = weights
-        chosen, logs = indicator[classes], floored_log(answers)
-        sums = np.zeros((len(classes), num_classes))
-        for start in range(0, len(top), _BLOCK):  # short sums, so that single precision is enough within them
-            sums += chosen[:, start : start + _BLOCK] @ logs[start : start + _BLOCK]
-        return sums
+    solved, left = np.zeros_like(moments), moments.copy()
+    direction = left / column_scale
+    error = np.einsum("ij,ij->i", left, direction)
+    goal = _SOLVER_PRECISION**2 * error
+    for _ in range(moments.shape[1]):
+        if np.all(error <= goal):
+            break
+        image = direction * column_scale - ((direction @ squares.T) / row_scale) @ squares
+        step = error / np.maximum(np.einsum("ij,ij->i", direction, image), np.finfo(float).tiny)
+        solved += step[:, None] * direction
+        left -= step[:, None] * image
+        scaled = left / column_scale
+        last, error = error, np.einsum("ij,ij->i", left, scaled)
+        direction = scaled + (error / np.maximum(last, np.finfo(float).tiny))[:, None] * direction
+    return solved
+
+
+def _confidence(best: Array) -> Array:
+    """How much a query weighs by the clean model's largest probability, in (0, 1], in the type of `best`."""
+    return np.asarray(1 / (1 + (1 - best) / CONFIDENCE))
+
+
+class _NarrowSums:
+    """Weighted sums of floored logs for few classes: a product of matrices, of which one holds who is best.
+
+    Args:
+        cells: rows and columns of the table.
+    """
+
+    def __init__(self, cells: _Cells) -> None:
+        self._cells = cells
+        self._sums = np.zeros((cells.num_classes, 2 * cells.num_classes))
+        self._weights = np.zeros(cells.num_classes)
+
+    def add(self, batch: Batch) -> None:
+        """Adds one batch."""
+        weights = batch.is_best[0] * _confidence(batch.best)
+        logs = floored_log(batch.by_class).reshape(2 * self._cells.num_classes, len(batch))
+        self._sums += _product(weights, logs)
+        self._weights += weights.sum(axis=1)
+
+    def tables(self) -> tuple[Array, Array, Array]:
+        """Sums of clean model and suspect and the weight in them, of the table's shape."""
+        clean, suspect = self._cells.empty(), self._cells.empty()
+        for table, sums in zip((clean, suspect), np.split(self._sums, 2, axis=1), strict=True):
+            self._cells.add(table, np.arange(len(sums)), sums.copy())
+        return clean, suspect, self._cells.weights(self._weights)
+
+
+class _WideSums:
+    """Weighted sums of floored logs for many classes: the queries of each predicted class are gathered first.
+
+    Args:
+        cells: rows and columns of the table.
+    """
+
+    def __init__(self, cells: _Cells) -> None:
+        self._cells = cells
+        self._clean, self._suspect = cells.empty(), cells.empty()
+        self._weights = np.zeros(cells.num_classes)
+
+    def add(self, batch: Batch) -> None:
+        """Adds one batch."""
+        weights = _confidence(batch.best)
+        for classes, queries in _runs(batch.top, max(1, _CACHED // self._cells.num_classes)):
+            for table, answers in ((self._clean, batch.clean), (self._suspect, batch.suspect)):
+                logs = floored_log(answers.take(queries, axis=0))
+                self._cells.add(table, classes, (weights[queries][:, None] @ logs)[:, 0])
+        self._weights += np.bincount(batch.top, weights, len(self._weights))
+
+    def tables(self) -> tuple[Array, Array, Array]:
+        """Sums of clean model and suspect and the weight in them, of the table's shape."""
+        return self._clean, self._suspect, self._cells.weights(self._weights)
+
+
+def _product(first: Array, second: Array) -> Array:
+    """`first @ second.T`, of shapes `(a, n)` and `(b, n)`: short sums in their own precision, and theirs in float64."""
+    whole = first.shape[1] // _SHORT * _SHORT
+    blocks = [m[:, :whole].reshape(len(m), -1, _SHORT).swapaxes(0, 1) for m in (first, second)]
+    rest = first[:, whole:] @ second[:, whole:].T
+    return np.asarray((blocks[0] @ blocks[1].swapaxes(1, 2)).sum(axis=0, dtype=np.float64) + rest)
+
+
+def _runs(top: Array, size: int) -> Iterator[tuple[Array, Array]]:
+    """Groups queries by predicted class, several classes with equally many queries at a time.
+
+    Args:
+        top: predicted class of each query, shape `(n,)`.
+        size: how many queries to give at most at a time.
+
+    Yields:
+        Classes, shape `(m,)`, and k queries of each, shape `(m, k)`.
+    """
+    length = min(size, _SHORT)
     order = np.argsort(top, kind="stable")
-    logs = floored_log(answers[order])
-    scale = weights[order].astype(logs.dtype)
-    bounds = np.append(np.searchsorted(top[order], classes), len(top))
-    sums = np.empty((len(classes), num_classes), logs.dtype)
-    for row, (start, stop) in enumerate(itertools.pairwise(bounds)):
-        np.dot(scale[start:stop], logs[start:stop], out=sums[row])
-    return sums.astype(np.float64)
+    classes, starts, counts = np.unique(top[order], return_index=True, return_counts=True)
+    for count in np.unique(counts):
+        same = counts == count
+        queries = order[starts[same][:, None] + np.arange(count)]
+        step = max(1, size // count)
+        for i in range(0, len(queries), step):
+            for j in range(0, count, length):
+                yield classes[same][i : i + step], queries[i : i + step, j : j + length]
 
 
-class _Columns:
-    """Adds up the classes that share a table column."""
+class _Cells:
+    """The cells of the table: adds up the classes that share a row or a column.
 
-    def __init__(self, column_of_class: Array, num_columns: int) -> None:
-        self._is_identity = len(column_of_class) == num_columns and np.array_equal(
-            column_of_class, np.arange(num_columns)
-        )
-        self._order = np.argsort(column_of_class, kind="stable")
-        self._used, self._starts = np.unique(column_of_class[self._order], return_index=True)
-        self._num_columns = num_columns
+    Args:
+        bucketing: rows and columns of the classes.
+        shape: rows and columns of the table.
+    """
 
-    def sum(self, values: Array) -> Array:
-        """Sums values of shape `(m, C)` into shape `(m, columns)`."""
+    def __init__(self, bucketing: Bucketing, shape: tuple[int, int]) -> None:
+        self.num_classes = bucketing.num_classes
+        self._rows, self._columns = bucketing.row_of_class, bucketing.column_of_class
+        self._shape = shape
+        self._is_identity = shape[1] == self.num_classes and np.array_equal(self._columns, np.arange(shape[1]))
+        self._order = np.argsort(self._columns, kind="stable")
+        self._used, self._starts = np.unique(self._columns[self._order], return_index=True)
+
+    def empty(self) -> Array:
+        """A table of zeros."""
+        return np.zeros(self._shape)
+
+    def add(self, table: Array, classes: Array, sums: Array) -> None:
+        """Adds what different predicted classes say of all classes, but not of themselves.
+
+        Args:
+            table: where to.
+            classes: the predicted classes, shape `(m,)`.
+            sums: shape `(m, C)`; its entries for the predicted classes themselves are overwritten.
+        """
+        sums[np.arange(len(classes)), classes] = 0
+        rows, sums = self._rows[classes], self._sum_columns(sums)
+        if self._shape[0] == self.num_classes:
+            table[rows] += sums  # every class has a row of its own
+        else:
+            for row, values in zip(rows, sums, strict=True):  # faster than `np.add.at`
+                table[row] += values
+
+    def weights(self, of_class: Array) -> Array:
+        """The weight in each cell, which is that of the classes of its row for each class of its column but itself.
+
+        Args:
+            of_class: the weight of each predicted class, shape `(C,)`.
+        """
+        in_row = np.bincount(self._rows, of_class, self._shape[0])
+        total = np.outer(in_row, np.bincount(self._columns, minlength=self._shape[1]))
+        np.subtract.at(total, (self._rows, self._columns), of_class)
+        return total
+
+    def _sum_columns(self, values: Array) -> Array:
         if self._is_identity:
             return values
-        total = np.zeros((len(values), self._num_columns))
+        total = np.zeros((len(values), self._shape[1]))
         total[:, self._used] = np.add.reduceat(values[:, self._order], self._starts, axis=1)
         return total

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dynamarks_tf.answers import is_one_hot
 from dynamarks_tf.buckets import COLUMNS, Bucketing, num_class_groups
 from dynamarks_tf.evidence import amplitude_code, class_code, tie_code
+from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, ResidualTable
 from dynamarks_tf.params import MarkParams
 
@@ -92,21 +93,20 @@ class Collection:
             suspect: the suspect's probabilities, shape `(n, C)`, or class indices, shape `(n,)`; -1 stands for a class
                 that the owner model does not know.
         """
-        is_labels = suspect.ndim == 1
-        self.labels_only = self.labels_only and (is_labels or is_one_hot(suspect))
+        batch = Batch(clean, suspect)
+        self.labels_only = self.labels_only and (batch.has_labels or is_one_hot(suspect))
         for channel, table in self._tables.items():
-            if channel == "class" and not is_labels:
-                table.add(*self._first_of_their_kind(clean, suspect))
-            elif not is_labels or channel in _WITH_LABELS:
-                table.add(clean, suspect)
-        self._agreeing += int((clean.argmax(axis=1) == (suspect if is_labels else suspect.argmax(axis=1))).sum())
-        self.num_queries += len(clean)
+            if channel == "class" and not batch.has_labels:
+                table.add(self._first_of_their_kind(batch))
+            elif not batch.has_labels or channel in _WITH_LABELS:
+                table.add(batch)
+        self._agreeing += batch.num_agreeing
+        self.num_queries += len(batch)
 
-    def _first_of_their_kind(self, clean: Array, suspect: Array) -> tuple[Array, Array]:
+    def _first_of_their_kind(self, batch: Batch) -> Batch:
         if self._meetings is None:
-            return clean, suspect
-        first = self._meetings.among(amplitude_code.class_cells(clean, self._bucketing))
-        return clean[first], suspect[first]
+            return batch
+        return batch.only(self._meetings.among(amplitude_code.class_cells(batch, self._bucketing)))
 
     @property
     def fidelity(self) -> float:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf.evidence.batch import Batch
+
 Array = npt.NDArray[Any]
 LOG_FLOOR = 1e-8  # of probabilities, before their logarithm is taken
 
@@ -36,14 +38,8 @@ class Residuals:
 class ResidualTable(Protocol):
     """Collects answers, batch by batch, in memory that does not grow with the queries."""
 
-    def add(self, clean: Array, suspect: Array) -> None:
-        """Adds one batch.
-
-        Args:
-            clean: the clean owner model's probabilities, shape `(n, C)`.
-            suspect: the suspect's answers to the same inputs: probabilities, shape `(n, C)`; or class indices, shape
-                `(n,)`, where the channel can be tested with labels alone.
-        """
+    def add(self, batch: Batch) -> None:
+        """Adds one batch; the suspect may answer labels where the channel can be tested with them alone."""
         ...
 
     def residuals(self) -> Residuals:
@@ -53,7 +49,7 @@ class ResidualTable(Protocol):
 
 def floored_log(p: Array, floor: float = LOG_FLOOR) -> Array:
     """log(max(p, floor)), in the type of `p`."""
-    floored = np.maximum(p, np.asarray(floor, p.dtype))
+    floored = np.clip(p, floor, np.inf)  # several times as fast as `maximum` with a scalar
     return np.asarray(np.log(floored, out=floored))
 
 
@@ -70,6 +66,7 @@ class FirstMeetings:
 
     def __init__(self, num_cells: int) -> None:
         self._met = np.zeros(num_cells, bool)
+        self._first = np.zeros(num_cells, np.intp)
 
     def among(self, cells: Array) -> Array:
         """Says which of a batch's queries meet their coin for the first time.
@@ -80,7 +77,8 @@ class FirstMeetings:
         Returns:
             Increasing indices into the batch.
         """
-        _, first = np.unique(cells, return_index=True)
-        first = np.sort(first[~self._met[cells[first]]])
-        self._met[cells[first]] = True
-        return np.asarray(first)
+        new = np.flatnonzero(~self._met[cells])
+        cells = cells[new]
+        self._first[cells[::-1]] = new[::-1]  # where a coin stands twice, the last assignment holds: the first query
+        self._met[cells] = True
+        return np.asarray(new[self._first[cells] == new])

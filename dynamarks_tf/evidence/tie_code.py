@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf import buckets
+from dynamarks_tf.answers import SUM_TOLERANCE
 from dynamarks_tf.buckets import Bucketing
+from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, floored_log
 
 Array = npt.NDArray[Any]
@@ -45,9 +47,10 @@ class TieTable:
         self._meetings = FirstMeetings(self._groups * buckets.COLUMNS)
         self._cells = np.zeros((self._groups * buckets.COLUMNS, 3))  # 1 once met, y and x = log(p_a / p_b)
 
-    def add(self, clean: Array, suspect: Array) -> None:
-        """Adds one batch: clean probabilities, shape `(n, C)`; the suspect's, or its class indices, shape `(n,)`."""
-        low, high, found = ties(clean, self._margin, self._budget)
+    def add(self, batch: Batch) -> None:
+        """Adds one batch of probabilities or labels."""
+        clean, suspect = batch.clean, batch.suspect
+        low, high, found = ties(batch, self._margin, self._budget)
         group = buckets.pair_group(low, high, self._bucketing.group_of_class, self._bucketing.num_classes, np)
         cells = group * buckets.COLUMNS + self._bucketing.columns(clean[found])
         first = self._meetings.among(cells)
@@ -75,11 +78,11 @@ class TieTable:
         return Residuals(np.where(met, values, 0.0), int(met.sum()), int(met.sum()), slope)
 
 
-def ties(clean: Array, margin: float, budget: float) -> tuple[Array, Array, Array]:
-    """Finds the queries whose two best classes are nearly equal.
+def ties(batch: Batch, margin: float, budget: float) -> tuple[Array, Array, Array]:
+    """Finds the queries whose two best classes are nearly equal for the clean owner model.
 
     Args:
-        clean: the clean owner model's probabilities, shape `(n, C)`.
+        batch: the answers.
         margin: the mark's `tie_margin`.
         budget: the mark's budget.
 
@@ -87,12 +90,14 @@ def ties(clean: Array, margin: float, budget: float) -> tuple[Array, Array, Arra
         Of the m ties: the smaller index of the two classes, the larger one, and which queries they are, ints of shape
         `(m,)` each.
     """
-    each = np.arange(len(clean))
-    top = clean.argmax(axis=1)
-    others = clean.copy()
+    # The second best has at most what the best leaves of a sum of 1, so where the best is large there is no tie.
+    possible = np.flatnonzero(batch.best < 0.5 * (1 + SUM_TOLERANCE) + budget)
+    top, best = batch.top[possible], batch.best[possible].astype(np.float64)
+    others = batch.clean[possible]
+    each = np.arange(len(others))
     others[each, top] = -1
     second = others.argmax(axis=1)
-    best, next_best = clean[each, top].astype(np.float64), clean[each, second].astype(np.float64)
+    next_best = others[each, second].astype(np.float64)
     limit = np.minimum((best + next_best) * math.tanh(margin / 2), 2 * budget)
     found = np.flatnonzero(best - next_best < limit)
-    return np.minimum(top, second)[found], np.maximum(top, second)[found], found
+    return np.minimum(top, second)[found], np.maximum(top, second)[found], possible[found]

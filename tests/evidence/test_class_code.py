@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamarks_tf import codebook
+from dynamarks_tf.evidence import class_code
+from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.channels import channel_evidence
 from dynamarks_tf.evidence.class_code import ClassCodeTable
 from dynamarks_tf.evidence.residuals import Residuals
@@ -23,7 +25,7 @@ def random_answers(rng, n, num_classes):
 def filled(book, clean, suspect, batch_size=1000):
     table = ClassCodeTable(book.bucketing, book.class_signs.shape, budget=0.05)
     for start in range(0, len(clean), batch_size):
-        table.add(clean[start : start + batch_size], suspect[start : start + batch_size])
+        table.add(Batch(clean[start : start + batch_size], suspect[start : start + batch_size]))
     return table
 
 
@@ -43,6 +45,32 @@ def test_residuals_are_what_the_slow_reference_says(seed, n, num_classes, caps):
         clean, suspect, book.bucketing.row_of_class, book.bucketing.column_of_class, book.class_signs.shape
     )
     np.testing.assert_allclose(found.values, expected, atol=1e-7 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize(("caps", "concentration"), [((1024, 1024), 0.3), ((9, 20), 0.3), ((1024, 1024), 0.02)])
+def test_residuals_of_many_classes_are_what_the_slow_reference_says(monkeypatch, caps, concentration):
+    """Answers are gathered by predicted class then, few at a time; most classes are rare if `concentration` is low."""
+    monkeypatch.setattr(class_code, "_CACHED", 7 * 70)
+    rng = np.random.default_rng(0)
+    book = codebook.expand(KEY, 70, MarkParams(table_rows=caps[0], table_columns=caps[1]))
+    clean, suspect = (rng.dirichlet(np.full(70, concentration), size=100) for _ in range(2))
+    clean[:20, 3] += 1  # more queries of one class than are taken at a time
+    clean /= clean.sum(axis=1, keepdims=True)
+    found = filled(book, clean, suspect, batch_size=60).residuals()
+    expected = reference.class_code_residuals(
+        clean, suspect, book.bucketing.row_of_class, book.bucketing.column_of_class, book.class_signs.shape
+    )
+    np.testing.assert_allclose(found.values, expected, atol=1e-7 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("num_classes", [10, 100])
+def test_single_precision_answers_give_the_residuals_of_double_precision(num_classes):
+    rng = np.random.default_rng(0)
+    book = codebook.expand(KEY, num_classes, MarkParams())
+    clean, suspect = (random_answers(rng, 9000, num_classes).astype(np.float32) for _ in range(2))
+    single = filled(book, clean, suspect, 4096).residuals().values
+    double = filled(book, clean.astype(np.float64), suspect.astype(np.float64), 4096).residuals().values
+    np.testing.assert_allclose(single, double, atol=2e-6 * np.abs(double).max())
 
 
 @pytest.mark.parametrize("num_classes", [10, 100])

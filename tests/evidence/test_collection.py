@@ -71,7 +71,7 @@ def test_residuals_are_the_same_whatever_the_signs():
 def test_modules_that_gather_residuals_import_nothing_that_holds_signs():
     """By name and by import: no parameter is a sign or key, and neither the codebook nor the key is within reach."""
     checked = 0
-    for name in ("residuals", "class_code", "amplitude_code", "tie_code", "collection"):
+    for name in ("batch", "residuals", "class_code", "amplitude_code", "tie_code", "collection"):
         module = importlib.import_module(f"dynamarks_tf.evidence.{name}")
         assert not {"codebook", "key", "MarkKey", "Codebook"} & set(vars(module))
         for value in vars(module).values():

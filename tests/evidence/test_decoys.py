@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dynamarks_tf import codebook
+from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.evidence.class_code import ClassCodeTable
 from dynamarks_tf.evidence.combination import combined_log10_p
@@ -24,7 +25,8 @@ def decoy_statistics(residuals, seed):
 def residuals(digits, owner_model, unmarked_surrogate):
     bucketing = codebook.expand(MarkKey(bytes(32), "o"), 10, MarkParams()).bucketing
     table = ClassCodeTable(bucketing, (10, 10), 0.05)
-    table.add(owner_model.predict(digits.x_test, verbose=0), unmarked_surrogate.predict(digits.x_test, verbose=0))
+    clean, suspect = (model.predict(digits.x_test, verbose=0) for model in (owner_model, unmarked_surrogate))
+    table.add(Batch(clean, suspect))
     return table.residuals().values
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dynamarks_tf import buckets, codebook
 from dynamarks_tf.evidence.amplitude_code import AmplitudeTable
+from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.channels import channel_evidence
 from dynamarks_tf.evidence.tie_code import TieTable, ties
 from dynamarks_tf.key import MarkKey
@@ -36,7 +37,7 @@ def near_ties(rng, n, num_classes):
 
 def collected(table, clean, suspect, batch_size=1000):
     for start in range(0, len(clean), batch_size):
-        table.add(clean[start : start + batch_size], suspect[start : start + batch_size])
+        table.add(Batch(clean[start : start + batch_size], suspect[start : start + batch_size]))
     return table.residuals()
 
 
@@ -139,7 +140,7 @@ def test_ties_are_those_that_the_layer_touches():
     p = np.concatenate([near_ties(rng, 3000, 10), random_answers(rng, 3000, 10, spread=1.0)]).astype(np.float32)
     with_ties, without = DynaMarkLayer(KEY, BUDGET, tie_margin=MARGIN), DynaMarkLayer(KEY, BUDGET)
     touched = np.abs(np.asarray(with_ties(p)) - np.asarray(without(p))).max(axis=1) > 1e-6
-    _, _, found = ties(p, MARGIN, BUDGET)
+    _, _, found = ties(Batch(p, p), MARGIN, BUDGET)
     is_tie = np.isin(np.arange(len(p)), found)
     assert touched.sum() > 1000
     assert not (touched & ~is_tie).any()
