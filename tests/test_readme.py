@@ -65,6 +65,7 @@ def test_every_command_has_an_example_in_its_help():
         "verify",
         "check",
         "inspect",
+        "audit",
         "demo",
     }
     for name, command in commands.commands.items():
