@@ -99,7 +99,7 @@ class Rehearsal:
         """Rehearses what is not in the results yet, and adds it there.
 
         Args:
-            scenarios: what to rehearse; those that share a surrogate share its training.
+            scenarios: what to rehearse, in this order; neighbours that share a surrogate share its training.
             results: where the rows go, one for each scenario and one for the cost of each setting of the mark.
 
         Raises:
@@ -107,9 +107,8 @@ class Rehearsal:
         """
         check_feasible(scenarios, self.available)
         waiting = [scenario for scenario in scenarios if not results.has(**scenario.to_dict())]
-        ordered = sorted(waiting, key=lambda scenario: (scenario.budget, scenario.tie_margin))
-        with progress.Meter("rehearsing thefts", len(ordered), enabled=self._verbose, unit="scenarios") as meter:
-            for params, same in itertools.groupby(ordered, key=lambda scenario: scenario.params):
+        with progress.Meter("rehearsing thefts", len(waiting), enabled=self._verbose, unit="scenarios") as meter:
+            for params, same in itertools.groupby(waiting, key=lambda scenario: scenario.params):
                 for row in self._with_mark(params, list(same), results):
                     results.add(row, package_versions())
                     if "extraction" in row:
