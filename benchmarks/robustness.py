@@ -162,11 +162,11 @@ def report(folder: Path, docs: Path) -> str:
         "# Robustness: every way to steal times every way to launder",
         "",
         "Written by `python benchmarks/robustness.py --report` from [its results](../benchmarks/results); how they",
-        "were made stands at the top of [benchmarks/robustness.py](../benchmarks/robustness.py). log10 p, the *worst* of",
-        "the seeds, each with an owner model, a key and surrogates of its own that played no part in choosing the method.",
+        "were made stands at the top of [robustness.py](../benchmarks/robustness.py). log10 p, the *worst* of",
+        "the seeds, each with an owner model, a key and surrogates of its own that had no part in choosing the method.",
         "*Fresh*: so many unlabelled test images, chosen by `--max-queries`. *Logged*: all that the thief sent, all",
-        "channels combined; *labels*: the same for a suspect that answers labels only. *Queries needed*: for p <= 1e-6,",
-        "the most of the seeds.",
+        "channels combined; *labels*: the same for a suspect that answers labels only. *Queries needed*: for p <= 1e-6",
+        "by the worst of the seeds.",
         "Beside the peers: [peers.md](peers.md). What the attacks are: `dynamarks audit --list`.",
     ]
     for data in SETS:
@@ -187,8 +187,8 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
         "",
         f"## {data}",
         "",
-        f"{facts['source']}. Owner model: {facts['owner']}, {facts['owner_epochs']} epochs on one half; the thief "
-        f"sends the other {facts['pool']:,} and trains for {facts['epochs']} epochs. Budget {default.budget}, tie margin "
+        f"{facts['source']}. Owner: {facts['owner']}, {facts['owner_epochs']} epochs on one half; the thief sends the "
+        f"other {facts['pool']:,} and trains for {facts['epochs']} epochs. Budget {default.budget}, tie margin "
         f"{default.tie_margin}, the defaults, where nothing else is said. {len(paths)} seeds.",
         "",
         tables.costs(row for row in usual if row["kind"] == "cost"),

@@ -257,8 +257,10 @@ class DynaMarkLayer(keras.layers.Layer):
             return ops.where(perturbation.one_hot(top, self._num_classes), 0.0, signs)
         if "row_of_class" not in tables:
             return ops.cast(ops.take(tables["signs"], top, axis=0), dtype)  # its diagonal is 0
-        rows = ops.take(tables["signs"], ops.take(tables["row_of_class"], top, axis=0), axis=0)
-        signs = ops.cast(ops.take(rows, tables["column_of_class"], axis=-1), dtype)
+        signs = ops.take(tables["signs"], ops.take(tables["row_of_class"], top, axis=0), axis=0)
+        if "column_of_class" in tables:
+            signs = ops.take(signs, tables["column_of_class"], axis=-1)
+        signs = ops.cast(signs, dtype)
         return ops.where(perturbation.one_hot(top, self._num_classes), 0.0, signs)
 
     def _share_of(self, top: Tensor, dtype: str) -> Tensor:
@@ -309,7 +311,9 @@ def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple
     else:
         shapes["signs"] = ((rows, columns), np.int8)
     if (rows, columns) != (num_classes, num_classes):  # classes share rows or columns
-        shapes["row_of_class"] = shapes["column_of_class"] = ((num_classes,), np.int32)
+        shapes["row_of_class"] = ((num_classes,), np.int32)
+    if columns != num_classes:
+        shapes["column_of_class"] = ((num_classes,), np.int32)
     if params.amplitudes or params.tie_margin:
         hashed = min(num_classes, buckets.HASHED_CLASSES)
         shapes |= {"offsets": ((hashed,), np.float32), "multipliers": ((hashed, 2), np.float32)}

@@ -17,6 +17,7 @@ MAX_TIE_MARGIN = 2.0
 DEFAULT_TIE_MARGIN = 0.5
 TABLE_CAP = 1024
 FOCUSED_CLASSES = 32
+SHARED_COINS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +27,9 @@ class MarkParams:
     Args:
         budget: largest total variation between the clean and the released output of one query, in (0, 0.5].
             0.05 moves at most five percentage points of probability.
-        table_rows: largest number of rows of a sign table. With more classes than that, a keyed hash maps the
-            predicted class to a row.
+        table_rows: largest number of rows of the class code's sign table. With more classes than that, a keyed hash maps
+            the predicted class to a row. From 33 classes on there are no more rows than give about 200 coins: a surrogate
+            then sees each coin more often, and learns it better.
         table_columns: the same for the columns, which stand for the other classes.
         tie_margin: how near a tie the two best classes must be for the key to choose which one wins: the largest
             |log(p_a / p_b)|, in [0, 2]. 0 switches the tie code off: the top-1 answer then never changes, and a thief
@@ -78,7 +80,8 @@ class MarkParams:
 
     def table_shape(self, num_classes: int) -> tuple[int, int]:
         """Rows and columns of the class code's sign table for a classifier with `num_classes` classes."""
-        return min(num_classes, self.table_rows), min(num_classes, self.table_columns)
+        rows = num_classes if num_classes <= FOCUSED_CLASSES else -(-SHARED_COINS // num_classes)
+        return min(rows, self.table_rows), min(num_classes, self.table_columns)
 
     def is_focused(self, num_classes: int) -> bool:
         """Whether each input raises a single one of the favoured classes, picked by the hash, instead of all of them.
@@ -130,5 +133,5 @@ def class_code_floor_log10(num_classes: int, params: MarkParams) -> float:
     if num_classes == 2:
         return 0.0
     rows, columns = params.table_shape(num_classes)
-    cells = rows * (columns - 1) if columns == num_classes else rows * columns
+    cells = rows * (columns - 1) if rows == columns == num_classes else rows * columns  # none beside itself
     return -cells * math.log10(2)

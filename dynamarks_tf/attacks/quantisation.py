@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ class QuantisedModel:
         import tensorflow as tf
 
         self.content = _converted(model, kind, calibration)
-        self._interpreter = tf.lite.Interpreter(model_content=self.content, num_threads=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its removal; what shall replace it is a package of its own
+            self._interpreter = tf.lite.Interpreter(model_content=self.content, num_threads=1)
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._shape: tuple[int, ...] | None = None

@@ -138,7 +138,7 @@ def test_ties_are_those_that_the_layer_touches():
 
     rng = np.random.default_rng(0)
     p = np.concatenate([near_ties(rng, 3000, 10), random_answers(rng, 3000, 10, spread=1.0)]).astype(np.float32)
-    with_ties, without = DynaMarkLayer(KEY, BUDGET, tie_margin=MARGIN), DynaMarkLayer(KEY, BUDGET)
+    with_ties, without = (DynaMarkLayer(KEY, BUDGET, tie_margin=margin) for margin in (MARGIN, 0))
     touched = np.abs(np.asarray(with_ties(p)) - np.asarray(without(p))).max(axis=1) > 1e-6
     _, _, found = ties(Batch(p, p), MARGIN, BUDGET)
     is_tie = np.isin(np.arange(len(p)), found)

@@ -1,0 +1,87 @@
+"""Every attack of the catalogue keeps the contract: loot that can be trained on, suspects that answer probabilities."""
+
+import keras
+import numpy as np
+import pytest
+
+from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, by_name
+from dynamarks_tf.attacks.extraction import train_classifier
+from dynamarks_tf.attacks.thief import Loot, Thief
+from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.suspects import as_suspect
+
+
+@pytest.fixture(scope="module")
+def thief(digits, owner_model):
+    def api(inputs):
+        return np.asarray(owner_model(inputs))
+
+    def pilot(inputs, targets):
+        return train_classifier(ARCHITECTURES["mlp"]((8, 8, 1), 10), inputs, targets, epochs=2, batch_size=32)
+
+    enough = np.concatenate([digits.x_train] * 4)  # some thefts send 5,000 inputs
+    return Thief(
+        api,
+        enough,
+        (digits.x_test[:50], digits.y_test[:50]),
+        pilot,
+        other_domain=np.random.default_rng(0).random((40, 8, 8, 1)).astype(np.float32),
+        rival=lambda inputs: np.roll(api(inputs), 1, axis=1),
+        epochs=1,
+        batch_size=64,
+    )
+
+
+def test_there_is_a_catalogue():
+    assert len(EXTRACTIONS) >= 20
+    assert len(REMOVALS) >= 20
+    assert len(ARCHITECTURES) >= 5
+
+
+@pytest.mark.parametrize("name", EXTRACTIONS)
+def test_extractions_give_loot_that_can_be_trained_on(name, thief):
+    loot = EXTRACTIONS[name].gather(thief)
+    assert len(loot.inputs) == len(loot.targets) > 0
+    assert loot.inputs.shape[1:] == loot.sent.shape[1:] == (8, 8, 1)
+    if loot.targets.ndim == 1:
+        assert set(np.unique(loot.targets)) <= set(range(10))
+    else:
+        np.testing.assert_allclose(loot.targets.sum(axis=1), 1, atol=1e-4)
+    assert EXTRACTIONS[name].says
+
+
+@pytest.mark.parametrize("name", REMOVALS)
+def test_removals_leave_the_surrogate_alone_and_give_a_suspect(name, thief, unmarked_surrogate):
+    before = unmarked_surrogate.get_weights()
+    loot = Loot(thief.pool, thief.answers, thief.pool)
+    suspect = as_suspect(REMOVALS[name].apply(unmarked_surrogate, loot, thief))
+    answered = suspect.predict(thief.pool[:30])
+    assert answered.shape == (30, 10)
+    np.testing.assert_allclose(answered.sum(axis=1), 1, atol=0.05)  # sold in two decimals
+    for old, new in zip(before, unmarked_surrogate.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert REMOVALS[name].says
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3)])
+def test_architectures_take_images_of_any_size(name, shape):
+    model = ARCHITECTURES[name](shape, 7)
+    answered = np.asarray(model(np.zeros((2, *shape), np.float32)))
+    assert answered.shape == (2, 7)
+    np.testing.assert_allclose(answered.sum(axis=1), 1, atol=1e-5)
+    keras.models.clone_model(model)  # removal attacks work on copies
+
+
+def test_a_thief_who_would_send_more_than_he_has_is_told(thief):
+    import dataclasses
+
+    poor = dataclasses.replace(thief, pool=thief.pool[:100])
+    with pytest.raises(ArgumentError, match="would send 1,000 inputs, and has 100. Leave that out"):
+        EXTRACTIONS["1,000 queries"].gather(poor)
+
+
+def test_unknown_names_are_answered_with_those_there_are():
+    with pytest.raises(ArgumentError, match="no removal attack called 'prayer'. There are: none; fine-tune all;"):
+        by_name(REMOVALS, "prayer", "removal attack")

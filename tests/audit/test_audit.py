@@ -1,0 +1,128 @@
+"""`dynamarks audit`, end to end on real (small) images; and that a rehearsal judges as `verify` does."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dynamarks_tf import datasets
+from dynamarks_tf.audit import Results, crossed, run_audit
+from dynamarks_tf.audit.examination import Examiner
+from dynamarks_tf.audit.rehearsal import rehearsal_key
+from dynamarks_tf.audit.scenario import Scenario, full, quick
+from dynamarks_tf.cli import main
+from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.marking import mark
+from dynamarks_tf.params import MarkParams
+from dynamarks_tf.verification import verify
+
+
+def test_the_examiner_finds_what_verify_finds(digits, owner_model, surrogate, key):
+    params = MarkParams(0.1)
+    marked = mark(owner_model, key, 0.1)
+    sent = digits.x_train[:400]
+    examiner = Examiner(key, params, owner_model.predict, (digits.x_test, digits.y_test), counts=(10, 100))
+    found = examiner.examine(surrogate.predict, sent)["findings"]
+    common = {"owner": marked, "key": key}
+    expected = {
+        "10 fresh": verify(surrogate, queries=digits.x_test, max_queries=10, **common),
+        "100 fresh": verify(surrogate, queries=digits.x_test, max_queries=100, **common),
+        "logged": verify(surrogate, queries=sent, logged=True, **common),
+        "logged, labels": verify(
+            lambda x: np.asarray(surrogate(x)).argmax(axis=1), queries=sent, logged=True, suspect_labels=True, **common
+        ),
+    }
+    assert found.keys() == expected.keys()
+    for name, evidence in expected.items():
+        assert found[name]["log10_p"] == pytest.approx(evidence.log10_p, abs=0.01), name
+        assert found[name]["queries_needed"] == evidence.queries_needed(), name
+
+
+@pytest.fixture(scope="module")
+def model_file(owner_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("audit") / "model.keras"
+    owner_model.save(path)
+    return path
+
+
+def test_an_audit_convicts_thieves_and_not_innocents_and_leaves_a_report(model_file, tmp_path, capsys):
+    out = tmp_path / "audit"
+    where = f"--model {model_file} --data digits --out {out}"
+    how = "--epochs 40 --budget 0.2 --architecture mlp --extraction full --removal none --strength -3 --accuracy-cost 5"
+    what = ["--extraction", "true labels", "--removal", "prune 30 %"]
+    code = main(["audit", *where.split(), *how.split(), *what])
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert "Recommended: budget 0.2" in shown
+    rows = {
+        (r.get("extraction"), r.get("removal")): r for r in json.loads((out / "results-seed0.json").read_text())["rows"]
+    }
+    assert rows["full", "none"]["findings"]["100 fresh"]["log10_p"] < -6
+    for removal in ("none", "prune 30 %"):
+        assert all(finding["log10_p"] > -3 for finding in rows["true labels", removal]["findings"].values())
+    report = (out / "report.md").read_text()
+    assert "| full | mlp | prune 30 % | 1 |" in report
+    assert "## Innocents: budget 0.2, tie margin 0.5" in report
+    assert (out / "thefts-budget0.2-ties0.5.png").stat().st_size > 5000
+
+
+def test_an_interrupted_audit_goes_on_where_it_stopped(model_file, tmp_path, monkeypatch):
+    data = datasets.load("digits")
+    scenarios = crossed(["full", "labels"], ["none"], ["mlp"])
+    options = {"scenarios": scenarios, "epochs": 2, "say": lambda line: None}
+    add = Results.add
+
+    def fails_after_the_first_theft(self, row, versions):
+        if row.get("extraction") == "labels":
+            raise KeyboardInterrupt
+        add(self, row, versions)
+
+    monkeypatch.setattr(Results, "add", fails_after_the_first_theft)
+    with pytest.raises(KeyboardInterrupt):
+        run_audit(model_file, data, tmp_path, **options)
+    monkeypatch.setattr(Results, "add", add)
+    before = json.loads((tmp_path / "results-seed0.json").read_text())["rows"]
+    assert [row.get("extraction") for row in before] == [None, "full"]
+    said = []
+    found = run_audit(model_file, data, tmp_path, **{**options, "say": said.append})
+    assert any("1 of 2 scenarios to go" in line for line in said)
+    assert [row.get("extraction") for row in found.rows] == [None, "full", "labels"]
+    assert {**found.rows[1], "seed": 0} == {**before[1], "seed": 0}
+
+
+def test_images_of_another_size_are_refused(model_file, tmp_path):
+    data = datasets.ImageData("x", "y", *(np.zeros(s) for s in ((9, 4, 4, 1), (9,), (9, 4, 4, 1), (9,))))
+    with pytest.raises(ArgumentError, match=r"takes inputs of shape \(8, 8, 1\); the images of x have \(4, 4, 1\)"):
+        run_audit(model_file, data, tmp_path)
+
+
+def test_a_theft_that_needs_a_rival_says_so(model_file, tmp_path):
+    with pytest.raises(ArgumentError, match="'two APIs averaged', 'none' needs a second model for the same classes"):
+        run_audit(model_file, datasets.load("digits"), tmp_path, scenarios=crossed(["two APIs averaged"]))
+
+
+def test_unknown_names_are_refused_before_anything_is_trained():
+    with pytest.raises(ArgumentError, match="no extraction called 'osmosis'"):
+        Scenario("osmosis")
+    with pytest.raises(ArgumentError, match="no architecture called 'brain'"):
+        Scenario("full", "brain")
+
+
+def test_selections_leave_out_what_the_thief_cannot_do():
+    names = {scenario.extraction for scenario in full(available=(), pool_size=2000)}
+    assert {"full", "labels", "1,000 queries"} <= names
+    assert not {"5,000 queries", "other domain", "two APIs averaged", "true labels"} & names
+    assert {scenario.extraction for scenario in quick()} == {"full", "labels", "true labels"}
+
+
+def test_the_attacks_are_listed(capsys):
+    assert main(["audit", "--list"]) == 0
+    shown = capsys.readouterr().out
+    assert "floor subtracted" in shown
+    assert "prune 60 %" in shown
+    assert "vit" in shown
+
+
+def test_rehearsal_keys_are_known_to_everybody():
+    assert rehearsal_key(1) == rehearsal_key(1)
+    assert rehearsal_key(1).commitment != rehearsal_key(1, 1).commitment != rehearsal_key(2).commitment

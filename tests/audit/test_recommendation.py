@@ -1,0 +1,60 @@
+"""Recommended settings: the mildest that is strong enough in every rehearsed theft."""
+
+from dynamarks_tf.audit.recommendation import recommend, strength, summarise
+
+
+def row(budget, log10_p, **more):
+    findings = {"100 fresh": {"log10_p": log10_p, "queries_needed": None}}
+    names = {"extraction": "full", "architecture": "mlp", "removal": "none", "kind": "theft", "tie_margin": 0.5}
+    return {**names, "budget": budget, "findings": findings, **more}
+
+
+def cost(budget, lost, variation):
+    accuracy = {"clean_accuracy": 0.9, "marked_accuracy": 0.9 - lost, "mean_total_variation": variation}
+    return {"kind": "cost", "budget": budget, "tie_margin": 0.5, "cost": accuracy}
+
+
+ROWS = [
+    cost(0.1, 0.001, 0.05),
+    row(0.1, -30.0),
+    row(0.1, -20.0, removal="fine-tune all"),
+    cost(0.02, 0.0, 0.01),
+    row(0.02, -12.0),
+    row(0.02, -4.0, removal="fine-tune all"),
+    cost(0.05, 0.002, 0.025),
+    row(0.05, -15.0),
+    row(0.05, -8.0, removal="fine-tune all"),
+    row(0.05, 0.0, kind="innocent", extraction="true labels"),
+]
+
+
+def test_the_mildest_setting_that_is_strong_enough_everywhere_is_recommended():
+    found = recommend(ROWS, wanted=-6, accuracy_cost=0.003)
+    assert found.chosen.budget == 0.05
+    assert found.chosen.log10_p == -8
+    assert [setting.budget for setting in found.settings] == [0.02, 0.05, 0.1]
+    assert "budget 0.05, tie margin 0.5" in found.says
+
+
+def test_the_limit_on_accuracy_holds():
+    assert recommend(ROWS, wanted=-6, accuracy_cost=0.0015).chosen.budget == 0.1
+    found = recommend(ROWS, wanted=-6, accuracy_cost=-0.01)
+    assert found.chosen is None
+    assert "no setting keeps the loss of accuracy within" in found.says
+
+
+def test_when_nothing_is_strong_enough_the_nearest_and_its_weakness_are_named():
+    found = recommend(ROWS, wanted=-25, accuracy_cost=0.003)
+    assert found.chosen is None
+    assert "Nearest: budget 0.1" in found.says
+    assert "the weakest is full, mlp, fine-tune all" in found.says
+
+
+def test_the_worst_seed_counts():
+    worse = row(0.05, -1.0, seed=1)
+    assert summarise([*ROWS, worse])[1].log10_p == -1.0
+
+
+def test_a_theft_is_as_strong_as_the_queries_that_say_most():
+    findings = {"10 fresh": {"log10_p": -3.0}, "logged": {"log10_p": -9.0}}
+    assert strength({"findings": findings}) == -9.0
