@@ -19,7 +19,7 @@ from dynamarks_tf import case, commitment, recheck, recording
 from dynamarks_tf.bundle import Bundle
 from dynamarks_tf.errors import ArgumentError, BundleError, CommitmentError, FormatError, RecordingError, SuspectError
 
-SETTINGS = dm.MarkParams(budget=0.1)
+SETTINGS = dm.MarkParams(budget=0.1, tie_margin=0)
 
 
 class Flaky:

@@ -59,7 +59,7 @@ def test_commit_prints_a_publishable_statement(run, folder, key):
     assert "a statement is not overwritten" in err
 
 
-def test_verify_asks_what_a_client_asked_according_to_the_log(run, folder, digits, owner_model):
+def test_verify_asks_what_a_client_asked_according_to_the_log(run, folder, digits, marked_model):
     from dynamarks_tf.local_server import LocalServer
     from dynamarks_tf.suspects import as_suspect
 
@@ -69,7 +69,8 @@ def test_verify_asks_what_a_client_asked_according_to_the_log(run, folder, digit
         for start in range(0, 300, 50):
             api.predict(digits.x_train[start : start + 50])
         api.close()
-    words = ("verify", folder / "surrogate.keras", "--owner", folder / "owner.keras", "--key", folder / "acme.key")
+    marked_model.save(folder / "marked.keras")
+    words = ("verify", folder / "surrogate.keras", "--owner", folder / "marked.keras", "--key", folder / "acme.key")
     code, out, _ = run(*words, "--log", folder / "logs", "--json")
     assert code == 0
     assert json.loads(out)["num_queries"] == 300
@@ -210,7 +211,7 @@ def test_mark_export_inspect_verify(run, folder, key):
     assert "Version 2 exists" in err
 
     common = ("--owner", marked, "--key", folder / "acme.key", "--queries", folder / "x.npy")
-    code, out, err = run("verify", served, *common)  # the served model itself is found
+    code, out, err = run("verify", served, *common, "--logged")  # the served model itself is found
     assert code == 0
     assert "MARK FOUND" in out
     assert "asking the suspect" in err
