@@ -61,7 +61,7 @@ def train_soft_label_surrogate(
         F. Tramer et al., Stealing Machine Learning Models via Prediction APIs, USENIX Security 2016;
         T. Orekondy et al., Knockoff Nets, CVPR 2019.
     """
-    model.compile(keras.optimizers.Adam(learning_rate), "categorical_crossentropy")
+    model.compile(keras.optimizers.Adam(learning_rate), "categorical_crossentropy", jit_compile=False)
     return fit(model, inputs, answers, epochs, batch_size, verbose=verbose, description=description)
 
 
@@ -91,7 +91,7 @@ def train_on_labels(
     Returns:
         `model`.
     """
-    model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy")
+    model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy", jit_compile=False)
     return fit(model, inputs, labels, epochs, batch_size, verbose=verbose, description=description)
 
 
