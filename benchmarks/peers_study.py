@@ -76,6 +76,18 @@ DETECTORS = {
     "dawn": ("dawn",),
 }
 
+TITLES = {
+    "ours": "ours, ties 0.5",
+    "ours-no-ties": "ours, no ties",
+    "cosine": "CosWM, 0.05",
+    "cosine-others": "CosWM, 0.05, other classes asked",
+    "cosine-equal": "CosWM, mean TV as ours",
+    "cosine-equal-others": "CosWM, mean TV as ours, other classes asked",
+    "dawn": "DAWN, 0.5 %",
+}
+INTRODUCTION = ()
+CONCLUSIONS = ()
+
 Array = np.ndarray[Any, Any]
 
 
@@ -297,14 +309,122 @@ def run_seed(seed: int, rows: Rows, suspects: list[tuple[str, str]], architectur
             rows.add(name, {**row, "seconds": round(time.monotonic() - start)})
 
 
-def needed(points: dict[str, dict[str, float]], figure: str = "log10_p") -> int | None:
-    """The smallest of the measured counts from which on p stays at 10^-6 or below; `None` if there is none."""
+def needed(points: dict[str, dict[str, float]]) -> int | None:
+    """The smallest of the measured counts from which on p stays at 10^-6 or below; `None` if there is none.
+
+    p-values from decoy keys never get there, so for them it goes by the extrapolated figure.
+    """
     smallest = None
     for point in sorted(points.values(), key=lambda point: -point["asked"]):
-        if point[figure] > LOG10_ALPHA:
+        if point.get("log10_p_extrapolated", point["log10_p"]) > LOG10_ALPHA:
             break
         smallest = int(point["asked"])
     return smallest
+
+
+def report(content: dict[str, Any]) -> str:
+    """The document: costs, then strength, the worst of the seeds, then innocents."""
+    owners = [row for row in content["rows"] if row["name"].endswith("/owner")]
+    runs = [row for row in content["rows"] if "scheme" in row]
+    lines = [*INTRODUCTION, "", "## What each mark costs", "", *_cost_table(owners)]
+    for state in ("untouched", "fine-tuned"):
+        after = "" if state == "untouched" else f", every layer, {FINE_TUNED:,} true labels, 5 epochs, full rate"
+        lines += ["", f"## How strong the evidence is: {state}{after}", "", *_strength_table(runs, state)]
+    lines += ["", "## Innocents", "", *_innocents_table(runs), "", *CONCLUSIONS]
+    return "\n".join(lines) + "\n"
+
+
+def _cost_table(owners: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| scheme | accuracy of the API, change in points by seed | top-1 changed | mean, largest TV "
+        "| time over the clean API's, batch 1; 256 |",
+        "|---|---|---|---|---|",
+    ]
+    for scheme in ("ours", "ours-no-ties", "cosine", "cosine-equal", "dawn"):
+        costs = [row["cost"][scheme] for row in owners]
+        points = ", ".join(f"{100 * (cost['marked_accuracy'] - cost['clean_accuracy']):+.2f}" for cost in costs)
+        changed = np.mean([1 - cost["top1_agreement"] for cost in costs])
+        mean, largest = (np.mean([cost[f"{which}_total_variation"] for cost in costs]) for which in ("mean", "max"))
+        times = "; ".join(
+            " ".join(f"{row['latency'][batch][scheme][0]:.2f}" for row in owners) for batch in ("batch 1", "batch 256")
+        )
+        lines.append(f"| {_title(scheme, owners)} | {points} | {changed:.2%} | {mean:.4f}, {largest:.4f} | {times} |")
+    return lines
+
+
+def _strength_table(runs: list[dict[str, Any]], state: str) -> list[str]:
+    lines = [
+        "| test | theft | accuracy | fresh 10 | fresh 100 | fresh 1,000 | logged, all | fresh needed | logged needed |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for architecture in sorted({run["architecture"] for run in runs}, reverse=True):
+        for theft in ("soft", "labels"):
+            for scheme in ("ours", "ours-no-ties", "cosine", "cosine-equal", "dawn"):
+                chosen = [
+                    run[state]
+                    for run in runs
+                    if (run["scheme"], run["theft"], run["architecture"]) == (scheme, theft, architecture)
+                ]
+                for detector in DETECTORS[scheme] if chosen else ():
+                    tests = [run["tests"][detector] for run in chosen]
+                    label = f"{TITLES[detector]}, {architecture} ({len(chosen)})"
+                    accuracy = np.mean([run["accuracy"] for run in chosen])
+                    lines.append(f"| {label} | {theft} | {accuracy:.3f} | {_strength_cells(tests, 'logged')} |")
+                    if all("logged, labels only" in test for test in tests):
+                        cells = _strength_cells(tests, "logged, labels only")
+                        lines.append(f"| the same, suspect answers labels only | {theft} | | {cells} |")
+    return lines
+
+
+def _strength_cells(tests: list[dict[str, Any]], logged: str) -> str:
+    cells = []
+    has_fresh = logged == "logged"
+    for count in SHOWN:
+        cells.append(_worst([_largest(test["fresh"], count) for test in tests]) if has_fresh else "-")
+    cells.append(_worst([_largest(test[logged], COUNTS[-1]) for test in tests]))
+    for name in ("fresh", logged):
+        counts = [needed(test[name]) for test in tests]
+        cells.append(", ".join("-" if n is None else f"{n:,}" for n in counts) if has_fresh or name == logged else "-")
+    return " | ".join(cells)
+
+
+def _largest(points: dict[str, dict[str, float]], count: int) -> dict[str, float]:
+    """The point with the most queries, up to `count`."""
+    return max((point for point in points.values() if point["asked"] <= count), key=lambda point: point["asked"])
+
+
+def _worst(points: list[dict[str, float]]) -> str:
+    """The largest log10 p, its extrapolation in brackets, and how many were asked if that needs saying."""
+    text = f"{max(point['log10_p'] for point in points):.1f}"
+    if "log10_p_extrapolated" in points[0]:
+        text += f" ({max(point['log10_p_extrapolated'] for point in points):.1f})"
+    asked = {int(point["asked"]) for point in points}
+    return text if asked <= {*COUNTS} else f"{text} of {min(asked):,}"
+
+
+def _innocents_table(runs: list[dict[str, Any]]) -> list[str]:
+    lines = ["| test | suspects | tests | smallest log10 p | smallest extrapolated |", "|---|---|---|---|---|"]
+    innocents = [run for run in runs if run["scheme"] == "none"]
+    for detector in DETECTORS["none"]:
+        points = [
+            point
+            for run in innocents
+            for state in ("untouched", "fine-tuned")
+            for queries in run[state]["tests"][detector].values()
+            for point in queries.values()
+        ]
+        extrapolated = [point["log10_p_extrapolated"] for point in points if "log10_p_extrapolated" in point]
+        lines.append(
+            f"| {TITLES[detector]} | {2 * len(innocents)} | {len(points)} | {min(p['log10_p'] for p in points):.1f} "
+            f"| {f'{min(extrapolated):.1f}' if extrapolated else '-'} |"
+        )
+    return lines
+
+
+def _title(scheme: str, owners: list[dict[str, Any]]) -> str:
+    if scheme != "cosine-equal":
+        return TITLES[scheme]
+    return f"{TITLES[scheme]}: " + ", ".join(f"{row['epsilon']:.4f}" for row in owners)
 
 
 def _middle(values: list[float]) -> list[float]:
@@ -327,6 +447,9 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     tf.config.threading.set_inter_op_parallelism_threads(options.threads)
     rows = Rows(options.out)
+    if options.report:
+        REPORT.write_text(report(rows.content))
+        print(report(rows.content))
     suspects = [pair for pair in SUSPECTS if not options.suspect or "/".join(pair) in options.suspect]
     for seed in options.seed:
         run_seed(seed, rows, suspects, options.architecture or ["separable_cnn"], options.weights)

@@ -160,7 +160,7 @@ class CosineWatermark:
 
     def questions(self, inputs: Array, clean: Array) -> Array:
         """Indices of the inputs that the owner model puts in the target class, or in the others, in their order."""
-        return np.flatnonzero((clean.argmax(axis=1) == self.target) != self.other_classes)
+        return np.asarray(np.flatnonzero((clean.argmax(axis=1) == self.target) != self.other_classes))
 
     def evidence(self, inputs: Array, clean: Array, answers: Array) -> PeerEvidence:
         """Compares the Psnr of the key with that of decoy keys.
@@ -202,7 +202,7 @@ class CosineWatermark:
 def random_units(rng: np.random.Generator, size: int, count: int) -> Array:
     """Unit vectors in uniformly random directions, float32 of shape `(size, count)`."""
     vectors = rng.standard_normal((count, size)).T
-    return (vectors / np.linalg.norm(vectors, axis=0)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=0), np.float32)
 
 
 def signal_to_noise(positions: Array, values: Array, frequency: float) -> Array:

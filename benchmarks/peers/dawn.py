@@ -68,7 +68,7 @@ class DynamicAdversarialWatermark:
             inputs: shape `(n, ...)`, float32.
             clean: clean answers to them, shape `(n, C)`.
         """
-        released = clean.copy()
+        released = np.array(clean)
         threshold = int(self.rate * _HALF)
         for row, digest in enumerate(self._digests(inputs)):
             if int.from_bytes(digest[:16], "big") < threshold:
