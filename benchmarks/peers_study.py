@@ -85,8 +85,10 @@ TITLES = {
     "cosine-equal-others": "CosWM, mean TV as ours, other classes asked",
     "dawn": "DAWN, 0.5 %",
 }
-INTRODUCTION = ()
-CONCLUSIONS = ()
+INTRODUCTION = ("TODO",)
+COSTS = ()
+APIS = ()
+INNOCENTS = ()
 
 Array = np.ndarray[Any, Any]
 
@@ -228,10 +230,24 @@ class Study:
             }
         return result
 
-    def tests(self, detector: str, suspect: keras.Model, theft: str, answers: dict[str, Array]) -> dict[str, Any]:
-        """log10 p by number of queries, fresh and logged, and how many were needed."""
+    def tests_of_the_apis(self) -> dict[str, Any]:
+        """Each peer's tests on the marked API itself: what a perfect surrogate would show."""
+        result = {}
+        for scheme in ("cosine", "cosine-equal", "dawn"):
+            answers = {
+                "fresh": self.apis[scheme].predict(self.fresh[0], batch_size=256, verbose=0),
+                "logged": self.apis[scheme].predict(self.stolen, batch_size=256, verbose=0),
+            }
+            for detector in DETECTORS[scheme]:
+                result[detector] = self._peer_tests(self.peers[detector], answers, detector.endswith("others"))
+        return result
+
+    def tests(
+        self, detector: str, suspect: keras.Model, theft: str, answers: dict[str, Array], counts: tuple[int, ...]
+    ) -> dict[str, Any]:
+        """log10 p by number of queries, fresh and logged."""
         if detector in self.peers:
-            return self._peer_tests(self.peers[detector], answers, detector.endswith("others"))
+            return self._peer_tests(self.peers[detector], answers, detector.endswith("others"), counts)
         return self._own_tests(detector, suspect, theft)
 
     def _own_tests(self, detector: str, suspect: keras.Model, theft: str) -> dict[str, Any]:
@@ -265,18 +281,20 @@ class Study:
             }
         return result
 
-    def _peer_tests(self, peer: Peer, answers: dict[str, Array], is_capped: bool) -> dict[str, Any]:
+    def _peer_tests(
+        self, peer: Peer, answers: dict[str, Array], is_capped: bool, counts: tuple[int, ...] = COUNTS
+    ) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for name, inputs in (("fresh", self.fresh[0]), ("logged", self.stolen)):
             clean = self.clean[name]
             chosen = peer.questions(inputs, clean)
             most = min(len(chosen), MOST_OTHERS) if is_capped else len(chosen)
-            counts = sorted({count for count in COUNTS if count < most} | {most})
+            asked = sorted({count for count in counts if count < most} | {most})
             result[name] = {
                 str(count): peer.evidence(
                     inputs[chosen[:count]], clean[chosen[:count]], answers[name][chosen[:count]]
                 ).to_dict()
-                for count in counts
+                for count in asked
                 if count
             }
         return result
@@ -290,6 +308,8 @@ def run_seed(seed: int, rows: Rows, suspects: list[tuple[str, str]], architectur
             f"{seed}/owner",
             {"seed": seed, "epsilon": study.epsilon, "cost": study.costs(), "latency": study.latencies()},
         )
+    if f"{seed}/apis" not in rows:
+        rows.add(f"{seed}/apis", {"seed": seed, "tests": study.tests_of_the_apis()})
     for architecture in architectures:
         for scheme, theft in suspects:
             name = f"{seed}/{scheme}/{theft}/{architecture}"
@@ -302,9 +322,10 @@ def run_seed(seed: int, rows: Rows, suspects: list[tuple[str, str]], architectur
                 if state == "fine-tuned":
                     model = study.tuned(f"{scheme}-{theft}-{architecture}", model)
                 answers = {"fresh": ask(model, study.fresh[0]), "logged": ask(model, study.stolen)}
+                counts = SHOWN if scheme == "none" else COUNTS
                 row[state] = {
                     "accuracy": metrics.accuracy(answers["fresh"], study.fresh[1]),
-                    "tests": {name: study.tests(name, model, theft, answers) for name in DETECTORS[scheme]},
+                    "tests": {name: study.tests(name, model, theft, answers, counts) for name in DETECTORS[scheme]},
                 }
             rows.add(name, {**row, "seconds": round(time.monotonic() - start)})
 
@@ -326,11 +347,13 @@ def report(content: dict[str, Any]) -> str:
     """The document: costs, then strength, the worst of the seeds, then innocents."""
     owners = [row for row in content["rows"] if row["name"].endswith("/owner")]
     runs = [row for row in content["rows"] if "scheme" in row]
-    lines = [*INTRODUCTION, "", "## What each mark costs", "", *_cost_table(owners)]
+    lines = [*INTRODUCTION, "", "## What each mark costs", "", *COSTS, "", *_cost_table(owners)]
     for state in ("untouched", "fine-tuned"):
         after = "" if state == "untouched" else f", every layer, {FINE_TUNED:,} true labels, 5 epochs, full rate"
         lines += ["", f"## How strong the evidence is: {state}{after}", "", *_strength_table(runs, state)]
-    lines += ["", "## Innocents", "", *_innocents_table(runs), "", *CONCLUSIONS]
+    apis = [row["tests"] for row in content["rows"] if row["name"].endswith("/apis")]
+    lines += ["", "## The peers' tests on their own APIs", "", *APIS, "", *_apis_table(apis)]
+    lines += ["", "## Innocents", "", *INNOCENTS, "", *_innocents_table(runs)]
     return "\n".join(lines) + "\n"
 
 
@@ -373,6 +396,14 @@ def _strength_table(runs: list[dict[str, Any]], state: str) -> list[str]:
                     if all("logged, labels only" in test for test in tests):
                         cells = _strength_cells(tests, "logged, labels only")
                         lines.append(f"| the same, suspect answers labels only | {theft} | | {cells} |")
+    return lines
+
+
+def _apis_table(apis: list[dict[str, Any]]) -> list[str]:
+    head = "| test | fresh 10 | fresh 100 | fresh 1,000 | logged, all | fresh needed | logged needed |"
+    lines = [head, "|---" * 7 + "|"]
+    for detector in ("cosine", "cosine-others", "cosine-equal", "cosine-equal-others", "dawn") if apis else ():
+        lines.append(f"| {TITLES[detector]} | {_strength_cells([tests[detector] for tests in apis], 'logged')} |")
     return lines
 
 
