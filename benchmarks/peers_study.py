@@ -93,22 +93,23 @@ INTRODUCTION = (
     "for 10 epochs. Seeds with a key each; how many stand in brackets behind the architecture of the surrogate.",
     "",
     "- **Ours**: budget 0.05, with tie margin 0.5 and without. `dm.mark`, `dm.verify`.",
-    "- **CosWM** (Charette et al., AAAI 2022): a cosine of a secret projection of the input, added to the probabilities;",
-    "  amplitude 0.05 and frequency 30 as published, and at the amplitude that gives the mean total variation of ours.",
-    "  *Other classes asked* is a test of ours on their mark, not theirs ([why](../benchmarks/peers/cosine.py)).",
+    "- **CosWM** (Charette et al., AAAI 2022): a cosine of a secret projection of the input, added to the",
+    "  probabilities; amplitude 0.05 and frequency 30 as published, and at the amplitude that gives the mean total",
+    "  variation of ours. *Other classes asked* is a test of ours on their mark, not theirs",
+    "  ([why](../benchmarks/peers/cosine.py)).",
     "- **DAWN** (Szyller et al., ACM Multimedia 2021): wrong answers to a keyed 0.5 % of the inputs.",
     "",
     "Both are rebuilt; where they deviate from the papers stands in",
     "[benchmarks/peers/cosine.py](../benchmarks/peers/cosine.py) and [dawn.py](../benchmarks/peers/dawn.py).",
     "",
-    "What the tables hold: log10 p, the *worst* of the seeds. CosWM states no p-value; its first figure is the rank of",
-    "the key among 1,000 decoy keys, which cannot fall below -3.0, the figure in round brackets an **extrapolation** by",
-    "an exponential tail fitted to the decoys, no bound of anything. DAWN's first figure is our exact test of its mark",
-    "(binomial over the queries on which suspect and owner disagree), the one in square brackets that of a random",
-    "guesser as null, as we understand the authors. Queries are counted as questions put to the suspect: CosWM asks",
-    "those of its target class, DAWN those that were answered wrongly, out of as many as there are (*of n*: that is all",
-    "of them). *Needed*: the smallest of 10, 20, 50, 100, 200 ... from which on p stays at 10^-6 or below, by seed; for",
-    "CosWM by the extrapolation.",
+    "What the tables hold: log10 p, the *worst* of the seeds. CosWM states no p-value; its first figure is the rank",
+    "of the key among 1,000 decoy keys, which cannot fall below -3.0, the figure in round brackets an",
+    "**extrapolation** by an exponential tail fitted to the decoys, no bound of anything. DAWN's first figure is our",
+    "exact test of its mark (binomial over the queries on which suspect and owner disagree), the one in square",
+    "brackets that of a random guesser as null, as we understand the authors. Queries are counted as questions put to",
+    "the suspect: CosWM asks those of its target class, DAWN those that were answered wrongly, as many as there are",
+    "(*of n* says how many; 30,000 logged requests hold about 150 of DAWN's). *Needed*: the smallest of 10, 20, 50,",
+    "100, 200 ... from which on p stays at 10^-6 or below, by seed; for CosWM by the extrapolation.",
 )
 COSTS = (
     "On 10,000 test images. Time is processor time, marked and clean API in turn, median ratio of 40 rounds; DAWN's",
@@ -119,8 +120,9 @@ APIS = (
     "nothing, it did not learn the mark.",
 )
 INNOCENTS = (
-    "Models trained on true labels and surrogates of the unmarked API, untouched and fine-tuned, each with every number",
-    "of queries. With so many tests, the smallest p of a valid test is small by chance: about one over their number.",
+    "Models trained on true labels and surrogates of the unmarked API, untouched and fine-tuned, each with several",
+    "numbers of queries. With so many tests, the smallest p of a valid test is small by chance: about one over their",
+    "number.",
 )
 
 Array = np.ndarray[Any, Any]
