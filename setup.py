@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 VERSION = runpy.run_path(str(HERE / "dynamarks_tf" / "_version.py"))["__version__"]
 
 DATASETS = ["scikit-learn>=1.4"]
+SCIPY = "scipy>=1.15"
 
 setup(
     name="dynamarks_tf",
@@ -35,7 +36,7 @@ setup(
     ],
     extras_require={
         "demo": DATASETS,
-        "study": [*DATASETS, "matplotlib>=3.8"],  # benchmarks/calibration.py --report
+        "study": [*DATASETS, "matplotlib>=3.8", SCIPY],  # benchmarks/calibration.py --report, benchmarks/peers
         "test": [
             *DATASETS,
             "hypothesis>=6.100",
@@ -43,6 +44,7 @@ setup(
             "mypy>=1.11",
             "pytest>=8",
             "ruff>=0.6",
+            SCIPY,
             "types-requests",
         ],
     },
