@@ -27,9 +27,9 @@ class MarkParams:
     Args:
         budget: largest total variation between the clean and the released output of one query, in (0, 0.5].
             0.05 moves at most five percentage points of probability.
-        table_rows: largest number of rows of the class code's sign table. With more classes than that, a keyed hash maps
-            the predicted class to a row. From 33 classes on there are no more rows than give about 200 coins: a surrogate
-            then sees each coin more often, and learns it better.
+        table_rows: largest number of rows of the class code's sign table. With more classes than that, a keyed hash
+            maps the predicted class to a row. From 33 classes on there are no more rows than give about 200 coins: a
+            surrogate then sees each coin more often, and learns it better.
         table_columns: the same for the columns, which stand for the other classes.
         tie_margin: how near a tie the two best classes must be for the key to choose which one wins: the largest
             |log(p_a / p_b)|, in [0, 2]. 0 switches the tie code off: the top-1 answer then never changes, and a thief
