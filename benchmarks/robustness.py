@@ -71,6 +71,8 @@ GLYPH_TARGETS: list[tuple[list[str], list[str], str, float]] = [
     (["full"], ["fine-tune all"], "100 fresh", -6),
 ]
 
+USELESS = 0.7  # accuracy below which a suspect's is told
+
 # Per data set: how it is loaded, the owner's architecture and epochs, the thief's epochs.
 SETS: dict[str, tuple[Any, str, int, int]] = {
     "fashion-mnist": (datasets.load_fashion_mnist, "pooled_cnn", 6, 10),
@@ -257,6 +259,7 @@ def _targets(
         found = worst["findings"][column]["log10_p"]
         seeds = len({row["seed"] for row in same})
         where = "" if len(extractions) * len(removals) == 1 else f" ({worst['extraction']}, {worst['removal']})"
+        where += f", a model of accuracy {worst['accuracy']:.2f}" if worst["accuracy"] < USELESS else ""
         verdict = "reached" if found <= limit else "**missed**"
         lines.append(
             f"| {'; '.join(extractions)} | {'; '.join(removals)} | {column} | <= {limit:g} | {found:.1f}{where} "

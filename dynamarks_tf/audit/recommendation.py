@@ -8,6 +8,7 @@ from typing import Any
 
 DEFAULT_STRENGTH = -6.0
 DEFAULT_ACCURACY_COST = 0.003
+WORTHLESS = 0.1  # a suspect that is so much less accurate than the clean model is none that anybody would sell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,8 @@ class SettingSummary:
         tie_margin: of the mark.
         accuracy_cost: how much accuracy the users of the API lose, as a share of all answers; the worst of the seeds.
         mean_total_variation: mean total variation between clean and released answers.
-        log10_p: the weakest evidence in any rehearsed theft, by the queries that say most in each.
+        log10_p: the weakest evidence in any rehearsed theft, by the queries that say most in each. Suspects that lost 10
+            points of accuracy against the clean model or more do not count: laundering has made them worthless.
         weakest: the theft that it comes from.
     """
 
@@ -62,7 +64,8 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> tuple[SettingSummary, ...]:
     for budget, margin in sorted({(row["budget"], row["tie_margin"]) for row in rows}):
         here = [row for row in rows if (row["budget"], row["tie_margin"]) == (budget, margin)]
         costs = [row["cost"] for row in here if row["kind"] == "cost"]
-        thefts = [row for row in here if row["kind"] == "theft"]
+        least = max((cost["clean_accuracy"] for cost in costs), default=0.0) - WORTHLESS
+        thefts = [row for row in here if row["kind"] == "theft" and row["accuracy"] > least]
         if not costs or not thefts:
             continue
         worst = max(thefts, key=strength)

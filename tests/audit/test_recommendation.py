@@ -6,6 +6,7 @@ from dynamarks_tf.audit.recommendation import recommend, strength, summarise
 def row(budget, log10_p, **more):
     findings = {"100 fresh": {"log10_p": log10_p, "queries_needed": None}}
     names = {"extraction": "full", "architecture": "mlp", "removal": "none", "kind": "theft", "tie_margin": 0.5}
+    names["accuracy"] = 0.88
     return {**names, "budget": budget, "findings": findings, **more}
 
 
@@ -48,6 +49,11 @@ def test_when_nothing_is_strong_enough_the_nearest_and_its_weakness_are_named():
     assert found.chosen is None
     assert "Nearest: budget 0.1" in found.says
     assert "the weakest is full, mlp, fine-tune all" in found.says
+
+
+def test_a_suspect_that_laundering_made_worthless_does_not_count():
+    assert recommend([*ROWS, row(0.05, 0.0, accuracy=0.79)]).chosen.budget == 0.05
+    assert recommend([*ROWS, row(0.05, 0.0, accuracy=0.81)]).chosen.budget == 0.1
 
 
 def test_the_worst_seed_counts():
