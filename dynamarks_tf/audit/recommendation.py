@@ -20,8 +20,8 @@ class SettingSummary:
         tie_margin: of the mark.
         accuracy_cost: how much accuracy the users of the API lose, as a share of all answers; the worst of the seeds.
         mean_total_variation: mean total variation between clean and released answers.
-        log10_p: the weakest evidence in any rehearsed theft, by the queries that say most in each. Suspects that lost 10
-            points of accuracy against the clean model or more do not count: laundering has made them worthless.
+        log10_p: the weakest evidence in any rehearsed theft, by the queries that say most in each. Suspects that lost
+            10 points of accuracy against the clean model or more do not count: laundering has made them worthless.
         weakest: the theft that it comes from.
     """
 
