@@ -35,7 +35,11 @@ setup(
     ],
     extras_require={
         "demo": DATASETS,
-        "study": [*DATASETS, "matplotlib>=3.8"],  # benchmarks/calibration.py --report
+        "study": [
+            *DATASETS,
+            "matplotlib>=3.8",  # benchmarks/calibration.py --report
+            "pillow>=10.1",  # benchmarks/glyphs.py
+        ],
         "test": [
             *DATASETS,
             "hypothesis>=6.100",
