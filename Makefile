@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 # Where the images are, if `make data` fetched them.
 WITH_DATA = DYNAMARKS_DATA="$${DYNAMARKS_DATA:-$$(ls -d "$(CURDIR)/.data/fashion-mnist" 2>/dev/null)}"
 
-.PHONY: demo test check format data clean
+.PHONY: demo test check format data glyphs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo data            ## the main job, end to end, on real images
@@ -30,6 +30,9 @@ format: $(VENV)/.test               ## rewrite the source to the project's style
 data:
 	@sh benchmarks/fetch_fashion_mnist.sh || true
 
+glyphs: $(VENV)/.study              ## 1,000 classes of rendered characters for the studies, into .data/glyphs-1000/
+	$(BIN)/python benchmarks/glyphs.py
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +43,10 @@ $(VENV)/.demo: $(VENV)/bin/python setup.py
 
 $(VENV)/.test: $(VENV)/bin/python setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@ $(VENV)/.demo
+
+$(VENV)/.study: $(VENV)/bin/python setup.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[study]'
 	touch $@ $(VENV)/.demo
 
 clean:                              ## remove everything that was built, except keys and results

@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 VERSION = runpy.run_path(str(HERE / "dynamarks_tf" / "_version.py"))["__version__"]
 
 DATASETS = ["scikit-learn>=1.4"]
+PLOTS = "matplotlib>=3.8"
 SCIPY = "scipy>=1.15"
 
 setup(
@@ -36,7 +37,12 @@ setup(
     ],
     extras_require={
         "demo": DATASETS,
-        "study": [*DATASETS, "matplotlib>=3.8", SCIPY],  # benchmarks/calibration.py --report, benchmarks/peers
+        "study": [
+            *DATASETS,
+            SCIPY,  # benchmarks/peers
+            PLOTS,  # of audits and studies
+            "pillow>=10.1",  # benchmarks/glyphs.py
+        ],
         "test": [
             *DATASETS,
             "hypothesis>=6.100",
@@ -44,6 +50,8 @@ setup(
             "mypy>=1.11",
             "pytest>=8",
             "ruff>=0.6",
+            "pillow>=10.1",
+            PLOTS,
             SCIPY,
             "types-requests",
         ],

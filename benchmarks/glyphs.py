@@ -1,7 +1,8 @@
 """glyphs-1000: a thousand classes of rendered characters, because no photographs of a thousand classes are at hand.
 
-    apt-get install -y --no-install-recommends $(python benchmarks/glyphs.py --packages)
-    python benchmarks/glyphs.py            # or `make glyphs`; 70,000 images in about two minutes on 2 cores
+    make glyphs                              # or, with Pillow installed:
+    python benchmarks/glyphs.py              # 70,000 images, about a minute on one core
+    python benchmarks/glyphs.py --packages   # Debian's packages that hold the fonts
 
 THESE IMAGES ARE RENDERED, NOT PHOTOGRAPHED. They measure how marks and evidence scale with the number of classes.
 They say nothing about natural images, and an accuracy on them says nothing about reading characters in the wild.
@@ -172,7 +173,7 @@ def build(
         "pillow": PIL.__version__,
         "images_sha256": hashlib.sha256(b"".join(x.tobytes() + y.tobytes() for x, y in parts)).hexdigest(),
     }
-    with _files.new_file(cache, overwrite=True) as temporary, temporary.open("wb") as file:
+    with _files.new_file(cache, mode=0o644) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             x_train=np.concatenate([parts[0][0], parts[1][0]]),
