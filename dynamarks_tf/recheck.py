@@ -34,7 +34,7 @@ from dynamarks_tf.plan import TestPlan
 from dynamarks_tf.recording import RecordedBatch
 from dynamarks_tf.verdict import Evidence
 
-_RELATIVE_TOLERANCE = 1e-5  # sums in another order, on another processor
+_RELATIVE_TOLERANCE = 1e-4  # single-precision logarithms and sums, in another order, on another processor
 _LOG_TOLERANCE = 1e-2  # what that can do to log10 p, which is steep where nearly all signs agree
 
 
