@@ -71,6 +71,19 @@ GLYPH_TARGETS: list[tuple[list[str], list[str], str, float]] = [
     (["full"], ["fine-tune all"], "100 fresh", -6),
 ]
 
+# Why some lines of the tables are weak. Figures are in the tables; these are reasons.
+WEAKNESSES = (
+    "- **prune 60 %, 80 %**: pruned by kernel, depthwise filters included, the separable network is no model any more.",
+    "  Fine-tuned afterwards it is one again, and has been trained anew to a good part.",
+    "- **new head**: all channels live in what the last layer makes of its inputs. A thief who draws that layer anew and",
+    "  trains it on 3,000 true labels is rid of them, at 2 to 3 points of accuracy. The features carry no evidence that",
+    "  an outsider could ask for.",
+    "- **distil, labels** of a surrogate of probabilities: it learned that a tie is a tie, so that its labels hand no",
+    "  coin on; and labels hold no class code. A surrogate of labels does hand its flipped ties on.",
+    "- **labels, no ties**: nothing marked was released. Only wrong answers on confident inputs could mark that thief.",
+    "- **top 1**, fresh queries: flattened tails hold no class code. What was sent has to be asked again (*logged*).",
+    "- **labels**: no class code, so fresh queries say nothing; the tie code needs what was sent.",
+)
 USELESS = 0.7  # accuracy below which a suspect's is told
 
 # Per data set: how it is loaded, the owner's architecture and epochs, the thief's epochs.
@@ -172,6 +185,7 @@ def report(folder: Path, docs: Path) -> str:
         "by the worst of the seeds.",
         "Beside the peers: [peers.md](peers.md). What the attacks are: `dynamarks audit --list`.",
     ]
+    parts += ["", "## Where it is weak, and why", "", *WEAKNESSES]
     for data in SETS:
         paths = sorted(folder.glob(f"robustness-{data}-seed*.json"))
         if paths:

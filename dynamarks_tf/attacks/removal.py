@@ -106,7 +106,8 @@ def prune(model: keras.Model, share: float) -> keras.Model:
 
     Args:
         model: the surrogate; it is changed in place.
-        share: of each kernel's weights, in [0, 1). Biases and normalisation are left alone.
+        share: of each kernel's weights, in [0, 1). Biases, normalisation and depthwise kernels are left alone, as TensorFlow
+            Model Optimization does.
 
     Returns:
         `model`.
@@ -120,6 +121,8 @@ def prune(model: keras.Model, share: float) -> keras.Model:
     if not 0 <= share < 1:
         raise ArgumentError(f"`share` of weights to prune is a number from 0 to below 1. Received: share={share!r}")
     for kernel in _kernels(model):
+        if "depthwise" in kernel.path:
+            continue
         values = keras.ops.convert_to_numpy(kernel)
         smallest_kept = np.quantile(np.abs(values), share)
         kernel.assign(np.where(np.abs(values) >= smallest_kept, values, 0))

@@ -109,3 +109,13 @@ def test_quantisation_says_what_it_needs(surrogate):
         QuantisedModel(surrogate, "int4")
     with pytest.raises(ArgumentError, match="takes the range of activations from `calibration` inputs"):
         QuantisedModel(surrogate, "int8")
+
+
+def test_depthwise_kernels_are_not_pruned():
+    from dynamarks_tf.attacks.architectures import separable_cnn
+
+    model = separable_cnn((8, 8, 1), 10)
+    removal.prune(model, 0.5)
+    zeros = {weight.path: float((np.asarray(weight) == 0).mean()) for weight in model.trainable_weights}
+    assert all(share == 0 for path, share in zeros.items() if "depthwise" in path)
+    assert all(share > 0.4 for path, share in zeros.items() if "pointwise" in path)
