@@ -73,9 +73,9 @@ GLYPH_TARGETS: list[tuple[list[str], list[str], str, float]] = [
 
 # Why some lines of the tables are weak. Figures are in the tables; these are reasons.
 WEAKNESSES = (
-    "- **prune 60 %, 80 %**: pruned by kernel, depthwise filters included, the separable network is no model any more.",
-    "  Fine-tuned afterwards it is one again, and has been trained anew to a good part.",
-    "- **new head**: all channels live in what the last layer makes of its inputs. A thief who draws that layer anew and",
+    "- **prune 80 %**: hardly a model any more. (In a first run depthwise kernels were pruned as well; at 60 % the",
+    "  separable network then had an accuracy of 0.45, and log10 p came to -2.2 with 100 fresh queries.)",
+    "- **new head**: all channels live in what the last layer makes of its inputs. Who draws that layer anew and",
     "  trains it on 3,000 true labels is rid of them, at 2 to 3 points of accuracy. The features carry no evidence that",
     "  an outsider could ask for.",
     "- **distil, labels** of a surrogate of probabilities: it learned that a tie is a tie, so that its labels hand no",
@@ -105,7 +105,7 @@ def scenarios(data: str) -> list[Scenario]:
         ]
     first = [
         *crossed(["full", "labels"], REMOVALS, [MAIN]),
-        *crossed(["2 decimals"], WEIGHTS, [MAIN]),
+        *crossed(["2 decimals"], [*TUNED, *WEIGHTS], [MAIN]),
         *crossed(["2 decimals", "top 3", *KNOWING, *WITHOUT_TIES, "5 copies averaged"], TUNED, [MAIN]),
         *crossed(["true labels", "unmarked API", "another key"], TUNED, [MAIN, "mlp"]),
         *crossed(["full", "labels", *KNOWING], TUNED, ["mlp"]),
@@ -135,7 +135,7 @@ def run(data: str, seed: int, *, folder: Path, only: list[str], verbose: bool) -
 
     settings = {
         "data": data,
-        "source": images.describe(),
+        "source": images.describe().rpartition(", from ")[0],
         "seed": seed,
         "owner": architecture,
         "owner_epochs": owner_epochs,

@@ -106,8 +106,8 @@ def prune(model: keras.Model, share: float) -> keras.Model:
 
     Args:
         model: the surrogate; it is changed in place.
-        share: of each kernel's weights, in [0, 1). Biases, normalisation and depthwise kernels are left alone, as TensorFlow
-            Model Optimization does.
+        share: of each kernel's weights, in [0, 1). Biases, normalisation and depthwise kernels are left alone, as
+            TensorFlow Model Optimization does.
 
     Returns:
         `model`.
