@@ -76,7 +76,7 @@ WEAKNESSES = (
     "- **prune 80 %**: hardly a model any more. (In a first run depthwise kernels were pruned as well; at 60 % the",
     "  separable network then had an accuracy of 0.45, and log10 p came to -2.2 with 100 fresh queries.)",
     "- **new head**: all channels live in what the last layer makes of its inputs. Who draws that layer anew and",
-    "  trains it on 3,000 true labels is rid of them, at 2 to 3 points of accuracy. The features carry no evidence that",
+    "  trains it on 3,000 true labels is rid of them, at 2 to 3 points of accuracy. Its features hold no evidence that",
     "  an outsider could ask for.",
     "- **distil, labels** of a surrogate of probabilities: it learned that a tie is a tie, so that its labels hand no",
     "  coin on; and labels hold no class code. A surrogate of labels does hand its flipped ties on.",
