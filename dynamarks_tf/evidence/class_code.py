@@ -15,7 +15,6 @@ models and keys than those that the documentation reports on (docs/statistics.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -173,14 +172,12 @@ class _NarrowSums:
 
     def tables(self) -> tuple[Array, Array, Array]:
         """Sums of clean model and suspect and the weight in them, of the table's shape."""
-        clean, suspect = self._cells.empty(), self._cells.empty()
-        for table, sums in zip((clean, suspect), np.split(self._sums, 2, axis=1), strict=True):
-            self._cells.add(table, np.arange(len(sums)), sums.copy())
+        clean, suspect = (self._cells.of_classes(sums.copy()) for sums in np.split(self._sums, 2, axis=1))
         return clean, suspect, self._cells.weights(self._weights)
 
 
 class _WideSums:
-    """Weighted sums of floored logs for many classes: the queries of each predicted class are gathered first.
+    """Weighted sums of floored logs for many classes, whose table has few rows: one small product of matrices a row.
 
     Args:
         cells: rows and columns of the table.
@@ -188,21 +185,26 @@ class _WideSums:
 
     def __init__(self, cells: _Cells) -> None:
         self._cells = cells
-        self._clean, self._suspect = cells.empty(), cells.empty()
+        self._sums = np.zeros((2, cells.num_rows, cells.num_classes))
         self._weights = np.zeros(cells.num_classes)
 
     def add(self, batch: Batch) -> None:
         """Adds one batch."""
         weights = _confidence(batch.best)
-        for classes, queries in _runs(batch.top, max(1, _CACHED // self._cells.num_classes)):
-            for table, answers in ((self._clean, batch.clean), (self._suspect, batch.suspect)):
-                logs = floored_log(answers.take(queries, axis=0))
-                self._cells.add(table, classes, (weights[queries][:, None] @ logs)[:, 0])
+        in_row = weights * (self._cells.rows[batch.top] == np.arange(self._cells.num_rows)[:, None])
+        size = min(_SHORT, max(1, _CACHED // self._cells.num_classes))
+        for start in range(0, len(batch), size):
+            part = slice(start, start + size)
+            for sums, answers in zip(self._sums, (batch.clean, batch.suspect), strict=True):
+                logs = floored_log(answers[part])
+                logs[np.arange(len(logs)), batch.top[part]] = 0  # nobody stands beside himself
+                sums += in_row[:, part] @ logs
         self._weights += np.bincount(batch.top, weights, len(self._weights))
 
     def tables(self) -> tuple[Array, Array, Array]:
         """Sums of clean model and suspect and the weight in them, of the table's shape."""
-        return self._clean, self._suspect, self._cells.weights(self._weights)
+        clean, suspect = (self._cells.sum_columns(sums) for sums in self._sums.copy())
+        return clean, suspect, self._cells.weights(self._weights)
 
 
 def _product(first: Array, second: Array) -> Array:
@@ -211,28 +213,6 @@ def _product(first: Array, second: Array) -> Array:
     blocks = [m[:, :whole].reshape(len(m), -1, _SHORT).swapaxes(0, 1) for m in (first, second)]
     rest = first[:, whole:] @ second[:, whole:].T
     return np.asarray((blocks[0] @ blocks[1].swapaxes(1, 2)).sum(axis=0, dtype=np.float64) + rest)
-
-
-def _runs(top: Array, size: int) -> Iterator[tuple[Array, Array]]:
-    """Groups queries by predicted class, several classes with equally many queries at a time.
-
-    Args:
-        top: predicted class of each query, shape `(n,)`.
-        size: how many queries to give at most at a time.
-
-    Yields:
-        Classes, shape `(m,)`, and k queries of each, shape `(m, k)`.
-    """
-    length = min(size, _SHORT)
-    order = np.argsort(top, kind="stable")
-    classes, starts, counts = np.unique(top[order], return_index=True, return_counts=True)
-    for count in np.unique(counts):
-        same = counts == count
-        queries = order[starts[same][:, None] + np.arange(count)]
-        step = max(1, size // count)
-        for i in range(0, len(queries), step):
-            for j in range(0, count, length):
-                yield classes[same][i : i + step], queries[i : i + step, j : j + length]
 
 
 class _Cells:
@@ -245,31 +225,20 @@ class _Cells:
 
     def __init__(self, bucketing: Bucketing, shape: tuple[int, int]) -> None:
         self.num_classes = bucketing.num_classes
-        self._rows, self._columns = bucketing.row_of_class, bucketing.column_of_class
+        self.num_rows = shape[0]
+        self.rows = bucketing.row_of_class
+        self._columns = bucketing.column_of_class
         self._shape = shape
         self._is_identity = shape[1] == self.num_classes and np.array_equal(self._columns, np.arange(shape[1]))
         self._order = np.argsort(self._columns, kind="stable")
         self._used, self._starts = np.unique(self._columns[self._order], return_index=True)
 
-    def empty(self) -> Array:
-        """A table of zeros."""
-        return np.zeros(self._shape)
-
-    def add(self, table: Array, classes: Array, sums: Array) -> None:
-        """Adds what different predicted classes say of all classes, but not of themselves.
-
-        Args:
-            table: where to.
-            classes: the predicted classes, shape `(m,)`.
-            sums: shape `(m, C)`; its entries for the predicted classes themselves are overwritten.
-        """
-        sums[np.arange(len(classes)), classes] = 0
-        rows, sums = self._rows[classes], self._sum_columns(sums)
-        if self._shape[0] == self.num_classes:
-            table[rows] += sums  # every class has a row of its own
-        else:
-            for row, values in zip(rows, sums, strict=True):  # faster than `np.add.at`
-                table[row] += values
+    def of_classes(self, sums: Array) -> Array:
+        """Makes a table of what each predicted class says of all classes, but not of itself; shape `(C, C)`."""
+        np.fill_diagonal(sums, 0)
+        table = np.zeros(self._shape)
+        np.add.at(table, self.rows, self.sum_columns(sums))
+        return table
 
     def weights(self, of_class: Array) -> Array:
         """The weight in each cell, which is that of the classes of its row for each class of its column but itself.
@@ -277,12 +246,13 @@ class _Cells:
         Args:
             of_class: the weight of each predicted class, shape `(C,)`.
         """
-        in_row = np.bincount(self._rows, of_class, self._shape[0])
+        in_row = np.bincount(self.rows, of_class, self._shape[0])
         total = np.outer(in_row, np.bincount(self._columns, minlength=self._shape[1]))
-        np.subtract.at(total, (self._rows, self._columns), of_class)
+        np.subtract.at(total, (self.rows, self._columns), of_class)
         return total
 
-    def _sum_columns(self, values: Array) -> Array:
+    def sum_columns(self, values: Array) -> Array:
+        """Sums values of shape `(m, C)` over the classes that share a column."""
         if self._is_identity:
             return values
         total = np.zeros((len(values), self._shape[1]))
