@@ -34,7 +34,7 @@ from dynamarks_tf.audit import plots, tables
 from dynamarks_tf.audit.recommendation import summarise
 from dynamarks_tf.audit.rehearsal import Rehearsal
 from dynamarks_tf.audit.results import Results, read, read_all
-from dynamarks_tf.audit.scenario import Scenario, crossed
+from dynamarks_tf.audit.scenario import INNOCENTS, Scenario, crossed
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import DatasetError
 from dynamarks_tf.params import MarkParams
@@ -197,7 +197,7 @@ def report(folder: Path, docs: Path) -> str:
 
 
 def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
-    rows = read_all(paths)
+    rows = sorted(read_all(paths), key=_place)
     facts = read(paths[0])["settings"]
     default = MarkParams()
     usual = [row for row in rows if (row["budget"], row["tie_margin"]) == (default.budget, default.tie_margin)]
@@ -248,6 +248,19 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
             f"![trade-off](trade-off-{data}.png)",
         ]
     return lines
+
+
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    """The order of the catalogue: theft, architecture, removal attack, seed."""
+    thefts, removals, built = [*EXTRACTIONS, *INNOCENTS], [*REMOVALS], [*ARCHITECTURES]
+    if row["kind"] == "cost":
+        return (-1, 0, 0, row["seed"])
+    return (
+        thefts.index(row["extraction"]),
+        built.index(row["architecture"]),
+        removals.index(row["removal"]),
+        row["seed"],
+    )
 
 
 def _main(data: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dynamarks_tf import _files
 from dynamarks_tf.audit.recommendation import SettingSummary
-from dynamarks_tf.audit.tables import worst
+from dynamarks_tf.audit.tables import rounded, worst
 from dynamarks_tf.errors import ArgumentError
 
 Row = Mapping[str, Any]
@@ -38,13 +38,13 @@ def matrix(rows: Iterable[Row], path: Path, *, by: Sequence[str] = ("extraction"
     )
     figure, axes = _figure(6.4, 1.2 + 0.24 * len(groups))
     shaded = axes.imshow(np.clip(values, _DARKEST, 0), cmap="YlGnBu_r", vmin=_DARKEST, vmax=0, aspect="auto")
-    axes.set_xticks(range(len(_SHOWN)), _SHOWN)
+    axes.set_xticks(range(len(_SHOWN)), _SHOWN, rotation=30, ha="left")
     axes.xaxis.tick_top()
     axes.set_yticks(range(len(groups)), [*groups])
     for (line, column), value in np.ndenumerate(values):
         if not np.isnan(value):
             color = "white" if value < _DARKEST / 2 else "black"
-            axes.text(column, line, f"{value + 0:.0f}", ha="center", va="center", color=color, fontsize=8)
+            axes.text(column, line, rounded(value, 0), ha="center", va="center", color=color, fontsize=8)
     figure.colorbar(shaded, label="log10 p, worst of the seeds", shrink=0.5)
     _save(figure, path)
 
@@ -66,6 +66,9 @@ def trade_off(summaries: Iterable[SettingSummary], path: Path) -> None:
     axes.set_xlabel("budget (largest total variation); numbers: points of accuracy lost")
     axes.set_ylabel("log10 p of the weakest theft")
     axes.set_xscale("log")
+    budgets = sorted({summary.budget for same in margins.values() for summary in same})
+    axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+    axes.minorticks_off()
     axes.legend()
     _save(figure, path)
 

@@ -76,7 +76,13 @@ def worst(rows: Rows, column: str) -> float | None:
 
 def _worst(rows: Rows, column: str) -> str:
     found = worst(rows, column)
-    return "-" if found is None else f"{found + 0:.1f}"
+    return "-" if found is None else rounded(found, 1)
+
+
+def rounded(value: float, decimals: int) -> str:
+    """A number with so many decimals, and no minus before zero."""
+    text = f"{value:.{decimals}f}"
+    return text.lstrip("-") if float(text) == 0 else text
 
 
 def _needed(rows: Rows) -> str:

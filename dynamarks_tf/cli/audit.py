@@ -133,7 +133,7 @@ def _print(result: AuditResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from dynamarks_tf.audit.tables import COLUMNS
+    from dynamarks_tf.audit.tables import COLUMNS, rounded
 
     table = Table("suspect", "removal", "accuracy", *COLUMNS, title="log10 p")
     for row in result.rows:
@@ -143,7 +143,7 @@ def _print(result: AuditResult) -> None:
                 f"{row['extraction']}, {row['architecture']}" + ("" if row["kind"] == "theft" else " (innocent)"),
                 row["removal"],
                 f"{row['accuracy']:.3f}",
-                *("-" if finding is None else f"{finding['log10_p'] + 0:.1f}" for finding in found),
+                *("-" if finding is None else rounded(finding["log10_p"], 1) for finding in found),
             )
     Console(width=140).print(table)
     click.echo(f"Recommended: {result.recommendation.says}")
