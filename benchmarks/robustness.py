@@ -186,6 +186,7 @@ def report(folder: Path, docs: Path) -> str:
         "*Fresh*: so many unlabelled test images, chosen by `--max-queries`. *Logged*: all that the thief sent, all",
         "channels combined; *labels*: the same for a suspect that answers labels only. *Queries needed*: for p <= 1e-6",
         "by the worst of the seeds.",
+        "Lines with fewer than three seeds, and scenarios of the study without a line, have not run to their end yet.",
         "Beside the peers: [peers.md](peers.md). What the attacks are: `dynamarks audit --list`.",
     ]
     parts += ["", "## Where it is weak, and why", "", *WEAKNESSES]
