@@ -86,7 +86,7 @@ WEAKNESSES = (
     "- **labels, no ties**: nothing marked was released. Only wrong answers on confident inputs could mark that thief.",
     "- **top 1**, fresh queries: flattened tails hold no class code. What was sent has to be asked again (*logged*).",
     "- **labels**: no class code, so fresh queries say nothing; the tie code needs what was sent.",
-    "- **1,000 and 5,000 queries**, fine-tuned: few answers teach the mark weakly, and 3,000 true labels outweigh them.",
+    "- **1,000 and 5,000 queries**, fine-tuned: few answers teach the mark weakly; 3,000 true labels outweigh them.",
 )
 USELESS = 0.7  # accuracy below which a suspect's is told
 
