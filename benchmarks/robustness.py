@@ -77,7 +77,7 @@ GLYPH_TARGETS: list[tuple[list[str], list[str], str, float]] = [
 WEAKNESSES = (
     "- **prune 60 %, 80 %**: cost this small network 13 to 22 points of accuracy, and all of it. Fine-tuned after 60 %",
     "  it is a model again, and convicted again. (In a first run depthwise kernels were pruned as well: accuracy 0.45,",
-    "  log10 p -2.2 with 100 fresh queries after pruning 60 %, -5.2 fine-tuned.)",
+    "  log10 p -2.2 with 100 fresh queries after pruning 60 %, -5.2 fine-tuned; no command gives that any more.)",
     "- **new head**: all channels live in what the last layer makes of its inputs. Who draws that layer anew and",
     "  trains it on 3,000 true labels is rid of them, at 2 to 3 points of accuracy. Its features hold no evidence that",
     "  an outsider could ask for.",

@@ -120,6 +120,12 @@ class TestPlan:
             params = plan.params
         except ArgumentError as error:
             raise FormatError(f"{source} is damaged: {error}") from error
+        shape = params.table_shape(plan.num_classes)
+        if (plan.table_rows, plan.table_columns) != shape:
+            raise FormatError(
+                f"{source} was made for a table of {plan.table_rows} x {plan.table_columns}; this release gives "
+                f"{plan.num_classes} classes one of {shape[0]} x {shape[1]}. Use the release that wrote it."
+            )
         obstacles = planned_channels(params, plan.num_classes, logged=plan.logged, labels=plan.labels)
         if plan.channels != tuple(channel for channel, obstacle in obstacles.items() if obstacle is None):
             raise FormatError(f"{source} is damaged: its channels {plan.channels} are not those that can be tested.")

@@ -7,6 +7,7 @@ import json
 import math
 import numbers
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from dynamarks_tf import _files
@@ -102,13 +103,7 @@ class Evidence:
         Raises:
             ArgumentError: alpha is outside (0, 1).
         """
-        threshold = math.log10(check_alpha(self.plan.alpha if alpha is None else alpha))
-        needed = None
-        for point in reversed(self.growth):
-            if point.log10_p > threshold:
-                break
-            needed = point.num_queries
-        return needed
+        return queries_needed(self.growth, check_alpha(self.plan.alpha if alpha is None else alpha))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with a format version."""
@@ -168,6 +163,21 @@ class Evidence:
 
     def __str__(self) -> str:
         return f"log10 p = {self.log10_p:.1f} from {self.num_queries} queries to {self.suspect}"
+
+
+def queries_needed(growth: Sequence[GrowthPoint], alpha: float) -> int | None:
+    """The smallest number of queries from which on p stays at or below `alpha`; `None` if all were not enough.
+
+    Args:
+        growth: how the evidence grew, in the order in which the queries were asked.
+        alpha: in (0, 1).
+    """
+    needed = None
+    for point in reversed(growth):
+        if point.log10_p > math.log10(alpha):
+            break
+        needed = point.num_queries
+    return needed
 
 
 def check_alpha(alpha: float) -> float:

@@ -595,3 +595,14 @@ def test_a_statement_about_another_key_is_refused_before_anything_is_asked(verif
         verify(suspect, tmp_path / "case.zip", statement=commitment.commit(other_key()))
     assert not suspect.asked
     assert os.listdir(tmp_path) == []
+
+
+def test_a_plan_for_a_table_of_another_release_is_refused(verify, surrogate, tmp_path):
+    """Earlier releases gave 1,000 classes 1,000 rows."""
+    from dynamarks_tf.plan import TestPlan
+
+    content = verify(surrogate, tmp_path / "case.zip").plan.to_dict()
+    assert TestPlan.from_dict(content, "the plan").table_rows == 10
+    for change in ({"num_classes": 1000, "table_rows": 1000, "table_columns": 1000}, {"table_columns": 11}):
+        with pytest.raises(FormatError, match=r"The plan was made for a table of .*Use the release that wrote it"):
+            TestPlan.from_dict({**content, **change}, "The plan")

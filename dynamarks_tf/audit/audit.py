@@ -111,6 +111,7 @@ def run_audit(
     out = Path(folder)
     limit = max_queries or (QUICK_QUERIES if is_quick else len(data.x_train))
     epochs = epochs or (QUICK_EPOCHS if is_quick else FULL_EPOCHS)
+    opened = marking.load_model(rival) if isinstance(rival, (str, os.PathLike)) else rival
     say(data.describe())
     paths = []
     for seed in seeds:
@@ -121,7 +122,7 @@ def run_audit(
             limit,
             epochs,
             other_domain=other_domain,
-            rival=rival,
+            rival=opened,
             from_logits=from_logits,
             verbose=verbose,
         )
@@ -129,7 +130,10 @@ def run_audit(
         described = {
             "seed": seed,
             "data": data.describe(),
+            "other_data": None if other_domain is None else other_domain.describe(),
             "model_sha256": marking.model_sha256(owner),
+            "rival_sha256": None if opened is None else marking.model_sha256(opened),
+            "from_logits": from_logits,
             "queries": min(limit, len(data.x_train)),
             "epochs": epochs,
         }
@@ -173,7 +177,6 @@ def _rehearsal(
     epochs: int,
     *,
     other_domain: ImageData | None,
-    rival: Any,
     **options: Any,
 ) -> Rehearsal:
     order = np.random.default_rng(seed).permutation(len(data.x_train))[:limit]
@@ -185,7 +188,6 @@ def _rehearsal(
         labelled=(data.x_test[:labelled], data.y_test[:labelled]),
         fresh=(data.x_test[labelled:], data.y_test[labelled:]),
         other_domain=None if other_domain is None else adapted(other_domain.x_train[:limit], data.x_train.shape[1:]),
-        rival=marking.load_model(rival) if isinstance(rival, (str, os.PathLike)) else rival,
         seed=seed,
         epochs=epochs,
         **options,

@@ -7,7 +7,6 @@ suspects, and there is no plan to publish.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from dynamarks_tf.judgement import Judgement
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import MarkParams
 from dynamarks_tf.queries import confident_balanced_choice
-from dynamarks_tf.verdict import DEFAULT_ALPHA
+from dynamarks_tf.verdict import DEFAULT_ALPHA, GrowthPoint, queries_needed
 
 Array = npt.NDArray[Any]
 Answering = Callable[[Array], Array]
@@ -123,21 +122,11 @@ class Examiner:
             judgement.follow(collection, expected[start : start + _BATCH], given[start : start + _BATCH])
         found = {channel.channel: channel.log10_p for channel in judgement.channels(collection.residuals())}
         combined = combined_log10_p([*found.values()]) if found else 0.0
-        growth = [*((point.num_queries, point.log10_p) for point in judgement.growth), (len(expected), combined)]
-        return Finding(combined, found, _enough(growth))
+        growth = [*judgement.growth, GrowthPoint(len(expected), combined)]
+        return Finding(combined, found, queries_needed(growth, DEFAULT_ALPHA))
 
     def _clean_answers(self, sent: Array) -> Array:
         """The clean answers to what was sent; those to the last set are kept."""
         if self._logged is None or self._logged[0] is not sent:
             self._logged = sent, self._clean(sent)
         return self._logged[1]
-
-
-def _enough(growth: list[tuple[int, float]]) -> int | None:
-    """The smallest number of queries from which on p <= 1e-6."""
-    needed = None
-    for count, log10_p in reversed(growth):
-        if log10_p > math.log10(DEFAULT_ALPHA):
-            break
-        needed = count
-    return needed

@@ -16,6 +16,24 @@ if TYPE_CHECKING:
 _DEFAULT_OUT = Path("dynamarks-audit")
 
 
+def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    """Prints the names of all attacks."""
+    if not wanted:
+        return
+    load_tensorflow()
+    from dynamarks_tf.attacks.architectures import ARCHITECTURES
+    from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
+
+    for title, catalogue in (("--extraction", EXTRACTIONS), ("--removal", REMOVALS)):
+        click.echo(f"{title}:")
+        for name, attack in catalogue.items():
+            click.echo(f"  {name:<28}{attack.says}")
+    click.echo("--architecture:")
+    for name, build in ARCHITECTURES.items():
+        click.echo(f"  {name:<28}{(build.__doc__ or '').splitlines()[0]}")
+    context.exit()
+
+
 @click.command()
 @click.option("--model", required=True, type=click.Path(path_type=Path), help="The owner's .keras file.")
 @click.option("--data", required=True, help="Images: fashion-mnist, cifar10, digits, a folder or an .npz file.")
@@ -37,7 +55,9 @@ _DEFAULT_OUT = Path("dynamarks-audit")
 @click.option("--from-logits", is_flag=True, help="The model ends in logits.")
 @click.option("--strength", default=-6.0, show_default=True, help="log10 p that every rehearsed theft shall reach.")
 @click.option("--accuracy-cost", default=0.3, show_default=True, help="Points of accuracy that the mark may cost.")
-@click.option("--list", "lists", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _list(*a))
+@click.option(
+    "--list", "lists", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Name all attacks."
+)
 def audit(
     model: Path,
     data: str,
@@ -109,24 +129,6 @@ def _scenarios(
     from dynamarks_tf.audit import crossed
 
     return crossed(extraction or ["full", "labels"], removal or ["none"], architecture or ["separable_cnn"], settings)
-
-
-def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None:
-    """Prints the names of all attacks."""
-    if not wanted:
-        return
-    load_tensorflow()
-    from dynamarks_tf.attacks.architectures import ARCHITECTURES
-    from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
-
-    for title, catalogue in (("--extraction", EXTRACTIONS), ("--removal", REMOVALS)):
-        click.echo(f"{title}:")
-        for name, attack in catalogue.items():
-            click.echo(f"  {name:<28}{attack.says}")
-    click.echo("--architecture:")
-    for name, build in ARCHITECTURES.items():
-        click.echo(f"  {name:<28}{(build.__doc__ or '').splitlines()[0]}")
-    context.exit()
 
 
 def _print(result: AuditResult) -> None:

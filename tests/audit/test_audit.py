@@ -90,6 +90,14 @@ def test_an_interrupted_audit_goes_on_where_it_stopped(model_file, tmp_path, mon
     assert {**found.rows[1], "seed": 0} == {**before[1], "seed": 0}
 
 
+def test_an_audit_with_another_rival_is_not_taken_for_the_same(model_file, tmp_path, unmarked_surrogate):
+    data, scenarios = datasets.load("digits"), crossed(["full"], ["none"], ["mlp"])
+    options = {"scenarios": scenarios, "epochs": 1, "say": lambda line: None}
+    run_audit(model_file, data, tmp_path, **options)
+    with pytest.raises(ArgumentError, match=r"results of another rehearsal \(rival_sha256: None there"):
+        run_audit(model_file, data, tmp_path, rival=unmarked_surrogate, **options)
+
+
 def test_images_of_another_size_are_refused(model_file, tmp_path):
     data = datasets.ImageData("x", "y", *(np.zeros(s) for s in ((9, 4, 4, 1), (9,), (9, 4, 4, 1), (9,))))
     with pytest.raises(ArgumentError, match=r"takes inputs of shape \(8, 8, 1\); the images of x have \(4, 4, 1\)"):
