@@ -257,7 +257,10 @@ class DynaMarkLayer(keras.layers.Layer):
             return ops.where(perturbation.one_hot(top, self._num_classes), 0.0, signs)
         if "row_of_class" not in tables:
             return ops.cast(ops.take(tables["signs"], top, axis=0), dtype)  # its diagonal is 0
-        signs = ops.take(tables["signs"], ops.take(tables["row_of_class"], top, axis=0), axis=0)
+        if tables["signs"].shape[0] == 1:
+            signs = tables["signs"][0]  # all classes share it
+        else:
+            signs = ops.take(tables["signs"], ops.take(tables["row_of_class"], top, axis=0), axis=0)
         if "column_of_class" in tables:
             signs = ops.take(signs, tables["column_of_class"], axis=-1)
         signs = ops.cast(signs, dtype)
