@@ -145,7 +145,7 @@ class DynaMarkLayer(keras.layers.Layer):
     def _mark_probabilities(self, p: Tensor, released_dtype: str) -> Tensor:
         column = self._column(p) if self.amplitudes or self.tie_margin else None
         top, alpha, tie = self._decide(p, perturbation.predicted_class(p), column, released_dtype)
-        signs, share = self._signs_beside(top, column, p.dtype), self._share_of(top, p.dtype)
+        signs, share = self._signs_beside(top, column, p), self._share_of(top, p.dtype)
         return perturbation.class_code(p if tie is None else tie.p, signs, share, alpha, released_dtype)
 
     def _mark_logits(self, logits: Tensor, released_dtype: str) -> Tensor:
@@ -155,7 +155,7 @@ class DynaMarkLayer(keras.layers.Layer):
         top, alpha, tie = self._decide(p, perturbation.predicted_class_of_logits(logits), column, released_dtype)
         if tie is not None:
             relative, p = perturbation.tie_code_logits(relative, p, tie), tie.p
-        signs, share = self._signs_beside(top, column, p.dtype), self._share_of(top, p.dtype)
+        signs, share = self._signs_beside(top, column, p), self._share_of(top, p.dtype)
         return perturbation.class_code_logits(relative, p, signs, share, alpha, released_dtype)
 
     def _decide(
@@ -246,25 +246,28 @@ class DynaMarkLayer(keras.layers.Layer):
             autocast=False,
         )
 
-    def _signs_beside(self, top: Tensor, column: Tensor | None, dtype: str) -> Tensor:
-        """For all classes beside `top`: +1 if they are to be raised, -1 if not, 0 for the top class; `(..., C)`."""
+    def _signs_beside(self, top: Tensor, column: Tensor | None, p: Tensor) -> Tensor:
+        """For all classes beside `top`: +1 if they are to be raised, -1 if not, 0 for the top class; as `p`."""
         tables = self._tables
+        if "row_of_class" not in tables and "signs" in tables:
+            return ops.cast(ops.take(tables["signs"], top, axis=0), p.dtype)  # its diagonal is 0
         if "focus" in tables:
             assert column is not None  # a focus comes with amplitudes, and those with a hash
-            focus = ops.cast(top, "int32") * buckets.FOCI + column % buckets.FOCI
-            raised = perturbation.one_hot(ops.take(ops.reshape(tables["focus"], (-1,)), focus), self._num_classes)
-            signs = ops.where(raised, ops.ones((), dtype), -ops.ones((), dtype))
-            return ops.where(perturbation.one_hot(top, self._num_classes), 0.0, signs)
-        if "row_of_class" not in tables:
-            return ops.cast(ops.take(tables["signs"], top, axis=0), dtype)  # its diagonal is 0
+            cell = ops.cast(top, "int32") * buckets.FOCI + column % buckets.FOCI
+            raised = ops.take(ops.reshape(tables["focus"], (-1,)), cell)
+            signs = 2.0 * perturbation.one_hot(raised, p) - 1.0
+        else:
+            signs = ops.cast(self._rows_of(top), p.dtype)
+        return signs * (1.0 - perturbation.one_hot(top, p))
+
+    def _rows_of(self, top: Tensor) -> Tensor:
+        """The signs of all classes in the row of `top`; of shape `(C,)` if all share it, else `(..., C)`."""
+        tables = self._tables
         if tables["signs"].shape[0] == 1:
-            signs = tables["signs"][0]  # all classes share it
+            signs = tables["signs"][0]
         else:
             signs = ops.take(tables["signs"], ops.take(tables["row_of_class"], top, axis=0), axis=0)
-        if "column_of_class" in tables:
-            signs = ops.take(signs, tables["column_of_class"], axis=-1)
-        signs = ops.cast(signs, dtype)
-        return ops.where(perturbation.one_hot(top, self._num_classes), 0.0, signs)
+        return ops.take(signs, tables["column_of_class"], axis=-1) if "column_of_class" in tables else signs
 
     def _share_of(self, top: Tensor, dtype: str) -> Tensor:
         """Probability of one raised class under U, shape `(..., 1)`; 0 where none is favoured."""

@@ -38,14 +38,14 @@ class TieCode(NamedTuple):
         top: the best class now, int32 of shape `(...)`.
         moved: total variation that it took, shape `(..., 1)`; 0 in rows that are no tie.
         is_tie: whether the row is one, shape `(..., 1)`.
-        is_pair: the two best classes of every row, shape `(..., C)`.
+        pair: 1 for the two best classes of every row, 0 for the others; shape and dtype of `p`.
     """
 
     p: Tensor
     top: Tensor
     moved: Tensor
     is_tie: Tensor
-    is_pair: Tensor
+    pair: Tensor
 
 
 def arithmetic_dtype(dtype: str) -> str:
@@ -190,13 +190,16 @@ def runner_up(p: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Its index, the first among ties, int32 of shape `(...)`; its probability, shape `(..., 1)`.
     """
-    others = ops.where(one_hot(top, p.shape[-1]), 0.0, p)
+    others = p * (1.0 - one_hot(top, p))
     return predicted_class(others), largest(others)
 
 
-def one_hot(index: Tensor, num_classes: int) -> Tensor:
-    """Where a class index is; bool of shape `(..., C)`."""
-    return ops.equal(ops.expand_dims(ops.cast(index, "int32"), axis=-1), ops.arange(num_classes, dtype="int32"))
+def one_hot(index: Tensor, like: Tensor) -> Tensor:
+    """1 at a class index and 0 elsewhere; shape and dtype of `like`, for `index` of shape `(...)`.
+
+    Multiplying by it is several times as fast as `ops.where` with a comparison of indices.
+    """
+    return ops.one_hot(index, like.shape[-1], dtype=keras.backend.standardize_dtype(like.dtype))
 
 
 def tie_code(
@@ -228,7 +231,7 @@ def tie_code(
         budget: largest total variation.
         dtype: the type that the output will be rounded to.
     """
-    is_top, is_second = one_hot(top, p.shape[-1]), one_hot(second, p.shape[-1])
+    at_top, at_second = one_hot(top, p), one_hot(second, p)
     p_top = largest(p)
     gap = p_top - p_second
     limit = ops.minimum((p_top + p_second) * math.tanh(margin / 2), 2 * budget)
@@ -236,14 +239,13 @@ def tie_code(
     top_is_low = ops.expand_dims(top < second, axis=-1)
     for_top = ops.where(top_is_low, coins, -coins)
     step = ops.where(is_tie, ops.abs(coins) * (limit - for_top * gap) / 4, 0.0)
-    direction = for_top * (ops.cast(is_top, p.dtype) - ops.cast(is_second, p.dtype))
     loses = ops.squeeze(ops.logical_and(is_tie, for_top < 0), axis=-1)
     return TieCode(
-        p=p + step * direction,
+        p=p + (step * for_top) * (at_top - at_second),
         top=ops.where(loses, second, top),
         moved=step,
         is_tie=is_tie,
-        is_pair=ops.logical_or(is_top, is_second),
+        pair=at_top + at_second,
     )
 
 
@@ -256,6 +258,7 @@ def tie_code_logits(relative: Tensor, p: Tensor, tie: TieCode) -> Tensor:
         tie: what the tie code made of `p`.
     """
     new_top = largest(tie.p)
-    pair = ops.log(ops.where(tie.is_pair, tie.p / new_top, 1.0))
+    is_pair = tie.pair > 0
+    pair = ops.log(ops.where(is_pair, tie.p / new_top, 1.0))
     others = relative + ops.log(largest(p) / new_top)
-    return ops.where(tie.is_tie, ops.where(tie.is_pair, pair, others), relative)
+    return ops.where(tie.is_tie, ops.where(is_pair, pair, others), relative)
