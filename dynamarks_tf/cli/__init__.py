@@ -29,6 +29,7 @@ MODULE_OF = {
     "inspect": "inspect",
     "audit": "audit",
     "demo": "demo",
+    "completion": "completion",
 }
 
 
@@ -53,12 +54,7 @@ def commands() -> None:
     """Prove that a classifier was stolen through its prediction API.
 
     \b
-      dynamarks keygen --owner "ACME Vision" --out acme.key
-      dynamarks mark model.keras --key acme.key --out marked.keras
-      dynamarks export marked.keras served/clf
-      dynamarks verify suspect.keras --owner marked.keras --key acme.key --queries x.npy
-
-    Exit codes: 0 done (verify: the mark was found), 1 verify did not find the mark, 2 an error.
+    Exit codes: 0 done, 1 mark not found (verify), 2 error. Examples: COMMAND -h
     """
 
 
