@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from dynamarks_tf._version import __version__
 
 if TYPE_CHECKING:
+    from dynamarks_tf.callbacks import MarkReport, measure_cost
     from dynamarks_tf.export import export_saved_model
     from dynamarks_tf.key import MarkKey
     from dynamarks_tf.layer import DynaMarkLayer
@@ -35,10 +36,12 @@ __all__ = [
     "Evidence",
     "MarkKey",
     "MarkParams",
+    "MarkReport",
     "__version__",
     "export_saved_model",
     "find_mark",
     "mark",
+    "measure_cost",
     "strip",
     "verify",
 ]
@@ -48,9 +51,11 @@ _HOME_OF = {
     "Evidence": "verdict",
     "MarkKey": "key",
     "MarkParams": "params",
+    "MarkReport": "callbacks",
     "export_saved_model": "export",
     "find_mark": "marking",
     "mark": "marking",
+    "measure_cost": "callbacks",
     "strip": "marking",
     "verify": "verification",
 }

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dynamarks_tf.errors import FormatError
 from dynamarks_tf.key import FORMAT as KEY_FORMAT
 from dynamarks_tf.key import MarkKey
+
+if TYPE_CHECKING:
+    import keras
 
 KERAS_SUFFIXES = (".keras", ".h5")
 
@@ -63,7 +66,13 @@ def _json_file(path: Path) -> dict[str, Any]:
 def _keras_model(path: Path) -> dict[str, Any]:
     from dynamarks_tf import marking
 
-    model = marking.load_model(path)
+    return describe(marking.load_model(path))
+
+
+def describe(model: keras.Model) -> dict[str, Any]:
+    """Public facts of a Keras model and its mark, as `inspect` gives them."""
+    from dynamarks_tf import marking
+
     layer = marking.find_mark(model)
     mark = None
     if layer is not None:

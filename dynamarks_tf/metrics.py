@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,16 @@ def mark_cost(clean: Array, marked: Array, labels: Array) -> MarkCost:
         float(distance.max()),
         fidelity(clean, marked),
     )
+
+
+def pooled_cost(parts: Iterable[tuple[int, MarkCost]]) -> MarkCost:
+    """The cost over several batches, given the number of inputs and the cost of each."""
+    sizes, costs = zip(*parts, strict=True)
+    values = {
+        field.name: float(np.average([getattr(cost, field.name) for cost in costs], weights=sizes))
+        for field in dataclasses.fields(MarkCost)
+    }
+    return MarkCost(**{**values, "max_total_variation": max(cost.max_total_variation for cost in costs)})
 
 
 def accuracy(probabilities: Array, labels: Array) -> float:

@@ -301,10 +301,10 @@ class _Recheck:
             raise BundleError(f"{self._bundle.path}: {what} is stated as {stated:.6g} and comes out as {found:.6g}.")
 
 
-def public_summary(result: Recheck) -> str:
-    """What may be published of a bundle: aggregates only, and what was checked, as JSON."""
+def public_summary(result: Recheck) -> dict[str, Any]:
+    """What may be published of a bundle: aggregates only, and what was checked; plain values for JSON."""
     checked = {"with_key": result.with_key, "steps": [*result.steps], "caveats": [*result.caveats]}
-    return json.dumps({**result.evidence.to_dict(), "checked": checked}, indent=2, ensure_ascii=False)
+    return {**result.evidence.to_dict(), "checked": checked}
 
 
 def report(result: Recheck) -> str:
@@ -331,7 +331,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DynaMarksError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(public_summary(result) if options.public else report(result))
+    summary = json.dumps(public_summary(result), indent=2, ensure_ascii=False) if options.public else report(result)
+    print(summary)
     return 0
 
 

@@ -69,6 +69,20 @@ def test_the_printed_commands_repeat_conviction_and_recheck(finished, capsys):
     assert "MARK FOUND" in capsys.readouterr().out
 
 
+def test_json_for_machines(finished, capsys, monkeypatch):
+    result, lines, folder = finished
+
+    def told_again(*_, say, **__):
+        say(lines[0])
+        return result
+
+    monkeypatch.setattr(demo, "run_demo", told_again)
+    assert main(["demo", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == json.loads((folder / "report.json").read_text())
+    assert lines[0] in err
+
+
 def test_fashion_mnist(tmp_path, monkeypatch):
     """The same on some of the images that the demo is made for, where they can be had without a download."""
     folder = os.environ.get(datasets.FOLDER_VARIABLE) or datasets.DEBIAN_FOLDER

@@ -49,6 +49,10 @@ class AuditResult:
     folder: Path
     seconds: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**dataclasses.asdict(self), "folder": str(self.folder)}
+
 
 def run_audit(
     model: keras.Model | str | os.PathLike[str],

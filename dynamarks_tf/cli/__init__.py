@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import warnings
@@ -11,38 +12,50 @@ from typing import Any
 import click
 
 from dynamarks_tf._version import __version__
-from dynamarks_tf.cli.audit import audit
-from dynamarks_tf.cli.check import check
-from dynamarks_tf.cli.demo import demo
-from dynamarks_tf.cli.export import export
-from dynamarks_tf.cli.inspect import inspect
-from dynamarks_tf.cli.key import commit, keygen
-from dynamarks_tf.cli.mark import mark
-from dynamarks_tf.cli.serve import serve
-from dynamarks_tf.cli.verify import verify
 from dynamarks_tf.errors import DynaMarksError
 
 EXIT_ERROR = 2
 DEBUG_VARIABLE = "DYNAMARKS_DEBUG"
 
+# Which module of this folder has which command, in the order in which one needs them.
+MODULE_OF = {
+    "keygen": "key",
+    "commit": "key",
+    "mark": "mark",
+    "export": "export",
+    "serve": "serve",
+    "verify": "verify",
+    "check": "check",
+    "inspect": "inspect",
+    "audit": "audit",
+    "demo": "demo",
+    "completion": "completion",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class LazyCommands(click.Group):
+    """Imports only the command that is asked for."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Names of all commands."""
+        return list(MODULE_OF)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        """The command of that name, if there is one."""
+        if name not in MODULE_OF:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{MODULE_OF[name]}"), name)
+        return command
+
+
+@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dynamarks")
 def commands() -> None:
     """Prove that a classifier was stolen through its prediction API.
 
     \b
-      dynamarks keygen --owner "ACME Vision" --out acme.key
-      dynamarks mark model.keras --key acme.key --out marked.keras
-      dynamarks export marked.keras served/clf
-      dynamarks verify suspect.keras --owner marked.keras --key acme.key --queries x.npy
-
-    Exit codes: 0 done (verify: the mark was found), 1 verify did not find the mark, 2 an error.
+    Exit codes: 0 done, 1 mark not found (verify), 2 error. Examples: COMMAND -h
     """
-
-
-for _command in (keygen, commit, mark, export, serve, verify, check, inspect, audit, demo):
-    commands.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

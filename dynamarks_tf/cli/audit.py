@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dynamarks_tf.cli.output import json_option, print_json
 from dynamarks_tf.cli.quiet import load_tensorflow
 from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, MarkParams
 
@@ -58,6 +59,7 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
 @click.option(
     "--list", "lists", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Name all attacks."
 )
+@json_option
 def audit(
     model: Path,
     data: str,
@@ -77,8 +79,9 @@ def audit(
     from_logits: bool,
     strength: float,
     accuracy_cost: float,
+    as_json: bool,
 ) -> int:
-    """Rehearse theft on your own model and data: would the mark survive, and with which settings?
+    """Rehearse theft on your own model, and recommend settings.
 
     Trains surrogates on marked answers, washes them, tests them as `verify` would, and recommends settings. Needs no
     key. An interrupted audit goes on when the same command is given again.
@@ -86,7 +89,8 @@ def audit(
 
     \b
       dynamarks audit --model model.keras --data fashion-mnist
-      dynamarks audit --model model.keras --data photos/ --full --budget 0.02 --budget 0.05 --seed 0 --seed 1 --seed 2
+      dynamarks audit --model model.keras --data photos/ --full \\
+          --budget 0.02 --budget 0.05 --seed 0 --seed 1 --seed 2
     """
     settings = [
         MarkParams(one, tie_margin=margin)
@@ -116,7 +120,10 @@ def audit(
         say=click.echo,
         verbose=True,
     )
-    _print(result)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        _print(result)
     return 0 if result.recommendation.chosen is not None else 1
 
 

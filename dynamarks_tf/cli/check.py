@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dynamarks_tf import recheck
+from dynamarks_tf.cli.output import json_option, print_json
 from dynamarks_tf.key import MarkKey
 
 
@@ -14,7 +14,8 @@ from dynamarks_tf.key import MarkKey
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), help="Key file of the owner, to check the signs too.")
 @click.option("--public", is_flag=True, help="Print what may be published: aggregates only, as JSON.")
-def check(bundle: Path, key: Path | None, public: bool) -> None:
+@json_option
+def check(bundle: Path, key: Path | None, public: bool, as_json: bool) -> None:
     """Recompute an evidence BUNDLE: digests, tables, p-values.
 
     Needs neither TensorFlow nor a model. Exits with 0 if the bundle bears out what it says, with 2 if not; whether the
@@ -23,6 +24,12 @@ def check(bundle: Path, key: Path | None, public: bool) -> None:
     \b
       dynamarks check case.zip
       dynamarks check case.zip --key acme.key
+      dynamarks check case.zip --public > publish.json
     """
+    from dynamarks_tf import recheck
+
     result = recheck.recheck(bundle, key=None if key is None else MarkKey.load(key))
-    click.echo(recheck.public_summary(result) if public else recheck.report(result))
+    if public or as_json:
+        print_json(recheck.public_summary(result))
+    else:
+        click.echo(recheck.report(result))

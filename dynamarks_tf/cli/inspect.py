@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from dynamarks_tf.cli.output import json_option, print_json
 from dynamarks_tf.cli.quiet import load_tensorflow
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def inspect(path: Path) -> None:
-    """Say what PATH is: a key, a model with or without a mark, evidence. Shows nothing secret.
+@json_option
+def inspect(path: Path, as_json: bool) -> None:
+    """Say what PATH is: a key, a model and its mark, evidence.
+
+    Prints JSON, with or without --json, and nothing secret.
 
     \b
       dynamarks inspect marked.keras
@@ -23,4 +26,4 @@ def inspect(path: Path) -> None:
 
     if path.is_dir() or path.suffix in inspection.KERAS_SUFFIXES:
         load_tensorflow()
-    click.echo(json.dumps(inspection.inspect(path), indent=2, ensure_ascii=False))
+    print_json(inspection.inspect(path))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from dynamarks_tf.cli.output import json_option, print_json
 from dynamarks_tf.commitment import commit as make_statement
 from dynamarks_tf.key import MarkKey
 
@@ -15,7 +15,8 @@ from dynamarks_tf.key import MarkKey
 @click.option("--owner", required=True, help="Who claims the model, as it should stand in a report.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Key file to write (mode 0600).")
 @click.option("--force", is_flag=True, help="Replace an existing key file. What was marked with it is then unprovable.")
-def keygen(owner: str, out: Path, force: bool) -> None:
+@json_option
+def keygen(owner: str, out: Path, force: bool, as_json: bool) -> None:
     """Make a new secret key and print its commitment.
 
     \b
@@ -23,6 +24,9 @@ def keygen(owner: str, out: Path, force: bool) -> None:
     """
     key = MarkKey.generate(owner)
     key.save(out, overwrite=force)
+    if as_json:
+        print_json({"path": out, "key_id": key.key_id, "owner": key.owner, "commitment": key.commitment})
+        return
     click.echo(f"key        {out} (secret: keep it and a backup of it)")
     click.echo(f"key id     {key.key_id}")
     click.echo(f"owner      {key.owner}")
@@ -33,16 +37,17 @@ def keygen(owner: str, out: Path, force: bool) -> None:
 @click.argument("key", type=click.Path(path_type=Path))
 @click.option("--model", type=click.Path(path_type=Path), help="Model file whose digest the statement shall hold.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the statement to this JSON file.")
-def commit(key: Path, model: Path | None, out: Path | None) -> None:
+@json_option
+def commit(key: Path, model: Path | None, out: Path | None, as_json: bool) -> None:
     """Print the signed, publishable commitment to a KEY file.
 
     Publish it, dated by somebody else (a notary, a time-stamping service, a public repository), before any suspect
     appears: it proves that the key was not chosen to fit the suspect. `verify --statement` checks it.
 
     \b
-      dynamarks commit acme.key --model marked.keras --out acme-commitment.json
+      dynamarks commit acme.key --model marked.keras --out statement.json
     """
     statement = make_statement(MarkKey.load(key), model=model)
     if out is not None:
         statement.save(out)
-    click.echo(json.dumps(statement.to_dict(), indent=2, ensure_ascii=False))
+    print_json(statement.to_dict())

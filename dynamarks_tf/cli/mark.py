@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dynamarks_tf.cli.output import json_option, print_json
 from dynamarks_tf.cli.quiet import load_tensorflow
 from dynamarks_tf.errors import ExportError
 from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
@@ -14,7 +15,7 @@ from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="Key file of the owner.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Marked .keras file to write.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: MODEL-marked.keras]")
 @click.option("--budget", default=DEFAULT_BUDGET, show_default=True, help="Largest total variation, in (0, 0.5].")
 @click.option(
     "--tie-margin",
@@ -24,13 +25,26 @@ from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 )
 @click.option("--from-logits", is_flag=True, help="The model ends in logits.")
 @click.option("--force", is_flag=True, help="Replace an existing output file.")
-def mark(model: Path, key: Path, out: Path, budget: float, tie_margin: float, from_logits: bool, force: bool) -> None:
+@json_option
+def mark(
+    model: Path,
+    key: Path,
+    out: Path | None,
+    budget: float,
+    tie_margin: float,
+    from_logits: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Append the mark to a trained Keras MODEL file.
 
     \b
-      dynamarks mark model.keras --key acme.key --out marked.keras --budget 0.05
-      dynamarks mark model.keras --key acme.key --out marked.keras --tie-margin 0  # top-1 never changes
+      dynamarks mark model.keras --key acme.key --out marked.keras
+      dynamarks mark model.keras --key acme.key --budget 0.02
+      dynamarks mark model.keras --key acme.key --tie-margin 0
     """
+    if out is None:
+        out = model.with_name(f"{model.stem}-marked.keras")
     if out.suffix != ".keras":
         raise ExportError(f"--out must be a .keras file. Received: {out}")
     if out.exists() and not force:
@@ -44,4 +58,9 @@ def mark(model: Path, key: Path, out: Path, budget: float, tie_margin: float, fr
     marked = marking.mark(marking.load_model(model), loaded_key, budget, from_logits=from_logits, tie_margin=tie_margin)
     with _files.new_file(out) as temporary:
         marked.save(temporary)
+    if as_json:
+        from dynamarks_tf import inspection
+
+        print_json({"path": out, **inspection.describe(marked)})
+        return
     click.echo(f"marked {model} -> {out} with key {loaded_key.key_id}, budget {budget}")

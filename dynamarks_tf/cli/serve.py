@@ -27,14 +27,13 @@ def serve(
     log_dir: Path | None,
     client_header: str,
 ) -> None:
-    """Serve the highest SavedModel version in FOLDER as TensorFlow Serving would, for development.
+    """Serve exported models as TensorFlow Serving does, to develop.
 
-    In production use TensorFlow Serving itself; the exported files are the same.
+    Serves the highest version in FOLDER. In production use TensorFlow Serving itself; the exported files are the same.
 
     \b
       dynamarks serve served/clf --grpc-port 8500 --rest-port 8501
-      curl -d '{"instances": [[...]]}' http://127.0.0.1:8501/v1/models/clf:predict
-      dynamarks serve served/clf --log-dir logs            # requests and answers, for dynamarks verify --log
+      dynamarks serve served/clf --log-dir logs  # for dynamarks verify --log
     """
     load_tensorflow()
     from dynamarks_tf.local_server import LocalServer

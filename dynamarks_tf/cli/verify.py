@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dynamarks_tf.cli.output import json_option, print_json
 from dynamarks_tf.cli.quiet import load_tensorflow
 from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.key import MarkKey
-from dynamarks_tf.verdict import check_alpha
 
 if TYPE_CHECKING:
     from dynamarks_tf.request_logs import QueryLog
@@ -48,7 +47,7 @@ EXIT_NOT_FOUND = 1
 @click.option("--bundle", type=click.Path(path_type=Path), help="Write an evidence bundle for `check`. Confidential.")
 @click.option("--include-queries", is_flag=True, help="Put the inputs into the bundle, not just their digest.")
 @click.option("--reveal-key", is_flag=True, help="Put the key into the bundle. Whoever has it can forge the mark.")
-@click.option("--json", "as_json", is_flag=True, help="Print the evidence as JSON.")
+@json_option
 def verify(
     suspect: str,
     owner: Path,
@@ -80,10 +79,13 @@ def verify(
     where it stopped when the same command is given again.
 
     \b
-      dynamarks verify suspect.keras --owner marked.keras --key acme.key --queries x.npy --max-queries 1000
-      dynamarks verify suspect.keras --owner marked.keras --key acme.key --log logs/ --client customer-7
-      dynamarks verify suspect.keras --owner marked.keras --key acme.key --log logs/ --bundle case.zip
+      dynamarks verify suspect.keras --owner marked.keras --key acme.key \\
+          --queries x.npy --max-queries 1000
+      dynamarks verify grpc://10.0.0.7:8500/clf --owner marked.keras \\
+          --key acme.key --log logs/ --client customer-7 --bundle case.zip
     """
+    from dynamarks_tf.verdict import check_alpha
+
     check_alpha(alpha)
     if (queries is None) == (not log):
         raise click.UsageError("Give the inputs to ask by either --queries or --log.")
@@ -117,7 +119,10 @@ def verify(
         verbose=True,
     )
     found = evidence.detected()
-    click.echo(json.dumps(evidence.to_dict(), indent=2, ensure_ascii=False) if as_json else _text(evidence))
+    if as_json:
+        print_json(evidence.to_dict())
+    else:
+        click.echo(_text(evidence))
     if bundle is not None:
         click.echo(
             f"{bundle} is confidential: a bundle that convicts gives the secret tables away. What may be published: "

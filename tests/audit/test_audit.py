@@ -63,6 +63,11 @@ def test_an_audit_convicts_thieves_and_not_innocents_and_leaves_a_report(model_f
     report = (out / "report.md").read_text()
     assert "| full | mlp | prune 30 % | 1 |" in report
     assert "## Innocents: budget 0.2, tie margin 0.5" in report
+    assert main(["audit", *where.split(), *how.split(), *what, "--json"]) == 0  # all of it is done already
+    answer, told = capsys.readouterr()
+    again = json.loads(answer)
+    assert "digits" in told  # what it tells on the way
+    assert again["recommendation"]["chosen"]["budget"] == 0.2
     assert (out / "thefts-budget0.2-ties0.5.png").stat().st_size > 5000
 
 
