@@ -202,11 +202,9 @@ PATHS = [
     ("PUT", "/v1/models/zoo:predict", GOOD, 400, "Malformed request: PUT /v1/models/zoo:predict"),
     ("DELETE", "/v1/models/zoo", "", 400, "Malformed request: DELETE /v1/models/zoo"),
     ("PATCH", "/v1/models/zoo", "", 400, "Malformed request: PATCH /v1/models/zoo"),
-    ("POST", "/v1/models/zoo:classify", '{"examples": [{}]}', 400, 'No input "inputs" for serialized examples'),
-    ("POST", "/v1/models/zoo:regress", '{"signature_name": "combine"}', 400, "Expected one input Tensor."),
-    ("POST", "/v1/models/zoo:regress", '{"signature_name": "x"}', 400, "No signature was found with the name: x"),
-    ("POST", "/v1/models/zoo:classify", '{"signature_name": "examples"}', 501, "Use TensorFlow Serving for classify"),
-    ("POST", "/v1/models/other:classify", "{}", 404, "Servable not found for request: Latest(other)"),
+    ("POST", "/v1/models/zoo:classify", '{"examples": [{}]}', 400, "No classification inputs found in SignatureDef: "),
+    ("POST", "/v1/models/zoo:regress", '{"examples": [{}]}', 400, "No regression inputs found in SignatureDef: "),
+    ("POST", "/v1/models/other:classify", '{"examples": [{}]}', 404, "Servable not found for request: Latest(other)"),
 ]
 
 
