@@ -7,6 +7,7 @@ it has to be part of the graph, and the graph here is the exported one.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -16,8 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dynamarks_tf.local_server.config_files import BatchingConfig
-from dynamarks_tf.local_server.status import Code, StatusError, invalid
+from dynamarks_tf.local_server.status import Code, StatusError, internal_error, invalid
 from dynamarks_tf.local_server.tensors import Array
+
+LOG = logging.getLogger(__name__)
 
 Run = Callable[[list[Array], float | None], list[Array]]
 
@@ -127,8 +130,9 @@ class Batcher:
                     self._run_batch(batch.run, tasks)
             except StatusError as error:
                 _fail(tasks, error)
-            except Exception as error:
-                _fail(tasks, StatusError(Code.INTERNAL, f"A batch could not be run: {error}"))
+            except Exception:
+                LOG.exception("a batch")
+                _fail(tasks, internal_error())
 
     def _take(self) -> _Batch | None:
         """Waits for a batch that is full or due; returns `None` at the end."""

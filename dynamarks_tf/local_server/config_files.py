@@ -158,7 +158,7 @@ def read_batching(path: str | os.PathLike[str]) -> BatchingConfig:
     values = {name: getattr(given, name).value for name in numbers if given.HasField(name)}
     splitting = given.enable_large_batch_splitting.value
     if splitting:
-        values["max_execution_batch_size"] = given.max_execution_batch_size.value
+        values["max_execution_batch_size"] = given.max_execution_batch_size.value or None
     config = BatchingConfig(**values, allowed_batch_sizes=tuple(given.allowed_batch_sizes))
     problem = _batching_problem(config, splitting=splitting)
     if given.pad_variable_length_inputs:
@@ -218,7 +218,7 @@ def _batching_problem(config: BatchingConfig, *, splitting: bool) -> str | None:
     if config.batch_timeout_micros < 0:
         return "batch_timeout_micros must not be negative"
     if splitting and not 1 <= config.largest_step <= config.max_batch_size:
-        return "enable_large_batch_splitting needs a max_execution_batch_size from 1 to max_batch_size"
+        return "max_execution_batch_size must be from 1 to max_batch_size"
     if any(size < 1 for size in sizes) or list(sizes) != sorted(set(sizes)):
         return "allowed_batch_sizes entries must be positive and monotonically increasing"
     if sizes and sizes[-1] != config.largest_step:
