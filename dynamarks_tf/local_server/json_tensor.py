@@ -154,7 +154,7 @@ def write_outputs(outputs: Mapping[str, Array], layout: Layout) -> str:
 
 def error_body(message: str) -> str:
     """Writes the body of an error."""
-    return json.dumps({"error": message}, indent=4, ensure_ascii=False)
+    return json.dumps({"error": clean(message)}, indent=4, ensure_ascii=False)
 
 
 # Reading

@@ -175,7 +175,7 @@ def factors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def add_version(factors: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Adds a version to the model folder "clf", or another, the way an export does: under another name, then renamed."""
+    """Adds a version to the model folder "clf", or another, as an export does: under another name, then renamed."""
 
     def add(version: int, *, model: str = "clf", factor: int | None = None) -> Path:
         base = tmp_path / model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -103,7 +102,12 @@ def test_the_context_holds_for_every_example(server: LocalServer) -> None:
         ("classify", "scores", {"examples": [{"x": [1, "a"]}]}, "element type in feature: x expecting type: int64"),
         ("classify", "scores", {"examples": [{"n": 2**63}]}, "n has uint64_t element. Only int64_t is supported."),
         ("classify", "scores", {"examples": [{"s": {"b64": "a!"}}]}, "Unable to base64 decode"),
-        ("classify", "scores", {"examples": [{"x": 1}]}, "Data type: int64 but expected type: float"),  # a whole number is no float
+        (
+            "classify",
+            "scores",
+            {"examples": [{"x": 1}]},
+            "Data type: int64 but expected type: float",
+        ),  # a whole number is no float
         ("classify", 1, {"examples": [{}]}, "'signature_name' key must be a string value."),
         ("classify", "x", {"examples": [{}]}, "No signature was found with the name: x"),
         ("classify", "", {"examples": [{}]}, "No classification inputs found in SignatureDef: "),

@@ -143,9 +143,11 @@ def test_a_new_version_is_picked_up_and_the_old_one_unloaded(add_version: Add, t
 
 def test_without_polling_only_the_start_counts(add_version: Add, tmp_path: Path) -> None:
     add_version(1)
+    pollers = lambda: [thread for thread in threading.enumerate() if thread.name == "version-poller"]  # noqa: E731
+    before = pollers()
     with LocalServer(tmp_path / "clf", grpc_port=None, rest_port=0, file_system_poll_wait_seconds=0) as server:
         add_version(2)
-        assert not [thread for thread in threading.enumerate() if thread.name == "version-poller"]
+        assert pollers() == before
         assert ask(server) == 1
 
 
@@ -307,7 +309,11 @@ def test_clients_change_what_is_served_where_that_is_allowed(add_version: Add, t
             "FAILED_PRECONDITION",
             "Request to assign label to version 9 of model clf, which is not currently available for inference",
         ),
-        ([CLF, 'name: "new" base_path: "PATH/none"'], "UNKNOWN", "1 servable(s) did not become available: {{{name: new"),
+        (
+            [CLF, 'name: "new" base_path: "PATH/none"'],
+            "UNKNOWN",
+            "1 servable(s) did not become available: {{{name: new",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_served_is_refused(
