@@ -33,11 +33,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--max-request-bytes", type=click.IntRange(1), help="Size of a request.  [default: unlimited]")
 @click.option("--allow-config-reload", is_flag=True, help="Let clients change what is served.")
 @click.option("--enable-grpc-healthcheck-service", is_flag=True, help="Answer gRPC health checks.")
-def serve(
-    folder: Path | None,
-    log_dir: Path | None,
-    **options: Any,
-) -> None:
+@click.option("--rest-api-enable-cors-support", is_flag=True, help="Let pages of other hosts ask over REST.")
+def serve(folder: Path | None, log_dir: Path | None, **options: Any) -> None:
     """Serve the highest SavedModel version in FOLDER as TensorFlow Serving would, for development.
 
     In production use TensorFlow Serving itself; the exported files, the configuration files and the names of their
@@ -52,11 +49,7 @@ def serve(
     load_tensorflow()
     from dynamarks_tf.local_server import LocalServer
 
-    with LocalServer(
-        folder,
-        request_log=log_dir,
-        **options,
-    ) as server:
+    with LocalServer(folder, request_log=log_dir, **options) as server:
         click.echo(f"serving {server.name} version {server.version}")
         click.echo(f"gRPC {server.grpc_url}")
         click.echo(f"REST {server.rest_url}")

@@ -37,6 +37,11 @@ LOG = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0  # TensorFlow Serving's --rest_api_timeout_in_ms
 LARGEST_INFLATED_BODY = 100 * 2**20  # bytes
+CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
 LARGEST_VERSION = 2**63 - 1
 
 HTTP_STATUS = {
@@ -78,6 +83,7 @@ class RestApplication:
         recorder: what logs the predictions, if anything does.
         metrics_path: where the metrics are shown; nowhere if `None`.
         max_request_bytes: the size that a packed request may unpack to.
+        enable_cors: whether to tell browsers that pages from anywhere may ask.
     """
 
     def __init__(
@@ -89,12 +95,14 @@ class RestApplication:
         recorder: RequestRecorder | None = None,
         metrics_path: str | None = None,
         max_request_bytes: int | None = None,
+        enable_cors: bool = False,
     ) -> None:
         self._repository = repository
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._recorder = recorder
         self._metrics_path = metrics_path
+        self._headers = CORS_HEADERS if enable_cors else {}
         self._largest_inflated = min(max_request_bytes or LARGEST_INFLATED_BODY, LARGEST_INFLATED_BODY)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -109,13 +117,13 @@ class RestApplication:
         if not _API.fullmatch(path):
             return _html_response(404, "Not Found")
         try:
-            return _json_response(200, self._answer(request, path))
+            return self._json_response(200, self._answer(request, path))
         except StatusError as error:
             problem = error
         except Exception:
             LOG.exception("%s %s", request.method, path)
             problem = internal_error()
-        return _json_response(
+        return self._json_response(
             HTTP_STATUS[problem.code], json_tensor.error_body(problem.message) if problem.message else ""
         )
 
@@ -190,6 +198,10 @@ class RestApplication:
             indent=1,
         )
 
+    def _json_response(self, status: int, text: str) -> Response:
+        body = text.encode("utf-8", errors="surrogateescape")
+        return Response(body, status, self._headers, content_type="application/json")
+
     def _body(self, request: Request) -> bytes:
         body = request.get_data(cache=False)
         packed = "gzip" in request.headers.get("Content-Encoding", "")
@@ -238,10 +250,6 @@ def _as_json(message: Any) -> Any:
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-
-
-def _json_response(status: int, text: str) -> Response:
-    return Response(text.encode("utf-8", errors="surrogateescape"), status, content_type="application/json")
 
 
 def _html_response(status: int, reason: str) -> Response:

@@ -62,6 +62,7 @@ class LocalServer(ModelServer):
         allow_config_reload: whether clients may call HandleReloadConfigRequest, and so have any folder loaded.
             TensorFlow Serving always allows it.
         enable_grpc_healthcheck_service: whether to answer gRPC's standard health checks.
+        rest_api_enable_cors_support: whether to tell browsers that pages from anywhere may ask over REST.
 
     Raises:
         ServingError: the ports contradict each other, or a file cannot be used.
@@ -92,6 +93,7 @@ class LocalServer(ModelServer):
         max_request_bytes: int | None = None,
         allow_config_reload: bool = False,
         enable_grpc_healthcheck_service: bool = False,
+        rest_api_enable_cors_support: bool = False,
     ) -> None:
         if (base_path is None) == (model_config_file is None) or (name is not None and model_config_file is not None):
             raise ArgumentError("Give either a model's folder, with a name or not, or `model_config_file`.")
@@ -118,6 +120,7 @@ class LocalServer(ModelServer):
         self._max_request_bytes = max_request_bytes
         self._allow_config_reload = allow_config_reload
         self._health_service = enable_grpc_healthcheck_service
+        self._enable_cors = rest_api_enable_cors_support
         self._models: tuple[ModelConfig, ...] = ()
         self._repository: Repository | None = None
         self._batcher: Batcher | None = None
@@ -219,6 +222,7 @@ class LocalServer(ModelServer):
                 recorder=recorder,
                 metrics_path=self._metrics_path,
                 max_request_bytes=self._max_request_bytes,
+                enable_cors=self._enable_cors,
             )
             rest_server = HttpServer(
                 application, host=self.host, port=self.rest_port, max_request_bytes=self._max_request_bytes

@@ -15,6 +15,7 @@ from dynamarks_tf.errors import ServingError
 from dynamarks_tf.local_server.batching import Batcher
 from dynamarks_tf.local_server.served_model import ServedModel
 from dynamarks_tf.local_server.status import Code, StatusError
+from dynamarks_tf.local_server.warm_up import warm_up
 
 LOG = logging.getLogger(__name__)
 
@@ -90,15 +91,17 @@ class Version:
         return bool(self.state == State.AVAILABLE)
 
     def load(self, batcher: Batcher | None = None) -> None:
-        """Loads the model.
+        """Loads the model and warms it up.
 
         Raises:
-            ServingError: it cannot be loaded; `state` and `error` say so too.
+            ServingError: it cannot be loaded or warmed up; `state` and `error` say so too.
         """
         self.state = State.LOADING
         try:
             self._model = ServedModel(self.path, name=self.name, version=self.number, batcher=batcher)
+            warm_up(self._model)
         except ServingError as error:
+            self._free()
             self.error = _load_status(error)
             self.state = State.END
             raise
@@ -147,6 +150,8 @@ class Version:
 def _load_status(error: ServingError) -> StatusError:
     """Returns a failed load as the status call reports it, with TensorFlow's own code where it gave one."""
     cause = error.__cause__
+    if isinstance(cause, StatusError):
+        return StatusError(cause.code, str(error))
     if isinstance(cause, tf.errors.OpError):
         return StatusError(Code(cause.error_code), str(error))
     return StatusError(Code.NOT_FOUND if isinstance(cause, OSError) else Code.UNKNOWN, str(error))

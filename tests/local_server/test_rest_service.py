@@ -356,6 +356,17 @@ def test_methods_of_browsers_and_proxies(host_url: str) -> None:
     assert requests.request("TRACE", url, timeout=30).status_code == 501
 
 
+def test_browsers_are_told_that_they_may_ask_where_that_is_switched_on(zoo: Any, host_url: str) -> None:
+    with LocalServer(zoo, grpc_port=None, rest_port=0, rest_api_enable_cors_support=True) as open_to_all:
+        for url, status in ((open_to_all.rest_url, 200), (open_to_all.rest_url + "x", 404)):
+            for response in (requests.get(url, timeout=30), requests.options(url, timeout=30)):
+                assert response.headers["Access-Control-Allow-Origin"] == "*"
+                assert response.headers["Access-Control-Allow-Methods"] == "POST, GET"
+                assert response.headers["Access-Control-Allow-Headers"] == "Content-Type"
+            assert requests.get(url, timeout=30).status_code == status
+    assert "Access-Control-Allow-Origin" not in requests.get(host_url + "/v1/models/zoo", timeout=30).headers
+
+
 def test_a_slow_request_ends_at_the_servers_timeout(zoo: Any) -> None:
     with LocalServer(zoo, grpc_port=None, rest_port=0, rest_timeout_s=0.2) as impatient:
         body = {"signature_name": "count", "inputs": 10**9}
