@@ -33,6 +33,8 @@ setup(
         "requests>=2.31",  # REST suspects
         "werkzeug>=3.0",  # local server, REST: requests and responses
         "waitress>=3.0",  # local server, REST: the HTTP server itself
+        "prometheus-client>=0.20",  # local server: metrics
+        "grpcio-health-checking>=1.62",  # local server: health checks over gRPC
         "wrapt>=1.14",  # registers the layer when Keras is imported; TensorFlow depends on it as well
     ],
     extras_require={
@@ -53,6 +55,7 @@ setup(
             "pillow>=10.1",
             PLOTS,
             SCIPY,
+            "tf-serving>=0.1.6",  # a client of TensorFlow Serving that is not ours
             "types-requests",
         ],
     },

@@ -4,54 +4,59 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dynamarks_tf.cli.quiet import load_tensorflow
 
+FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), required=False)
 @click.option("--name", help="Model name.  [default: name of the folder]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--grpc-port", default=8500, show_default=True, help="gRPC port; 0 for any free one.")
 @click.option("--rest-port", default=8501, show_default=True, help="REST port; 0 for any free one.")
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="Log requests to this folder.")
 @click.option("--client-header", default="x-client-id", show_default=True, help="Header that names the client, logged.")
-def serve(
-    folder: Path,
-    name: str | None,
-    host: str,
-    grpc_port: int,
-    rest_port: int,
-    log_dir: Path | None,
-    client_header: str,
-) -> None:
+@click.option("--model-config-file", type=FILE, help="Models, versions and labels to serve, instead of FOLDER.")
+@click.option(
+    "--model-config-file-poll-wait-seconds", default=0.0, help="Seconds between looks at that file.  [default: once]"
+)
+@click.option(
+    "--file-system-poll-wait-seconds", default=1.0, show_default=True, help="Seconds between looks for new versions."
+)
+@click.option("--batching-parameters-file", type=FILE, help="How to run requests together.  [default: one by one]")
+@click.option("--monitoring-config-file", type=FILE, help="Where Prometheus finds metrics.  [default: nowhere]")
+@click.option("--max-request-bytes", type=click.IntRange(1), help="Size of a request.  [default: unlimited]")
+@click.option("--allow-config-reload", is_flag=True, help="Let clients change what is served.")
+@click.option("--enable-grpc-healthcheck-service", is_flag=True, help="Answer gRPC health checks.")
+@click.option("--rest-api-enable-cors-support", is_flag=True, help="Let pages of other hosts ask over REST.")
+def serve(folder: Path | None, log_dir: Path | None, **options: Any) -> None:
     """Serve exported models as TensorFlow Serving does, to develop.
 
-    Serves the highest version in FOLDER. In production use TensorFlow Serving itself; the exported files are the same.
+    Serves the highest version in FOLDER. In production use TensorFlow Serving itself; the exported files, the configuration files and the names of their
+    options are the same. New versions are picked up while it runs.
 
     \b
       dynamarks serve served/clf --grpc-port 8500 --rest-port 8501
+      curl -d '{"instances": [[...]]}' http://127.0.0.1:8501/v1/models/clf:predict
+      dynamarks serve --model-config-file models.config  # models, versions, labels
       dynamarks serve served/clf --log-dir logs  # for dynamarks verify --log
     """
     load_tensorflow()
     from dynamarks_tf.local_server import LocalServer
 
-    with LocalServer(
-        folder,
-        name=name,
-        host=host,
-        grpc_port=grpc_port,
-        rest_port=rest_port,
-        request_log=log_dir,
-        client_header=client_header,
-    ) as server:
+    with LocalServer(folder, request_log=log_dir, **options) as server:
         click.echo(f"serving {server.name} version {server.version}")
         click.echo(f"gRPC {server.grpc_url}")
         click.echo(f"REST {server.rest_url}")
         if log_dir is not None:
-            click.echo(f"log  {log_dir}, client from header {client_header}")
+            click.echo(f"log  {log_dir}, client from header {options['client_header']}")
+        if server.metrics_url is not None:
+            click.echo(f"metrics {server.metrics_url}")
         click.echo("stop with Ctrl-C")
         at_termination = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing logged is lost
         try:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import Any
 
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
     model_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
+from dynamarks_tf.local_server import config_files, examples
 from dynamarks_tf.local_server.repository import Repository
-from dynamarks_tf.local_server.served_model import DEFAULT_SIGNATURE, Signature
+from dynamarks_tf.local_server.served_model import DEFAULT_SIGNATURE, ServedModel
 from dynamarks_tf.local_server.status import Code, StatusError, invalid
 from dynamarks_tf.local_server.tensors import Array, to_packed_proto, to_proto
 
 SIGNATURE_FIELD = "signature_def"
-NOT_SERVED = "The local server answers Predict only. Use TensorFlow Serving for"
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,12 @@ class Answer:
     Attributes:
         model_spec: the model name, version and signature that were used.
         outputs: the outputs by name.
+        runtime_s: seconds the model took.
     """
 
     model_spec: model_pb2.ModelSpec
     outputs: dict[str, Array]
+    runtime_s: float
 
     def to_response(self) -> predict_pb2.PredictResponse:
         """Returns the answer as TensorFlow Serving's message."""
@@ -46,14 +54,65 @@ class Answer:
 def predict(repository: Repository, request: predict_pb2.PredictRequest, *, timeout_s: float | None = None) -> Answer:
     """Runs a model on the inputs of `request`, for at most `timeout_s` seconds."""
     _check_has_spec(request)
-    model = repository.find(request.model_spec)
+    with repository.use(request.model_spec) as model:
+        return run(model, request, timeout_s=timeout_s)
+
+
+def run(model: ServedModel, request: predict_pb2.PredictRequest, *, timeout_s: float | None = None) -> Answer:
+    """Does the same on a model that has been found already."""
     signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    began = time.perf_counter()
     outputs = model.predict(
         request.inputs, signature_name=signature_name, output_filter=request.output_filter, timeout_s=timeout_s
     )
-    spec = model_pb2.ModelSpec(name=model.name, signature_name=signature_name)
-    spec.version.value = model.version
-    return Answer(spec, outputs)
+    return Answer(_used(model, request.model_spec), outputs, time.perf_counter() - began)
+
+
+def classify(
+    repository: Repository, request: classification_pb2.ClassificationRequest, *, timeout_s: float | None = None
+) -> classification_pb2.ClassificationResponse:
+    """Runs a signature that takes examples and gives classes, scores or both."""
+    _check_has_spec(request)
+    spec = request.model_spec
+    with repository.use(spec) as model:
+        tasks = [(spec.signature_name, examples.CLASSIFY)]
+        (result,) = examples.run(model, tasks, request.input, timeout_s=timeout_s)
+        return classification_pb2.ClassificationResponse(result=result, model_spec=_used(model, spec))
+
+
+def regress(
+    repository: Repository, request: regression_pb2.RegressionRequest, *, timeout_s: float | None = None
+) -> regression_pb2.RegressionResponse:
+    """Runs a signature that takes examples and gives a number each."""
+    _check_has_spec(request)
+    spec = request.model_spec
+    with repository.use(spec) as model:
+        tasks = [(spec.signature_name, examples.REGRESS)]
+        (result,) = examples.run(model, tasks, request.input, timeout_s=timeout_s)
+        return regression_pb2.RegressionResponse(result=result, model_spec=_used(model, spec))
+
+
+def multi_inference(
+    repository: Repository, request: inference_pb2.MultiInferenceRequest, *, timeout_s: float | None = None
+) -> inference_pb2.MultiInferenceResponse:
+    """Runs several such signatures of one model on the same examples."""
+    specs = [task.model_spec for task in request.tasks] or [model_pb2.ModelSpec()]
+    with repository.use(specs[0]) as model:
+        if not all(spec.name for spec in specs):
+            raise invalid("Found ModelSpec with an empty model name.")
+        if {spec.name for spec in specs} != {model.name}:
+            raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+        tasks = [(task.model_spec.signature_name, task.method_name) for task in request.tasks]
+        unknown = "Requested signature not found in model graph: "
+        results = examples.run(model, tasks, request.input, unknown=unknown, timeout_s=timeout_s)
+        response = inference_pb2.MultiInferenceResponse()
+        for spec, result in zip(specs, results, strict=True):
+            added = response.results.add(model_spec=_used(model, spec))
+            if isinstance(result, regression_pb2.RegressionResult):
+                added.regression_result.CopyFrom(result)
+            else:
+                added.classification_result.CopyFrom(result)
+        return response
 
 
 def model_metadata(
@@ -66,13 +125,13 @@ def model_metadata(
     for field in request.metadata_field:
         if field != SIGNATURE_FIELD:
             raise invalid(f"Metadata field {field} is not supported")
-    model = repository.find(request.model_spec)
-    signatures = get_model_metadata_pb2.SignatureDefMap(
-        signature_def={name: signature.definition for name, signature in model.signatures.items()}
-    )
     response = get_model_metadata_pb2.GetModelMetadataResponse()
-    response.model_spec.name = model.name
-    response.model_spec.version.value = model.version
+    with repository.use(request.model_spec) as model:
+        signatures = get_model_metadata_pb2.SignatureDefMap(
+            signature_def={name: signature.definition for name, signature in model.signatures.items()}
+        )
+        response.model_spec.name = model.name
+        response.model_spec.version.value = model.version
     response.metadata[SIGNATURE_FIELD].Pack(signatures)
     return response
 
@@ -83,50 +142,44 @@ def model_status(
     """Returns the state of one version of a model, or of all of them. A label is ignored, as in TensorFlow Serving."""
     _check_has_spec(request)
     spec = request.model_spec
-    states = repository.states(spec.name)
+    versions = repository.versions(spec.name)
     if spec.HasField("version"):
-        version = spec.version.value
-        if version not in states:
-            raise StatusError(Code.NOT_FOUND, f"Could not find version {version} of model {spec.name}")
-        states = {version: states[version]}
-    if not states:
+        versions = [version for version in versions if version.number == spec.version.value]
+        if not versions:
+            raise StatusError(Code.NOT_FOUND, f"Could not find version {spec.version.value} of model {spec.name}")
+    if not versions:
         raise StatusError(Code.NOT_FOUND, f"Could not find any versions of model {spec.name}")
     response = get_model_status_pb2.GetModelStatusResponse()
-    for version, state in states.items():
-        response.model_version_status.add(version=version, state=state).status.SetInParent()
+    for version in versions:
+        status = response.model_version_status.add(version=version.number, state=version.state).status
+        status.SetInParent()
+        if version.error is not None:
+            status.error_code = version.error.code
+            status.error_message = version.error.message
     return response
 
 
-def refuse_examples(repository: Repository, spec: model_pb2.ModelSpec, method: str) -> StatusError:
-    """Returns the error for Classify and Regress: that of TensorFlow Serving if the signature does not fit them.
-
-    Args:
-        repository: what is served.
-        spec: the model, version and signature asked for.
-        method: "classify" or "regress".
-
-    Raises:
-        StatusError: there is no such model.
-    """
-    name = spec.signature_name or DEFAULT_SIGNATURE
-    signature = repository.find(spec).signatures.get(name)
-    if signature is None:
-        return invalid(f"No signature was found with the name: {name}")
-    return _example_problem(signature) or StatusError(Code.UNIMPLEMENTED, f"{NOT_SERVED} {method}.")
+def reload_config(
+    repository: Repository, request: model_management_pb2.ReloadConfigRequest
+) -> model_management_pb2.ReloadConfigResponse:
+    """Serves the models of another configuration from now on; returns when they have been loaded."""
+    if request.config.WhichOneof("config") != "model_config_list":
+        raise invalid(
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
+            "supported"
+        )
+    repository.reconfigure(config_files.check_models(request.config))
+    response = model_management_pb2.ReloadConfigResponse()
+    response.status.SetInParent()
+    return response
 
 
-def _example_problem(signature: Signature) -> StatusError | None:
-    if len(signature.definition.inputs) != 1:
-        return invalid("Expected one input Tensor.")
-    if "inputs" not in signature.definition.inputs:
-        return invalid(f'No input "inputs" for serialized examples found in SignatureDef: {signature.definition}')
-    return None
+def _used(model: ServedModel, asked: model_pb2.ModelSpec) -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=model.name, signature_name=asked.signature_name or DEFAULT_SIGNATURE)
+    spec.version.value = model.version
+    return spec
 
 
-def _check_has_spec(
-    request: predict_pb2.PredictRequest
-    | get_model_metadata_pb2.GetModelMetadataRequest
-    | get_model_status_pb2.GetModelStatusRequest,
-) -> None:
+def _check_has_spec(request: Any) -> None:
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")

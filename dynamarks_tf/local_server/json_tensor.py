@@ -44,6 +44,7 @@ _INTEGERS: dict[int, tuple[type[np.integer[Any]], int, int]] = {
 _JSON_TYPES = {bool: "Bool", dict: "Object", list: "Array", str: "String", int: "Number", float: "Number"}
 _SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _DIGITS_IN_FULL = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
+_SURROGATE = re.compile(r"\\u[dD]")
 _STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')
 
 Infos = Mapping[str, meta_graph_pb2.TensorInfo]
@@ -77,13 +78,15 @@ def parse(body: bytes) -> dict[str, Any]:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits, lists nested thousands deep
         raise invalid(f"JSON Parse error: {error}") from None
+    if _SURROGATE.search(text):
+        _check_surrogates(document)
     if not isinstance(document, dict):
-        raise invalid(f"JSON Value: {_quote(document)} Is not object")
+        raise invalid(f"JSON Value: {quote(document)} Is not object")
     return document
 
 
 def signature_name(document: Mapping[str, Any]) -> str:
-    """Returns the signature a request asks for, "" if none.
+    """Returns the signature a request asks for, "" if none; what is not UTF-8 in it cannot be found and is replaced.
 
     Raises:
         StatusError: it is no string.
@@ -91,9 +94,14 @@ def signature_name(document: Mapping[str, Any]) -> str:
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid(
-            f"JSON Value: {_quote(document)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {quote(document)} not formatted correctly. 'signature_name' key must be a string value."
         )
-    return name
+    return clean(name)
+
+
+def clean(text: str) -> str:
+    """Returns a string of a request with its bytes that are not UTF-8 replaced, for messages must not hold them."""
+    return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
 
 
 def read_inputs(document: Mapping[str, Any], infos: Infos) -> tuple[Layout, dict[str, Array]]:
@@ -111,7 +119,7 @@ def read_inputs(document: Mapping[str, Any], infos: Infos) -> tuple[Layout, dict
     """
     if "instances" in document and "inputs" in document:
         raise invalid(
-            f"JSON Value: {_quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            f"JSON Value: {quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
             "keys to exist "
         )
     if "instances" in document:
@@ -146,17 +154,24 @@ def write_outputs(outputs: Mapping[str, Array], layout: Layout) -> str:
 
 def error_body(message: str) -> str:
     """Writes the body of an error."""
-    return json.dumps({"error": message}, indent=4, ensure_ascii=False)
+    return json.dumps({"error": clean(message)}, indent=4, ensure_ascii=False)
 
 
 # Reading
 
 
+def _check_surrogates(document: Any) -> None:
+    try:
+        json.dumps(document, ensure_ascii=False).encode("utf-8", errors="surrogateescape")
+    except (UnicodeEncodeError, RecursionError):
+        raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from None
+
+
 def _read_rows(instances: Any, infos: Infos, document: Mapping[str, Any]) -> dict[str, Array]:
     if not isinstance(instances, list):
-        raise invalid(f"JSON Value: {_quote(document)} Expecting 'instances' to be an list/array")
+        raise invalid(f"JSON Value: {quote(document)} Expecting 'instances' to be an list/array")
     if not instances:
-        raise invalid(f"JSON Value: {_quote(document)} No values in 'instances' array")
+        raise invalid(f"JSON Value: {quote(document)} No values in 'instances' array")
     if len(infos) > 1 and not isinstance(instances[0], dict):
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
@@ -193,10 +208,11 @@ def _read_columns(inputs: Any, infos: Infos) -> dict[str, Array]:
 
 def _is_named(value: Any) -> bool:
     """Tells an object of named tensors from everything that is one tensor, binary data included."""
-    return isinstance(value, dict) and not _is_base64(value)
+    return isinstance(value, dict) and not is_base64(value)
 
 
-def _is_base64(value: Any) -> bool:
+def is_base64(value: Any) -> bool:
+    """Whether a JSON value is an object that stands for bytes."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
@@ -226,7 +242,7 @@ def _to_flat_array(values: list[Any], dtype: int) -> Array:
     if dtype == types_pb2.DT_BOOL and types <= {bool}:
         return np.array(values, np.bool_)
     if dtype == types_pb2.DT_STRING and types <= {str, dict}:
-        return np.array([_to_bytes(value) for value in values], np.object_)
+        return np.array([to_bytes(value) for value in values], np.object_)
     raise _IrregularError
 
 
@@ -238,15 +254,14 @@ def _to_floats(values: list[float], kind: type[np.floating[Any]]) -> Array:
         raise invalid("JSON Parse error: Number too big to be stored in double.") from None
 
 
-def _to_bytes(value: str | dict[str, Any]) -> bytes:
+def to_bytes(value: str | dict[str, Any]) -> bytes:
+    """Returns the bytes that a JSON string or a base64 object stands for."""
+    if isinstance(value, str):
+        return value.encode("utf-8", errors="surrogateescape")
     try:
-        if isinstance(value, str):
-            return value.encode("utf-8", errors="surrogateescape")
-        if _is_base64(value):
+        if is_base64(value):
             text = "".join(value["b64"].split())
             return base64.b64decode(text + "=" * (-len(text) % 4 if not text.endswith("=") else 0), validate=True)
-    except UnicodeEncodeError:
-        raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from None
     except (binascii.Error, ValueError):
         raise invalid("Unable to base64 decode") from None
     raise _IrregularError
@@ -274,7 +289,7 @@ def _explain_rows(instances: list[Any], infos: Infos) -> NoReturn:
                 raise invalid(f"Failed to process element: {index}{key} of 'instances' list. Error: {error}") from None
         if named and row.keys() != infos.keys():
             raise invalid(
-                f"Failed to process element: {index} of 'instances' list. JSON object: {_quote(row)} keys must be "
+                f"Failed to process element: {index} of 'instances' list. JSON object: {quote(row)} keys must be "
                 f"equal to: {','.join(sorted(infos))}"
             )
     raise invalid("'instances' cannot be converted to tensors")
@@ -311,7 +326,7 @@ def _explain_level(value: Any, level: int, shape: list[int], dtype: int) -> None
     if not isinstance(value, list):
         if level != len(shape):
             raise invalid(
-                f"JSON Value: {_quote(value)} found at incorrect level: {level + 1} in the JSON DOM. Expected at "
+                f"JSON Value: {quote(value)} found at incorrect level: {level + 1} in the JSON DOM. Expected at "
                 f"level: {len(shape)}"
             )
         _explain_value(value, dtype)
@@ -327,22 +342,23 @@ def _explain_level(value: Any, level: int, shape: list[int], dtype: int) -> None
 
 
 def _explain_value(value: Any, dtype: int) -> None:
-    if dtype == types_pb2.DT_STRING and isinstance(value, dict) and not _is_base64(value):
-        raise invalid(f"JSON Value: {_quote(value)} not formatted correctly for base64 data")
+    if dtype == types_pb2.DT_STRING and isinstance(value, dict) and not is_base64(value):
+        raise invalid(f"JSON Value: {quote(value)} not formatted correctly for base64 data")
     try:
         _to_flat_array([value], dtype)
     except _IrregularError:
         known = dtype in _FLOATS or dtype in _INTEGERS or dtype in (types_pb2.DT_BOOL, types_pb2.DT_STRING)
         if known or isinstance(value, dict):
             raise invalid(
-                f"JSON Value: {_quote(value)} Type: {_type_name(value)} is not of expected type: {dtype_name(dtype)}"
+                f"JSON Value: {quote(value)} Type: {type_name(value)} is not of expected type: {dtype_name(dtype)}"
             ) from None
         raise StatusError(
-            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_quote(value)} to type: {dtype_name(dtype)}"
+            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {quote(value)} to type: {dtype_name(dtype)}"
         ) from None
 
 
-def _type_name(value: Any) -> str:
+def type_name(value: Any) -> str:
+    """Returns the name that error texts use for the type of a JSON value."""
     if isinstance(value, bool):
         return str(value)
     return _JSON_TYPES.get(type(value), "Null")
@@ -352,7 +368,7 @@ def _shape_text(shape: Sequence[int]) -> str:
     return f"[{','.join(map(str, shape))}]"
 
 
-def _quote(value: Any) -> str:
+def quote(value: Any) -> str:
     """Returns the beginning of `value` as JSON, without writing out the rest of a large one."""
     text = ""
     for chunk in json.JSONEncoder().iterencode(value):
@@ -379,7 +395,7 @@ def _write_values(name: str, array: Array) -> list[str]:
     """Writes the values of one output, flat."""
     dtype = dtype_of(array)
     if dtype in _FLOATS:
-        return _write_floats(array)
+        return write_floats(array)
     write = _VALUE_WRITERS.get(dtype)
     if write is None:
         raise invalid(f"Failed to write JSON value for tensor type: {dtype_name(dtype)}")
@@ -388,7 +404,8 @@ def _write_values(name: str, array: Array) -> list[str]:
     return list(map(write, array.ravel().tolist()))
 
 
-def _write_floats(array: Array) -> list[str]:
+def write_floats(array: Array) -> list[str]:
+    """Writes each value with 6 significant digits where those are exact, else with 9 or 17."""
     values = array.ravel().tolist()
     short = ("%g " * len(values) % tuple(values)).split()
     with np.errstate(over="ignore"):
@@ -409,14 +426,15 @@ def _write_base64(value: bytes) -> str:
     return f'{{"b64": "{base64.b64encode(value).decode()}"}}'
 
 
-def _write_text(value: bytes) -> str:
+def write_text(value: bytes) -> str:
+    """Writes a JSON string; bytes that are not UTF-8 are passed through as they are."""
     return json.dumps(value.decode("utf-8", errors="surrogateescape"), ensure_ascii=False)
 
 
 _VALUE_WRITERS: dict[int, Callable[[Any], str]] = {
     **dict.fromkeys(_INTEGERS, str),
     types_pb2.DT_BOOL: lambda value: "true" if value else "false",
-    types_pb2.DT_STRING: _write_text,
+    types_pb2.DT_STRING: write_text,
 }
 
 

@@ -1,73 +1,55 @@
-"""The versions of a model on disk, and the one of them that is served."""
+"""The models that are served, and which of their versions."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tensorflow_serving.apis import get_model_status_pb2, model_pb2
+from tensorflow_serving.apis import model_pb2
 
 from dynamarks_tf.errors import ServingError
+from dynamarks_tf.local_server.batching import Batcher
+from dynamarks_tf.local_server.config_files import ModelConfig
 from dynamarks_tf.local_server.served_model import ServedModel
 from dynamarks_tf.local_server.status import Code, StatusError, invalid
+from dynamarks_tf.local_server.versions import Version, find_versions, scan_versions
 
-_NUMERIC = re.compile(r"[0-9]+")
-_SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
-
-
-def find_versions(base_path: str | os.PathLike[str]) -> dict[int, Path]:
-    """Finds the versions in a model's folder: the children with a number for a name, as in TensorFlow Serving.
-
-    Args:
-        base_path: the model's folder, with one numbered folder a version.
-
-    Returns:
-        The folders by version; at least one.
-
-    Raises:
-        ServingError: there is no such folder, or no version in it.
-    """
-    base = Path(base_path).absolute()
-    if not base.is_dir():
-        raise ServingError(f"{base} is not a folder. Give the folder that holds one numbered folder for each version.")
-    versions = {int(child.name): child for child in sorted(base.iterdir()) if _NUMERIC.fullmatch(child.name)}
-    if versions:
-        return versions
-    if any((base / name).exists() for name in _SAVED_MODEL_FILES):
-        raise ServingError(
-            f"{base} is a version itself: it has a saved_model.pb in it. Give the folder above, {base.parent}, in "
-            "which each version is a folder with a number for a name; rename this one if it has none."
-        )
-    raise ServingError(
-        f"{base} holds no version: none of its folders has a number for a name. Export a model to {base / '1'}."
-    )
+LOG = logging.getLogger(__name__)
 
 
 class Repository:
-    """One model and its loaded versions.
+    """Models and their loaded versions.
+
+    Requests may come from many threads while versions come and go: each holds the version that answers it.
 
     Args:
-        base_path: the model's folder, with one numbered folder a version. The highest one is loaded.
-        name: the name clients ask for; the folder's own name if not given.
+        models: what to serve.
+        batcher: what runs requests together, if anything does.
 
     Raises:
-        ServingError: there is no version, or the highest one cannot be loaded.
+        ServingError: a model has no version, or none that can be loaded, or a label for one that is not loaded.
     """
 
-    def __init__(self, base_path: str | os.PathLike[str], *, name: str | None = None) -> None:
-        self.name = name or model_name(base_path)
-        versions = find_versions(base_path)
-        newest = max(versions)
-        self._models = {newest: ServedModel(versions[newest], name=self.name, version=newest)}
+    def __init__(self, models: Sequence[ModelConfig], *, batcher: Batcher | None = None) -> None:
+        self._batcher = batcher
+        self._changing = threading.Lock()  # held for a whole change, so that there is one at a time
+        self._models: dict[str, _Model] = {}
+        try:
+            for config in models:
+                found = find_versions(config.base_path)
+                self._models[config.name] = model = _Model(config)
+                self._start(model, found)
+        except BaseException:
+            self.close()
+            raise
 
-    @property
-    def latest(self) -> ServedModel:
-        """The model that answers requests which name no version."""
-        return self._models[max(self._models)]
-
-    def find(self, spec: model_pb2.ModelSpec) -> ServedModel:
-        """Finds the model a request is for.
+    @contextlib.contextmanager
+    def use(self, spec: model_pb2.ModelSpec) -> Iterator[ServedModel]:
+        """Finds the model a request is for, and keeps it loaded meanwhile.
 
         Args:
             spec: the name and, if wanted, the version or label that the request gives.
@@ -75,30 +57,192 @@ class Repository:
         Raises:
             StatusError: NOT_FOUND, or INVALID_ARGUMENT for a label or an empty name, as in TensorFlow Serving.
         """
-        if not spec.name:
-            raise invalid("ModelSpec has no name specified.")
-        if spec.HasField("version_label"):  # labels are given by TensorFlow Serving's config file only
-            raise invalid(f"Unrecognized servable version label: {spec.version_label}")
-        version = spec.version.value if spec.HasField("version") else None
-        if spec.name == self.name:
-            if version is None:
-                return self.latest
-            if version in self._models:
-                return self._models[version]
-        wanted = f"Latest({spec.name})" if version is None else f"Specific({spec.name}, {version})"
-        raise StatusError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
+        while True:
+            version = self._find(spec)
+            model = version.acquire()
+            if model is not None:  # else it has been taken away since it was found
+                break
+        try:
+            yield model
+        finally:
+            version.release()
 
-    def states(self, name: str) -> dict[int, get_model_status_pb2.ModelVersionStatus.State]:
-        """Returns the state of every known version of a model, highest first; empty if the model is unknown."""
-        available = get_model_status_pb2.ModelVersionStatus.AVAILABLE
-        return {version: available for version in sorted(self._models, reverse=True) if name == self.name}
+    def latest_version(self, name: str) -> int:
+        """Returns the version that answers requests which name none.
+
+        Raises:
+            StatusError: NOT_FOUND.
+        """
+        return self._find(model_pb2.ModelSpec(name=name)).number
+
+    def knows(self, name: str) -> bool:
+        """Whether there is or has been such a model."""
+        return name in self._models
+
+    def versions(self, name: str) -> list[Version]:
+        """Returns every version a model has or has had, highest first; none if the model is unknown."""
+        model = self._models.get(name)
+        return [model.versions[number] for number in sorted(model.versions, reverse=True)] if model else []
+
+    def refresh(self) -> None:
+        """Looks for new and vanished version folders: new ones are loaded before old ones are unloaded.
+
+        A version that cannot be loaded is reported by the status call and not tried again until its folder has gone
+        and come back; the version it was to replace keeps answering.
+        """
+        with self._changing:
+            for model in self._models.values():
+                self._refresh(model)
+
+    def reconfigure(self, models: Sequence[ModelConfig]) -> None:
+        """Serves other models, policies and labels from now on; models that are not named are unloaded.
+
+        Args:
+            models: what to serve.
+
+        Raises:
+            StatusError: FAILED_PRECONDITION if a label is given to a version that is not loaded yet, and then nothing
+                is changed; UNKNOWN if a new model cannot be loaded, and then the others have been changed.
+        """
+        with self._changing:
+            _check_labels(models, self._models)
+            new = [config for config in models if config.name not in self._models]
+            named = {config.name: config for config in models}
+            for name, model in self._models.items():
+                model.config = named.get(name)
+                self._refresh(model)
+            problems = []
+            for config in new:
+                model = _Model(config)
+                self._models = {**self._models, config.name: model}  # a new one, for others may be looking at the old
+                try:
+                    self._start(model, find_versions(config.base_path))
+                except ServingError as error:
+                    problems.append(f"{{{{name: {config.name}}} due to error: {error}}}")
+        if problems:
+            message = f"{len(problems)} servable(s) did not become available: {{{', '.join(problems)}}}"
+            raise StatusError(Code.UNKNOWN, message)
 
     def close(self) -> None:
-        """Unloads everything."""
-        for model in self._models.values():
-            model.close()
+        """Unloads everything at once."""
+        with self._changing:
+            for model in self._models.values():
+                for version in model.versions.values():
+                    version.close()
+
+    def _find(self, spec: model_pb2.ModelSpec) -> Version:
+        if not spec.name:
+            raise invalid("ModelSpec has no name specified.")
+        model = self._models.get(spec.name)
+        number = spec.version.value if spec.HasField("version") else None
+        if spec.HasField("version_label"):
+            number = model.labels.get(spec.version_label) if model else None
+            if number is None:
+                raise invalid(f"Unrecognized servable version label: {spec.version_label}")
+        available = model.available() if model else {}
+        if number is None and available:
+            return available[max(available)]
+        if number in available:
+            return available[number]
+        wanted = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
+        raise StatusError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
+
+    def _start(self, model: _Model, found: Mapping[int, Path]) -> None:
+        """Loads a model's first versions.
+
+        Raises:
+            ServingError: none of them can be loaded, or a label names none of them.
+        """
+        config = model.config
+        assert config is not None
+        if not config.policy.choose(found):
+            raise ServingError(
+                f"{config.base_path} holds the versions {sorted(found)}, and the version policy of {config.name} "
+                "chooses none of them."
+            )
+        errors = model.settle(found, self._batcher)
+        if not model.available():
+            raise errors[0]
+        for label, number in model.labels.items():
+            if number not in model.available():
+                raise ServingError(
+                    f'The label "{label}" of {config.name} names version {number}, which is not loaded. Loaded: '
+                    f"{sorted(model.available())}."
+                )
+
+    def _refresh(self, model: _Model) -> None:
+        try:
+            found = scan_versions(model.config.base_path) if model.config else {}
+        except OSError as error:  # what is loaded keeps answering
+            model.complain(f"cannot be looked through for versions of {model.name}: {error.strerror}")
+            return
+        for problem in model.settle(found, self._batcher):
+            model.complain(str(problem))
+
+
+class _Model:
+    """A model's configuration and versions; changed by one thread at a time, read by any."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.name = config.name
+        self.config: ModelConfig | None = config  # `None` when it is not served any more
+        self.versions: dict[int, Version] = {}  # those that ended too: the status call reports them
+        self._failed: set[int] = set()
+        self._complaint = ""
+
+    @property
+    def labels(self) -> Mapping[str, int]:
+        return self.config.labels if self.config else {}
+
+    def available(self) -> dict[int, Version]:
+        """Returns the versions that answer."""
+        return {number: version for number, version in list(self.versions.items()) if version.is_available}
+
+    def settle(self, found: Mapping[int, Path], batcher: Batcher | None) -> list[ServingError]:
+        """Loads and unloads until what is wanted of `found` is served, never leaving the model without a version.
+
+        Returns:
+            What could not be loaded.
+        """
+        wanted = self.config.policy.choose(found) if self.config else set()
+        self._failed &= found.keys()
+        errors: list[ServingError] = []
+        while True:
+            available = self.available()
+            if wanted & available.keys() or not wanted:
+                for number in sorted(available.keys() - wanted):
+                    available[number].unload()
+            missing = wanted - available.keys() - self._failed
+            if not missing:
+                return errors
+            number = max(missing)
+            version = Version(self.name, number, found[number])
+            self.versions = {**self.versions, number: version}  # a new one, for others may be looking at the old
+            try:
+                version.load(batcher)
+            except ServingError as error:
+                self._failed.add(number)
+                errors.append(error)
+
+    def complain(self, problem: str) -> None:
+        """Logs a problem, once."""
+        if problem != self._complaint:
+            LOG.error("%s: %s", self.config.base_path if self.config else self.name, problem)
+            self._complaint = problem
 
 
 def model_name(base_path: str | os.PathLike[str]) -> str:
     """Returns the name a model is served under when none is given: that of its folder."""
     return Path(base_path).resolve().name or "default"
+
+
+def _check_labels(models: Sequence[ModelConfig], served: Mapping[str, _Model]) -> None:
+    for config in models:
+        available = served[config.name].available() if config.name in served else {}
+        for number in config.labels.values():
+            if number not in available:
+                raise StatusError(
+                    Code.FAILED_PRECONDITION,
+                    f"Request to assign label to version {number} of model {config.name}, which is not currently "
+                    "available for inference",
+                )

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import threading
-import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import waitress
 from google.protobuf import json_format
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    input_pb2,
     model_pb2,
     predict_pb2,
+    regression_pb2,
 )
-from waitress import wasyncore
 from werkzeug.wrappers import Request, Response
 
-from dynamarks_tf.local_server import calls, json_tensor, ports
+from dynamarks_tf.local_server import calls, example_json, json_tensor
+from dynamarks_tf.local_server.metrics import CONTENT_TYPE, UNKNOWN_MODEL, Metrics
 from dynamarks_tf.local_server.repository import Repository
 from dynamarks_tf.local_server.request_recorder import RequestRecorder
-from dynamarks_tf.local_server.served_model import DEFAULT_SIGNATURE
-from dynamarks_tf.local_server.status import Code, StatusError, invalid
+from dynamarks_tf.local_server.served_model import DEFAULT_SIGNATURE, ServedModel
+from dynamarks_tf.local_server.status import Code, StatusError, internal_error, invalid
 from dynamarks_tf.local_server.tensors import to_packed_proto
 
 if TYPE_CHECKING:
@@ -37,11 +36,12 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0  # TensorFlow Serving's --rest_api_timeout_in_ms
-THREADS = 4 * (os.cpu_count() or 1)
 LARGEST_INFLATED_BODY = 100 * 2**20  # bytes
-LARGEST_BODY = 2**40  # bytes; in fact none
-MEMORY_BUFFER = 2**28  # bytes of a body that waitress keeps in memory rather than in a file
-RECEIVE_SIZE = 2**18  # bytes
+CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
 LARGEST_VERSION = 2**63 - 1
 
 HTTP_STATUS = {
@@ -78,20 +78,32 @@ class RestApplication:
 
     Args:
         repository: what is served.
+        metrics: what counts the requests.
         timeout_s: seconds a prediction may take; no limit if `None`.
         recorder: what logs the predictions, if anything does.
+        metrics_path: where the metrics are shown; nowhere if `None`.
+        max_request_bytes: the size that a packed request may unpack to.
+        enable_cors: whether to tell browsers that pages from anywhere may ask.
     """
 
     def __init__(
         self,
         repository: Repository,
+        metrics: Metrics,
         *,
         timeout_s: float | None = TIMEOUT_S,
         recorder: RequestRecorder | None = None,
+        metrics_path: str | None = None,
+        max_request_bytes: int | None = None,
+        enable_cors: bool = False,
     ) -> None:
         self._repository = repository
+        self._metrics = metrics
         self._timeout_s = timeout_s
         self._recorder = recorder
+        self._metrics_path = metrics_path
+        self._headers = CORS_HEADERS if enable_cors else {}
+        self._largest_inflated = min(max_request_bytes or LARGEST_INFLATED_BODY, LARGEST_INFLATED_BODY)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return self._respond(Request(environ))(environ, start_response)
@@ -100,58 +112,72 @@ class RestApplication:
         path = request.environ["REQUEST_URI"]  # as sent: neither decoded nor cut at the "?"
         if request.method in ("TRACE", "CONNECT"):
             return _html_response(501, "Not Implemented")
+        if self._metrics_path is not None and path.partition("?")[0] == self._metrics_path:
+            return self._show_metrics(path)
         if not _API.fullmatch(path):
             return _html_response(404, "Not Found")
-        if request.method == "OPTIONS":
-            return Response(status=200 if re.search("https?://", request.headers.get("Origin", "")) else 400)
         try:
-            return _json_response(200, self._answer(request, path))
+            return self._json_response(200, self._answer(request, path))
         except StatusError as error:
-            text = json_tensor.error_body(error.message) if error.message else ""
-            return _json_response(HTTP_STATUS[error.code], text)
+            problem = error
         except Exception:
             LOG.exception("%s %s", request.method, path)
-            return _json_response(500, json_tensor.error_body("Internal error; the server's log has the details"))
+            problem = internal_error()
+        return self._json_response(
+            HTTP_STATUS[problem.code], json_tensor.error_body(problem.message) if problem.message else ""
+        )
+
+    def _show_metrics(self, path: str) -> Response:
+        if path != self._metrics_path:
+            text = f"Unexpected path: {path}. Should be {self._metrics_path}"
+            return Response(text, 400, content_type=CONTENT_TYPE)
+        return Response(self._metrics.text(), 200, content_type=CONTENT_TYPE)
 
     def _answer(self, request: Request, path: str) -> str:
-        if request.method == "POST" and (found := _INFERENCE.fullmatch(path)):
-            spec, method = _model_spec(found), found["method"]
-            if method == "predict":
-                return self._predict(spec, request)
-            if method in ("classify", "regress"):
-                return self._refuse_examples(spec, method, _body(request))
-        if request.method == "GET" and (found := _INFORMATION.fullmatch(path)):
-            if not found["name"]:
-                raise invalid("Missing model name in request.")
-            information = self._metadata if found["subresource"] == "metadata" else self._status
-            return information(_model_spec(found))
-        raise invalid(f"Malformed request: {request.method} {path}")
+        inference = _INFERENCE.fullmatch(path) if request.method == "POST" else None
+        found = inference or (_INFORMATION.fullmatch(path) if request.method == "GET" else None)
+        name = unquote(found["name"] or "", errors="replace") if found else ""
+        known = name if not name or self._repository.knows(name) else UNKNOWN_MODEL
+        with self._metrics.request(known, api=inference["method"] if inference else "", entrypoint="REST"):
+            if request.method == "OPTIONS":
+                return _preflight(request)
+            answer = _ANSWERS.get(inference["method"]) if inference else None
+            if inference and answer:
+                return answer(self, _model_spec(inference), request)
+            if found and not inference:
+                if not name:
+                    raise invalid("Missing model name in request.")
+                information = self._metadata if found["subresource"] == "metadata" else self._status
+                return information(_model_spec(found))
+            raise invalid(f"Malformed request: {request.method} {path}")
 
     def _predict(self, spec: model_pb2.ModelSpec, http: Request) -> str:
-        document = json_tensor.parse(_body(http))
+        document = json_tensor.parse(self._body(http))
         spec.signature_name = json_tensor.signature_name(document)
-        layout, inputs = json_tensor.read_inputs(document, self._input_infos(spec))
-        request = predict_pb2.PredictRequest(
-            model_spec=spec, inputs={name: to_packed_proto(array) for name, array in inputs.items()}
-        )
-        answer = calls.predict(self._repository, request, timeout_s=self._timeout_s)
+        with self._repository.use(spec) as model:
+            layout, inputs = json_tensor.read_inputs(document, _input_infos(model, spec.signature_name))
+            request = predict_pb2.PredictRequest(
+                model_spec=spec, inputs={name: to_packed_proto(array) for name, array in inputs.items()}
+            )
+            answer = calls.run(model, request, timeout_s=self._timeout_s)
+        self._metrics.record_runtime(answer.model_spec.name, answer.runtime_s)
         text = json_tensor.write_outputs(answer.outputs, layout)
         if self._recorder is not None:
             self._recorder.record(request, answer.to_packed_response, self._recorder.client(http.headers.items()))
         return text
 
-    def _input_infos(self, spec: model_pb2.ModelSpec) -> json_tensor.Infos:
-        name = spec.signature_name or DEFAULT_SIGNATURE
-        signature = self._repository.find(spec).signatures.get(name)
-        if signature is None:
-            raise invalid(f'Serving signature name: "{name}" not found in signature def')
-        if not signature.definition.inputs:
-            raise invalid(f"Failed to get input map for signature: {spec.signature_name or 'DEFAULT'}")
-        return dict(signature.definition.inputs)
+    def _classify(self, spec: model_pb2.ModelSpec, http: Request) -> str:
+        request = classification_pb2.ClassificationRequest(model_spec=spec, input=self._examples(spec, http))
+        return example_json.write_results(calls.classify(self._repository, request, timeout_s=self._timeout_s).result)
 
-    def _refuse_examples(self, spec: model_pb2.ModelSpec, method: str, body: bytes) -> str:
-        spec.signature_name = json_tensor.signature_name(json_tensor.parse(body))
-        raise calls.refuse_examples(self._repository, spec, method)
+    def _regress(self, spec: model_pb2.ModelSpec, http: Request) -> str:
+        request = regression_pb2.RegressionRequest(model_spec=spec, input=self._examples(spec, http))
+        return example_json.write_results(calls.regress(self._repository, request, timeout_s=self._timeout_s).result)
+
+    def _examples(self, spec: model_pb2.ModelSpec, http: Request) -> input_pb2.Input:
+        document = json_tensor.parse(self._body(http))
+        spec.signature_name = json_tensor.signature_name(document)
+        return example_json.read_examples(document)
 
     def _status(self, spec: model_pb2.ModelSpec) -> str:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
@@ -172,67 +198,14 @@ class RestApplication:
             indent=1,
         )
 
+    def _json_response(self, status: int, text: str) -> Response:
+        body = text.encode("utf-8", errors="surrogateescape")
+        return Response(body, status, self._headers, content_type="application/json")
 
-class RestServer:
-    """An HTTP server on its own thread.
-
-    Args:
-        application: what answers.
-        host: the address to listen on.
-        port: the port to listen on; any free one if 0.
-
-    Raises:
-        ServingError: the port cannot be had.
-    """
-
-    def __init__(self, application: RestApplication, *, host: str, port: int) -> None:
-        listener = ports.listen(host, port, "REST")
-        logging.getLogger("waitress").setLevel(logging.ERROR)  # that a request has to wait is nothing to report
-        self._server = waitress.create_server(
-            application,
-            sockets=[listener],
-            threads=THREADS,
-            ident=None,
-            max_request_body_size=LARGEST_BODY,
-            inbuf_overflow=MEMORY_BUFFER,
-            outbuf_overflow=MEMORY_BUFFER,
-            recv_bytes=RECEIVE_SIZE,
-        )
-        self.port: int = listener.getsockname()[1]
-        self._stopping = threading.Event()
-        self._grace_s = 0.0
-        self._thread = threading.Thread(target=self._serve, name="rest-server", daemon=True)
-        self._thread.start()
-
-    def stop(self, grace_s: float) -> None:
-        """Refuses new connections at once, and gives the requests being answered `grace_s` seconds to end."""
-        self._grace_s = grace_s
-        self._stopping.set()
-        self._server.pull_trigger()
-        self._thread.join()
-
-    def _serve(self) -> None:
-        while not self._stopping.is_set():
-            self._turn(timeout_s=1.0)
-        wasyncore.dispatcher.close(self._server)  # the listening socket; connections stay
-        deadline = time.monotonic() + self._grace_s
-        while self._close_idle() and time.monotonic() < deadline:
-            self._turn(timeout_s=0.05)
-        self._server.task_dispatcher.shutdown(timeout=1)
-        wasyncore.close_all(self._server._map)
-
-    def _turn(self, *, timeout_s: float) -> None:
-        """Receives and sends what is there; this is one turn of waitress' own loop."""
-        wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._server._map, count=1)
-
-    def _close_idle(self) -> bool:
-        """Closes the connections on which nothing is being answered, and says whether others are left."""
-        channels = list(self._server.active_channels.values())
-        busy = [channel for channel in channels if channel.requests or channel.total_outbufs_len]
-        for channel in channels:
-            if channel not in busy:
-                channel.handle_close()
-        return bool(busy)
+    def _body(self, request: Request) -> bytes:
+        body = request.get_data(cache=False)
+        packed = "gzip" in request.headers.get("Content-Encoding", "")
+        return _inflate(body, self._largest_inflated) if packed else body
 
 
 def _model_spec(found: re.Match[str]) -> model_pb2.ModelSpec:
@@ -247,16 +220,27 @@ def _model_spec(found: re.Match[str]) -> model_pb2.ModelSpec:
     return spec
 
 
-def _body(request: Request) -> bytes:
-    body = request.get_data(cache=False)
-    return _inflate(body) if "gzip" in request.headers.get("Content-Encoding", "") else body
+def _input_infos(model: ServedModel, signature_name: str) -> json_tensor.Infos:
+    name = signature_name or DEFAULT_SIGNATURE
+    signature = model.signatures.get(name)
+    if signature is None:
+        raise invalid(f'Serving signature name: "{name}" not found in signature def')
+    if not signature.definition.inputs:
+        raise invalid(f"Failed to get input map for signature: {signature_name or 'DEFAULT'}")
+    return dict(signature.definition.inputs)
 
 
-def _inflate(body: bytes) -> bytes:
+def _preflight(request: Request) -> str:
+    if not re.search("https?://", request.headers.get("Origin", "")):
+        raise StatusError(Code.FAILED_PRECONDITION, "")
+    return ""
+
+
+def _inflate(body: bytes, largest: int) -> bytes:
     """Unpacks gzip; what is damaged or too large counts as empty, as in TensorFlow Serving."""
     inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        inflated = inflater.decompress(body, LARGEST_INFLATED_BODY)
+        inflated = inflater.decompress(body, largest)
     except zlib.error:
         return b""
     return inflated if inflater.eof else b""
@@ -268,10 +252,13 @@ def _as_json(message: Any) -> Any:
     )
 
 
-def _json_response(status: int, text: str) -> Response:
-    return Response(text.encode("utf-8", errors="surrogateescape"), status, content_type="application/json")
-
-
 def _html_response(status: int, reason: str) -> Response:
     page = f"<html><head><title>{status} {reason}</title></head><body><h1>{reason}</h1></body></html>\n"
     return Response(page, status, content_type="text/html")
+
+
+_ANSWERS: Mapping[str, Callable[[RestApplication, model_pb2.ModelSpec, Request], str]] = {
+    "predict": RestApplication._predict,
+    "classify": RestApplication._classify,
+    "regress": RestApplication._regress,
+}

@@ -19,6 +19,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.client import pywrap_tf_session
 
 from dynamarks_tf.errors import ServingError
+from dynamarks_tf.local_server.batching import Batcher
 from dynamarks_tf.local_server.status import Code, StatusError, invalid
 from dynamarks_tf.local_server.tensors import Array, from_proto
 
@@ -51,15 +52,17 @@ class ServedModel:
         path: the version's folder, with `saved_model.pb` in it.
         name: the name clients ask for.
         version: the number clients ask for.
+        batcher: what runs requests together, if anything does.
 
     Raises:
         ServingError: the folder holds no SavedModel with tag "serve", or a damaged one.
     """
 
-    def __init__(self, path: Path, *, name: str, version: int) -> None:
+    def __init__(self, path: Path, *, name: str, version: int, batcher: Batcher | None = None) -> None:
         self.path = path
         self.name = name
         self.version = version
+        self._batcher = batcher
         graph = tf.Graph()
         options = tf.compat.v1.GPUOptions(allow_growth=True)  # the trainer may sit on the same GPU
         self._session = tf.compat.v1.Session(graph=graph, config=tf.compat.v1.ConfigProto(gpu_options=options))
@@ -105,11 +108,48 @@ class ServedModel:
         fetches = [_point(signature.outputs, name) for name in names]
         return dict(zip(names, self._run(feeds, fetches, timeout_s), strict=True))
 
+    def run_examples(
+        self, examples: Sequence[bytes], tasks: Mapping[str, Sequence[str]], *, timeout_s: float | None = None
+    ) -> dict[str, dict[str, Array]]:
+        """Feeds the same serialized examples to several signatures, in one run.
+
+        Args:
+            examples: `tf.train.Example` messages, serialized.
+            tasks: outputs to compute, by the name of a signature with one input.
+            timeout_s: seconds after which the run is given up.
+
+        Returns:
+            The outputs by signature and name.
+
+        Raises:
+            StatusError: as TensorFlow Serving answers the same request.
+        """
+        feeds: dict[Any, Array] = {}
+        fetches: list[Any] = []
+        for signature_name, outputs in tasks.items():
+            signature = self.signatures[signature_name]
+            (input_name,) = signature.definition.inputs
+            feeds[_point(signature.inputs, input_name)] = np.array(examples, np.object_)
+            fetches += [_point(signature.outputs, name) for name in outputs]
+        arrays = iter(self._run(feeds, fetches, timeout_s))
+        return {name: {output: next(arrays) for output in outputs} for name, outputs in tasks.items()}
+
     def close(self) -> None:
         """Frees the memory; runs still going on are cancelled."""
         self._session.close()
 
     def _run(self, feeds: dict[Any, Array], fetches: list[Any], timeout_s: float | None) -> list[Array]:
+        if self._batcher is None:
+            return self._run_now(feeds, fetches, timeout_s)
+        points = list(feeds)
+
+        def run(arrays: list[Array], timeout_s: float | None) -> list[Array]:
+            return self._run_now(dict(zip(points, arrays, strict=True)), fetches, timeout_s)
+
+        signature = (id(self), *map(id, points), *map(id, fetches))  # the objects live as long as the model
+        return self._batcher.run(signature, list(feeds.values()), run, timeout_s)
+
+    def _run_now(self, feeds: dict[Any, Array], fetches: list[Any], timeout_s: float | None) -> list[Array]:
         try:
             with _run_options(timeout_s) as options:
                 results = self._session._call_tf_sessionrun(options, feeds, fetches, [], None)

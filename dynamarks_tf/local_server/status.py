@@ -43,3 +43,8 @@ class StatusError(Exception):
 def invalid(message: str) -> StatusError:
     """Returns the commonest error: the request itself is wrong."""
     return StatusError(Code.INVALID_ARGUMENT, message)
+
+
+def internal_error() -> StatusError:
+    """Returns the error for a fault of the server's own, which goes to its log and not to the client."""
+    return StatusError(Code.INTERNAL, "Internal error; the server's log has the details")

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.local_server import ports
 from dynamarks_tf.local_server.model_server import ModelServer
-from dynamarks_tf.local_server.repository import find_versions
+from dynamarks_tf.local_server.versions import find_versions
 
 LOG = logging.getLogger(__name__)
 

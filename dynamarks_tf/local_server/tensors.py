@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
 Array = npt.NDArray[Any]
+
+LARGEST_FILL = 2**28  # values that one value in a message may stand for
 
 # The typed field of TensorProto that carries each dtype.
 _FIELDS = {
@@ -61,11 +64,14 @@ def from_proto(proto: tensor_pb2.TensorProto) -> Array:
     """Reads a tensor in either form.
 
     Raises:
-        ValueError: the shape is not fully known, or the values do not fill it, or the dtype has no values.
+        ValueError: the shape is not fully known, or so large that the message cannot mean it, or the values do not fill
+            it, or the dtype has no values.
     """
     shape = proto.tensor_shape
     if shape.unknown_rank or any(dim.size < 0 for dim in shape.dim):
         raise ValueError("the shape of a value must be fully known")
+    if math.prod(dim.size for dim in shape.dim) > max(LARGEST_FILL, proto.ByteSize()):
+        raise ValueError("a few bytes must not stand for all the memory there is")
     try:
         return np.asarray(tf.make_ndarray(proto))
     except (KeyError, TypeError, OverflowError, MemoryError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,42 @@ def make_request() -> Callable[..., predict_pb2.PredictRequest]:
         return request
 
     return build
+
+
+def save_factor(path: Path, factor: float, *, load_steps: int = 0) -> None:
+    """Writes a model that multiplies by `factor`; it counts to `load_steps` while it is loaded."""
+    v1 = tf.compat.v1
+    count = lambda steps: tf.while_loop(lambda i: i < steps, lambda i: (i + 1,), (tf.constant(0, tf.int64),))[0]  # noqa: E731
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, (None,))
+        steps = v1.placeholder(tf.int64, ())
+        predict = v1.saved_model.predict_signature_def
+        signatures = {
+            "serving_default": predict({"x": x}, {"y": x * factor}),
+            "count": predict({"steps": steps}, {"counted": count(steps)}),
+        }
+        builder = v1.saved_model.Builder(str(path))
+        main_op = count(tf.constant(load_steps, tf.int64)).op if load_steps else None
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures, main_op=main_op, strip_default_attrs=True)
+        builder.save()
+
+
+@pytest.fixture(scope="session")
+def factors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders 1 to 4 with models that multiply by 1 to 4, to be copied."""
+    folder = tmp_path_factory.mktemp("factors")
+    for factor in (1, 2, 3, 4):
+        save_factor(folder / str(factor), factor)
+    return folder
+
+
+@pytest.fixture
+def add_version(factors: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Adds a version to the model folder "clf", or another, as an export does: under another name, then renamed."""
+
+    def add(version: int, *, model: str = "clf", factor: int | None = None) -> Path:
+        base = tmp_path / model
+        shutil.copytree(factors / str(factor or version), base / "incoming.tmp")
+        return (base / "incoming.tmp").rename(base / str(version))
+
+    return add

@@ -13,11 +13,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
-    model_management_pb2,
     predict_pb2,
 )
 
@@ -328,18 +325,3 @@ def test_wrong_status_requests(model_service: Any, spec: Any, code: str, message
     if spec is not None:
         named(request, **spec)
     assert code_and_details(model_service.GetModelStatus, request) == (code, message)
-
-
-def test_calls_that_are_not_served_say_so(prediction: Any, model_service: Any) -> None:
-    classify = classification_pb2.ClassificationRequest()
-    classify.model_spec.name = "zoo"
-    code, details = code_and_details(prediction.Classify, classify)
-    assert (code, details.split(" for ")[0]) == ("INVALID_ARGUMENT", 'No input "inputs"')
-    classify.model_spec.signature_name = "examples"
-    assert code_and_details(prediction.Classify, classify)[0] == "UNIMPLEMENTED"
-    assert code_and_details(prediction.MultiInference, inference_pb2.MultiInferenceRequest()) == (
-        "UNIMPLEMENTED",
-        "The local server answers Predict only. Use TensorFlow Serving for MultiInference.",
-    )
-    reload = model_management_pb2.ReloadConfigRequest()
-    assert code_and_details(model_service.HandleReloadConfigRequest, reload)[0] == "UNIMPLEMENTED"

@@ -202,11 +202,9 @@ PATHS = [
     ("PUT", "/v1/models/zoo:predict", GOOD, 400, "Malformed request: PUT /v1/models/zoo:predict"),
     ("DELETE", "/v1/models/zoo", "", 400, "Malformed request: DELETE /v1/models/zoo"),
     ("PATCH", "/v1/models/zoo", "", 400, "Malformed request: PATCH /v1/models/zoo"),
-    ("POST", "/v1/models/zoo:classify", '{"examples": [{}]}', 400, 'No input "inputs" for serialized examples'),
-    ("POST", "/v1/models/zoo:regress", '{"signature_name": "combine"}', 400, "Expected one input Tensor."),
-    ("POST", "/v1/models/zoo:regress", '{"signature_name": "x"}', 400, "No signature was found with the name: x"),
-    ("POST", "/v1/models/zoo:classify", '{"signature_name": "examples"}', 501, "Use TensorFlow Serving for classify"),
-    ("POST", "/v1/models/other:classify", "{}", 404, "Servable not found for request: Latest(other)"),
+    ("POST", "/v1/models/zoo:classify", '{"examples": [{}]}', 400, "No classification inputs found in SignatureDef: "),
+    ("POST", "/v1/models/zoo:regress", '{"examples": [{}]}', 400, "No regression inputs found in SignatureDef: "),
+    ("POST", "/v1/models/other:classify", '{"examples": [{}]}', 404, "Servable not found for request: Latest(other)"),
 ]
 
 
@@ -356,6 +354,17 @@ def test_methods_of_browsers_and_proxies(host_url: str) -> None:
     allowed = requests.options(url, headers={"Origin": "https://example.com"}, timeout=30)
     assert (allowed.status_code, allowed.content) == (200, b"")
     assert requests.request("TRACE", url, timeout=30).status_code == 501
+
+
+def test_browsers_are_told_that_they_may_ask_where_that_is_switched_on(zoo: Any, host_url: str) -> None:
+    with LocalServer(zoo, grpc_port=None, rest_port=0, rest_api_enable_cors_support=True) as open_to_all:
+        for url, status in ((open_to_all.rest_url, 200), (open_to_all.rest_url + "x", 404)):
+            for response in (requests.get(url, timeout=30), requests.options(url, timeout=30)):
+                assert response.headers["Access-Control-Allow-Origin"] == "*"
+                assert response.headers["Access-Control-Allow-Methods"] == "POST, GET"
+                assert response.headers["Access-Control-Allow-Headers"] == "Content-Type"
+            assert requests.get(url, timeout=30).status_code == status
+    assert "Access-Control-Allow-Origin" not in requests.get(host_url + "/v1/models/zoo", timeout=30).headers
 
 
 def test_a_slow_request_ends_at_the_servers_timeout(zoo: Any) -> None:
