@@ -16,7 +16,7 @@ from urllib3.exceptions import InvalidHeader, MaxRetryError, NewConnectionError,
 from urllib3.util import Retry
 
 RETRIES = 4  # gRPC allows no more
-FIRST_WAIT_S = 0.5  # doubled every time
+FIRST_WAIT_S = 0.5  # doubled every time; urllib3 asks a second time without waiting
 LONGEST_WAIT_S = 30.0
 
 _BUSY = frozenset({429, 503})
