@@ -1,13 +1,15 @@
 """A small model server over HTTP, without TensorFlow: the Open Inference Protocol to the letter, and what a client of
 TensorFlow Serving's REST API needs.
 
-Run as a program, `model_server.py PORT WEIGHTS.npz`, it serves a multi-layer perceptron as `clf`, until killed.
+Run as a program, `model_server.py PORT WEIGHTS.npz`, it serves a multi-layer perceptron as `clf`, until killed, to
+whoever has the key in DYNAMARKS_API_KEY.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -188,6 +190,11 @@ def perceptron(weights: list[Array]) -> Callable[[Array], dict[str, Array]]:
 if __name__ == "__main__":
     with np.load(sys.argv[2]) as content:
         model = perceptron([content[name] for name in content.files])
-    with serving(ModelServer(model, {"probabilities": "FP32"}), int(sys.argv[1])) as url:
+    wanted = f"Bearer {os.environ['DYNAMARKS_API_KEY']}"
+
+    def check(request: Request) -> Response | None:
+        return None if request.headers.get("Authorization") == wanted else respond({"error": "no key"}, 401)
+
+    with serving(ModelServer(model, {"probabilities": "FP32"}, before=check), int(sys.argv[1])) as url:
         print(url, flush=True)
         threading.Event().wait()
