@@ -11,6 +11,11 @@ VERSION = runpy.run_path(str(HERE / "dynamarks_tf" / "_version.py"))["__version_
 DATASETS = ["scikit-learn>=1.4"]
 PLOTS = "matplotlib>=3.8"
 SCIPY = "scipy>=1.15"
+SUSPECTS = {  # what asks suspects of these kinds
+    "tflite": ["ai-edge-litert>=1.2"],
+    "onnx": ["onnxruntime>=1.17"],
+    "parquet": ["pyarrow>=14"],  # recorded answers
+}
 
 setup(
     name="dynamarks_tf",
@@ -31,6 +36,7 @@ setup(
         "click>=8.1",  # command line
         "rich>=13",  # progress bars and tables; Keras depends on it as well
         "requests>=2.31",  # REST suspects
+        "urllib3>=2",  # and when to ask them again; requests depends on it as well
         "werkzeug>=3.0",  # local server, REST: requests and responses
         "waitress>=3.0",  # local server, REST: the HTTP server itself
         "prometheus-client>=0.20",  # local server: metrics
@@ -38,6 +44,7 @@ setup(
         "wrapt>=1.14",  # registers the layer when Keras is imported; TensorFlow depends on it as well
     ],
     extras_require={
+        **SUSPECTS,
         "demo": DATASETS,
         "study": [
             *DATASETS,
@@ -50,6 +57,8 @@ setup(
             "hypothesis>=6.100",
             "jax>=0.4.30",
             "mypy>=1.11",
+            *[package for packages in SUSPECTS.values() for package in packages],
+            "onnx>=1.16",
             "pytest>=8",
             "ruff>=0.6",
             "pillow>=10.1",

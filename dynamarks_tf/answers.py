@@ -44,6 +44,7 @@ def check_suspect_answers(
     *,
     from_logits: bool = False,
     class_names: Sequence[str] | None = None,
+    classes: Sequence[Any] | None = None,
 ) -> Array:
     """Checks one batch of a suspect's answers and returns them as probabilities or as class indices.
 
@@ -56,6 +57,7 @@ def check_suspect_answers(
         num_classes: how many classes the owner model has, C.
         from_logits: whether the suspect answers logits.
         class_names: names of the owner's classes, in their order, for a suspect that answers names.
+        classes: what the columns of the answers stand for, class indices or names; `None` for the owner's order.
 
     Returns:
         Probabilities, floating-point, shape `(n, C)`; or class indices, int64 of shape `(n,)`, -1 for a class that the
@@ -75,6 +77,8 @@ def check_suspect_answers(
         raise SuspectError(f"The suspect answers values of type {answers.dtype}; expected numbers or class names.")
     if labels is not None and num_classes > 1:
         return _numbered(labels, num_classes)
+    if classes is not None and answers.shape == (num_inputs, len(classes)):
+        answers = _in_order(answers, classes, num_classes, class_names, fill=-np.inf if from_logits else 0)
     if answers.ndim != 2 or answers.shape[0] != num_inputs:
         raise SuspectError(
             f"The suspect answered {num_inputs} inputs with an array of shape {answers.shape}; expected "
@@ -159,6 +163,27 @@ def _named(labels: Array, class_names: Sequence[str] | None) -> Array:
         )
     number = {name: index for index, name in enumerate(class_names)}
     return np.array([number.get(_text(label), UNKNOWN_CLASS) for label in labels], np.int64)
+
+
+def _in_order(
+    answers: Array, classes: Sequence[Any], num_classes: int, class_names: Sequence[str] | None, fill: float
+) -> Array:
+    """Puts the columns into the owner's order; a class that the suspect does not know gets `fill`."""
+    by_name = all(isinstance(name, (str, bytes)) for name in classes)
+    labels = np.array([_text(name) if by_name else name for name in classes])
+    columns = _named(labels, class_names) if by_name else _numbered(labels, num_classes)
+    if (columns == UNKNOWN_CLASS).any() or len(set(columns.tolist())) < len(columns):
+        known = (
+            f"named {', '.join(class_names)}" if by_name and class_names else f"numbered from 0 to {num_classes - 1}"
+        )
+        raise SuspectError(
+            f"The suspect's columns stand for {', '.join(map(str, labels.tolist()))}; the owner's classes are "
+            f"{known}. Name them as the suspect does (--class-names FILE), or wrap it in a callable that puts its "
+            "columns into the owner's order."
+        )
+    ordered = np.full((len(answers), num_classes), fill, answers.dtype)
+    ordered[:, columns] = answers
+    return ordered
 
 
 def _text(label: Any) -> str:

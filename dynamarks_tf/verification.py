@@ -37,6 +37,7 @@ from dynamarks_tf.queries import (
 from dynamarks_tf.request_logs import QueryLog
 from dynamarks_tf.suspects import Suspect, as_suspect
 from dynamarks_tf.suspects.keras_model import KerasSuspect
+from dynamarks_tf.suspects.pace import Pace
 from dynamarks_tf.verdict import DEFAULT_ALPHA, Evidence, check_alpha
 
 Array = npt.NDArray[Any]
@@ -64,7 +65,11 @@ def verify(
     include_queries: bool = False,
     reveal_key: bool = False,
     batch_size: int = 256,
+    signature: str | None = None,
+    output: str | None = None,
     timeout_s: float = 30.0,
+    rate: float | None = None,
+    api_key_header: str | None = None,
     verbose: bool = False,
 ) -> Evidence:
     """Tests whether a suspect was trained on answers marked with `key`.
@@ -78,10 +83,10 @@ def verify(
     them.
 
     Args:
-        suspect: a Keras model, a callable from a batch to answers, a path (`.keras` file or SavedModel folder), or a
-        URL
-            (`grpc://host:port/name`, `http://host:port/v1/models/name`). Its answers are probabilities of shape
-            `(n, C)` in the owner's order of classes, or labels: class indices or names of shape `(n,)`.
+        suspect: whatever `as_suspect` takes: a Keras model, a callable from a batch to answers, a path (`.keras` file,
+            SavedModel folder, recorded answers), a URL (`grpc://host:port/name`, `http://host:port/v1/models/name`).
+            docs/suspects.md lists them all. Its answers are probabilities of shape `(n, C)` in the owner's order of
+            classes, or labels: class indices or names of shape `(n,)`.
         owner: the owner's model, clean or marked, or the path of its `.keras` file. A marked one must be marked with
             `key`; the mark is stripped.
         key: the owner's key.
@@ -108,7 +113,12 @@ def verify(
         include_queries: whether the bundle holds the inputs, not just their digest.
         reveal_key: whether the bundle holds the key. Whoever has the key can forge and strip the mark.
         batch_size: how many inputs are asked at once.
+        signature: name of the signature to call, of a suspect that has several.
+        output: name of the output to read, of a suspect that has several.
         timeout_s: how many seconds a remote suspect may take for one batch.
+        rate: ask no more than so many queries a second; batches are made small enough. `None`: no limit.
+        api_key_header: name of the header that carries the key in the variable DYNAMARKS_API_KEY to a remote suspect;
+            by default it is sent as `Authorization: Bearer KEY`.
         verbose: whether to show progress on standard error.
 
     Returns:
@@ -130,9 +140,10 @@ def verify(
     batch_size, seed = whole_number("batch_size", batch_size, 1), whole_number("seed", seed, 0)
     max_queries = None if max_queries is None else whole_number("max_queries", max_queries, 1)
     alpha = check_alpha(alpha)
-    seconds: Any = timeout_s
-    if not isinstance(seconds, numbers.Real) or not timeout_s > 0:
-        raise ArgumentError(f"`timeout_s` must be a number of seconds above 0. Received: timeout_s={timeout_s!r}")
+    _check_above_zero("timeout_s", timeout_s, "seconds")
+    if rate is not None:
+        _check_above_zero("rate", rate, "queries a second")
+        batch_size = min(batch_size, max(1, int(rate)))
     target = _bundle_path(bundle, include_queries or reveal_key)
     # 1. The clean owner model, and which channels its mark can be tested in.
     file_sha256 = _files.file_sha256(owner) if isinstance(owner, (str, os.PathLike)) and os.path.isfile(owner) else None
@@ -151,9 +162,11 @@ def verify(
     clean = _CleanAnswers(clean_model, from_logits)
 
     # 2. The suspect is opened, so that a wrong address shows at once, but asked nothing yet.
-    with _opened(suspect, timeout_s) as opened:
+    given_queries = as_queries(queries)
+    options = {"signature": signature, "output": output, "api_key_header": api_key_header, "timeout_s": timeout_s}
+    with _opened(suspect, queries=given_queries, **options) as opened:
         # 3. The queries, fixed and digested.
-        source: QuerySource = _CheckedQueries(as_queries(queries), clean_model.inputs[0].shape[1:], opened)
+        source: QuerySource = _CheckedQueries(given_queries, clean_model.inputs[0].shape[1:], opened)
         selection = "all"
         if max_queries is not None:
             selection = "balanced/1" if logged else "confident-balanced/1"
@@ -203,7 +216,7 @@ def verify(
         # 5. The suspect's answers, gathered without the signs. The judgement only looks at the tables.
         judgement = Judgement(book)
         collected = Collection(channels, book.bucketing, params, logged=logged)
-        asked = _Asked(opened, clean, plan, suspect_from_logits, names, record)
+        asked = _Asked(opened, clean, plan, suspect_from_logits, names, record, Pace(rate))
         batches = progress.track(
             source.batches(batch_size), "asking the suspect", -(-count // batch_size), enabled=verbose
         )
@@ -256,6 +269,11 @@ def whole_number(name: str, value: Any, smallest: int) -> int:
     return int(value)
 
 
+def _check_above_zero(name: str, value: Any, unit: str) -> None:
+    if not isinstance(value, numbers.Real) or not 0 < float(value) < float("inf"):
+        raise ArgumentError(f"`{name}` must be a number of {unit} above 0. Received: {name}={value!r}")
+
+
 def _bundle_path(bundle: str | os.PathLike[str] | None, has_contents: bool) -> Path | None:
     """Checks that a bundle can be written, before anything is asked for it."""
     if bundle is None:
@@ -306,9 +324,9 @@ def package_versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _opened(suspect: Any, timeout_s: float) -> Iterator[Suspect]:
+def _opened(suspect: Any, **options: Any) -> Iterator[Suspect]:
     """The suspect's adapter; closed afterwards, unless the caller made it."""
-    opened = as_suspect(suspect, timeout_s=timeout_s)
+    opened = as_suspect(suspect, **options)
     try:
         yield opened
     finally:
@@ -440,7 +458,9 @@ class _Asked:
         from_logits: bool,
         class_names: Sequence[str] | None,
         record: recording.Recording | None,
+        pace: Pace,
     ) -> None:
+        self._pace = pace
         self._suspect = suspect
         self._clean = clean
         self._plan = plan
@@ -458,6 +478,7 @@ class _Asked:
             self._check_form(kept.suspect)
             return kept.clean, kept.suspect
         expected = self._clean(batch)
+        self._pace.wait(len(batch))
         asked_at = recording.now()
         given = np.asarray(self._suspect.predict(batch.copy()))  # a callable may work on its input in place
         checked = answers.check_suspect_answers(
@@ -466,6 +487,7 @@ class _Asked:
             self._plan.num_classes,
             from_logits=self._from_logits,
             class_names=self._class_names,
+            classes=getattr(self._suspect, "classes", None),
         )
         self._check_form(checked)
         if self._record is not None:

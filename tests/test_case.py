@@ -450,6 +450,7 @@ def test_a_server_that_goes_away_is_asked_the_rest_when_it_is_back(
             server.stop()
 
     monkeypatch.setattr(recording.Recording, "add", add_and_stop_the_server)
+    monkeypatch.setattr("dynamarks_tf.suspects.retries.FIRST_WAIT_S", 0.01)
     with pytest.raises(SuspectError, match="the same call goes on from there"):
         verify(url, path, timeout_s=5)
     monkeypatch.undo()

@@ -9,6 +9,7 @@ import click
 
 from dynamarks_tf.cli.output import json_option, print_json
 from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.cli.sections import SectionedCommand
 from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.key import MarkKey
@@ -19,9 +20,15 @@ if TYPE_CHECKING:
 
 EXIT_FOUND = 0
 EXIT_NOT_FOUND = 1
+SECTIONS = {
+    "Owner": "owner key statement from_logits",
+    "Queries": "queries log client logged max_queries seed",
+    "Suspect": "signature output suspect_from_logits labels class_names batch_size timeout rate api_key_header",
+    "Verdict": "alpha out bundle include_queries reveal_key as_json",
+}
 
 
-@click.command()
+@click.command(cls=SectionedCommand, sections=SECTIONS)
 @click.argument("suspect")
 @click.option(
     "--owner", required=True, type=click.Path(path_type=Path), help="The owner's .keras file: the marked one."
@@ -39,10 +46,18 @@ EXIT_NOT_FOUND = 1
 @click.option("--suspect-from-logits", is_flag=True, help="The suspect answers logits.")
 @click.option("--labels", is_flag=True, help="The suspect answers labels only. Else seen from its answers.")
 @click.option(
-    "--class-names", type=click.Path(path_type=Path), help="File of class names, for a suspect that answers them."
+    "--class-names",
+    type=click.Path(path_type=Path),
+    help="For a suspect that answers names: those of the owner's classes in order, one a line.",
 )
+@click.option("--signature", help="Signature to call, if it has several.")
+@click.option("--output", help="Output to read, if it has several.")
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1), help="Inputs per request.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds a remote suspect may take per request.")
+@click.option("--rate", type=float, help="Ask no more than so many queries a second.")
+@click.option(
+    "--api-key-header", help="Header for the key in DYNAMARKS_API_KEY. Else it goes as Authorization: Bearer KEY."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the evidence to this JSON file.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Write an evidence bundle for `check`. Confidential.")
 @click.option("--include-queries", is_flag=True, help="Put the inputs into the bundle, not just their digest.")
@@ -64,8 +79,12 @@ def verify(
     suspect_from_logits: bool,
     labels: bool,
     class_names: Path | None,
+    signature: str | None,
+    output: str | None,
     batch_size: int,
     timeout: float,
+    rate: float | None,
+    api_key_header: str | None,
     out: Path | None,
     bundle: Path | None,
     include_queries: bool,
@@ -74,7 +93,13 @@ def verify(
 ) -> int:
     """Test whether SUSPECT was trained on marked answers.
 
-    SUSPECT is a .keras file, a SavedModel folder, grpc://HOST:PORT/NAME or http://HOST:PORT/v1/models/NAME.
+    SUSPECT is a model (.keras, .tflite, .onnx, SavedModel folder), an address, or a file of the suspect's answers to
+    the queries (.npz, .csv, .parquet, .jsonl). Addresses, with grpcs and https for TLS:
+
+    \b
+      grpc://HOST:PORT/NAME, http://HOST:PORT/v1/models/NAME    TensorFlow Serving
+      http://HOST:PORT/v2/models/NAME                           Open Inference Protocol: KServe, Triton
+
     Exits with 0 if the mark is found (p <= alpha), 1 if not, 2 on an error. With --bundle, an interrupted test goes on
     where it stopped when the same command is given again.
 
@@ -115,7 +140,11 @@ def verify(
         include_queries=include_queries,
         reveal_key=reveal_key,
         batch_size=batch_size,
+        signature=signature,
+        output=output,
         timeout_s=timeout,
+        rate=rate,
+        api_key_header=api_key_header,
         verbose=True,
     )
     found = evidence.detected()

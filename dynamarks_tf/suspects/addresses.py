@@ -9,11 +9,13 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from dynamarks_tf.errors import ArgumentError
 
-GRPC_FORM = "grpc://host:port/name or grpc://host:port/name/versions/N"
+GRPC_FORM = "grpc://host:port/name or grpc://host:port/name/versions/N (grpcs as well)"
 REST_FORM = "http://host:port/v1/models/name or http://host:port/v1/models/name/versions/N (https as well)"
+V2_FORM = "http://host:port/v2/models/name or http://host:port/v2/models/name/versions/V (https as well)"
 
 _GRPC_PATH = re.compile(r"/(?P<name>[^/:]+)(/versions/(?P<version>[0-9]+))?/?")
 _REST_PATH = re.compile(r"(?P<prefix>(/[^:]*)?)/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>[0-9]+))?/?")
+_V2_PATH = re.compile(r"(/[^:]*)?/v2/models/(?P<name>[^/:]+)(/versions/[^/:]+)?/?")
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,11 @@ class Address:
     """Where a served model is.
 
     Attributes:
-        scheme: `grpc`, `http` or `https`.
+        scheme: `grpc`, `grpcs`, `http` or `https`.
         host: name or number; IPv6 without brackets.
         port: TCP port.
         name: name of the model.
-        version: version number; `None` for the highest that is available.
+        version: version number; `None` for the highest that is available, and where `url` alone says it.
         url: the address as it may be shown and asked.
     """
 
@@ -43,12 +45,12 @@ class Address:
 
 
 def parse_grpc(url: str) -> Address:
-    """Takes `grpc://host:port/name[/versions/N]` apart.
+    """Takes `grpc(s)://host:port/name[/versions/N]` apart.
 
     Raises:
         ArgumentError: `url` has another form, or holds a user name or password.
     """
-    return _parse(url, _GRPC_PATH, {"grpc": None}, GRPC_FORM)
+    return _parse(url, _GRPC_PATH, {"grpc": None, "grpcs": None}, GRPC_FORM)
 
 
 def parse_rest(url: str) -> Address:
@@ -58,6 +60,20 @@ def parse_rest(url: str) -> Address:
         ArgumentError: `url` has another form, or holds a user name or password.
     """
     return _parse(url, _REST_PATH, {"http": 80, "https": 443}, REST_FORM)
+
+
+def parse_v2(url: str) -> Address:
+    """Takes `http(s)://host:port/v2/models/name[/versions/V]` apart.
+
+    Raises:
+        ArgumentError: `url` has another form, or holds a user name or password.
+    """
+    return _parse(url, _V2_PATH, {"http": 80, "https": 443}, V2_FORM)
+
+
+def is_v2(url: str) -> bool:
+    """Tells whether an address is one of the Open Inference Protocol."""
+    return "/v2/models/" in url
 
 
 def shown(text: str) -> str:
@@ -83,12 +99,12 @@ def _parse(url: str, path_form: re.Pattern[str], schemes: dict[str, int | None],
     if "@" in parts.netloc:
         raise ArgumentError(
             f"The address {shown(url)!r} holds a user name or password, and addresses end up in reports. Leave it out; "
-            "for a server that asks for one, pass a function that calls it."
+            "for a server that asks for one, put its key into DYNAMARKS_API_KEY, or pass a function that calls it."
         )
     match = path_form.fullmatch(parts.path)
     if parts.scheme not in schemes or not parts.hostname or not port or not match or parts.query or parts.fragment:
         raise malformed
-    version = match["version"]
+    version = match.groupdict().get("version")
     return Address(
         scheme=parts.scheme,
         host=parts.hostname,

@@ -13,6 +13,9 @@ Array = npt.NDArray[Any]
 class Suspect(Protocol):
     """A model put to the test, wherever it runs.
 
+    A suspect that knows what the columns of its answers stand for says so by another attribute, `classes`: a tuple of
+    the owner's class indices, or of names. `verify` puts the columns into the owner's order by it.
+
     Attributes:
         description: what was tested, for the report: a file name, an address. Never holds credentials.
         input_shape: shape of one input without the batch axis, `None` for unknown axes; `None` when not known.

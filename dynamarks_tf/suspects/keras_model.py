@@ -50,9 +50,12 @@ class KerasSuspect:
         array = fit_shape(batch, self.input_shape, self.description)
         try:
             outputs = keras.tree.flatten(self._answer(array))  # one output may come in a list or a dict
-            return np.asarray(keras.ops.convert_to_numpy(outputs[0] if len(outputs) == 1 else outputs))
+            answers = [np.asarray(keras.ops.convert_to_numpy(output)) for output in outputs]
         except Exception as error:  # every backend has errors of its own
             raise refusal(self.description, array, error) from error
+        if len(answers) != 1:
+            raise refusal(self.description, array, f"it has {len(answers)} outputs; pass a function that takes one out")
+        return answers[0]
 
     def close(self) -> None:
         """Lets go of the model."""

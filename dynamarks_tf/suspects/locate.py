@@ -9,33 +9,59 @@ from pathlib import Path
 from typing import Any
 
 from dynamarks_tf.errors import ArgumentError, SuspectError
-from dynamarks_tf.suspects.addresses import GRPC_FORM, REST_FORM, parse_grpc, shown
+from dynamarks_tf.queries import QuerySource
+from dynamarks_tf.suspects.addresses import GRPC_FORM, REST_FORM, V2_FORM, is_v2, parse_grpc, shown
+from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.base import Suspect
+from dynamarks_tf.suspects.estimator import EstimatorSuspect, is_estimator
 from dynamarks_tf.suspects.function import FunctionSuspect
 from dynamarks_tf.suspects.keras_model import KerasSuspect
+from dynamarks_tf.suspects.onnx_model import OnnxSuspect
+from dynamarks_tf.suspects.open_inference import OpenInferenceSuspect
+from dynamarks_tf.suspects.recorded import READERS, RecordedSuspect
 from dynamarks_tf.suspects.saved_model import SavedModelSuspect
 from dynamarks_tf.suspects.tf_serving_grpc import GrpcSuspect
 from dynamarks_tf.suspects.tf_serving_rest import RestSuspect
+from dynamarks_tf.suspects.tflite import TFLiteSuspect
+from dynamarks_tf.suspects.torch_module import TorchSuspect, is_torch_module
 
 ACCEPTED = (
-    "a Keras model, a function from a batch to probabilities, a path (.keras or .h5 file, SavedModel folder), or a URL "
-    f"({GRPC_FORM}; {REST_FORM})"
+    "a Keras model, a function from a batch to probabilities, a PyTorch module, a fitted scikit-learn classifier, a "
+    "path (.keras, .h5, .tflite or .onnx file, SavedModel folder; recorded answers in a .npz, .csv, .parquet or .jsonl "
+    f"file), or a URL ({GRPC_FORM}; {REST_FORM}; {V2_FORM})"
 )
 
 
-def as_suspect(suspect: Any, *, timeout_s: float = 30.0) -> Suspect:
+def as_suspect(
+    suspect: Any,
+    *,
+    signature: str | None = None,
+    output: str | None = None,
+    timeout_s: float = 30.0,
+    api_key_header: str | None = None,
+    queries: QuerySource | None = None,
+) -> Suspect:
     """Finds the adapter for a suspect.
 
+    A served model is sent the key in the variable DYNAMARKS_API_KEY, if that is set.
+
     Args:
-        suspect: a Keras model, a callable on a batch, the path of a `.keras` or `.h5` file or of a SavedModel folder,
-            the URL of a served model, or a `Suspect`, which is returned as it is.
+        suspect: a Keras model, a PyTorch module, a fitted scikit-learn classifier, a callable on a batch, the path of a
+            `.keras`, `.h5`, `.tflite` or `.onnx` file, of a SavedModel folder or of recorded answers, the URL of a
+            served model, or a `Suspect`, which is returned as it is.
+        signature: name of the signature to call, of a SavedModel, TFLite file or model on TensorFlow Serving. By
+            default `serving_default`, else the only one.
+        output: name of the output to read, of a model that names its outputs. By default `probabilities`, else the only
+            one.
         timeout_s: seconds that a server may take for one answer.
+        api_key_header: name of the header that carries the key; by default it is sent as `Authorization: Bearer KEY`.
+        queries: what recorded answers without digests are the answers to.
 
     Returns:
         The suspect, ready to be asked.
 
     Raises:
-        ArgumentError: `suspect` is none of these, or a URL of another form.
+        ArgumentError: `suspect` is none of these, or a URL of another form; or an option does not go with it.
         SuspectError: there is no such file, or it cannot be loaded; the server cannot be reached or does not know the
             model.
 
@@ -43,36 +69,76 @@ def as_suspect(suspect: Any, *, timeout_s: float = 30.0) -> Suspect:
         >>> as_suspect("grpc://localhost:8500/clf").predict(images).shape
         (256, 10)
     """
+    options = {"signature": signature, "output": output, "api_key_header": api_key_header}
+    given = {name: value for name, value in options.items() if value is not None}
     if isinstance(suspect, (str, os.PathLike)):
         text = os.fspath(suspect)
-        return _at_address(text, timeout_s) if "://" in text else _at_path(Path(text))
+        return _at_address(text, given, timeout_s) if "://" in text else _at_path(Path(text), given, queries)
+    _check(given, "", _name(suspect))
     if _is_keras_model(suspect):
         return KerasSuspect(suspect)
-    if isinstance(suspect, Suspect) and not inspect.isclass(suspect):
+    if inspect.isclass(suspect):
+        raise ArgumentError(f"{_name(suspect)} is no suspect; accepted: {ACCEPTED}.")
+    if isinstance(suspect, Suspect):
         return suspect
-    if callable(suspect) and not inspect.isclass(suspect):
+    if is_torch_module(suspect):
+        return TorchSuspect(suspect)
+    if is_estimator(suspect):
+        return EstimatorSuspect(suspect)
+    if callable(suspect):
         return FunctionSuspect(suspect)
     raise ArgumentError(f"{_name(suspect)} is no suspect; accepted: {ACCEPTED}.")
 
 
-def _at_address(url: str, timeout_s: float) -> Suspect:
+def _at_address(url: str, given: dict[str, Any], timeout_s: float) -> Suspect:
     scheme = url.partition("://")[0].strip()
-    if scheme == "grpc":
+    who = shown(url)
+    if scheme not in ("grpc", "grpcs", "http", "https"):
+        raise ArgumentError(f"{who!r} is no suspect; accepted: {ACCEPTED}.")
+    given = dict(given)
+    remote: dict[str, Any] = {
+        "timeout_s": timeout_s,
+        "api_key": ApiKey.from_environment(given.pop("api_key_header", None)),
+    }
+    if scheme in ("grpc", "grpcs"):
         address = parse_grpc(url)
-        return GrpcSuspect(address.host, address.port, address.name, address.version, timeout_s=timeout_s)
-    if scheme in ("http", "https"):
-        return RestSuspect(url, timeout_s=timeout_s)
-    raise ArgumentError(f"{shown(url)!r} is no suspect; accepted: {ACCEPTED}.")
+        secure = scheme == "grpcs"
+        return GrpcSuspect(address.host, address.port, address.name, address.version, secure=secure, **given, **remote)
+    if is_v2(url):
+        _check(given, "output", who)
+        return OpenInferenceSuspect(url, **given, **remote)
+    return RestSuspect(url, **given, **remote)
 
 
-def _at_path(path: Path) -> Suspect:
+def _at_path(path: Path, given: dict[str, Any], queries: QuerySource | None) -> Suspect:
+    who = shown(str(path))
     if path.is_dir():
-        return SavedModelSuspect(path)
+        _check(given, "signature output", who)
+        return SavedModelSuspect(path, **given)
     if not path.exists():
-        raise SuspectError(f"There is no file or folder {shown(str(path))}; accepted: {ACCEPTED}.")
+        raise SuspectError(f"There is no file or folder {who}; accepted: {ACCEPTED}.")
+    if path.suffix == ".tflite":
+        _check(given, "signature output", who)
+        return TFLiteSuspect(path, **given)
+    if path.suffix == ".onnx":
+        _check(given, "output", who)
+        return OnnxSuspect(path, **given)
+    _check(given, "", who)
+    if path.suffix in READERS:
+        return RecordedSuspect(path, queries)
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise ArgumentError(f"{path} is no suspect; accepted: {ACCEPTED}.")
     return KerasSuspect(path)
+
+
+def _check(given: dict[str, Any], accepted: str, who: str) -> None:
+    """Checks that the options given are among those that a kind of suspect has."""
+    for name in given:
+        if name not in accepted.split():
+            option = name.replace("_", "-")
+            raise ArgumentError(
+                f"`{name}` (--{option}) does not go with {who}, which has no choice of it. Leave it out."
+            )
 
 
 def _is_keras_model(suspect: Any) -> bool:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.batches import brief, closed, refusal
-from dynamarks_tf.suspects.signature import SuspectSignature, choose_signature, pick
+from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choose_signature
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +23,7 @@ class SavedModelSuspect:
 
     Args:
         path: the SavedModel, or a folder of numbered versions of it; the highest is taken then.
-        signature: name of the signature to call.
+        signature: name of the signature to call. By default `serving_default`, else the only one.
         output: name of the output to read. By default the one called `probabilities`, else the only one.
 
     Raises:
@@ -35,7 +35,7 @@ class SavedModelSuspect:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, signature: str = "serving_default", output: str | None = None
+        self, path: str | os.PathLike[str], *, signature: str | None = None, output: str | None = None
     ) -> None:
         import tensorflow as tf
 
@@ -45,7 +45,7 @@ class SavedModelSuspect:
             self._loaded = tf.saved_model.load(str(folder))
         except Exception as error:  # TensorFlow raises many kinds for damaged files
             raise SuspectError(f"{folder} cannot be loaded as a SavedModel: {brief(error)}") from error
-        self._function = pick(self.description, self._loaded.signatures, signature)
+        self._function = self._loaded.signatures[choose_name(self.description, self._loaded.signatures, signature)]
         self.signature = _describe(self._function, self.description, output)
         self.input_shape = self.signature.shape
 

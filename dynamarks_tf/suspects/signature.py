@@ -15,7 +15,9 @@ from dynamarks_tf.suspects.batches import Shape, fit_shape, fit_type, several_in
 Array = npt.NDArray[Any]
 
 PROBABILITIES = "probabilities"
+DEFAULT_SIGNATURE = "serving_default"
 
+_USUAL_OUTPUTS = (PROBABILITIES, "output_probability", "predict_proba")  # Keras here, scikit-learn as ONNX, MLServer
 _NUMPY_TYPES = {
     "DT_HALF": "float16",
     "DT_FLOAT": "float32",
@@ -62,15 +64,23 @@ class SuspectSignature:
         return fit_type(fit_shape(batch, self.shape, self.who), self.dtype, self.who)
 
 
-def pick(who: str, signatures: Mapping[str, Any], name: str) -> Any:
-    """Takes a signature by its name.
+def choose_name(who: str, signatures: Iterable[str], name: str | None) -> str:
+    """Picks a signature.
+
+    Args:
+        who: description of the suspect.
+        signatures: the names that there are.
+        name: the one to call. `None`: `serving_default`, else the only one.
 
     Raises:
-        SuspectError: there is none of that name.
+        SuspectError: there is none of that name, or it is not clear which to call.
     """
-    if name not in signatures:
-        raise SuspectError(f"{who} has no signature {name!r}; it has: {', '.join(sorted(signatures)) or 'none'}.")
-    return signatures[name]
+    names = sorted(found for found in signatures if not found.startswith("__"))  # those are TensorFlow's own
+    chosen = names[0] if name is None and len(names) == 1 else name or DEFAULT_SIGNATURE
+    if chosen not in names:
+        advice = " Name one: signature=... (--signature)." if names else ""
+        raise SuspectError(f"{who} has no signature {chosen!r}; it has: {', '.join(names) or 'none'}.{advice}")
+    return chosen
 
 
 def choose_signature(
@@ -85,7 +95,8 @@ def choose_signature(
         who: description of the suspect.
         inputs: by alias, shape with the batch axis (`None` if the rank is unknown) and type.
         outputs: aliases of the outputs.
-        output: the alias to read. `None`: the one called `probabilities`, else the only one.
+        output: the alias to read. `None`: the one called `probabilities`, `output_probability` or `predict_proba`, else
+            the only one.
 
     Returns:
         The signature.
@@ -97,11 +108,11 @@ def choose_signature(
         raise several_inputs(who, inputs)
     ((name, (shape, dtype)),) = inputs.items()
     names = tuple(sorted(outputs))
-    default = PROBABILITIES if PROBABILITIES in names else names[0] if len(names) == 1 else None
-    chosen = default if output is None else output
+    usual = names if len(names) == 1 else [name for name in _USUAL_OUTPUTS if name in names]
+    chosen = output if output is not None or not usual else usual[0]
     if chosen not in names:
         problem = "it is not clear which to read" if output is None else f"none is called {output!r}"
-        raise SuspectError(f"{who} has the outputs {', '.join(names)}; {problem}. Name one: output=...")
+        raise SuspectError(f"{who} has the outputs {', '.join(names)}; {problem}. Name one: output=... (--output).")
     return SuspectSignature(who, name, shape[1:] if shape else None, dtype, chosen, names)
 
 

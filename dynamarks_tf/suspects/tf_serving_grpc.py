@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.addresses import is_loopback
+from dynamarks_tf.suspects.api_key import ApiKey, hide
 from dynamarks_tf.suspects.batches import brief, closed, refusal, unreadable
-from dynamarks_tf.suspects.signature import SuspectSignature, choose_signature, numpy_type, pick
+from dynamarks_tf.suspects.json_client import CREDENTIALS
+from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choose_signature, numpy_type
 
 Array = npt.NDArray[Any]
 
@@ -21,9 +23,9 @@ _ADVICE = {
     "DEADLINE_EXCEEDED": "Raise timeout_s, or ask smaller batches.",
     "NOT_FOUND": "Check the name of the model, and the version if one was given.",
     "UNIMPLEMENTED": "This server does not speak the PredictionService of TensorFlow Serving.",
-    "RESOURCE_EXHAUSTED": "Ask smaller batches.",
-    "UNAUTHENTICATED": "For a server that asks for credentials, pass a function that calls it.",
-    "PERMISSION_DENIED": "For a server that asks for credentials, pass a function that calls it.",
+    "RESOURCE_EXHAUSTED": "Ask smaller batches, fewer queries a second, or later.",
+    "UNAUTHENTICATED": CREDENTIALS,
+    "PERMISSION_DENIED": CREDENTIALS,
 }
 
 
@@ -37,9 +39,12 @@ class GrpcSuspect:
         port: its gRPC port, normally 8500.
         name: name of the model.
         version: version number; `None` for the highest.
-        signature: name of the signature to call.
+        secure: whether to connect by TLS. Certificates are checked against gRPC's own list of authorities, or those in
+            the file that the variable GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
+        signature: name of the signature to call. By default `serving_default`, else the only one.
         output: name of the output to read. By default the one called `probabilities`, else the only one.
-        timeout_s: seconds that one call may take, connecting included.
+        timeout_s: seconds that one call may take, connecting and asking again included.
+        api_key: what the server asks clients for, if anything.
 
     Raises:
         SuspectError: the server cannot be reached in time, or has no such model, signature or output.
@@ -56,26 +61,39 @@ class GrpcSuspect:
         name: str,
         version: int | None = None,
         *,
-        signature: str = "serving_default",
+        secure: bool = False,
+        signature: str | None = None,
         output: str | None = None,
         timeout_s: float = 30.0,
+        api_key: ApiKey | None = None,
     ) -> None:
         import grpc
         from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+        from dynamarks_tf.suspects.retries import grpc_options
+
         server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.description = f"grpc://{server}/{name}" + (f"/versions/{version}" if version is not None else "")
-        self._name, self._version, self._signature_name = name, version, signature
+        scheme = "grpcs" if secure else "grpc"
+        self.description = f"{scheme}://{server}/{name}" + (f"/versions/{version}" if version is not None else "")
+        self._name, self._version = name, version
         self._timeout_s = timeout_s
+        self._api_key = api_key
+        if api_key is not None:
+            api_key.check_unread(scheme, host)
         options = [
+            *grpc_options("tensorflow.serving.PredictionService", "Predict"),
             ("grpc.max_send_message_length", _LARGEST_MESSAGE),
             ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
             ("grpc.enable_http_proxy", int(not is_loopback(host))),
         ]
-        self._channel = grpc.insecure_channel(server, options=options)
+        self._channel = (
+            grpc.secure_channel(server, grpc.ssl_channel_credentials(), options=options)
+            if secure
+            else grpc.insecure_channel(server, options=options)
+        )
         self._service = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         try:
-            self._signature = self._learn_signature(output)
+            self._signature_name, self._signature = self._learn_signature(signature, output)
         except BaseException:
             self.close()
             raise
@@ -101,7 +119,7 @@ class GrpcSuspect:
         """Closes the connection."""
         self._channel.close()
 
-    def _learn_signature(self, output: str | None) -> SuspectSignature:
+    def _learn_signature(self, name: str | None, output: str | None) -> tuple[str, SuspectSignature]:
         from google.protobuf.message import DecodeError
         from tensorflow.core.framework import types_pb2
         from tensorflow_serving.apis import get_model_metadata_pb2
@@ -112,14 +130,15 @@ class GrpcSuspect:
         signatures = get_model_metadata_pb2.SignatureDefMap()
         try:
             response.metadata["signature_def"].Unpack(signatures)
-            definition = pick(self.description, signatures.signature_def, self._signature_name)
+            name = choose_name(self.description, signatures.signature_def, name)
+            definition = signatures.signature_def[name]
             inputs = {
                 alias: (_shape(info.tensor_shape), numpy_type(types_pb2.DataType.Name(info.dtype), self.description))
                 for alias, info in definition.inputs.items()
             }
         except (DecodeError, ValueError) as error:
             raise unreadable(self.description, error) from error
-        return choose_signature(self.description, inputs, definition.outputs, output)
+        return name, choose_signature(self.description, inputs, definition.outputs, output)
 
     def _address(self, model_spec: Any) -> None:
         model_spec.name = self._name
@@ -130,11 +149,20 @@ class GrpcSuspect:
         import grpc
 
         try:
-            return method(request, timeout=self._timeout_s)
+            return method(request, timeout=self._timeout_s, metadata=self._metadata())
         except ValueError as error:  # how grpc reports a closed channel
             raise closed(self.description) from error
         except grpc.RpcError as error:
-            raise self._explain(error.code().name, brief(error.details() or "no details"), batch) from error
+            said = error.details() or "no details"
+            hidden = hide(said, self._api_key)
+            cause = error if hidden == said else None  # an error that repeats the key is not handed on
+            raise self._explain(error.code().name, brief(hidden), batch) from cause
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        if self._api_key is None:
+            return ()
+        name, value = self._api_key.entry()
+        return ((name.lower(), value),)
 
     def _explain(self, code: str, details: str, batch: Array | None) -> SuspectError:
         if code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION") and batch is not None:

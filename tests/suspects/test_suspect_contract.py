@@ -14,11 +14,17 @@ import pytest
 import dynamarks_tf.suspects
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects import Suspect, as_suspect
+from dynamarks_tf.suspects.estimator import EstimatorSuspect
 from dynamarks_tf.suspects.function import FunctionSuspect
 from dynamarks_tf.suspects.keras_model import KerasSuspect
+from dynamarks_tf.suspects.onnx_model import OnnxSuspect
+from dynamarks_tf.suspects.open_inference import OpenInferenceSuspect
+from dynamarks_tf.suspects.recorded import RecordedSuspect
 from dynamarks_tf.suspects.saved_model import SavedModelSuspect
 from dynamarks_tf.suspects.tf_serving_grpc import GrpcSuspect
 from dynamarks_tf.suspects.tf_serving_rest import RestSuspect
+from dynamarks_tf.suspects.tflite import TFLiteSuspect
+from dynamarks_tf.suspects.torch_module import TorchSuspect
 
 Array = np.ndarray[Any, Any]
 
@@ -34,7 +40,16 @@ PLACES: dict[str, tuple[type, str, Callable[[Any], Any]]] = {
     "gRPC version": (GrpcSuspect, "server", lambda server: f"{server.grpc_url}/versions/10"),
     "REST": (RestSuspect, "server", lambda server: server.rest_url),
     "REST version": (RestSuspect, "server", lambda server: f"{server.rest_url}/versions/10/"),
+    "Open Inference": (OpenInferenceSuspect, "v2_server", lambda url: url),
+    "Open Inference version": (OpenInferenceSuspect, "v2_server", lambda url: f"{url}/versions/v1/"),
+    "TFLite": (TFLiteSuspect, "tflite_file", lambda path: path),
+    "ONNX": (OnnxSuspect, "onnx_file", lambda path: path),
+    "PyTorch": (TorchSuspect, "torch_module", lambda module: module),
+    "estimator": (EstimatorSuspect, "estimator", lambda estimator: estimator),
+    "recorded": (RecordedSuspect, "recorded_file", lambda path: path),
 }
+
+SHAPELESS = (FunctionSuspect, TorchSuspect, EstimatorSuspect, RecordedSuspect)
 
 
 def adapters() -> set[type]:
@@ -101,7 +116,7 @@ def test_says_what_it_is(suspect: Suspect) -> None:
 
 
 def test_knows_its_input_shape_or_says_that_it_does_not(suspect: Suspect) -> None:
-    assert suspect.input_shape == (None if isinstance(suspect, FunctionSuspect) else (8, 8, 1))
+    assert suspect.input_shape == (None if isinstance(suspect, SHAPELESS) else (8, 8, 1))
 
 
 def test_wrong_shape_is_explained(suspect: Suspect) -> None:

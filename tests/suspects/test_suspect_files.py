@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects import as_suspect
 from dynamarks_tf.suspects.function import FunctionSuspect
 from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.suspects.saved_model import SavedModelSuspect
@@ -56,8 +57,11 @@ def ones(*shape: int) -> Array:
 
 
 def test_highest_version_is_taken(served: Path) -> None:
-    (served / "99").mkdir(exist_ok=True)  # not a SavedModel
-    assert SavedModelSuspect(served).description == str(served / "10")
+    (served / "99").mkdir()  # not a SavedModel
+    try:
+        assert SavedModelSuspect(served).description == str(served / "10")
+    finally:
+        (served / "99").rmdir()  # other tests serve this folder
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,25 @@ def test_what_cannot_be_asked_is_listed(tmp_path: Path, options: dict[str, str],
 def test_values_are_not_cut_to_whole_numbers(tmp_path: Path) -> None:
     with pytest.raises(SuspectError, match="takes uint8 and was given float64 values that do not fit"):
         SavedModelSuspect(save(tmp_path, "a")).predict(np.full((1, 2), 0.5))
+
+
+def test_the_only_signature_is_taken_and_others_can_be_named(tmp_path: Path) -> None:
+    module = Outputs("a", "b")
+    tf.saved_model.save(module, str(tmp_path / "one"), signatures={"score": module.one_input})
+    assert SavedModelSuspect(tmp_path / "one", output="b").predict(ones(1, 2)).tolist() == [[2, 2]]
+    suspect = as_suspect(save(tmp_path / "three", "a", "b"), signature="any", output="probabilities")
+    np.testing.assert_array_equal(suspect.predict(np.ones((2, 3), np.float32)), [3, 3])
+    two = {"score": module.one_input, "any": module.any_rank}
+    tf.saved_model.save(module, str(tmp_path / "two"), signatures=two)
+    with pytest.raises(SuspectError, match=r"no signature 'serving_default'; it has: any, score\. Name one: signature"):
+        as_suspect(tmp_path / "two")
+
+
+def test_keras_model_with_two_outputs() -> None:
+    image = keras.Input((2,))
+    suspect = KerasSuspect(keras.Model(image, [keras.layers.Softmax()(image), image]))
+    with pytest.raises(SuspectError, match="it has 2 outputs; pass a function that takes one out"):
+        suspect.predict(ones(1, 2))
 
 
 def test_error_inside_the_graph_is_explained(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dynamarks_tf.errors import ArgumentError, DynaMarksError, SuspectError
 from dynamarks_tf.suspects import addresses, as_suspect
 from dynamarks_tf.suspects.keras_model import KerasSuspect
 
-LIST = r"accepted: a Keras model, a function .*, a path \(.keras .*\), or a URL \(grpc://host:port/name.*http://"
+LIST = r"accepted: a Keras model, a function .*, a path \(.keras, .*\), or a URL \(grpc://host:port/name.*http://"
 
 
 @pytest.mark.parametrize("thing", [None, 3, np.ones((2, 3)), b"model.keras", KerasSuspect, int, ["model.keras"]])
@@ -27,12 +27,12 @@ def test_missing_path(tmp_path: Path) -> None:
 
 
 def test_file_of_another_kind(tmp_path: Path) -> None:
-    (tmp_path / "clf.onnx").write_bytes(b"")
-    with pytest.raises(ArgumentError, match="clf.onnx is no suspect; " + LIST):
-        as_suspect(tmp_path / "clf.onnx")
+    (tmp_path / "clf.pt").write_bytes(b"")
+    with pytest.raises(ArgumentError, match="clf.pt is no suspect; " + LIST):
+        as_suspect(tmp_path / "clf.pt")
 
 
-@pytest.mark.parametrize("url", ["ftp://host:21/clf", "grpcs://host:8500/clf", "://", "file:///tmp/clf"])
+@pytest.mark.parametrize("url", ["ftp://host:21/clf", "grpcx://host:8500/clf", "://", "file:///tmp/clf"])
 def test_other_schemes(url: str) -> None:
     with pytest.raises(ArgumentError, match=f"'{url}' is no suspect; " + LIST):
         as_suspect(url)

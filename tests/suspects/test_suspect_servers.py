@@ -219,8 +219,8 @@ def test_grpc_slow_answer_times_out() -> None:
         (grpc.StatusCode.INVALID_ARGUMENT, r"could not answer a batch of shape \(3, 2\) .*: because"),
         (grpc.StatusCode.FAILED_PRECONDITION, r"could not answer a batch of shape \(3, 2\) .*: because"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, r"could not be asked \(RESOURCE_EXHAUSTED: because\)\. Ask smaller"),
-        (grpc.StatusCode.PERMISSION_DENIED, r"could not be asked .*asks for credentials, pass a function"),
-        (grpc.StatusCode.UNAUTHENTICATED, r"could not be asked .*asks for credentials, pass a function"),
+        (grpc.StatusCode.PERMISSION_DENIED, r"could not be asked .*asks for a key, put it into DYNAMARKS_API_KEY"),
+        (grpc.StatusCode.UNAUTHENTICATED, r"could not be asked .*asks for a key, put it into DYNAMARKS_API_KEY"),
         (grpc.StatusCode.INTERNAL, r"could not be asked \(INTERNAL: because\)\.$"),
     ],
 )
@@ -358,8 +358,8 @@ def test_rest_slow_answer_times_out() -> None:
     [
         (400, b'{"error": "because"}', r"could not answer a batch of shape \(3, 2\) and type float32: because$"),
         (404, b'{"error": "because"}', r"HTTP status 404: because\. Check the name of the model"),
-        (401, b"<html>", r"HTTP status 401: <html>\. For a server that asks for credentials, pass a function"),
-        (403, b"<html>", r"HTTP status 403: <html>\. For a server that asks for credentials, pass a function"),
+        (401, b"<html>", r"HTTP status 401: <html>\. If the server asks for a key, put it into DYNAMARKS_API_KEY"),
+        (403, b"<html>", r"HTTP status 403: <html>\. If the server asks for a key, put it into DYNAMARKS_API_KEY"),
         (429, b'{"error": "because"}', r"HTTP status 429: because\. The server is busy"),
         (504, b'{"error": "because"}', r"HTTP status 504: because\. Ask smaller batches"),
         (500, b'{"error": "a\\n\\u001b[2Jb"}', r"HTTP status 500: a b\. Is this the REST port"),

@@ -1,0 +1,53 @@
+"""A fitted classifier of scikit-learn, or of a library with the same interface, as suspect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.suspects.batches import closed, refusal
+
+Array = npt.NDArray[Any]
+
+
+class EstimatorSuspect:
+    """A fitted classifier: its `predict_proba`, or its labels by `predict` if it has none.
+
+    Args:
+        estimator: the classifier. Batches are flattened to `(n, features)`, in row-major order.
+
+    Attributes:
+        classes: what the columns of the answers stand for: `estimator.classes_`. `None` if it answers labels.
+
+    Example:
+        >>> EstimatorSuspect(RandomForestClassifier().fit(x, y)).predict(images).shape
+        (256, 10)
+    """
+
+    input_shape: tuple[int | None, ...] | None = None
+
+    def __init__(self, estimator: Any) -> None:
+        self.description = f"estimator {type(estimator).__name__}"
+        has_probabilities = hasattr(estimator, "predict_proba")
+        self._answer: Any = estimator.predict_proba if has_probabilities else estimator.predict
+        self.classes: tuple[Any, ...] | None = tuple(estimator.classes_) if has_probabilities else None
+
+    def predict(self, batch: Array) -> Array:
+        """Answers one batch; what the classifier raises is the cause of the `SuspectError`."""
+        if self._answer is None:
+            raise closed(self.description)
+        try:
+            return np.asarray(self._answer(batch.reshape(len(batch), -1)))
+        except Exception as error:
+            raise refusal(self.description, batch, f"{type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        """Lets go of the classifier."""
+        self._answer = None
+
+
+def is_estimator(suspect: Any) -> bool:
+    """Tells whether something has the interface of a fitted classifier."""
+    return hasattr(suspect, "classes_") and hasattr(suspect, "predict")

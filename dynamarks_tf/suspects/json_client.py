@@ -1,0 +1,125 @@
+"""Asking a model server over HTTP: JSON there and back, with every failure explained."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy.typing as npt
+
+from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.addresses import Address
+from dynamarks_tf.suspects.api_key import VARIABLE, ApiKey, hide
+from dynamarks_tf.suspects.batches import brief, closed, refusal
+
+Array = npt.NDArray[Any]
+
+CREDENTIALS = f"If the server asks for a key, put it into {VARIABLE}; for other credentials, pass a function."
+
+_ADVICE = {
+    401: CREDENTIALS,
+    403: CREDENTIALS,
+    404: "Check the name of the model, and the version if one was given.",
+    413: "Ask smaller batches.",
+    429: "The server is busy: ask smaller batches, fewer queries a second, or later.",
+    503: "The server is busy, or still loading: ask later.",
+    504: "Ask smaller batches.",
+}
+
+
+class JsonClient:
+    """A connection to the server of one model. Redirects are not followed: another server would be another suspect.
+
+    Args:
+        address: where the model is.
+        timeout_s: seconds to wait for the connection, and then for the server to say something.
+        api_key: what the server asks clients for, if anything.
+        port: which port the address should name, for messages.
+    """
+
+    def __init__(self, address: Address, *, timeout_s: float, api_key: ApiKey | None, port: str) -> None:
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        from dynamarks_tf.suspects.retries import http_retries
+
+        self._who = address.url
+        self._timeout_s = timeout_s
+        self._api_key = api_key
+        self._port = port
+        self._session: requests.Session | None = requests.Session()
+        self._session.trust_env = not address.is_loopback  # proxies lead away from this machine
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=http_retries()))
+        if api_key is not None:
+            api_key.check_unread(address.scheme, address.host)
+            self._session.auth = self._sign
+
+    def ask(self, what: str, body: Any = None, batch: Array | None = None) -> Any:
+        """Sends one request and reads the JSON that comes back.
+
+        Args:
+            what: what is added to the address of the model.
+            body: sent as JSON by POST; `None` asks by GET.
+            batch: the inputs in it, for messages.
+
+        Raises:
+            SuspectError: there was no usable answer; the message says why.
+        """
+        import requests
+
+        if self._session is None:
+            raise closed(self._who)
+        try:
+            response = self._session.request(
+                "GET" if body is None else "POST",
+                self._who + what,
+                data=None if body is None else json.dumps(body).encode(),
+                headers={"Content-Type": "application/json"},
+                timeout=self._timeout_s,
+                allow_redirects=False,
+            )
+        except requests.Timeout as error:
+            raise SuspectError(
+                f"{self._who} did not answer within {self._timeout_s:g} s. Raise timeout_s, or ask smaller batches."
+            ) from error
+        except (requests.RequestException, ValueError) as error:  # ValueError: a host name that cannot be
+            raise SuspectError(
+                f"{self._who} cannot be reached ({brief(_innermost(error))}). Is the server running, and is this "
+                f"{self._port}?"
+            ) from error
+        return self._read(response, batch)
+
+    def close(self) -> None:
+        """Closes the connections. May be called twice."""
+        if self._session is not None:
+            self._session.close()
+        self._session = None
+
+    def _read(self, response: Any, batch: Array | None) -> Any:
+        try:
+            content = json.loads(response.content)  # Python's own: it reads the NaN and Infinity of TensorFlow Serving
+        except (ValueError, RecursionError):
+            content = None
+        if response.status_code == 200 and content is not None:
+            return content
+        said = content["error"] if isinstance(content, dict) and "error" in content else response.content
+        said = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+        said = brief(hide(said, self._api_key) or "no details")
+        if response.status_code == 400 and batch is not None:
+            raise refusal(self._who, batch, said)
+        advice = _ADVICE.get(response.status_code, f"Is this {self._port}?")
+        raise SuspectError(f"{self._who} answered with HTTP status {response.status_code}: {said}. {advice}")
+
+    def _sign(self, request: Any) -> Any:
+        assert self._api_key is not None
+        name, value = self._api_key.entry()
+        request.headers[name] = value
+        return request
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Finds what went wrong first: the error of the socket, not the ones wrapped around it."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return error

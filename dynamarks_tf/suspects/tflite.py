@@ -1,0 +1,136 @@
+"""A TFLite model as suspect, run by LiteRT."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.batches import brief, closed, fit_shape, fit_type, refusal
+from dynamarks_tf.suspects.optional import load
+from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choose_signature
+
+Array = npt.NDArray[Any]
+
+
+class TFLiteSuspect:
+    """A `.tflite` model with one input, run on the CPU by LiteRT or, where that is missing, by TensorFlow.
+
+    Quantised inputs and outputs are converted by the scale and zero point that the model states. A model that was
+    converted for a fixed batch size is asked in pieces of that size.
+
+    Args:
+        path: the `.tflite` file.
+        signature: name of the signature to call. By default `serving_default`, else the only one; a model without any
+            is asked by its tensors.
+        output: name of the output to read. By default the one called `probabilities`, else the only one.
+
+    Raises:
+        SuspectError: the file cannot be loaded, no runtime is installed, or signature or output are not there.
+
+    Example:
+        >>> TFLiteSuspect("suspect.tflite").predict(images).shape
+        (256, 10)
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, signature: str | None = None, output: str | None = None
+    ) -> None:
+        self.description = str(Path(path))
+        try:
+            interpreter = _interpreter_class(self.description)(model_path=os.fspath(path))
+            names = interpreter.get_signature_list()
+            if names or signature is not None:
+                run = interpreter.get_signature_runner(choose_name(self.description, names, signature))
+                inputs, outputs = run.get_input_details(), run.get_output_details()
+            else:
+                run = _by_tensors(interpreter)
+                inputs, outputs = (
+                    {tensor["name"]: tensor for tensor in tensors}
+                    for tensors in (interpreter.get_input_details(), interpreter.get_output_details())
+                )
+        except (RuntimeError, ValueError) as error:
+            raise SuspectError(f"{path} cannot be loaded as a TFLite model: {brief(error)}") from error
+        self._run: Callable[..., Mapping[str, Array]] | None = run
+        shapes = {name: (_shape(tensor), np.dtype(tensor["dtype"])) for name, tensor in inputs.items()}
+        self._signature: SuspectSignature = choose_signature(self.description, shapes, outputs, output)
+        self._input, self._output = inputs[self._signature.input], outputs[self._signature.output]
+        self.input_shape = self._signature.shape
+
+    def predict(self, batch: Array) -> Array:
+        """Answers one batch."""
+        if self._run is None:
+            raise closed(self.description)
+        array = self._quantised(fit_shape(batch, self.input_shape, self.description))
+        size = None if _shape(self._input)[:1] == (None,) else int(self._input["shape"][0])
+        try:
+            pieces = [self._answer(self._run, piece) for piece in _pieces(array, size)]
+        except (RuntimeError, ValueError) as error:
+            raise refusal(self.description, array, error) from error
+        return np.concatenate(pieces)[: len(array)]
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        self._run = None
+
+    def _answer(self, run: Callable[..., Mapping[str, Array]], piece: Array) -> Array:
+        answer = np.array(run(**{self._signature.input: piece})[self._signature.output])  # a copy: buffers are reused
+        scale, zero_point = self._output["quantization"]
+        return np.float32(scale) * (answer.astype(np.float32) - zero_point) if scale else answer
+
+    def _quantised(self, array: Array) -> Array:
+        """The batch in the type that the model takes; whole numbers are left alone if the model states no scale."""
+        dtype = np.dtype(self._input["dtype"])
+        scale, zero_point = self._input["quantization"]
+        if not scale:
+            return fit_type(array, dtype, self.description)
+        if not np.isfinite(array).all():
+            raise SuspectError(f"{self.description} takes {dtype}, and was given NaN or infinity.")
+        limits = np.iinfo(dtype)
+        steps: Array = np.round(array / scale) + zero_point
+        return np.clip(steps, limits.min, limits.max).astype(dtype)
+
+
+def _interpreter_class(who: str) -> Any:
+    try:
+        return load("ai_edge_litert.interpreter", "tflite", who).Interpreter
+    except SuspectError:
+        import tensorflow as tf
+
+        if not hasattr(tf.lite, "Interpreter"):
+            raise
+        return tf.lite.Interpreter
+
+
+def _by_tensors(interpreter: Any) -> Callable[..., Mapping[str, Array]]:
+    """A function like a signature runner, for a model without signatures."""
+
+    def run(**inputs: Array) -> Mapping[str, Array]:
+        indices = {tensor["name"]: tensor["index"] for tensor in interpreter.get_input_details()}
+        for name, array in inputs.items():
+            interpreter.resize_tensor_input(indices[name], array.shape)
+        interpreter.allocate_tensors()
+        for name, array in inputs.items():
+            interpreter.set_tensor(indices[name], array)
+        interpreter.invoke()
+        return {tensor["name"]: interpreter.get_tensor(tensor["index"]) for tensor in interpreter.get_output_details()}
+
+    return run
+
+
+def _shape(tensor: Mapping[str, Any]) -> tuple[int | None, ...]:
+    return tuple(None if size < 0 else int(size) for size in tensor["shape_signature"])
+
+
+def _pieces(array: Array, size: int | None) -> list[Array]:
+    """Cuts a batch into pieces of the size that a model was made for; the last is filled up with its last row."""
+    if size is None:
+        return [array]
+    missing = -len(array) % size
+    filled = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+    return [filled[start : start + size] for start in range(0, len(filled), size)]
