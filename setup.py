@@ -10,6 +10,7 @@ VERSION = runpy.run_path(str(HERE / "dynamarks_tf" / "_version.py"))["__version_
 
 DATASETS = ["scikit-learn>=1.4"]
 PLOTS = "matplotlib>=3.8"
+REPORT = ["jinja2>=3.1", PLOTS]
 SCIPY = "scipy>=1.15"
 
 setup(
@@ -21,7 +22,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["dynamarks_tf", "dynamarks_tf.*"]),
-    package_data={"dynamarks_tf": ["py.typed"]},
+    package_data={"dynamarks_tf": ["py.typed"], "dynamarks_tf.report": ["templates/*.j2"]},
     install_requires=[
         "tensorflow>=2.20",
         "keras>=3.12",
@@ -36,11 +37,12 @@ setup(
         "wrapt>=1.14",  # registers the layer when Keras is imported; TensorFlow depends on it as well
     ],
     extras_require={
-        "demo": DATASETS,
+        "report": REPORT,  # reports for people, and the figures of audits
+        "demo": [*DATASETS, *REPORT],
         "study": [
             *DATASETS,
             SCIPY,  # benchmarks/peers
-            PLOTS,  # of audits and studies
+            *REPORT,  # audits and studies
             "pillow>=10.1",  # benchmarks/glyphs.py
         ],
         "test": [
@@ -51,8 +53,10 @@ setup(
             "pytest>=8",
             "ruff>=0.6",
             "pillow>=10.1",
-            PLOTS,
+            *REPORT,
             SCIPY,
+            "playwright>=1.45",  # drives Chromium, where there is one, to look at reports
+            "axe-playwright-python>=0.1.4",  # and whether everybody can read them
             "types-requests",
         ],
     },

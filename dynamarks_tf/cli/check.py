@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from dynamarks_tf import recheck
+from dynamarks_tf.cli.report import ReportOptions, report_options
 from dynamarks_tf.key import MarkKey
 
 
@@ -14,7 +15,8 @@ from dynamarks_tf.key import MarkKey
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), help="Key file of the owner, to check the signs too.")
 @click.option("--public", is_flag=True, help="Print what may be published: aggregates only, as JSON.")
-def check(bundle: Path, key: Path | None, public: bool) -> None:
+@report_options
+def check(bundle: Path, key: Path | None, public: bool, reports: ReportOptions) -> None:
     """Recompute an evidence BUNDLE: digests, tables, p-values.
 
     Needs neither TensorFlow nor a model. Exits with 0 if the bundle bears out what it says, with 2 if not; whether the
@@ -22,7 +24,10 @@ def check(bundle: Path, key: Path | None, public: bool) -> None:
 
     \b
       dynamarks check case.zip
-      dynamarks check case.zip --key acme.key
+      dynamarks check case.zip --key acme.key --report case.html
     """
-    result = recheck.recheck(bundle, key=None if key is None else MarkKey.load(key))
+    reports.check()
+    loaded_key = None if key is None else MarkKey.load(key)
+    result = recheck.recheck(bundle, key=loaded_key)
     click.echo(recheck.public_summary(result) if public else recheck.report(result))
+    reports.write(bundle, loaded_key)

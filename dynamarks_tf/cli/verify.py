@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.cli.report import ReportOptions, report_options
 from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.key import MarkKey
@@ -49,6 +50,7 @@ EXIT_NOT_FOUND = 1
 @click.option("--include-queries", is_flag=True, help="Put the inputs into the bundle, not just their digest.")
 @click.option("--reveal-key", is_flag=True, help="Put the key into the bundle. Whoever has it can forge the mark.")
 @click.option("--json", "as_json", is_flag=True, help="Print the evidence as JSON.")
+@report_options
 def verify(
     suspect: str,
     owner: Path,
@@ -72,6 +74,7 @@ def verify(
     include_queries: bool,
     reveal_key: bool,
     as_json: bool,
+    reports: ReportOptions,
 ) -> int:
     """Test whether SUSPECT was trained on marked answers.
 
@@ -83,7 +86,9 @@ def verify(
       dynamarks verify suspect.keras --owner marked.keras --key acme.key --queries x.npy --max-queries 1000
       dynamarks verify suspect.keras --owner marked.keras --key acme.key --log logs/ --client customer-7
       dynamarks verify suspect.keras --owner marked.keras --key acme.key --log logs/ --bundle case.zip
+      dynamarks verify suspect.keras --owner marked.keras --key acme.key --queries x.npy --report case.html
     """
+    reports.check()
     check_alpha(alpha)
     if (queries is None) == (not log):
         raise click.UsageError("Give the inputs to ask by either --queries or --log.")
@@ -91,6 +96,8 @@ def verify(
         raise click.UsageError("--client chooses from request logs; give them by --log.")
     loaded_key = MarkKey.load(key)
     loaded_statement = None if statement is None else Statement.load(statement)
+
+    kept = bundle if include_queries or reveal_key else reports.bundle_for(bundle)
 
     load_tensorflow()
     from dynamarks_tf import verification
@@ -109,7 +116,7 @@ def verify(
         suspect_labels=labels,
         class_names=None if class_names is None else _names(class_names),
         statement=loaded_statement,
-        bundle=bundle,
+        bundle=kept,
         include_queries=include_queries,
         reveal_key=reveal_key,
         batch_size=batch_size,
@@ -126,6 +133,8 @@ def verify(
         )
     if out is not None:
         evidence.save(out)
+    if kept is not None:
+        reports.write(kept, loaded_key, keeps_bundle=bundle is not None)
     return EXIT_FOUND if found else EXIT_NOT_FOUND
 
 
