@@ -115,9 +115,10 @@ def decoy_statistics(
 
 
 def log10_p_of(residuals: Array, statistics: Array) -> npt.NDArray[np.float64]:
-    """The p-values of many statistics over the same residuals, read off one curve of which `chernoff_log10_p` gives points.
+    """The p-values of many statistics over the same residuals, as `chernoff_log10_p` gives them one by one.
 
-    The bound is the curve t = sum r tanh(theta r), ln p = sum log cosh(theta r) - theta t over theta.
+    They are read off a curve, on which all bounds lie: over theta, t = sum r tanh(theta r) and
+    ln p = sum log cosh(theta r) - theta t.
 
     Args:
         residuals: R, any shape.

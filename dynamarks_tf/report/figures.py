@@ -10,7 +10,7 @@ import numpy as np
 from dynamarks_tf.report import wording
 from dynamarks_tf.report.content import CaseReport, CodeTable
 from dynamarks_tf.report.decoys import BIN_WIDTH, ChannelDecoys
-from dynamarks_tf.report.style import LIGHT, WIDE, Figure, bare, canvas
+from dynamarks_tf.report.style import LIGHT, WIDE, Figure, bare, canvas, cell, step_of
 
 _STEPS = (2.0, 4.0, 8.0)  # deviations from chance at which the colour changes
 _SHADES = (0.05, 0.25, 0.6)  # the same for residuals, in units of the largest
@@ -152,9 +152,9 @@ def agreement(case: CaseReport) -> Figure:
         drawing, lines = canvas(width, 36 + 84 * len(rows), nrows=len(rows), squeeze=False)
         for axes, (channel, groups) in zip(lines.ravel(), rows.items(), strict=True):
             for place, group in enumerate(groups):
-                step = _step(group.deviations, _STEPS)
+                step = step_of(group.deviations, _STEPS)
                 left, size = place / len(groups), 1 / len(groups)
-                _cell(axes, left, 0, size, 1, step)
+                cell(axes, left, 0, size, 1, step)
                 axes.text(
                     left + size / 2,
                     0.5,
@@ -192,7 +192,7 @@ def code_table(table: CodeTable) -> Figure:
     )
     panels = {
         "What the key says": np.where(met, signs * 3, 0),
-        "What the suspect shows": np.vectorize(lambda value: int(_step(value, _SHADES)[4:]))(residuals),
+        "What the suspect shows": np.vectorize(lambda value: int(step_of(value, _SHADES)[4:]))(residuals),
     }
     is_square = signs.shape[1] <= _LONGEST_LINE
 
@@ -209,7 +209,7 @@ def code_table(table: CodeTable) -> Figure:
             for index, step in enumerate(steps.ravel()):
                 line, column = divmod(index, columns)
                 if met.ravel()[index]:
-                    _cell(axes, column, line, 1, 1, f"step{step:+d}")
+                    cell(axes, column, line, 1, 1, f"step{step:+d}")
             axes.set_xlim(0, columns)
             axes.set_ylim(lines, 0)
             axes.set_aspect("equal")
@@ -223,17 +223,3 @@ def code_table(table: CodeTable) -> Figure:
         return drawing
 
     return Figure("code-table", alt, draw)
-
-
-def _cell(axes: Any, left: float, bottom: float, width: float, height: float, step: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(
-        Rectangle((left, bottom), width, height, facecolor=LIGHT[step], edgecolor=LIGHT["paper"], linewidth=1.5)
-    )
-
-
-def _step(value: float, limits: tuple[float, ...]) -> str:
-    """The palette's step for a value: +0 within the first limit of zero, +3 beyond the last."""
-    size = sum(abs(value) >= limit for limit in limits)
-    return f"step{size if value > 0 else -size:+d}"

@@ -73,7 +73,7 @@ class Figure:
             self.draw(width).savefig(buffer, format="svg", transparent=True, metadata=nothing)
         return _themed(buffer.getvalue(), self.alt)
 
-    def save_png(self, folder: Path, *, mode: int) -> Path:
+    def save_png(self, folder: Path, *, mode: int = 0o644) -> Path:
         """Writes the figure to `NAME.png` in a folder, in one step."""
         import matplotlib
 
@@ -98,6 +98,21 @@ def bare(axes: Any) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.tick_params(length=0)
+
+
+def cell(axes: Any, left: float, bottom: float, width: float, height: float, step: str) -> None:
+    """Fills a rectangle of a heat map with one of the palette's steps."""
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(
+        Rectangle((left, bottom), width, height, facecolor=LIGHT[step], edgecolor=LIGHT["paper"], linewidth=1.5)
+    )
+
+
+def step_of(value: float, limits: tuple[float, float, float]) -> str:
+    """The palette's step for a value: `step+0` if it is nearer to zero than all limits, `step-3` or `step+3` beyond."""
+    size = sum(abs(value) >= limit for limit in limits)
+    return f"step{size if value > 0 else -size:+d}"
 
 
 def check_installed() -> None:

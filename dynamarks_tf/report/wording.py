@@ -82,7 +82,7 @@ CHANNELS = {
 def title(case: CaseReport) -> str:
     """The verdict in one sentence."""
     if case.evidence.detected():
-        return f"The suspect carries the mark of {case.evidence.owner}."
+        return f"The mark of {case.evidence.owner} was found in the suspect."
     return f"The mark of {case.evidence.owner} was not found in the suspect."
 
 
@@ -91,17 +91,18 @@ def meaning(case: CaseReport) -> list[str]:
     threshold = probability(math.log10(case.evidence.plan.alpha))
     if not case.evidence.detected():
         return [
-            f"The test did not reach the threshold that was fixed beforehand ({threshold}). By that standard, nothing was "
-            "found.",
-            "The suspect may be independent. Or it may have been trained on marked answers in a way that left too little "
-            "of the mark for these queries to show.",
+            f"The test did not reach the threshold that was fixed beforehand ({threshold}). By that standard, nothing "
+            "was found.",
+            "The suspect may be independent. Or it may have been trained on marked answers in a way that left too "
+            "little of the mark for these queries to show.",
         ]
     return [
-        "The suspect’s answers depend on secret coin tosses that only the owner’s key knows, and that only the answers "
-        "of the marked model give away. Chance explains that with the stated probability at most.",
-        f"A test that convicts at this threshold accuses an innocent suspect with a probability of at most {threshold}, "
-        "whatever it was trained on, for any number of queries. The bound is proven, not estimated: no calibration on "
-        "other models is involved.",
+        "The suspect’s answers depend on secret coin tosses that only the owner’s key knows, and that only the "
+        "answers of the marked model give away. Chance alone would make them agree so well with the stated probability "
+        "at most.",
+        "A test that convicts at this threshold accuses an innocent suspect with a probability of at most "
+        f"{threshold}, whatever it was trained on, for any number of queries, if what it rests on (below) holds. The "
+        "bound is proven, not estimated: no calibration on other models is involved.",
     ]
 
 
@@ -113,10 +114,10 @@ def no_meaning(case: CaseReport) -> list[str]:
             "The p-value is not the probability that the suspect is innocent.",
         ]
     return [
-        "The p-value is not the probability that the suspect is innocent. It says how improbable such evidence would be "
-        "if it were.",
-        "It does not say who took the answers, how, or whether that was allowed. A model of the owner’s own, a data set "
-        "that was labelled with the owner’s API, or a public collection of its answers leaves the same mark.",
+        "The p-value is not the probability that the suspect is innocent. It says how improbable such evidence would "
+        "be if it were.",
+        "It does not say who took the answers, how, or whether that was allowed. A model of the owner’s own, a data "
+        "set that was labelled with the owner’s API, or a public collection of its answers leaves the same mark.",
         "It does not say how much of the suspect rests on those answers.",
     ]
 
@@ -124,19 +125,20 @@ def no_meaning(case: CaseReport) -> list[str]:
 def assumptions(case: CaseReport) -> list[str]:
     """What the p-value rests on."""
     committed = (
-        "Key, owner’s model, queries and method were fixed before the suspect was asked: the plan says which, and its "
-        "digest is in the record of every answer. That the key is older than the suspect is for the date of the "
+        "Key, owner’s model, queries and method were fixed before the suspect was asked: the plan says which, and "
+        "its digest is in the record of every answer. That the key is older than the suspect is for the date of the "
         "published statement to show."
     )
     uncommitted = (
-        "Queries and method were fixed before the suspect was asked: the plan says which, and its digest is in the record "
-        "of every answer. That key and owner’s model are older than the suspect has to be shown otherwise: the record "
-        "holds no published commitment."
+        "Queries and method were fixed before the suspect was asked: the plan says which, and its digest is in the "
+        "record of every answer. That key and owner’s model are older than the suspect has to be shown otherwise: "
+        "the record holds no published commitment."
     )
     logged = (
         "The queries are all that the client sent, from the first on; none was left out or chosen by what the marked "
-        "model answered. Of queries that look alike only the first counts, which guards against a client who sends again "
-        "what he liked. Against one who makes up new inputs from what he learned of the mark, there is no proof."
+        "model answered. Of queries that look alike only the first counts, which guards against a client who sends "
+        "again what he liked. Against one who makes up new inputs from what he learned of the mark, there is no "
+        "proof."
     )
     fresh = "The queries were chosen without looking at any answer of the marked model."
     return [
