@@ -28,7 +28,7 @@ Array = npt.NDArray[Any]
 NUM_DECOYS = 10_000
 SEED = 0
 BIN_WIDTH = 0.25
-_CURVE_POINTS = 120
+_CURVE_POINTS = 200
 _AT_ONCE = 50
 
 
@@ -134,11 +134,11 @@ def log10_p_of(residuals: Array, statistics: Array) -> npt.NDArray[np.float64]:
     scale = r.max()
     r = r / scale
     most = min(furthest / scale, r.sum() * (1 - 1e-9))
-    theta = 1 / math.sqrt(float((r**2).sum()))
+    first = theta = 0.01 / math.sqrt(float((r**2).sum()))
     while (r * np.tanh(theta * r)).sum() < most:
         theta *= 1.5
     curve = [(0.0, 0.0)]
-    for point in np.linspace(0, theta, _CURVE_POINTS)[1:]:
+    for point in np.geomspace(first, theta, _CURVE_POINTS):
         t = float((r * np.tanh(point * r)).sum())
         curve.append((t, float(log_cosh(point * r).sum()) - point * t))
     places, exponents = np.array(curve).T
