@@ -10,6 +10,7 @@ VERSION = runpy.run_path(str(HERE / "dynamarks_tf" / "_version.py"))["__version_
 
 DATASETS = ["scikit-learn>=1.4"]
 PLOTS = "matplotlib>=3.8"
+REPORT = ["jinja2>=3.1", PLOTS]
 SCIPY = "scipy>=1.15"
 SUSPECTS = {  # what asks suspects of these kinds
     "tflite": ["ai-edge-litert>=1.2"],
@@ -26,7 +27,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["dynamarks_tf", "dynamarks_tf.*"]),
-    package_data={"dynamarks_tf": ["py.typed"]},
+    package_data={"dynamarks_tf": ["py.typed"], "dynamarks_tf.report": ["templates/*.j2"]},
     install_requires=[
         "tensorflow>=2.20",
         "keras>=3.12",
@@ -45,11 +46,12 @@ setup(
     ],
     extras_require={
         **SUSPECTS,
-        "demo": DATASETS,
+        "report": REPORT,  # reports for people, and the figures of audits
+        "demo": [*DATASETS, *REPORT],
         "study": [
             *DATASETS,
             SCIPY,  # benchmarks/peers
-            PLOTS,  # of audits and studies
+            *REPORT,  # audits and studies
             "pillow>=10.1",  # benchmarks/glyphs.py
         ],
         "test": [
@@ -62,9 +64,11 @@ setup(
             "pytest>=8",
             "ruff>=0.6",
             "pillow>=10.1",
-            PLOTS,
+            *REPORT,
             SCIPY,
             "tf-serving>=0.1.6",  # a client of TensorFlow Serving that is not ours
+            "playwright>=1.45",  # drives Chromium, where there is one, to look at reports
+            "axe-playwright-python>=0.1.4",  # and whether everybody can read them
             "types-requests",
         ],
     },

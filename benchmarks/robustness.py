@@ -213,7 +213,7 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
         f"other {facts['pool']:,} and trains for {facts['epochs']} epochs. Budget {default.budget}, tie margin "
         f"{default.tie_margin}, the defaults, where nothing else is said. {len(paths)} seeds.",
         "",
-        tables.costs(row for row in usual if row["kind"] == "cost"),
+        tables.costs(row for row in usual if row["kind"] == "cost").markdown(),
         "",
         "### What was asked for, and what came out",
         "",
@@ -225,17 +225,17 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
         "",
         "### Thefts",
         "",
-        tables.suspects(thefts),
+        tables.suspects(thefts).markdown(),
         "",
         "### Innocents",
         "",
-        tables.suspects(innocents),
+        tables.suspects(innocents).markdown(),
     ]
-    plots.matrix([row for row in thefts if row["architecture"] == _main(data)], docs / f"robustness-{data}.png")
+    plots.matrix([row for row in thefts if row["architecture"] == _main(data)], f"robustness-{data}").save_png(docs)
     lines += ["", f"![log10 p of every theft and removal attack, {_main(data)}](robustness-{data}.png)"]
     summaries = [s for s in summarise(row for row in rows if _is_plain(row)) if s.tie_margin == default.tie_margin]
     if len(summaries) > 1:
-        plots.trade_off(summaries, docs / f"trade-off-{data}.png")
+        plots.trade_off(summaries, f"trade-off-{data}").save_png(docs)
         lines += [
             "",
             "### Strength against budget",
@@ -245,7 +245,7 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
         lines += [
             "architecture, mlp, untouched.",
             "",
-            tables.settings(summaries),
+            tables.settings(summaries).markdown(),
             "",
             f"![trade-off](trade-off-{data}.png)",
         ]

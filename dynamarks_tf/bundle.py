@@ -6,6 +6,7 @@ A bundle is a ZIP archive without compression. Its members, besides those of the
     evidence.json    the verdict; aggregates only, may be published
     bucketing.npz    which coin each output gets; secret, but holds no sign
     residuals.npz    the table of each channel
+    selection.npz    which of the inputs that were given were asked, if not all
     statement.json   the published commitment, if there is one
     key.json         the key, only if its owner wants to reveal it
 
@@ -34,6 +35,7 @@ MANIFEST = "manifest.json"
 EVIDENCE = "evidence.json"
 BUCKETING = "bucketing.npz"
 RESIDUALS = "residuals.npz"
+SELECTION = "selection.npz"
 STATEMENT = "statement.json"
 KEY = "key.json"
 _COMMENT = b"dynamarks-bundle sha256 "

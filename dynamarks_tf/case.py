@@ -43,6 +43,7 @@ def write(
     statement: Statement | None,
     *,
     reveal_key: bool,
+    selected: npt.NDArray[np.intp] | None = None,
 ) -> None:
     """Writes the evidence bundle of a finished test.
 
@@ -55,12 +56,15 @@ def write(
         key: the owner's key; it signs the bundle.
         statement: the published commitment.
         reveal_key: whether the bundle holds the key.
+        selected: which of the inputs that were given were asked, shape `(num_queries,)`; `None` for all.
     """
     members = {
         bundles.EVIDENCE: _json(evidence.to_dict()),
         bundles.BUCKETING: _npz({name: getattr(bucketing, name) for name in _BUCKETING_ARRAYS}),
         bundles.RESIDUALS: _npz(_sparse(residuals)),
     }
+    if selected is not None:
+        members[bundles.SELECTION] = _npz({"indices": selected.astype(np.int64)})
     if statement is not None:
         members[bundles.STATEMENT] = _json(statement.to_dict())
     if reveal_key:
@@ -156,6 +160,19 @@ def read_residuals(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
         tables[channel] = np.zeros(shape)
         tables[channel].ravel()[cells] = values
     return tables
+
+
+def read_selection(data: bytes, plan: TestPlan) -> npt.NDArray[np.int64]:
+    """Reads the member `selection.npz`: which of the inputs that were given were asked, shape `(num_queries,)`.
+
+    Raises:
+        BundleError: it does not fit the plan.
+    """
+    indices = _arrays(data, bundles.SELECTION).get("indices", np.zeros(0))
+    fits = indices.shape == (plan.num_queries,) and indices.dtype == np.int64 and indices[0] >= 0
+    if not fits or not (np.diff(indices) > 0).all():
+        raise BundleError(f"{bundles.SELECTION} does not hold {plan.num_queries} increasing indices.")
+    return indices
 
 
 def _in_range(numbers: npt.NDArray[Any], limit: int) -> bool:

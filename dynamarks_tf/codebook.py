@@ -78,14 +78,24 @@ def expand(key: MarkKey, num_classes: int, params: MarkParams) -> Codebook:
     """
     num_classes = check_num_classes(num_classes)
     rows, columns = params.table_shape(num_classes)
-    class_signs = signs(key, "class-code/signs", rows, columns)
+    class_signs = channel_signs(key, "class", num_classes, params)
     return Codebook(
         class_signs=class_signs,
-        amplitude_signs=signs(key, "amplitude-code/signs", buckets.num_class_groups(num_classes), buckets.COLUMNS),
-        tie_signs=signs(key, "tie-code/signs", buckets.num_pair_groups(num_classes), buckets.COLUMNS),
+        amplitude_signs=channel_signs(key, "amplitude", num_classes, params),
+        tie_signs=channel_signs(key, "tie", num_classes, params),
         focus=_focus(key, class_signs) if params.is_focused(num_classes) else None,
         bucketing=_bucketing(key, num_classes, rows, columns),
     )
+
+
+def channel_signs(key: MarkKey, channel: str, num_classes: int, params: MarkParams) -> Signs:
+    """The sign table of one channel: `"class"`, `"amplitude"` or `"tie"`; the same as in the whole codebook."""
+    shapes = {
+        "class": params.table_shape(num_classes),
+        "amplitude": (buckets.num_class_groups(num_classes), buckets.COLUMNS),
+        "tie": (buckets.num_pair_groups(num_classes), buckets.COLUMNS),
+    }
+    return signs(key, f"{channel}-code/signs", *shapes[channel])
 
 
 def signs(key: MarkKey, label: str, rows: int, columns: int) -> Signs:

@@ -25,6 +25,7 @@ from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.local_server import LocalServer, ModelServer, open_server
 from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
+from dynamarks_tf.report import write_report
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.suspects import as_suspect
 from dynamarks_tf.verdict import DEFAULT_ALPHA, Evidence
@@ -197,6 +198,7 @@ def run_demo(
         judged("stole the unmarked API", "surrogate-of-unmarked.keras", unmarked_answers, is_guilty=False),
         judged("trained on true labels", "innocent.keras", thief_y, is_guilty=False),
     ]
+    _report(out, key, thief_y, say)
     seconds = time.monotonic() - start
     result = DemoResult(images.name, cost, tuple(suspects), seconds, out, _commands(out, seed, tie_margin))
     _files.write_atomically(out / "report.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
@@ -252,6 +254,16 @@ def _evidence(suspect: Any, out: Path, key: MarkKey, seed: int, answers_labels: 
         for count in QUERY_COUNTS
     }
     return {**fresh, LOGGED: logged}
+
+
+def _report(out: Path, key: MarkKey, true_labels: Array, say: Callable[[str], None]) -> None:
+    """Writes the report of the thief who kept probabilities, if the libraries for it are there."""
+    page = out / "surrogate-case.html"
+    try:
+        write_report(page, out / "surrogate-case.zip", key=key, true_labels=true_labels)
+        say(f"Report of the first suspect, for people: {page}")
+    except ArgumentError as error:
+        say(f"no report for people: {error}")
 
 
 def _commands(out: Path, seed: int, tie_margin: float) -> tuple[str, ...]:

@@ -62,6 +62,11 @@ class SelectedQueries:
         self._source = source
         self._indices = np.sort(indices)
 
+    @property
+    def indices(self) -> Array:
+        """Which rows, in increasing order."""
+        return self._indices
+
     def batches(self, batch_size: int) -> Iterator[Array]:
         """Yields the selected rows, in full batches but for the last."""
         waiting: list[Array] = []

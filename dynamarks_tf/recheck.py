@@ -17,11 +17,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dynamarks_tf import bundle as bundles
 from dynamarks_tf import case, codebook, commitment, recording
 from dynamarks_tf._digests import ArrayDigest
 from dynamarks_tf.bundle import Bundle
+from dynamarks_tf.codebook import Codebook
 from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import BundleError, DynaMarksError
 from dynamarks_tf.evidence.bounds import chernoff_log10_p
@@ -57,12 +59,36 @@ class Recheck:
         caveats: what the bundle does not show.
         with_key: whether the signs were checked too. Without the key, the statistic T has to be believed, and all else
             follows from it.
+        case: what the verdict was recomputed from. Confidential.
     """
 
     evidence: Evidence
     steps: tuple[str, ...]
     caveats: tuple[str, ...]
     with_key: bool
+    case: CheckedCase = dataclasses.field(repr=False, compare=False)
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class CheckedCase:
+    """What a verdict was recomputed from. Confidential: tables of a convicted surrogate give the signs away.
+
+    Attributes:
+        residuals: the table of each channel that was tested.
+        book: the codebook; `None` without the key.
+        statement: the published commitment, if the bundle holds it.
+        fixed_at: when the plan was fixed, ISO 8601 in UTC.
+        best_classes: the best class of each query for clean owner model and suspect, ints of shape `(2, num_queries)`;
+            -1 for a class that the owner model does not know.
+        selected: which of the inputs that were given were asked, shape `(num_queries,)`; `None` for all.
+    """
+
+    residuals: dict[str, Residuals]
+    book: Codebook | None
+    statement: Statement | None
+    fixed_at: str
+    best_classes: npt.NDArray[np.int64]
+    selected: npt.NDArray[np.int64] | None
 
 
 def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None) -> Recheck:
@@ -105,6 +131,9 @@ class _Recheck:
         self._key = key
         self._evidence = Evidence.from_dict(bundle.read_json(bundles.EVIDENCE), f"{bundle.path}, {bundles.EVIDENCE}")
         self._plan = self._evidence.plan
+        self._book: Codebook | None = None
+        self._statement: Statement | None = None
+        self._best_classes: list[npt.NDArray[np.int64]] = []
 
     def run(self) -> Recheck:
         steps = [
@@ -125,8 +154,24 @@ class _Recheck:
             steps.append(self._check_with_key(judgement, collection))
         caveats = [] if bundles.STATEMENT in self._bundle else [_NO_STATEMENT]
         return Recheck(
-            self._evidence, tuple(step for step in steps if step), (*caveats, _ANSWERS), self._key is not None
+            self._evidence,
+            tuple(step for step in steps if step),
+            (*caveats, _ANSWERS),
+            self._key is not None,
+            CheckedCase(
+                residuals,
+                self._book,
+                self._statement,
+                self._head["fixed_at"],
+                np.concatenate(self._best_classes, axis=1),
+                self._selection(),
+            ),
         )
+
+    def _selection(self) -> npt.NDArray[np.int64] | None:
+        if bundles.SELECTION not in self._bundle:
+            return None
+        return case.read_selection(self._bundle.read(bundles.SELECTION), self._plan)
 
     def _check_signature(self) -> str:
         manifest = self._bundle.manifest
@@ -149,6 +194,7 @@ class _Recheck:
         statement.check_model(self._plan.owner_file_sha256)
         if self._key is not None:
             statement.check_opened_by(self._key)
+        self._statement = statement
         about = "this key" if statement.model_sha256 is None else "this key and this model file"
         return (
             f"{statement.owner} committed to {about} in a signed statement that says {statement.date}; compare it "
@@ -213,12 +259,15 @@ class _Recheck:
             if not case.same_bucketing(book.bucketing, bucketing):
                 raise BundleError(f"{self._bundle.path}: its bucketing is not the one that the key gives.")
             judgement = Judgement(book)
+            self._book = book
         collection = Collection(plan.channels, bucketing, plan.params, logged=plan.logged)
         for batch in self._batches():
             if judgement is not None:
                 judgement.follow(collection, batch.clean, batch.suspect)
             else:
                 collection.add(batch.clean, batch.suspect)
+            given = batch.suspect if batch.suspect.ndim == 1 else batch.suspect.argmax(axis=1)
+            self._best_classes.append(np.stack([batch.clean.argmax(axis=1), given]))
         if collection.num_queries != plan.num_queries:
             raise BundleError(
                 f"{self._bundle.path} holds the answers to {collection.num_queries} queries; the plan was to ask "

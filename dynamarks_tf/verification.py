@@ -247,7 +247,15 @@ def verify(
     if target is not None and record is not None:
         try:
             case.write(
-                target, evidence, collected.residuals(), book.bucketing, record, key, statement, reveal_key=reveal_key
+                target,
+                evidence,
+                collected.residuals(),
+                book.bucketing,
+                record,
+                key,
+                statement,
+                reveal_key=reveal_key,
+                selected=source.indices if isinstance(source, SelectedQueries) else None,
             )
         except FileExistsError as error:
             raise ArgumentError(

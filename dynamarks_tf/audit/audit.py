@@ -27,6 +27,9 @@ from dynamarks_tf.audit.scenario import Scenario, full, quick
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.params import MarkParams
+from dynamarks_tf.report import style, write
+from dynamarks_tf.report.page import render
+from dynamarks_tf.report.style import Figure
 
 QUICK_QUERIES, QUICK_EPOCHS = 10_000, 6
 FULL_EPOCHS = 10
@@ -211,21 +214,21 @@ def _write_report(
     data: ImageData,
     say: Callable[[str], None],
 ) -> None:
-    """Writes report.md and the plots; without matplotlib, says what is missing."""
-    lines = ["# Audit: would the mark survive?", "", data.describe(), "", f"**Recommended:** {recommendation.says}"]
+    """Writes report.md, report.html and the figures; without the libraries for the latter, says what is missing."""
+    sections = _sections(rows, recommendation)
+    figures = _figures(rows, recommendation)
     try:
-        drawn = _draw(out, rows, recommendation)
-    except ArgumentError as error:  # matplotlib is missing
-        drawn = []
-        say(f"no plots: {error}")
-    lines += ["", "## Settings", "", tables.settings(recommendation.settings)]
-    lines += ["", tables.costs(row for row in rows if row["kind"] == "cost")]
-    for budget, margin in sorted({(row["budget"], row["tie_margin"]) for row in rows}):
-        for kind, title in (("theft", "Thefts"), ("innocent", "Innocents")):
-            same = [r for r in rows if (r["budget"], r["tie_margin"], r["kind"]) == (budget, margin, kind)]
-            if same:
-                lines += ["", f"## {title}: budget {budget:g}, tie margin {margin:g}", "", tables.suspects(same)]
-    lines += ["", *(f"![{name}]({name})" for name in drawn)]
+        style.check_installed()
+        write.save_figures(figures, out)
+        page = render("audit.html.j2", figures, recommendation=recommendation, data=data.describe(), sections=sections)
+        _files.write_atomically(out / "report.html", page.encode())
+    except ArgumentError as error:
+        figures = {}
+        say(f"no figures and no report.html: {error}")
+    lines = ["# Audit: would the mark survive?", "", data.describe(), "", f"**Recommended:** {recommendation.says}"]
+    for title, found in sections.items():
+        lines += ["", f"## {title}", *(line for table in found for line in ("", table.markdown()))]
+    lines += ["", *(f"![{name}]({name}.png)" for name in figures)]
     lines += [
         "",
         "log10 p: the worst of the seeds. *Fresh*: so many unlabelled inputs that were never sent. *Logged*: all that",
@@ -235,17 +238,32 @@ def _write_report(
     _files.write_atomically(out / "report.md", "\n".join(lines).encode())
 
 
-def _draw(out: Path, rows: Sequence[dict[str, Any]], recommendation: Recommendation) -> list[str]:
-    names = []
-    for budget, margin in sorted({(row["budget"], row["tie_margin"]) for row in rows}):
+def _sections(rows: Sequence[dict[str, Any]], recommendation: Recommendation) -> dict[str, list[tables.Table]]:
+    """The tables of the report by the title above them."""
+    costs = tables.costs(row for row in rows if row["kind"] == "cost")
+    sections = {"Settings": [tables.settings(recommendation.settings), costs]}
+    for budget, margin in _settings(rows):
+        for kind, title in (("theft", "Thefts"), ("innocent", "Innocents")):
+            same = [r for r in rows if (r["budget"], r["tie_margin"], r["kind"]) == (budget, margin, kind)]
+            if same:
+                sections[f"{title}: budget {budget:g}, tie margin {margin:g}"] = [tables.suspects(same)]
+    return sections
+
+
+def _figures(rows: Sequence[dict[str, Any]], recommendation: Recommendation) -> dict[str, Figure]:
+    figures = []
+    for budget, margin in _settings(rows):
         thefts = [r for r in rows if (r["budget"], r["tie_margin"], r["kind"]) == (budget, margin, "theft")]
         if thefts:
-            names.append(f"thefts-budget{budget:g}-ties{margin:g}.png")
-            plots.matrix(thefts, out / names[-1], by=("extraction", "architecture", "removal"))
+            name = f"thefts-budget{budget:g}-ties{margin:g}"
+            figures.append(plots.matrix(thefts, name, by=("extraction", "architecture", "removal")))
     if len(recommendation.settings) > 1:
-        names.append("trade-off.png")
-        plots.trade_off(recommendation.settings, out / names[-1])
-    return names
+        figures.append(plots.trade_off(recommendation.settings, "trade-off"))
+    return {figure.name: figure for figure in figures}
+
+
+def _settings(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+    return sorted({(row["budget"], row["tie_margin"]) for row in rows})
 
 
 def _minutes(seconds: float) -> str:

@@ -1,89 +1,124 @@
-"""The results of rehearsals as plots. Needs matplotlib, from the extra `study`."""
+"""The results of rehearsals as figures, in the style of reports. They need the extra `report`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dynamarks_tf import _files
 from dynamarks_tf.audit.recommendation import SettingSummary
 from dynamarks_tf.audit.tables import rounded, worst
-from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.report.style import LIGHT, WIDE, Figure, bare, canvas, cell, step_of
 
 Row = Mapping[str, Any]
 
-_DARKEST = -24.0
-_SHOWN = ("100 fresh", "1000 fresh", "logged", "logged, labels")
+_SHOWN = {
+    "100 fresh": "100\nfresh",
+    "1000 fresh": "1,000\nfresh",
+    "logged": "logged",
+    "logged, labels": "logged,\nlabels",
+}
+_STEPS = (3.0, 6.0, 12.0)  # of -log10 p; 6 is a find
+_LINE = 26
+_CELL = {True: 58, False: 40}  # pixels, by whether the page is wide
 
 
-def matrix(rows: Iterable[Row], path: Path, *, by: Sequence[str] = ("extraction", "removal")) -> None:
-    """Draws log10 p of every scenario by the queries that were asked, the worst of the seeds, as a shaded table.
+def matrix(rows: Iterable[Row], name: str, *, by: Sequence[str] = ("extraction", "removal")) -> Figure:
+    """log10 p of every scenario by the queries that were asked, the worst of the seeds, as a shaded table.
 
     Args:
         rows: rows of thefts, with one setting of the mark.
-        path: the PNG file to write.
+        name: of the figure's file.
         by: which entries name a line.
-
-    Raises:
-        ArgumentError: matplotlib is not installed.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(", ".join(str(row[name]) for name in by), []).append(row)
-    values = np.array(
-        [[np.nan if (found := worst(same, column)) is None else found for column in _SHOWN] for same in groups.values()]
-    )
-    figure, axes = _figure(6.4, 1.2 + 0.24 * len(groups))
-    shaded = axes.imshow(np.clip(values, _DARKEST, 0), cmap="YlGnBu_r", vmin=_DARKEST, vmax=0, aspect="auto")
-    axes.set_xticks(range(len(_SHOWN)), _SHOWN, rotation=30, ha="left")
-    axes.xaxis.tick_top()
-    axes.set_yticks(range(len(groups)), [*groups])
-    for (line, column), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            color = "white" if value < _DARKEST / 2 else "black"
-            axes.text(column, line, rounded(value, 0), ha="center", va="center", color=color, fontsize=8)
-    figure.colorbar(shaded, label="log10 p, worst of the seeds", shrink=0.5)
-    _save(figure, path)
+        groups.setdefault(", ".join(str(row[entry]) for entry in by), []).append(row)
+    found = {line: [worst(same, column) for column in _SHOWN] for line, same in groups.items()}
+    weakest = {line: min(values) for line, all_ in found.items() if (values := [v for v in all_ if v is not None])}
+    told = "; ".join(f"{line}: {rounded(value, 0)}" for line, value in weakest.items())
+    alt = f"log10 of the p-value for each rehearsed theft, by the queries that say most: {told}."
+
+    def draw(width: int) -> Any:
+        is_wide = width == WIDE
+        drawing, axes = canvas(width, 60 + _LINE * len(found))
+        left = 1 - len(_SHOWN) * _CELL[is_wide] / width
+        size = (1 - left) / len(_SHOWN)
+        for line, (title, values) in enumerate(found.items()):
+            label = title if is_wide or len(title) < 24 else title[:22] + "…"
+            axes.text(0, line + 0.5, label, va="center_baseline", color=LIGHT["ink"], fontsize=13 if is_wide else 11)
+            for column, value in enumerate(values):
+                if value is not None:
+                    step = step_of(max(-value, 0.0), _STEPS)
+                    cell(axes, left + column * size, line, size, 1, step)
+                    axes.text(
+                        left + (column + 0.5) * size,
+                        line + 0.5,
+                        rounded(value, 0).replace("-", "−"),
+                        ha="center",
+                        va="center_baseline",
+                        color=LIGHT[f"on-{step}"],
+                        fontsize=13 if is_wide else 11,
+                    )
+        axes.set_xlim(0, 1)
+        axes.set_ylim(len(found), 0)
+        axes.xaxis.tick_top()
+        places = [left + (column + 0.5) * size for column in range(len(_SHOWN))]
+        axes.set_xticks(places, [*_SHOWN.values()], fontsize=12 if is_wide else 10)
+        axes.set_yticks([])
+        bare(axes)
+        return drawing
+
+    return Figure(name, alt, draw)
 
 
-def trade_off(summaries: Iterable[SettingSummary], path: Path) -> None:
-    """Draws how strong each setting of the mark is against how much it changes the answers.
+def trade_off(summaries: Iterable[SettingSummary], name: str) -> Figure:
+    """How strong each setting of the mark is against how much it changes the answers.
 
-    Raises:
-        ArgumentError: matplotlib is not installed.
+    Args:
+        summaries: the settings.
+        name: of the figure's file.
     """
-    figure, axes = _figure(6.4, 4.0)
     margins: dict[float, list[SettingSummary]] = {}
     for summary in summaries:
         margins.setdefault(summary.tie_margin, []).append(summary)
-    for margin, same in sorted(margins.items()):
-        axes.plot([s.budget for s in same], [s.log10_p for s in same], "o-", label=f"tie margin {margin:g}")
-        for s in same:
-            axes.annotate(f"{100 * s.accuracy_cost:+.2f}", (s.budget, s.log10_p), (4, 4), textcoords="offset points")
-    axes.set_xlabel("budget (largest total variation); numbers: points of accuracy lost")
-    axes.set_ylabel("log10 p of the weakest theft")
-    axes.set_xscale("log")
-    budgets = sorted({summary.budget for same in margins.values() for summary in same})
-    axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
-    axes.minorticks_off()
-    axes.legend()
-    _save(figure, path)
+    told = "; ".join(
+        f"budget {s.budget:g}, tie margin {s.tie_margin:g}: log10 p {s.log10_p:.1f}, {100 * s.accuracy_cost:.2f} points"
+        for same in margins.values()
+        for s in same
+    )
+    alt = f"log10 p of the weakest rehearsed theft by budget, and the points of accuracy that the mark costs. {told}."
+    colours = (LIGHT["key"], LIGHT["against"], LIGHT["muted"], LIGHT["ink"])
 
+    def draw(width: int) -> Any:
+        drawing, axes = canvas(width, 320)
+        for number, (margin, same) in enumerate(sorted(margins.items())):
+            colour = colours[number % len(colours)]
+            same = sorted(same, key=lambda s: s.budget)
+            axes.plot(
+                [s.budget for s in same], [s.log10_p for s in same], "-o", color=colour, linewidth=2, markersize=5.5
+            )
+            for s in same:
+                cost = f"{100 * s.accuracy_cost:+.2f}".replace("-", "−")
+                label = cost if s is not same[-1] else f"tie margin {margin:g}:  {cost}"
+                axes.annotate(
+                    label, (s.budget, s.log10_p), (-3, 7), textcoords="offset points", ha="right", color=colour
+                )
+        budgets = sorted({summary.budget for same in margins.values() for summary in same})
+        axes.set_xscale("log")
+        axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+        axes.set_xlim(budgets[0] / 1.4, budgets[-1] * 1.15)
+        axes.minorticks_off()
+        strengths = [s.log10_p for same in margins.values() for s in same]
+        axes.set_ylim(0.5, 1.2 * min(*strengths, -1))  # stronger evidence is higher
+        axes.locator_params(axis="y", integer=True, nbins=6)
+        axes.grid(axis="y", color=LIGHT["line"], linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.set_xlabel("Budget: largest total variation")
+        title = "log10 p of the weakest theft (stronger is higher); numbers: points of accuracy lost"
+        axes.set_title(
+            title if width == WIDE else title.split(" (")[0], loc="left", fontsize=13, color=LIGHT["muted"], pad=8
+        )
+        bare(axes)
+        return drawing
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ArgumentError("Plots need matplotlib: pip install 'dynamarks_tf[study]'") from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
-
-
-def _save(figure: Any, path: Path) -> None:
-    with _files.new_file(path, mode=0o644) as temporary:
-        figure.savefig(temporary, dpi=110)
+    return Figure(name, alt, draw)

@@ -1,7 +1,8 @@
-"""The results of rehearsals as tables for people, in Markdown. The worst of the seeds is what counts."""
+"""The results of rehearsals as tables for people. The worst of the seeds is what counts."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,27 @@ Rows = Iterable[Mapping[str, Any]]
 COLUMNS = ("10 fresh", "100 fresh", "1000 fresh", "logged", "logged, labels")
 
 
-def suspects(rows: Rows, *, by: Sequence[str] = ("extraction", "architecture", "removal")) -> str:
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        header: title of each column.
+        rows: the cells of each line.
+        texts: which columns hold words.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: tuple[int, ...] = ()
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        lines = ["| " + " | ".join(cells) + " |" for cells in (self.header, *self.rows)]
+        return "\n".join([lines[0], "|---" * len(self.header) + "|", *lines[1:]])
+
+
+def suspects(rows: Rows, *, by: Sequence[str] = ("extraction", "architecture", "removal")) -> Table:
     """One line for each scenario: accuracy, and log10 p by the queries that were asked, the worst of the seeds.
 
     Args:
@@ -22,50 +43,49 @@ def suspects(rows: Rows, *, by: Sequence[str] = ("extraction", "architecture", "
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in by), []).append(row)
-    lines = [
-        "| " + " | ".join((*by, "seeds", "accuracy", "fidelity", *COLUMNS, "queries needed")) + " |",
-        "|---" * (len(by) + len(COLUMNS) + 4) + "|",
-    ]
+    lines = []
     for names, same in groups.items():
         accuracy = sum(row["accuracy"] for row in same) / len(same)
         fidelity = sum(row["fidelity"] for row in same) / len(same)
         cells = [_worst(same, column) for column in COLUMNS]
-        lines.append(
-            "| "
-            + " | ".join((*names, str(len(same)), f"{accuracy:.3f}", f"{fidelity:.3f}", *cells, _needed(same)))
-            + " |"
-        )
-    return "\n".join(lines)
+        lines.append((*names, str(len(same)), f"{accuracy:.3f}", f"{fidelity:.3f}", *cells, _needed(same)))
+    return Table(
+        (*by, "seeds", "accuracy", "fidelity", *COLUMNS, "queries needed"), tuple(lines), tuple(range(len(by)))
+    )
 
 
-def costs(rows: Rows) -> str:
+def costs(rows: Rows) -> Table:
     """One line for each owner model and setting: what the mark costs the users of the API."""
     lines = [
-        "| seed | budget | tie margin | accuracy, clean → marked | top-1 changed | total variation: mean, largest |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cost = row["cost"]
-        lines.append(
-            f"| {row['seed']} | {row['budget']:g} | {row['tie_margin']:g} | {cost['clean_accuracy']:.4f} → "
-            f"{cost['marked_accuracy']:.4f} | {1 - cost['top1_agreement']:.2%} | {cost['mean_total_variation']:.4f}, "
-            f"{cost['max_total_variation']:.4f} |"
+        (
+            str(row["seed"]),
+            f"{row['budget']:g}",
+            f"{row['tie_margin']:g}",
+            f"{row['cost']['clean_accuracy']:.4f} → {row['cost']['marked_accuracy']:.4f}",
+            f"{1 - row['cost']['top1_agreement']:.2%}",
+            f"{row['cost']['mean_total_variation']:.4f}, {row['cost']['max_total_variation']:.4f}",
         )
-    return "\n".join(lines)
+        for row in rows
+    ]
+    header = "seed | budget | tie margin | accuracy, clean → marked | top-1 changed | total variation: mean, largest"
+    return Table(tuple(header.split(" | ")), tuple(lines))
 
 
-def settings(summaries: Iterable[SettingSummary]) -> str:
+def settings(summaries: Iterable[SettingSummary]) -> Table:
     """One line for each setting of the mark: what it costs and how strong it is."""
     lines = [
-        "| budget | tie margin | accuracy cost, points | mean total variation | weakest log10 p | in |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {s.budget:g} | {s.tie_margin:g} | {100 * s.accuracy_cost:.2f} | {s.mean_total_variation:.4f} "
-        f"| {s.log10_p:.1f} | {s.weakest} |"
+        (
+            f"{s.budget:g}",
+            f"{s.tie_margin:g}",
+            f"{100 * s.accuracy_cost:.2f}",
+            f"{s.mean_total_variation:.4f}",
+            f"{s.log10_p:.1f}",
+            s.weakest,
+        )
         for s in summaries
     ]
-    return "\n".join(lines)
+    header = "budget | tie margin | accuracy cost, points | mean total variation | weakest log10 p | in"
+    return Table(tuple(header.split(" | ")), tuple(lines), (5,))
 
 
 def worst(rows: Rows, column: str) -> float | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from dynamarks_tf.cli.output import json_option, print_json
+from dynamarks_tf.cli.report import ReportOptions, report_options
 from dynamarks_tf.key import MarkKey
 
 
@@ -14,8 +15,9 @@ from dynamarks_tf.key import MarkKey
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), help="Key file of the owner, to check the signs too.")
 @click.option("--public", is_flag=True, help="Print what may be published: aggregates only, as JSON.")
+@report_options
 @json_option
-def check(bundle: Path, key: Path | None, public: bool, as_json: bool) -> None:
+def check(bundle: Path, key: Path | None, public: bool, reports: ReportOptions, as_json: bool) -> None:
     """Recompute an evidence BUNDLE: digests, tables, p-values.
 
     Needs neither TensorFlow nor a model. Exits with 0 if the bundle bears out what it says, with 2 if not; whether the
@@ -23,13 +25,16 @@ def check(bundle: Path, key: Path | None, public: bool, as_json: bool) -> None:
 
     \b
       dynamarks check case.zip
-      dynamarks check case.zip --key acme.key
+      dynamarks check case.zip --key acme.key --report case.html
       dynamarks check case.zip --public > publish.json
     """
     from dynamarks_tf import recheck
 
-    result = recheck.recheck(bundle, key=None if key is None else MarkKey.load(key))
+    reports.check()
+    loaded_key = None if key is None else MarkKey.load(key)
+    result = recheck.recheck(bundle, key=loaded_key)
     if public or as_json:
         print_json(recheck.public_summary(result))
     else:
         click.echo(recheck.report(result))
+    reports.write(bundle, loaded_key)

@@ -37,8 +37,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 def serve(folder: Path | None, log_dir: Path | None, **options: Any) -> None:
     """Serve exported models as TensorFlow Serving does, to develop.
 
-    Serves the highest version in FOLDER. In production use TensorFlow Serving itself; the exported files, the configuration files and the names of their
-    options are the same. New versions are picked up while it runs.
+    Serves the highest version in FOLDER. In production use TensorFlow Serving itself: the exported files, the
+    configuration files and the names of their options are the same. New versions are picked up while it runs.
 
     \b
       dynamarks serve served/clf --grpc-port 8500 --rest-port 8501

@@ -9,6 +9,7 @@ import click
 
 from dynamarks_tf.cli.output import json_option, print_json
 from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.cli.report import ReportOptions, report_options
 from dynamarks_tf.cli.sections import SectionedCommand
 from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import ArgumentError
@@ -25,6 +26,7 @@ SECTIONS = {
     "Queries": "queries log client logged max_queries seed",
     "Suspect": "signature output suspect_from_logits labels class_names batch_size timeout rate api_key_header",
     "Verdict": "alpha out bundle include_queries reveal_key as_json",
+    "Report": "report plots true_labels confidential",
 }
 
 
@@ -62,6 +64,7 @@ SECTIONS = {
 @click.option("--bundle", type=click.Path(path_type=Path), help="Write an evidence bundle for `check`. Confidential.")
 @click.option("--include-queries", is_flag=True, help="Put the inputs into the bundle, not just their digest.")
 @click.option("--reveal-key", is_flag=True, help="Put the key into the bundle. Whoever has it can forge the mark.")
+@report_options
 @json_option
 def verify(
     suspect: str,
@@ -90,6 +93,7 @@ def verify(
     include_queries: bool,
     reveal_key: bool,
     as_json: bool,
+    reports: ReportOptions,
 ) -> int:
     """Test whether SUSPECT was trained on marked answers.
 
@@ -105,12 +109,13 @@ def verify(
 
     \b
       dynamarks verify suspect.keras --owner marked.keras --key acme.key \\
-          --queries x.npy --max-queries 1000
+          --queries x.npy --max-queries 1000 --report case.html
       dynamarks verify grpc://10.0.0.7:8500/clf --owner marked.keras \\
           --key acme.key --log logs/ --client customer-7 --bundle case.zip
     """
     from dynamarks_tf.verdict import check_alpha
 
+    reports.check()
     check_alpha(alpha)
     if (queries is None) == (not log):
         raise click.UsageError("Give the inputs to ask by either --queries or --log.")
@@ -118,6 +123,7 @@ def verify(
         raise click.UsageError("--client chooses from request logs; give them by --log.")
     loaded_key = MarkKey.load(key)
     loaded_statement = None if statement is None else Statement.load(statement)
+    kept = bundle if include_queries or reveal_key else reports.bundle_for(bundle)
 
     load_tensorflow()
     from dynamarks_tf import verification
@@ -136,7 +142,7 @@ def verify(
         suspect_labels=labels,
         class_names=None if class_names is None else _names(class_names),
         statement=loaded_statement,
-        bundle=bundle,
+        bundle=kept,
         include_queries=include_queries,
         reveal_key=reveal_key,
         batch_size=batch_size,
@@ -160,6 +166,8 @@ def verify(
         )
     if out is not None:
         evidence.save(out)
+    if kept is not None:
+        reports.write(kept, loaded_key, keeps_bundle=bundle is not None)
     return EXIT_FOUND if found else EXIT_NOT_FOUND
 
 

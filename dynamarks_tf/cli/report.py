@@ -1,0 +1,98 @@
+"""The options of commands that can write a report: `verify` and `check`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf import report as reports
+from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.key import MarkKey
+
+_PATH: Any = click.Path(path_type=Path)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """What the user said about the report.
+
+    Attributes:
+        report: the HTML file to write, if any.
+        plots: folder for its figures.
+        true_labels: file of true class indices.
+        confidential: whether to show the code table.
+    """
+
+    report: Path | None
+    plots: Path | None
+    true_labels: Path | None
+    confidential: bool
+
+    def check(self) -> None:
+        """Refuses what cannot be done, before any work starts."""
+        if self.report is not None:
+            reports.check_can_write(self.report)
+            self._labels()
+        elif self.plots or self.true_labels or self.confidential:
+            raise click.UsageError("--plots, --true-labels and --confidential are about a report; name it by --report.")
+
+    def bundle_for(self, bundle: Path | None) -> Path | None:
+        """Where to write the bundle that a report is made from: a private folder that is removed, if it has no name."""
+        if bundle is not None or self.report is None:
+            return bundle
+        folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory(prefix="dynamarks-"))
+        return Path(folder) / "case.zip"
+
+    def write(self, bundle: Path, key: MarkKey | None, *, keeps_bundle: bool = True) -> None:
+        """Writes the report, if one is wanted."""
+        if self.report is None:
+            return
+        found = reports.write_report(
+            self.report,
+            bundle,
+            key=key,
+            true_labels=self._labels(),
+            confidential=self.confidential,
+            plots=self.plots,
+            keeps_bundle=keeps_bundle,
+        )
+        who = "Confidential: part of the key is in it." if found.is_confidential else "It may be published."
+        click.echo(f"Report: {self.report}. {who}", err=True)
+
+    def _labels(self) -> npt.NDArray[Any] | None:
+        if self.true_labels is None:
+            return None
+        try:
+            return np.asarray(np.load(self.true_labels, allow_pickle=False))
+        except Exception as error:  # a damaged file raises whatever its damaged part happens to raise
+            raise ArgumentError(
+                f"Cannot read true labels from {self.true_labels}: {error}. Give a .npy file of class indices."
+            ) from error
+
+
+_OPTIONS = (
+    click.option("--report", type=_PATH, help="Also write a report for people to this HTML file."),
+    click.option("--plots", type=_PATH, help="Folder for the report's figures as PNG files."),
+    click.option("--true-labels", type=_PATH, help=".npy file of true classes, for accuracies in the report."),
+    click.option("--confidential", is_flag=True, help="Show the code table in the report: it is part of the key."),
+)
+
+
+def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the options of a report, which it gets as one argument, `reports`."""
+
+    @functools.wraps(command)
+    def collected(*arguments: Any, report: Any, plots: Any, true_labels: Any, confidential: bool, **others: Any) -> Any:
+        return command(*arguments, reports=ReportOptions(report, plots, true_labels, confidential), **others)
+
+    for option in reversed(_OPTIONS):
+        collected = option(collected)
+    return collected

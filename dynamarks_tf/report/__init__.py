@@ -1,0 +1,5 @@
+"""Reports for people: a case as one HTML page that loads nothing, made from an evidence bundle without TensorFlow."""
+
+from dynamarks_tf.report.write import check_can_write, write_report
+
+__all__ = ["check_can_write", "write_report"]

@@ -1,0 +1,157 @@
+"""Decoy keys: how much a suspect agrees with keys that it can have learned nothing of.
+
+The p-value needs no decoys: it is a proven bound. They let the reader see what chance looks like. A decoy is a whole
+key, made from a stated seed; its sign tables meet the same residuals as the owner's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf import codebook
+from dynamarks_tf.evidence.bounds import log_cosh
+from dynamarks_tf.evidence.combination import combined_log10_p
+from dynamarks_tf.evidence.residuals import Residuals
+from dynamarks_tf.key import MarkKey
+from dynamarks_tf.plan import TestPlan
+from dynamarks_tf.verdict import Evidence
+
+Array = npt.NDArray[Any]
+
+NUM_DECOYS = 10_000
+SEED = 0
+BIN_WIDTH = 0.25
+_CURVE_POINTS = 200
+_AT_ONCE = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelDecoys:
+    """How far a channel's statistic came for the owner's key and for the decoys, in standard deviations of the decoys.
+
+    Attributes:
+        channel: name of the channel.
+        observed: of the owner's key.
+        furthest: of the decoy that came furthest.
+        first_bin: lower edge of the first bin of the histogram; each is `BIN_WIDTH` wide.
+        counts: how many decoys fell into each bin.
+    """
+
+    channel: str
+    observed: float
+    furthest: float
+    first_bin: float
+    counts: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoys:
+    """The owner's key among decoys.
+
+    Attributes:
+        num_keys: how many decoys there were.
+        seed: what they were made from.
+        as_guilty: for how many of them all channels together look at least as guilty as for the owner's key.
+        smallest_log10_p: log10 of the smallest p-value that any of them reached.
+        channels: the same for each channel.
+    """
+
+    num_keys: int
+    seed: int
+    as_guilty: int
+    smallest_log10_p: float
+    channels: tuple[ChannelDecoys, ...]
+
+
+def compare(
+    evidence: Evidence, residuals: Mapping[str, Residuals], *, num_keys: int = NUM_DECOYS, seed: int = SEED
+) -> Decoys:
+    """Holds the signs of decoy keys against the residuals of a suspect.
+
+    Args:
+        evidence: what the owner's key gave.
+        residuals: the table of each channel that was tested.
+        num_keys: how many decoys to make.
+        seed: what to make them from.
+    """
+    statistics = decoy_statistics(evidence.plan, residuals, num_keys, seed)
+    channels, log10_p = [], []
+    for channel in evidence.channels:
+        values, decoys = residuals[channel.channel].values, statistics[channel.channel]
+        log10_p.append(log10_p_of(values, decoys))
+        deviation = math.sqrt(float((values**2).sum())) or 1.0
+        channels.append(_histogram(channel.channel, channel.statistic / deviation, decoys / deviation))
+    combined = np.array([combined_log10_p(each) for each in zip(*log10_p, strict=True)])
+    as_guilty = int((combined <= evidence.log10_p).sum())
+    return Decoys(num_keys, seed, as_guilty, round(float(combined.min()), 2), tuple(channels))
+
+
+def decoy_statistics(
+    plan: TestPlan, residuals: Mapping[str, Residuals], num_keys: int, seed: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """T of each decoy key for each channel, shape `(num_keys,)`.
+
+    Decoy i is the key whose 32 bytes are the SHA-256 of `dynamarks decoy SEED/i`.
+    """
+    params = plan.params
+    met = {channel: np.flatnonzero(found.values) for channel, found in residuals.items()}
+    values = {channel: found.values.ravel()[met[channel]] for channel, found in residuals.items()}
+    statistics: dict[str, list[Array]] = {channel: [] for channel in residuals}
+    for start in range(0, num_keys, _AT_ONCE):
+        names = [f"dynamarks decoy {seed}/{index}" for index in range(start, min(start + _AT_ONCE, num_keys))]
+        keys = [MarkKey(hashlib.sha256(name.encode()).digest(), "decoy", created="-") for name in names]
+        for channel, cells in met.items():
+            tables = (codebook.channel_signs(key, channel, plan.num_classes, params) for key in keys)
+            signs = np.stack([table.ravel()[cells] for table in tables])
+            statistics[channel].append(signs @ values[channel])
+    return {channel: np.concatenate(found) for channel, found in statistics.items()}
+
+
+def log10_p_of(residuals: Array, statistics: Array) -> npt.NDArray[np.float64]:
+    """The p-values of many statistics over the same residuals, as `chernoff_log10_p` gives them one by one.
+
+    They are read off a curve, on which all bounds lie: over theta, t = sum r tanh(theta r) and
+    ln p = sum log cosh(theta r) - theta t.
+
+    Args:
+        residuals: R, any shape.
+        statistics: values of T, shape `(n,)`.
+
+    Returns:
+        log10 of p, shape `(n,)`.
+    """
+    r = np.abs(residuals[residuals != 0])
+    furthest = float(statistics.max(initial=0))
+    if r.size == 0 or furthest <= 0:
+        return np.zeros(len(statistics))
+    scale = r.max()
+    r = r / scale
+    most = min(furthest / scale, r.sum() * (1 - 1e-9))
+    first = theta = 0.01 / math.sqrt(float((r**2).sum()))
+    while (r * np.tanh(theta * r)).sum() < most:
+        theta *= 1.5
+    curve = [(0.0, 0.0)]
+    for point in np.geomspace(first, theta, _CURVE_POINTS):
+        t = float((r * np.tanh(point * r)).sum())
+        curve.append((t, float(log_cosh(point * r).sum()) - point * t))
+    places, exponents = np.array(curve).T
+    return np.asarray(np.interp(statistics / scale, places, exponents) / math.log(10))
+
+
+def _histogram(channel: str, observed: float, decoys: Array) -> ChannelDecoys:
+    bins = np.floor(decoys / BIN_WIDTH).astype(int)
+    counts = np.bincount(bins - bins.min())
+    return ChannelDecoys(
+        channel,
+        round(observed, 2),
+        round(float(decoys.max()), 2),
+        float(bins.min() * BIN_WIDTH),
+        tuple(int(count) for count in counts),
+    )

@@ -1,0 +1,63 @@
+"""The report as a page: one HTML file without scripts that loads nothing."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import Any
+
+from dynamarks_tf.report import style, wording
+from dynamarks_tf.report.content import CaseReport
+from dynamarks_tf.report.figures import case_figures
+from dynamarks_tf.report.style import Figure
+
+
+def case_page(case: CaseReport) -> str:
+    """The report of a case as HTML."""
+    return render(
+        "case.html.j2",
+        case_figures(case),
+        case=case,
+        title=wording.title(case),
+        tosses=wording.coin_tosses(case.evidence.log10_p),
+        meaning=wording.meaning(case),
+        no_meaning=wording.no_meaning(case),
+        assumptions=wording.assumptions(case),
+        channels=wording.CHANNELS,
+        channel_names=wording.CHANNEL_NAMES,
+    )
+
+
+def render(template: str, figures: dict[str, Figure], **values: Any) -> str:
+    """Fills one of the templates of this package. All values are escaped.
+
+    Args:
+        template: its file name.
+        figures: the figures that it may show, by name.
+        **values: what it needs besides.
+    """
+    environment = _environment()
+    light, dark = style.css_variables(0), style.css_variables(1)
+    return str(environment.get_template(template).render(figures=figures, light=light, dark=dark, **values))
+
+
+def _environment() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dynamarks_tf.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "scientific": wording.scientific,
+        "percent": wording.percent,
+        "decimals": wording.decimals,
+        "date": wording.date,
+        "log10": math.log10,
+        "quoted": shlex.quote,
+    }
+    return environment

@@ -1,0 +1,113 @@
+"""Reports as files: the page, its numbers as JSON beside it, its pictures as PNG."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from dynamarks_tf import _files
+from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.key import MarkKey
+from dynamarks_tf.recheck import recheck
+from dynamarks_tf.report import style
+from dynamarks_tf.report.content import CaseReport, case_report
+from dynamarks_tf.report.figures import case_figures
+from dynamarks_tf.report.page import case_page
+from dynamarks_tf.report.style import Figure
+
+PUBLIC_FILE = 0o644
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    bundle: str | os.PathLike[str],
+    *,
+    key: MarkKey | None = None,
+    true_labels: npt.ArrayLike | None = None,
+    confidential: bool = False,
+    plots: str | os.PathLike[str] | None = None,
+    keeps_bundle: bool = True,
+) -> CaseReport:
+    """Recomputes an evidence bundle and writes a report of it that people can read.
+
+    Needs no TensorFlow, but the extra `report`. The page is one HTML file that loads nothing and runs no script; the
+    numbers are in a JSON file beside it, `case.report.json` for `case.html`. Both hold aggregates only, may be
+    published, and are written with mode 0644; unless the report is confidential: then its mode is 0600. Older files are
+    replaced.
+
+    Args:
+        path: the HTML file to write.
+        bundle: the file that `verify(bundle=...)` wrote.
+        key: the owner's key; without it, the report cannot say where the suspect agrees with the key.
+        true_labels: class indices of the queries that were asked, in their order, or of all inputs that they were
+            chosen from, ints of shape `(n,)`: adds the accuracy of suspect and owner's model.
+        confidential: whether to show the code table. Whoever sees it knows a part of the key.
+        plots: a folder for the same figures as PNG files.
+        keeps_bundle: whether the reader can be pointed to the bundle.
+
+    Returns:
+        What stands in the report.
+
+    Raises:
+        ArgumentError: Jinja2 or matplotlib is missing, the labels do not fit, or the code table cannot be shown.
+        BundleError: the bundle does not bear out what it says.
+
+    Example:
+
+    >>> write_report("case.html", "case.zip", key=MarkKey.load("acme.key"))
+    """
+    check_can_write(path)
+    case = case_report(
+        recheck(bundle, key=key),
+        bundle=Path(bundle).name if keeps_bundle else None,
+        bundle_sha256=_files.file_sha256(bundle) if keeps_bundle else None,
+        true_labels=true_labels,
+        confidential=confidential,
+    )
+    mode = _files.PRIVATE_FILE if case.is_confidential else PUBLIC_FILE
+    if plots is not None:
+        save_figures(case_figures(case), plots, mode=mode)
+    write_page(path, case_page(case), case.to_dict(), mode=mode)
+    return case
+
+
+def write_page(path: str | os.PathLike[str], page: str, content: Mapping[str, Any], *, mode: int = PUBLIC_FILE) -> None:
+    """Writes a page and its numbers, each in one step.
+
+    Args:
+        path: the HTML file.
+        page: its content.
+        content: plain values for the JSON file beside it.
+        mode: permission bits of both.
+    """
+    data = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    _files.write_atomically(json_path(path), data.encode(), mode=mode)
+    _files.write_atomically(path, page.encode(), mode=mode)
+
+
+def save_figures(
+    figures: Mapping[str, Figure], folder: str | os.PathLike[str], *, mode: int = PUBLIC_FILE
+) -> tuple[Path, ...]:
+    """Writes figures as PNG files into a folder and returns their paths."""
+    return tuple(figure.save_png(Path(folder), mode=mode) for figure in figures.values())
+
+
+def json_path(path: str | os.PathLike[str]) -> Path:
+    """The JSON file beside a report: `case.report.json` for `case.html`."""
+    return Path(path).with_suffix(".report.json")
+
+
+def check_can_write(path: str | os.PathLike[str]) -> None:
+    """Checks before a long test that its report can be written.
+
+    Raises:
+        ArgumentError: Jinja2 or matplotlib is missing, or `path` is no name for an HTML file.
+    """
+    style.check_installed()
+    if Path(path).suffix.lower() not in (".html", ".htm") or Path(path).is_dir():
+        raise ArgumentError(f"A report is an HTML file, such as case.html. Received: {os.fspath(path)}")

@@ -1,0 +1,44 @@
+"""Cases to report on, and a Chromium to look at reports."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+import dynamarks_tf as dm
+from dynamarks_tf import commitment
+
+SETTINGS = dm.MarkParams(budget=0.1, tie_margin=0)
+HOSTILE = '<script>alert(1)</script> & "Sons" {{ 7*7 }} O\'Brien'
+
+
+@pytest.fixture(scope="session")
+def cases(tmp_path_factory, owner_model, surrogate, unmarked_surrogate, digits, key):
+    """Bundles of a thief, with a statement and chosen queries, of an innocent, and of an owner with a hostile name."""
+    folder = tmp_path_factory.mktemp("cases")
+    common = {"owner": owner_model, "params": SETTINGS, "batch_size": 50}
+    statement = commitment.commit(key, date="2026-01-01T00:00:00+00:00")
+    thief = {"queries": digits.x_test, "max_queries": 150, "statement": statement}
+    dm.verify(surrogate, key=key, bundle=folder / "thief.zip", **thief, **common)
+    logged = {"queries": digits.x_test, "logged": True}
+    dm.verify(unmarked_surrogate, key=key, bundle=folder / "innocent.zip", **logged, **common)
+    hostile = dm.MarkKey(bytes(range(32)), HOSTILE)
+    hostile.save(folder / "hostile.key")
+    answers = lambda x: np.asarray(surrogate(x))  # noqa: E731 -- its name is the suspect's description
+    answers.__name__ = answers.__qualname__ = "<img src=x onerror=alert(2)>"
+    dm.verify(answers, key=hostile, bundle=folder / "hostile & <b>.zip", queries=digits.x_test[:9], **common)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="looking at reports needs playwright (extra `test`)")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -1,0 +1,112 @@
+"""What stands in a report, and what must not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dynamarks_tf import recheck
+from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.report import wording
+from dynamarks_tf.report.content import case_report
+
+
+@pytest.fixture(scope="module")
+def thief(cases, key):
+    return recheck.recheck(cases / "thief.zip", key=key)
+
+
+def report(result, **options):
+    return case_report(result, num_decoys=50, **options)
+
+
+def test_a_report_holds_no_sign_and_no_residual_unless_it_is_confidential(thief, key):
+    public = json.dumps(report(thief).to_dict())
+    signs, residuals = thief.case.book.class_signs, thief.case.residuals["class"].values
+    assert json.loads(public)["confidential"] is False
+    assert json.loads(public)["code_table"] is None
+    for secret in (str(signs.tolist()), f"{residuals[0, 1]:.6g}", f"{abs(residuals[3, 4]):.6g}"):
+        assert secret not in public
+    lists = [len(found) for found in _lists(json.loads(public)) if len(found) >= 90]
+    assert lists == []  # nothing has as many entries as the code table
+
+    whole = report(thief, confidential=True)
+    assert whole.is_confidential
+    assert np.array_equal(whole.code_table.signs, signs)
+    agreeing = np.sign(whole.code_table.residuals) == signs
+    assert agreeing.sum() == pytest.approx((np.sign(residuals) == signs).sum(), abs=2)
+    assert str(whole.code_table.signs[0]) not in repr(whole)
+
+
+def _lists(content):
+    if isinstance(content, dict):
+        content = [*content.values()]
+    elif isinstance(content, list):
+        yield content
+    else:
+        return
+    for each in content:
+        yield from _lists(each)
+
+
+def test_without_the_key_it_says_less(cases):
+    found = report(recheck.recheck(cases / "thief.zip"))
+    assert found.agreement is None
+    assert found.decoys.num_keys == 50
+    with pytest.raises(ArgumentError, match="only with the key"):
+        report(recheck.recheck(cases / "thief.zip"), confidential=True)
+
+
+def test_accuracies_are_those_of_the_queries_that_were_asked(thief, digits, owner_model, surrogate):
+    """150 of the test images were chosen; their labels may be given alone, or with those of all images."""
+    selected = thief.case.selected
+    assert len(selected) == 150
+    owner, suspect = (
+        np.asarray(model.predict(digits.x_test[selected], verbose=0)).argmax(axis=1)
+        for model in (owner_model, surrogate)
+    )
+    labels = digits.y_test[selected]
+    found = report(thief, true_labels=digits.y_test).accuracy
+    assert found == report(thief, true_labels=labels).accuracy
+    assert (found.owner, found.suspect) == ((owner == labels).mean(), (suspect == labels).mean())
+    wrong = np.arange(150) == 3
+    changed = report(thief, true_labels=np.where(wrong, (owner + 1) % 10, owner)).accuracy
+    assert changed.owner == 149 / 150
+    assert changed.shared_errors == float(suspect[3] == owner[3])
+    assert report(thief, true_labels=owner).accuracy.shared_errors is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(151, int), "the 150 queries that were asked, or of the inputs that they were chosen from"),
+        (np.zeros(150), "class indices, whole numbers of shape \\(n,\\). Received: float64"),
+        (np.zeros((150, 10), int), "of shape \\(150, 10\\)"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(thief, labels, message):
+    with pytest.raises(ArgumentError, match=message):
+        report(thief, true_labels=labels)
+
+
+def test_the_verdict_is_one_plain_sentence_and_says_no_more_than_is_proven(thief, cases, key):
+    found = report(thief)
+    innocent = report(recheck.recheck(cases / "innocent.zip", key=key))
+    assert wording.title(found) == "The mark of ACME Vision was found in the suspect."
+    assert wording.title(innocent) == "The mark of ACME Vision was not found in the suspect."
+    assert "does not show that the suspect is innocent" in wording.no_meaning(innocent)[0]
+    assert "not the probability that the suspect is innocent" in wording.no_meaning(found)[0]
+    rests_on = " ".join(wording.assumptions(innocent))
+    assert "all that the client sent, from the first on" in rests_on  # asked by what was logged
+    assert "holds no published commitment" in rests_on
+    rests_on = " ".join(wording.assumptions(found))
+    assert "without looking at any answer of the marked model" in rests_on
+    assert "date of the published statement" in rests_on
+
+
+def test_a_p_value_that_grinding_could_reach_is_read_with_care(cases, thief):
+    """Without a commitment, down to 2^-80; with one, nothing needs to be said."""
+    assert not report(thief).could_be_ground
+    hostile = report(recheck.recheck(cases / "hostile & <b>.zip"))
+    assert hostile.statement is None
+    assert hostile.could_be_ground == hostile.evidence.detected()

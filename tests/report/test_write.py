@@ -1,0 +1,113 @@
+"""Reports as files: whole or not at all, with the right modes, without TensorFlow, from the command line too."""
+
+import json
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynamarks_tf import _files
+from dynamarks_tf.cli import main
+from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.key import MarkKey
+from dynamarks_tf.report import write_report
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_public_report_is_readable_a_confidential_one_private(cases, key, tmp_path):
+    page, numbers = tmp_path / "case.html", tmp_path / "case.report.json"
+    write_report(page, cases / "thief.zip", key=key, plots=tmp_path / "plots")
+    assert (mode(page), mode(numbers)) == (0o644, 0o644)
+    content = json.loads(numbers.read_text())
+    assert (content["format"], content["version"]) == ("dynamarks-report", 1)
+    assert content["bundle_sha256"] == _files.file_sha256(cases / "thief.zip")
+    assert content["decoys"]["num_keys"] == 10_000
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"agreement.png", "decoys.png", "growth.png"}
+    text = page.read_text()
+    assert "The mark of ACME Vision was found in the suspect." in text
+    assert "2026-01-01 00:00 UTC" in text  # the date of the commitment
+    assert "Confidential" not in text
+
+    write_report(page, cases / "thief.zip", key=key, plots=tmp_path / "plots", confidential=True)
+    assert {mode(path) for path in (page, numbers, tmp_path / "plots" / "code-table.png")} == {0o600}
+    assert "Confidential." in page.read_text()
+
+
+def test_the_same_bundle_gives_the_same_report(cases, key, tmp_path):
+    for name in ("one", "two"):
+        write_report(tmp_path / name / "case.html", cases / "thief.zip", key=key, plots=tmp_path / name)
+    for one in (tmp_path / "one").iterdir():
+        assert one.read_bytes() == (tmp_path / "two" / one.name).read_bytes(), one.name
+
+
+def test_a_report_that_cannot_be_made_leaves_the_old_one(cases, key, tmp_path, monkeypatch):
+    page = tmp_path / "case.html"
+    page.write_text("old")
+    with pytest.raises(ArgumentError, match="true_labels"):
+        write_report(page, cases / "thief.zip", key=key, true_labels=np.zeros(3, int))
+    assert [path.name for path in tmp_path.iterdir()] == ["case.html"]
+    assert page.read_text() == "old"
+    with pytest.raises(ArgumentError, match="A report is an HTML file, such as case.html. Received: .*case.pdf"):
+        write_report(tmp_path / "case.pdf", cases / "thief.zip")
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ArgumentError, match=r"Reports need jinja2: pip install 'dynamarks_tf\[report\]'"):
+        write_report(page, cases / "thief.zip")
+
+
+def test_check_writes_a_report_where_there_is_no_tensorflow(cases, key, tmp_path):
+    key.save(tmp_path / "acme.key")
+    words = ["check", str(cases / "thief.zip"), "--key", str(tmp_path / "acme.key"), "--report", "case.html"]
+    script = f"""
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None
+from dynamarks_tf.cli import main
+sys.exit(main({words!r}))
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(root)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Report: case.html. It may be published." in done.stderr
+    assert "<svg" in (tmp_path / "case.html").read_text()
+
+
+def test_verify_writes_a_report_without_leaving_a_bundle(
+    owner_model, surrogate, digits, key, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    owner_model.save(tmp_path / "owner.keras")
+    surrogate.save(tmp_path / "surrogate.keras")
+    np.save(tmp_path / "x.npy", digits.x_test)
+    np.save(tmp_path / "y.npy", digits.y_test)
+    key.save(tmp_path / "acme.key")
+    words = "verify surrogate.keras --owner owner.keras --key acme.key --queries x.npy --max-queries 100 --json"
+    monkeypatch.chdir(tmp_path)
+    assert main([*words.split(), "--plots", "plots"]) == 2
+    assert "name it by --report" in capsys.readouterr().err
+    assert main([*words.split(), "--report", "case.html", "--true-labels", "acme.key"]) == 2
+    assert "Cannot read true labels from acme.key" in capsys.readouterr().err
+    assert main([*words.split(), "--report", "case.html", "--true-labels", "y.npy"]) == 0
+    out, err = capsys.readouterr()
+    evidence = json.loads(out)
+    assert "Report: case.html. It may be published." in err
+    assert "is confidential" not in err
+    content = json.loads((tmp_path / "case.report.json").read_text())
+    assert content["evidence"]["log10_p"] == evidence["log10_p"]
+    assert content["accuracy"]["owner"] > 0.9
+    assert content["with_key"] is True
+    text = (tmp_path / "case.html").read_text()
+    assert "The evidence bundle was not kept" in text
+    assert re.search(r"Owner’s model, without its mark</th><td>\d+\.\d %", text)
+    assert not list((tmp_path / "tmp").iterdir())  # the bundle it was made from is gone
+    assert not list(tmp_path.glob("*.zip*"))
+    assert MarkKey.load(tmp_path / "acme.key") == key
