@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from dynamarks_tf._version import __version__
 
 if TYPE_CHECKING:
-    from dynamarks_tf.export import export_saved_model
+    from dynamarks_tf.export import export_saved_model, export_tflite
     from dynamarks_tf.key import MarkKey
     from dynamarks_tf.layer import DynaMarkLayer
     from dynamarks_tf.marking import find_mark, mark, strip
@@ -37,6 +37,7 @@ __all__ = [
     "MarkParams",
     "__version__",
     "export_saved_model",
+    "export_tflite",
     "find_mark",
     "mark",
     "strip",
@@ -49,6 +50,7 @@ _HOME_OF = {
     "MarkKey": "key",
     "MarkParams": "params",
     "export_saved_model": "export",
+    "export_tflite": "export",
     "find_mark": "marking",
     "mark": "marking",
     "strip": "marking",

@@ -3,34 +3,73 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.queries import load_queries
+
+_QUANTISATIONS = ("float16", "int8")
+_LITE_SUFFIX = ".tflite"
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("target", type=click.Path(path_type=Path))
 @click.option("--version", type=click.IntRange(min=1), help="Version number.  [default: one above the highest]")
 @click.option("--warmup", type=click.Path(path_type=Path), help=".npy file with inputs for TF Serving's warm-up.")
-def export(model: Path, folder: Path, version: int | None, warmup: Path | None) -> None:
-    """Write a marked MODEL as a SavedModel version below FOLDER, ready for TensorFlow Serving.
+@click.option("--quantize", type=click.Choice(_QUANTISATIONS), help="What to quantise to.  [default: nothing]")
+@click.option(
+    "--representative", type=click.Path(path_type=Path), help=".npy file with a few hundred inputs, for int8."
+)
+def export(
+    model: Path,
+    target: Path,
+    version: int | None,
+    warmup: Path | None,
+    quantize: str | None,
+    representative: Path | None,
+) -> None:
+    """Write a marked MODEL for TensorFlow Serving, below the folder TARGET, or for edge devices, to TARGET.tflite.
 
     \b
       dynamarks export marked.keras served/clf            # writes served/clf/1, then /2, ...
       tensorflow_model_server --model_name=clf --model_base_path="$PWD/served/clf"
+      dynamarks export marked.keras marked.tflite --quantize int8 --representative x.npy
     """
+    is_lite = target.suffix == _LITE_SUFFIX
+    _check_options(is_lite, {"--version": version, "--warmup": warmup}, f"TARGET does not end in {_LITE_SUFFIX}")
+    _check_options(
+        not is_lite, {"--quantize": quantize, "--representative": representative}, f"TARGET ends in {_LITE_SUFFIX}"
+    )
     load_tensorflow()
     from dynamarks_tf import marking
-    from dynamarks_tf.export import export_saved_model
-    from dynamarks_tf.queries import load_queries
+    from dynamarks_tf.export import export_saved_model, export_tflite
 
     loaded = marking.load_model(model)
     if marking.find_mark(loaded) is None:
         click.echo(f"warning: {model} is not marked; what is stolen from it cannot be proven", err=True)
-    if version is None:
-        taken = [int(child.name) for child in folder.iterdir() if child.name.isdecimal()] if folder.is_dir() else []
-        version = max(taken, default=0) + 1
-    samples = load_queries(warmup)[:32] if warmup is not None else None
-    click.echo(f"exported {model} -> {export_saved_model(loaded, folder / str(version), warmup=samples)}")
+    if is_lite:
+        written = export_tflite(loaded, target, quantize=quantize, representative=_inputs(representative, None))
+    else:
+        folder = target / str(version or _next_version(target))
+        written = export_saved_model(loaded, folder, warmup=_inputs(warmup, 32))
+    click.echo(f"exported {model} -> {written}")
+
+
+def _check_options(is_refused: bool, options: dict[str, Any], condition: str) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if is_refused and given:
+        raise click.UsageError(f"{given[0]} is taken only if {condition}.")
+
+
+def _inputs(path: Path | None, count: int | None) -> Any:
+    return None if path is None else load_queries(path)[:count]
+
+
+def _next_version(folder: Path) -> int:
+    if folder.is_file():
+        raise click.UsageError(f"{folder} is a file. Name a folder, or a file that ends in {_LITE_SUFFIX}.")
+    taken = [int(child.name) for child in folder.iterdir() if child.name.isdecimal()] if folder.is_dir() else []
+    return max(taken, default=0) + 1
