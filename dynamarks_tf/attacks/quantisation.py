@@ -24,8 +24,7 @@ class QuantisedModel:
         model: a Keras classifier with one input of fixed shape.
         kind: `"float16"`: weights of half precision; `"int8"`: weights and activations of eight bits, with inputs and
             outputs left in float32.
-        representative: inputs of shape `(n, ...)` from which the range of activations is taken; needed for `"int8"`. The
-            first 200 do.
+        representative: inputs of shape `(n, ...)`; `"int8"` takes the range of activations from the first 200.
 
     Raises:
         ArgumentError: `kind` is something else, or representative inputs are missing.

@@ -20,9 +20,7 @@ _LITE_SUFFIX = ".tflite"
 @click.option("--version", type=click.IntRange(min=1), help="Version number.  [default: one above the highest]")
 @click.option("--warmup", type=click.Path(path_type=Path), help=".npy file with inputs for TF Serving's warm-up.")
 @click.option("--quantize", type=click.Choice(_QUANTISATIONS), help="What to quantise to.  [default: nothing]")
-@click.option(
-    "--representative", type=click.Path(path_type=Path), help=".npy file with a few hundred inputs, for int8."
-)
+@click.option("--representative", type=click.Path(path_type=Path), help=".npy file with some inputs, for int8.")
 def export(
     model: Path,
     target: Path,
