@@ -37,7 +37,7 @@ def dense(digits, key):
     models = {"owner": owner, "marked": marked}
     for name, api in (("surrogate", marked), ("innocent", owner)):
         thief = segmenter(96, "tanh", 1)
-        models[name] = train_classifier(thief, stolen, api.predict(stolen, verbose=0), epochs=30, batch_size=32)
+        models[name] = train_classifier(thief, stolen, api.predict(stolen, verbose=0), epochs=40, batch_size=32)
     return models
 
 
