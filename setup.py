@@ -56,6 +56,7 @@ setup(
         ],
         "test": [
             *DATASETS,
+            "ai-edge-litert>=2.0",  # the interpreter of edge devices, without TensorFlow
             "hypothesis>=6.100",
             "jax>=0.4.30",
             "mypy>=1.11",

@@ -23,7 +23,7 @@ from dynamarks_tf._version import __version__
 
 if TYPE_CHECKING:
     from dynamarks_tf.callbacks import MarkReport, measure_cost
-    from dynamarks_tf.export import export_saved_model
+    from dynamarks_tf.export import export_saved_model, export_tflite
     from dynamarks_tf.key import MarkKey
     from dynamarks_tf.layer import DynaMarkLayer
     from dynamarks_tf.marking import find_mark, mark, strip
@@ -39,6 +39,7 @@ __all__ = [
     "MarkReport",
     "__version__",
     "export_saved_model",
+    "export_tflite",
     "find_mark",
     "mark",
     "measure_cost",
@@ -53,6 +54,7 @@ _HOME_OF = {
     "MarkParams": "params",
     "MarkReport": "callbacks",
     "export_saved_model": "export",
+    "export_tflite": "export",
     "find_mark": "marking",
     "mark": "marking",
     "measure_cost": "callbacks",

@@ -42,6 +42,7 @@ def check_suspect_answers(
     num_inputs: int,
     num_classes: int,
     *,
+    positions: tuple[int, ...] = (),
     from_logits: bool = False,
     class_names: Sequence[str] | None = None,
     classes: Sequence[Any] | None = None,
@@ -49,23 +50,36 @@ def check_suspect_answers(
     """Checks one batch of a suspect's answers and returns them as probabilities or as class indices.
 
     Rounded and truncated probabilities are accepted: a thief may have laundered them. Labels are told by their form:
-    one whole number or one name for each input.
+    one whole number or one name for each input, or for each position of it.
 
     Args:
         answers: what the suspect returned.
         num_inputs: how many inputs it was given, n.
         num_classes: how many classes the owner model has, C.
+        positions: how many answers the owner model gives to each input, `(H, W)` for dense prediction, `(T,)` for
+            sequences; `()` if one.
         from_logits: whether the suspect answers logits.
         class_names: names of the owner's classes, in their order, for a suspect that answers names.
         classes: what the columns of the answers stand for, class indices or names; `None` for the owner's order.
 
     Returns:
-        Probabilities, floating-point, shape `(n, C)`; or class indices, int64 of shape `(n,)`, -1 for a class that the
-        owner model does not know.
+        Probabilities, floating-point, shape `(n, *positions, C)`; or class indices, int64 of shape `(n, *positions)`,
+        -1 for a class that the owner model does not know.
 
     Raises:
         SuspectError: the answers are no evidence; the message says why and what to do.
     """
+    if positions:
+        shape = (num_inputs, *positions)
+        if answers.shape[: len(shape)] != shape:
+            raise SuspectError(
+                f"The suspect answered {num_inputs} inputs with an array of shape {answers.shape}; the owner model "
+                f"answers each at {' x '.join(map(str, positions))} positions: expected {(*shape, num_classes)}, or "
+                f"labels of shape {shape}. Wrap the suspect in a callable that brings its answers into that shape."
+            )
+        each = answers.reshape(-1, *answers.shape[len(shape) :])
+        checked = check_suspect_answers(each, len(each), num_classes, from_logits=from_logits, class_names=class_names)
+        return checked.reshape(*shape, *checked.shape[1:])
     if answers.dtype.name == "bfloat16":
         answers = answers.astype(np.float32)
     labels = _column(answers, num_inputs)
@@ -112,6 +126,26 @@ def check_suspect_answers(
             "sum to about 1. If they are logits, say suspect_from_logits=True (--suspect-from-logits)."
         )
     return answers
+
+
+def main_class(p: Array) -> Array:
+    """The class that each input is best described by: the predicted one, or the one predicted at most positions.
+
+    Args:
+        p: probabilities, shape `(n, ..., C)`.
+
+    Returns:
+        Ints of shape `(n,)`; the first among equals.
+    """
+    predicted = p.argmax(axis=-1)
+    if predicted.ndim == 1:
+        return np.asarray(predicted)
+    return np.array([np.bincount(one.ravel()).argmax() for one in predicted], np.intp)
+
+
+def confidence(p: Array) -> Array:
+    """How sure a model is of each input: its largest probability, on average over the positions; shape `(n,)`."""
+    return np.asarray(p.max(axis=-1).reshape(len(p), -1).mean(axis=1))
 
 
 def is_one_hot(answers: Array) -> bool:

@@ -119,18 +119,22 @@ def read_batch(data: bytes, plan: TestPlan, rows: int) -> RecordedBatch:
     batch = RecordedBatch.from_bytes(data)
     clean, suspect = batch.clean, batch.suspect
     problem = None
-    if clean.shape != (rows, plan.num_classes) or clean.dtype not in (np.float32, np.float64):
+    if (
+        clean.ndim < 2
+        or (len(clean), clean.shape[-1]) != (rows, plan.num_classes)
+        or clean.dtype not in (np.float32, np.float64)
+    ):
         problem = f"the clean answers are {clean.dtype} of shape {clean.shape}"
     elif reason := answers.probability_problem(clean):
         problem = f"the clean answers are no probabilities: {reason}"
-    elif suspect.ndim == 1:
-        if suspect.shape != (rows,) or suspect.dtype != np.int64 or not _in_range(suspect, plan.num_classes):
+    elif suspect.ndim < clean.ndim:
+        if suspect.shape != clean.shape[:-1] or suspect.dtype != np.int64 or not _in_range(suspect, plan.num_classes):
             problem = "the suspect's labels are no class indices"
-    elif suspect.shape != (rows, plan.num_classes) or suspect.dtype not in (np.float32, np.float64):
+    elif suspect.shape != clean.shape or suspect.dtype not in (np.float32, np.float64):
         problem = f"the suspect's answers are {suspect.dtype} of shape {suspect.shape}"
     else:
         try:
-            answers.check_suspect_answers(suspect, rows, plan.num_classes)
+            answers.check_suspect_answers(suspect, rows, plan.num_classes, positions=clean.shape[1:-1])
         except SuspectError as error:
             problem = str(error)
     if problem is not None:

@@ -35,8 +35,8 @@ class Judgement:
 
         Args:
             collection: what was collected so far.
-            clean: the clean owner model's probabilities, shape `(n, C)`.
-            suspect: the suspect's probabilities, shape `(n, C)`, or class indices, shape `(n,)`.
+            clean: the clean owner model's probabilities, shape `(n, ..., C)`.
+            suspect: the suspect's probabilities, the same shape, or class indices, shape `(n, ...)`.
         """
         start = 0
         while start < len(clean):

@@ -166,13 +166,26 @@ def check_outputs(model: keras.Model, *, from_logits: bool) -> None:
     if problem and not from_logits:
         raise ModelError(
             f"The outputs of model {model.name!r} are no probability vectors: {problem}. If they are logits, say "
-            "from_logits=True; else end the model in a softmax."
+            "from_logits=True; else end the model in a softmax. Independent sigmoids, one for each label, cannot be "
+            "marked (docs/heads.md)."
+        )
+    if from_logits and _is_trained_on_sigmoids(model):
+        raise ModelError(
+            f"Model {model.name!r} is compiled with a binary cross-entropy, so its {model.outputs[0].shape[-1]} logits "
+            "stand for independent sigmoids, and from_logits=True is for those of one softmax. A multi-label model "
+            "cannot be marked (docs/heads.md)."
         )
     if from_logits and not problem:
         raise ModelError(
             f"from_logits=True was given, but the outputs of model {model.name!r} are probability vectors already. "
             "Leave from_logits at False."
         )
+
+
+def _is_trained_on_sigmoids(model: keras.Model) -> bool:
+    loss = getattr(model, "loss", None)
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    return "binary" in name.lower()
 
 
 def _check_markable(model: keras.Model) -> None:

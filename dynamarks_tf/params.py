@@ -114,7 +114,8 @@ def check_num_classes(num_classes: int | None) -> int:
     if num_classes < 2:
         raise ArgumentError(
             f"The output has {num_classes} class; the mark moves probability between classes and needs at least 2. "
-            "A binary classifier with one sigmoid can be rewritten with two softmax outputs."
+            "A binary classifier with one sigmoid can be rewritten with two softmax outputs, without training it "
+            "again: docs/heads.md shows how."
         )
     return int(num_classes)
 

@@ -46,8 +46,8 @@ class RecordedBatch:
     """One batch of a test.
 
     Attributes:
-        clean: the clean owner model's probabilities, shape `(n, C)`.
-        suspect: the suspect's probabilities, shape `(n, C)`, or class indices, shape `(n,)`.
+        clean: the clean owner model's probabilities, shape `(n, ..., C)`.
+        suspect: the suspect's probabilities, the same shape, or class indices, shape `(n, ...)`.
         queries: the inputs, if they were kept.
     """
 

@@ -85,8 +85,9 @@ def verify(
     Args:
         suspect: whatever `as_suspect` takes: a Keras model, a callable from a batch to answers, a path (`.keras` file,
             SavedModel folder, recorded answers), a URL (`grpc://host:port/name`, `http://host:port/v1/models/name`).
-            docs/suspects.md lists them all. Its answers are probabilities of shape `(n, C)` in the owner's order of
-            classes, or labels: class indices or names of shape `(n,)`.
+            docs/suspects.md lists them all. Its answers are probabilities of the shape of the owner's, `(n, C)` or, for
+            dense prediction and sequences, `(n, ..., C)`, in the owner's order of classes; or labels: class indices or
+            names, one for each probability vector.
         owner: the owner's model, clean or marked, or the path of its `.keras` file. A marked one must be marked with
             `key`; the mark is stripped.
         key: the owner's key.
@@ -375,9 +376,10 @@ def _clean_owner(
             "`owner` must be the owner's Keras model or the path of its .keras file; its clean answers are needed. "
             f"Received: {type(model).__name__}"
         )
-    if len(getattr(model, "outputs", None) or ()) != 1 or len(model.inputs) != 1 or len(model.outputs[0].shape) != 2:
+    if len(getattr(model, "outputs", None) or ()) != 1 or len(model.inputs) != 1 or len(model.outputs[0].shape) < 2:
         raise ModelError(
-            f"The owner model {model.name!r} must have a graph with one input and one output of shape (batch, classes)."
+            f"The owner model {model.name!r} must have a graph with one input and one output of shape (batch, classes) "
+            "or (batch, ..., classes)."
         )
     layer = marking.find_mark(model)
     if layer is None:
@@ -431,7 +433,7 @@ def _chosen(
     confident: bool,
 ) -> QuerySource:
     batches = progress.track(source.batches(batch_size), "choosing queries by predicted class", enabled=verbose)
-    found = [(p.argmax(axis=1), p.max(axis=1)) for p in map(clean, batches)]
+    found = [(answers.main_class(p), answers.confidence(p)) for p in map(clean, batches)]
     if not found:
         raise _no_queries()
     classes, confidence = (np.concatenate(column) for column in zip(*found, strict=True))
@@ -476,14 +478,14 @@ class _Asked:
         self._class_names = class_names
         self._record = record
         self._digest = ArrayDigest()
-        self._form: int | None = None
+        self._labels: bool | None = None
         self._knows_a_class = False
 
     def __call__(self, batch: Array) -> tuple[Array, Array]:
         self._digest.update(batch)
         kept = self._record.recorded(batch) if self._record is not None else None
         if kept is not None:
-            self._check_form(kept.suspect)
+            self._check_form(kept.suspect, kept.clean)
             return kept.clean, kept.suspect
         expected = self._clean(batch)
         self._pace.wait(len(batch))
@@ -493,22 +495,24 @@ class _Asked:
             given,
             len(batch),
             self._plan.num_classes,
+            positions=expected.shape[1:-1],
             from_logits=self._from_logits,
             class_names=self._class_names,
             classes=getattr(self._suspect, "classes", None),
         )
-        self._check_form(checked)
+        self._check_form(checked, expected)
         if self._record is not None:
             self._record.add(batch, expected, checked, asked_at=asked_at)
         return expected, checked
 
-    def _check_form(self, answer: Array) -> None:
-        if self._form not in (None, answer.ndim):
+    def _check_form(self, answer: Array, clean: Array) -> None:
+        labels = answer.ndim < clean.ndim
+        if self._labels not in (None, labels):
             raise SuspectError("The suspect answers some batches with labels and others with probabilities.")
-        if self._form is None and answer.ndim == 1:
+        if self._labels is None and labels:
             self._check_that_labels_help()
-        self._form = answer.ndim
-        self._knows_a_class = self._knows_a_class or answer.ndim == 2 or bool((answer != answers.UNKNOWN_CLASS).any())
+        self._labels = labels
+        self._knows_a_class = self._knows_a_class or not labels or bool((answer != answers.UNKNOWN_CLASS).any())
 
     def _check_that_labels_help(self) -> None:
         plan = self._plan

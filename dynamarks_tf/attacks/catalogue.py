@@ -191,7 +191,7 @@ def _noisy(model: keras.Model, loot: Loot, thief: Thief, *, strength: float) -> 
 
 
 def _quantised(model: keras.Model, loot: Loot, thief: Thief, *, kind: str) -> Any:
-    return QuantisedModel(model, kind, calibration=loot.inputs)
+    return QuantisedModel(model, kind, representative=loot.inputs)
 
 
 def _distilled(model: keras.Model, loot: Loot, thief: Thief, *, labels: bool) -> Any:

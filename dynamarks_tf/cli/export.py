@@ -3,42 +3,81 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dynamarks_tf.cli.output import json_option, print_json
 from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.queries import load_queries
+
+_QUANTISATIONS = ("float16", "int8")
+_LITE_SUFFIX = ".tflite"
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("target", type=click.Path(path_type=Path))
 @click.option("--version", type=click.IntRange(min=1), help="Version number.  [default: one above the highest]")
 @click.option("--warmup", type=click.Path(path_type=Path), help=".npy file with inputs for TF Serving's warm-up.")
+@click.option("--quantize", type=click.Choice(_QUANTISATIONS), help="What to quantise to.  [default: nothing]")
+@click.option("--representative", type=click.Path(path_type=Path), help=".npy file with some inputs, for int8.")
 @json_option
-def export(model: Path, folder: Path, version: int | None, warmup: Path | None, as_json: bool) -> None:
-    """Write a marked MODEL as a SavedModel for TensorFlow Serving.
+def export(
+    model: Path,
+    target: Path,
+    version: int | None,
+    warmup: Path | None,
+    quantize: str | None,
+    representative: Path | None,
+    as_json: bool,
+) -> None:
+    """Write a marked MODEL for TensorFlow Serving or TensorFlow Lite.
 
-    It becomes a new version below FOLDER; what is there is never overwritten.
+    It becomes a new version below the folder TARGET, or, for edge devices, the file TARGET.tflite. What is there is
+    never overwritten.
 
     \b
       dynamarks export marked.keras served/clf  # writes served/clf/1, then /2
       dynamarks export marked.keras served/clf --warmup x.npy
+      dynamarks export marked.keras marked.tflite \\
+          --quantize int8 --representative x.npy
     """
+    is_lite = target.suffix == _LITE_SUFFIX
+    _check_options(is_lite, {"--version": version, "--warmup": warmup}, f"TARGET does not end in {_LITE_SUFFIX}")
+    _check_options(
+        not is_lite, {"--quantize": quantize, "--representative": representative}, f"TARGET ends in {_LITE_SUFFIX}"
+    )
     load_tensorflow()
     from dynamarks_tf import marking
-    from dynamarks_tf.export import export_saved_model
-    from dynamarks_tf.queries import load_queries
+    from dynamarks_tf.export import export_saved_model, export_tflite
 
     loaded = marking.load_model(model)
     if marking.find_mark(loaded) is None:
         click.echo(f"warning: {model} is not marked; what is stolen from it cannot be proven", err=True)
-    if version is None:
-        taken = [int(child.name) for child in folder.iterdir() if child.name.isdecimal()] if folder.is_dir() else []
-        version = max(taken, default=0) + 1
-    samples = load_queries(warmup)[:32] if warmup is not None else None
-    written = export_saved_model(loaded, folder / str(version), warmup=samples)
+    if is_lite:
+        written = export_tflite(loaded, target, quantize=quantize, representative=_inputs(representative, None))
+    else:
+        folder = target / str(version or _next_version(target))
+        written = export_saved_model(loaded, folder, warmup=_inputs(warmup, 32))
     if as_json:
-        print_json({"path": written, "version": version})
+        print_json({"path": written} if is_lite else {"path": written, "version": int(written.name)})
     else:
         click.echo(f"exported {model} -> {written}")
+
+
+def _check_options(is_refused: bool, options: dict[str, Any], condition: str) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if is_refused and given:
+        raise click.UsageError(f"{given[0]} is taken only if {condition}.")
+
+
+def _inputs(path: Path | None, count: int | None) -> Any:
+    return None if path is None else load_queries(path)[:count]
+
+
+def _next_version(folder: Path) -> int:
+    if folder.is_file():
+        raise click.UsageError(f"{folder} is a file. Name a folder, or a file that ends in {_LITE_SUFFIX}.")
+    taken = [int(child.name) for child in folder.iterdir() if child.name.isdecimal()] if folder.is_dir() else []
+    return max(taken, default=0) + 1

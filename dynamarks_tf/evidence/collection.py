@@ -70,7 +70,7 @@ class Collection:
             the first of those that look alike to the hash; amplitude and tie code always do.
 
     Attributes:
-        num_queries: how many answers it holds.
+        num_queries: how many inputs were answered.
         labels_only: whether every answer so far was a label, or a single 1 among zeros.
     """
 
@@ -83,25 +83,31 @@ class Collection:
         self._meetings = FirstMeetings(cells) if logged else None
         self.num_queries = 0
         self.labels_only = True
-        self._agreeing = 0
+        self._agreeing = self._num_answers = 0
 
     def add(self, clean: Array, suspect: Array) -> None:
         """Adds one batch.
 
         Args:
-            clean: the clean owner model's probabilities, shape `(n, C)`.
-            suspect: the suspect's probabilities, shape `(n, C)`, or class indices, shape `(n,)`; -1 stands for a class
-                that the owner model does not know.
+            clean: the clean owner model's probabilities, shape `(n, ..., C)`. Where a model gives each input an answer
+                at several positions, each of them counts as an answer of its own.
+            suspect: the suspect's probabilities, the same shape, or class indices, shape `(n, ...)`; -1 stands for a
+                class that the owner model does not know.
         """
-        batch = Batch(clean, suspect)
-        self.labels_only = self.labels_only and (batch.has_labels or is_one_hot(suspect))
+        num_classes = clean.shape[-1]
+        has_labels = suspect.ndim < clean.ndim
+        batch = Batch(
+            clean.reshape(-1, num_classes), suspect.reshape(-1) if has_labels else suspect.reshape(-1, num_classes)
+        )
+        self.labels_only = self.labels_only and (batch.has_labels or is_one_hot(batch.suspect))
         for channel, table in self._tables.items():
             if channel == "class" and not batch.has_labels:
                 table.add(self._first_of_their_kind(batch))
             elif not batch.has_labels or channel in _WITH_LABELS:
                 table.add(batch)
         self._agreeing += batch.num_agreeing
-        self.num_queries += len(batch)
+        self._num_answers += len(batch)
+        self.num_queries += len(clean)
 
     def _first_of_their_kind(self, batch: Batch) -> Batch:
         if self._meetings is None:
@@ -110,8 +116,8 @@ class Collection:
 
     @property
     def fidelity(self) -> float:
-        """Share of queries on which suspect and clean owner model give the same best class."""
-        return self._agreeing / max(self.num_queries, 1)
+        """Share of answers in which suspect and clean owner model give the same best class."""
+        return self._agreeing / max(self._num_answers, 1)
 
     def residuals(self) -> dict[str, Residuals]:
         """The residuals of every channel that the answers so far can be tested in."""

@@ -1,5 +1,6 @@
-"""Models for TensorFlow Serving."""
+"""Models for TensorFlow Serving and for edge devices."""
 
 from dynamarks_tf.export.saved_model import export_saved_model
+from dynamarks_tf.export.tflite import export_tflite
 
-__all__ = ["export_saved_model"]
+__all__ = ["export_saved_model", "export_tflite"]

@@ -1,4 +1,4 @@
-"""Checks that a SavedModel answers as the model it was made from."""
+"""Checks that what was exported answers as the model it was made from."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dynamarks_tf.errors import ExportError
 from dynamarks_tf.export.signature import ServedInput, ServedInputs, only_output
+from dynamarks_tf.export.tflite_conversion import LiteModel
 
 Array = npt.NDArray[Any]
 
@@ -38,12 +39,39 @@ def compare_reloaded(
     Raises:
         ExportError: most answers differ by more than 1e-4, absolutely and relatively (2e-2 in half precision).
     """
-    import tensorflow as tf
-
     batch = _batch(inputs, examples)
     reloaded = _run_in_session(folder, signature_name, batch)
     if reloaded is None:
         return
+    _compare(model, inputs, batch, reloaded)
+
+
+def compare_lite(model: Any, inputs: ServedInputs, lite: LiteModel, *, is_exact: bool) -> None:
+    """Asks a TensorFlow Lite file for a few answers, and compares them with those of the model in memory.
+
+    Args:
+        model: the Keras model.
+        inputs: its inputs.
+        lite: the file in an interpreter.
+        is_exact: whether they are to be compared; those of a quantised file differ.
+
+    Raises:
+        ExportError: the interpreter cannot run the file, or most answers differ.
+    """
+    batch = _batch(inputs, None)
+    if not batch:
+        return
+    try:
+        answers = lite.answer(batch)
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"The TensorFlow Lite interpreter cannot run the model: {error}") from error
+    if is_exact:
+        _compare(model, inputs, batch, answers)
+
+
+def _compare(model: Any, inputs: ServedInputs, batch: Mapping[str, Array], reloaded: Array) -> None:
+    import tensorflow as tf
+
     arranged = inputs.pack([tf.cast(tf.constant(batch[spec.alias]), spec.dtype) for spec in inputs.flat])
     in_memory = tf.cast(only_output(model(arranged, training=False)), tf.float32).numpy()
     tolerance = _HALF_TOLERANCE if _computes_in_half_precision(model) else _TOLERANCE

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.errors import ModelError
+from dynamarks_tf.errors import ArgumentError, ModelError
 
 PROBABILITIES = "probabilities"
 LOGITS = "logits"
@@ -61,6 +62,34 @@ class ServedInputs:
         import keras
 
         return keras.tree.pack_sequence_as(self.structure, tensors)
+
+    def arrays(self, given: npt.ArrayLike | Mapping[str, npt.ArrayLike], purpose: str) -> dict[str, npt.NDArray[Any]]:
+        """Brings somebody's inputs into the served types.
+
+        Args:
+            given: inputs of shape `(n, ...)`, or a dict of them by alias.
+            purpose: what they are for, for the messages.
+
+        Returns:
+            The inputs by alias.
+
+        Raises:
+            ArgumentError: they are not those that the model takes, or have another shape.
+        """
+        aliases = [spec.alias for spec in self.flat]
+        by_alias = given if isinstance(given, Mapping) else {aliases[0]: given}
+        if set(by_alias) != set(aliases):
+            raise ArgumentError(f"The {purpose} inputs are {sorted(by_alias)}, the model takes {sorted(aliases)}.")
+        arrays = {spec.alias: np.asarray(by_alias[spec.alias], spec.numpy_dtype) for spec in self.flat}
+        for spec in self.flat:
+            shape = arrays[spec.alias].shape
+            if len(shape) != len(spec.shape) or any(
+                axis not in (None, size) for axis, size in zip(spec.shape, shape, strict=True)
+            ):
+                raise ArgumentError(
+                    f"The {purpose} input {spec.alias!r} has shape {shape}, the model takes {spec.shape}."
+                )
+        return arrays
 
 
 def served_inputs(model: Any) -> ServedInputs:

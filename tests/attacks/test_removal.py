@@ -107,7 +107,7 @@ def test_a_quantised_model_answers_nearly_the_same(surrogate, digits, kind, tole
 def test_quantisation_says_what_it_needs(surrogate):
     with pytest.raises(ArgumentError, match="`kind` of quantisation is one of float16, int8. Received: kind='int4'"):
         QuantisedModel(surrogate, "int4")
-    with pytest.raises(ArgumentError, match="takes the range of activations from `calibration` inputs"):
+    with pytest.raises(ArgumentError, match="from `representative` inputs, and there are none"):
         QuantisedModel(surrogate, "int8")
 
 

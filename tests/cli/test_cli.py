@@ -225,6 +225,29 @@ def test_mark_export_inspect_verify(run, folder, key):
     assert run("verify", folder / "surrogate.keras", *common, "--alpha", "1e-300")[0] == 1
 
 
+def test_export_for_edge_devices(run, folder, marked_model):
+    marked_model.save(folder / "marked.keras")
+    target = folder / "marked.tflite"
+    options = ["--quantize", "int8", "--representative", folder / "x.npy"]
+    code, out, _ = run("export", folder / "marked.keras", target, *options)
+    assert (code, out) == (0, f"exported {folder / 'marked.keras'} -> {target}\n")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    code, _, err = run("export", folder / "marked.keras", target)
+    assert (code, "is never overwritten" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("target", "option", "message"),
+    [
+        ("m.tflite", ["--version", 2], "--version is taken only if TARGET does not end in .tflite"),
+        ("served", ["--quantize", "int8"], "--quantize is taken only if TARGET ends in .tflite"),
+    ],
+)
+def test_options_of_the_other_kind_of_export_are_refused(run, folder, target, option, message):
+    code, _, err = run("export", folder / "owner.keras", folder / target, *option)
+    assert (code, message in err) == (2, True)
+
+
 def test_an_unmarked_export_is_warned_about(run, folder):
     code, _, err = run("export", folder / "owner.keras", folder / "served" / "clf")
     assert code == 0

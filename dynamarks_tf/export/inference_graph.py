@@ -1,0 +1,92 @@
+"""Writes what a Keras model computes at inference: the graph and the variables, and nothing else about it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dynamarks_tf.errors import ModelError
+from dynamarks_tf.export.signature import ServedInputs, only_output, output_alias
+
+
+def check_exportable(model: Any) -> None:
+    """Checks that a model can be exported and would not be without its mark by mistake.
+
+    Args:
+        model: what somebody wants to export.
+
+    Raises:
+        ModelError: it is no Keras model on the TensorFlow backend, or its marking layer has blank tables.
+    """
+    import keras
+
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"Only a keras.Model can be exported, not {type(model).__name__}.")
+    if any(layer.is_blank for layer in marking_layers(model)):
+        raise ModelError(
+            f"The DynaMarkLayer of model {model.name!r} has blank tables: the model was rebuilt from its configuration "
+            "and its weights were not loaded, so it would be served unmarked. Load the weights first."
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise ModelError(
+            f"The Keras backend is {keras.backend.backend()!r}; only models on 'tensorflow' can be exported. Save the "
+            "model as .keras, load it in a process with KERAS_BACKEND=tensorflow and export it there."
+        )
+
+
+def marking_layers(model: Any) -> Iterator[Any]:
+    """Yields every marking layer anywhere in a model. Told by an attribute, not by the class, which knows the key."""
+    for layer in getattr(model, "layers", ()):
+        if hasattr(layer, "is_blank"):
+            yield layer
+        yield from marking_layers(layer)
+
+
+def write_inference_graph(model: Any, inputs: ServedInputs, folder: Path, signature_name: str) -> None:
+    """Traces a model with `training=False` and writes it as a SavedModel.
+
+    Args:
+        model: a built Keras model with one output.
+        inputs: its inputs.
+        folder: where to write.
+        signature_name: the name of the one signature. It takes flat tensors and gives a named float32 answer.
+
+    Raises:
+        ModelError: the model has several outputs.
+        OSError: the disk is full.
+    """
+    import keras
+    import tensorflow as tf
+
+    alias = output_alias(model)
+
+    def serve(*tensors: Any) -> dict[str, Any]:
+        """The function that clients call: flat tensors in, named float32 answers out."""
+        # TensorFlow Serving compares no shapes, and a convolution may end the whole process on a wrong rank.
+        checked = [tf.ensure_shape(tensor, spec.shape) for tensor, spec in zip(tensors, inputs.flat, strict=True)]
+        arranged = inputs.pack([tf.cast(tensor, spec.dtype) for tensor, spec in zip(checked, inputs.flat, strict=True)])
+        return {alias: tf.cast(only_output(model(arranged, training=False)), tf.float32)}
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    specs = [tf.TensorSpec(spec.shape, spec.served_dtype, name=spec.alias) for spec in inputs.flat]
+    archive.add_endpoint(signature_name, serve, input_signature=specs)
+    try:
+        archive.write_out(str(folder), verbose=False)
+    except tf.errors.OpError as error:  # how TensorFlow reports a full disk
+        raise OSError(error.message) from error
+
+
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Silences the notes of the saver, which name the temporary folder, and of what loads or converts models."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,347 @@
+"""What nobody can read who should not: key, codebook and clean answers, from everything that leaves the owner's hands.
+
+One story is played once, with every logger at DEBUG: mark, save, export, serve, predict, be asked nonsense, verify,
+bundle. The tests then search what came out of it for each secret in each form that it might take.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import logging
+import os
+import stat
+import traceback
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import tensorflow as tf
+from helpers import small_classifier
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dynamarks_tf as dm
+from dynamarks_tf import bundle as bundles
+from dynamarks_tf import codebook
+from dynamarks_tf.errors import DynaMarksError
+from dynamarks_tf.export.tflite_graph import operators
+from dynamarks_tf.layer import DynaMarkLayer
+from dynamarks_tf.local_server import LocalServer
+from dynamarks_tf.marking import find_mark
+from dynamarks_tf.recheck import public_summary, recheck
+
+SECRET = bytes(range(32))  # that of the session's key
+_WINDOW = 24  # bytes or values of a table that are enough to tell it
+_CONTROL_FLOW = {
+    "If",
+    "StatelessIf",
+    "While",
+    "StatelessWhile",
+    "Case",
+    "StatelessCase",
+    "Switch",
+    "RefSwitch",
+    "Merge",
+}
+Forms = dict[str, list[bytes]]
+
+
+def written_forms(values: np.ndarray) -> list[bytes]:
+    """How a part of a table may be written: its bytes, its sign bits, its values as text."""
+    part = values.ravel()[:_WINDOW]
+    texts = [separator.join(map(str, part.tolist())) for separator in (",", ", ", " ", "\n")]
+    bits = np.packbits(values.ravel()[: 8 * _WINDOW] > 0, bitorder="little")
+    whole = [np.ascontiguousarray(values.ravel()[: len(part)]).tobytes()]
+    packed = [bits.tobytes()] if values.size >= 8 * _WINDOW and len(set(bits.tolist())) > 2 else []
+    return [*whole, *packed, *(text.encode() for text in texts)]
+
+
+def key_forms() -> Forms:
+    encoded = base64.b64encode(SECRET), base64.urlsafe_b64encode(SECRET)
+    texts = [encoding[start : start + 12] for encoding in encoded for start in (0, 12, 24)]
+    return {"key": [SECRET, SECRET.hex().encode(), repr(SECRET).encode(), *texts, b"0, 1, 2, 3, 4, 5, 6, 7"]}
+
+
+def sign_forms(key: dm.MarkKey) -> Forms:
+    book = codebook.expand(key, 10, dm.MarkParams())
+    return {
+        "signs": written_forms(book.class_signs),
+        "amplitude signs": written_forms(book.amplitude_signs),
+        "tie signs": written_forms(book.tie_signs),
+        "focus": written_forms(book.focus),
+    }
+
+
+def bucketing_forms(key: dm.MarkKey) -> Forms:
+    bucketing = codebook.expand(key, 10, dm.MarkParams()).bucketing
+    return {"offsets": written_forms(bucketing.offsets), "multipliers": written_forms(bucketing.multipliers)}
+
+
+def clean_forms(clean: np.ndarray, released: np.ndarray) -> Forms:
+    """Clean answers, where they are not what is released: their bytes, and their largest values to seven digits."""
+    changed = np.abs(clean - released).max(axis=1) > 1e-3
+    rows = clean[changed]
+    assert len(rows) > 20
+    texts = [f"{value:.9f}"[:9].encode() for value in rows.max(axis=1) if value < 0.999]
+    return {"clean answers": [*(row.tobytes() for row in rows), *texts]}
+
+
+def found(data: bytes | str, *forms: Forms) -> list[str]:
+    """Names of the secrets that some data hold."""
+    content = data.encode(errors="surrogateescape") if isinstance(data, str) else data
+    return [name for one in forms for name, written in one.items() if any(form in content for form in written)]
+
+
+@dataclasses.dataclass
+class Story:
+    """What came out of it, by what it is."""
+
+    folder: Path
+    marked: Any
+    secrets: tuple[Forms, ...]
+    bucketing: Forms
+    clean: Forms
+    seen: dict[str, bytes]
+    evidence: dm.Evidence
+
+    @property
+    def all(self) -> tuple[Forms, ...]:
+        return (*self.secrets, self.bucketing, self.clean)
+
+
+def raised_by(action: Callable[[], Any]) -> str:
+    """Message and traceback of what an action raises; nothing if it raises nothing."""
+    try:
+        action()
+    except Exception as error:  # whatever Keras or NumPy make of wrong values
+        return "".join(traceback.format_exception(error))
+    return ""
+
+
+def tree(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def story(owner_model, digits, key, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("story")
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    x = digits.x_test[:200]
+    try:
+        marked = dm.mark(owner_model, key)
+        marked.save(folder / "marked.keras")
+        served = dm.export_saved_model(marked, folder / "served" / "clf" / "1", warmup=x[:3])
+        dm.export_tflite(marked, folder / "marked.tflite")
+        key.save(folder / "acme.key")
+        seen = {}
+        with LocalServer(served.parent, grpc_port=0, rest_port=0, request_log=folder / "logs") as server:
+            seen["predictions"] = requests.post(f"{server.rest_url}:predict", json={"instances": x.tolist()}).content
+            seen["metadata"] = requests.get(f"{server.rest_url}/metadata").content
+            seen["status"] = requests.get(server.rest_url).content
+            seen["metadata over gRPC"] = grpc_metadata(server)
+            nonsense = [
+                {"instances": "x"},
+                {"instances": [[1, 2]]},
+                {"inputs": {"clean": 1}},
+                {"signature_name": "train"},
+            ]
+            answers = [requests.post(f"{server.rest_url}:predict", json=body) for body in nonsense]
+            assert {answer.status_code for answer in answers} <= {400, 404, 500}
+            seen["errors of the server"] = b"".join(answer.content for answer in answers)
+            evidence = dm.verify(
+                server.grpc_url, owner=marked, key=key, queries=x, logged=True, bundle=folder / "case.zip"
+            )
+        seen["request logs"] = tree(folder / "logs")
+        seen["evidence"] = json.dumps(evidence.to_dict()).encode() + repr(evidence).encode()
+        seen["published of a bundle"] = public_summary(recheck(folder / "case.zip")).encode()
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    seen["logs at DEBUG"] = written.getvalue().encode()
+    clean, released = (np.asarray(model(x)) for model in (owner_model, marked))
+    secrets = (key_forms(), sign_forms(key))
+    return Story(folder, marked, secrets, bucketing_forms(key), clean_forms(clean, released), seen, evidence)
+
+
+def grpc_metadata(server: LocalServer) -> bytes:
+    import grpc
+    from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc
+
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name = "clf"
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        return bytes(stub.GetModelMetadata(request, timeout=20).SerializeToString())
+
+
+def test_the_search_finds_what_is_there(story, key, owner_model, digits):
+    """Key file, weights and bundles hold secrets by design; what finds nothing there would find nothing anywhere."""
+    assert found((story.folder / "acme.key").read_bytes(), *story.all) == ["key"]
+    with zipfile.ZipFile(story.folder / "marked.keras") as archive:
+        weights = archive.read("model.weights.h5")
+    tables = ["amplitude signs", "tie signs", "focus", "offsets", "multipliers"]  # `signs` is in `focus`
+    assert found(weights, *story.all) == tables
+    assert found(tree(story.folder / "served" / "clf" / "1" / "variables"), *story.all) == tables
+    lite = (story.folder / "marked.tflite").read_bytes()  # the converter turns the multipliers round
+    assert found(lite, *story.all) == tables[:-1]
+    clean = json.dumps(np.asarray(owner_model(digits.x_test[:200])).tolist())
+    assert found(clean, *story.all) == ["clean answers"]
+    assert found(json.dumps(codebook.expand(key, 10, dm.MarkParams()).class_signs.ravel().tolist()), *story.all) == [
+        "signs"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "predictions",
+        "metadata",
+        "status",
+        "metadata over gRPC",
+        "errors of the server",
+        "request logs",
+        "evidence",
+        "published of a bundle",
+        "logs at DEBUG",
+    ],
+)
+def test_what_others_see_holds_no_secret(story, name):
+    assert len(story.seen[name]) > 20
+    assert found(story.seen[name], *story.all) == []
+
+
+def test_the_graph_of_a_saved_model_and_the_configuration_of_a_keras_file_hold_no_tables(story):
+    folder = story.folder / "served" / "clf" / "1"
+    graph = b"".join((folder / name).read_bytes() for name in ("saved_model.pb", "fingerprint.pb"))
+    assert found(graph, *story.all) == []
+    with zipfile.ZipFile(story.folder / "marked.keras") as archive:
+        others = {name: archive.read(name) for name in archive.namelist() if name != "model.weights.h5"}
+    assert {"config.json", "metadata.json"} <= set(others)
+    configs = [
+        story.marked.to_json(),
+        repr(story.marked.get_build_config()),
+        repr(find_mark(story.marked).get_config()),
+    ]
+    assert found(b"".join(others.values()), *story.all) == []
+    assert found("".join(configs), *story.all) == []
+
+
+def test_no_signature_gives_clean_answers_or_takes_a_switch_for_them(story, digits):
+    loaded = tf.saved_model.load(str(story.folder / "served" / "clf" / "1"))
+    assert set(loaded.signatures) == {"serving_default"}
+    signature = loaded.signatures["serving_default"]
+    assert set(signature.structured_input_signature[1]) == {"image"}
+    answer = signature(image=tf.constant(digits.x_test[:50]))
+    assert set(answer) == {"probabilities"}
+    np.testing.assert_allclose(answer["probabilities"], story.marked(digits.x_test[:50]), atol=1e-6)
+
+
+def test_a_bundle_without_the_key_holds_neither_key_nor_signs(story):
+    """It holds bucketing and clean answers, as docs/secrecy.md says, and is private."""
+    with bundles.Bundle(story.folder / "case.zip") as bundle:
+        members = b"".join(bundle.read(name) for name in bundle.manifest["members"])
+    assert bundles.KEY not in bundle.manifest["members"]
+    assert found(members, *story.secrets) == []
+    assert found(members, story.bucketing, story.clean) == ["offsets", "multipliers", "clean answers"]
+
+
+def test_what_holds_secrets_is_private(story):
+    """But for what Keras saves itself: `model.save` knows nothing of it, `dynamarks mark` does."""
+    paths = [story.folder / name for name in ("acme.key", "case.zip", "marked.tflite")]
+    for part in ("served/clf/1", "logs"):
+        paths += [story.folder / part, *(story.folder / part).rglob("*")]
+    assert len(paths) > 8
+    modes = {path: stat.S_IMODE(os.stat(path).st_mode) for path in paths}
+    assert {path: mode for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
+
+
+def test_nothing_shows_secrets_when_it_is_printed(story, key):
+    layer = DynaMarkLayer(key)
+    book = codebook.expand(key, 10, dm.MarkParams())
+    summary = io.StringIO()
+    story.marked.summary(print_fn=lambda line: summary.write(line))
+    shown = [
+        repr(one) + str(one) for one in (key, layer, find_mark(story.marked), book, book.bucketing, story.evidence)
+    ]
+    assert found("".join(shown) + summary.getvalue(), *story.all) == []
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_damaged_key_file_is_not_quoted(data, key):
+    """Whatever happened to the file: message and traceback hold no eight characters of the secret."""
+    content = key.to_json()
+    start = data.draw(st.integers(0, len(content)), label="start")
+    stop = data.draw(st.integers(start, min(len(content), start + 40)), label="stop")
+    damaged = content[:start] + data.draw(st.binary(max_size=8), label="put") + content[stop:]
+    text = raised_by(lambda: dm.MarkKey.from_json(damaged, "acme.key"))
+    encoded = base64.b64encode(SECRET).decode()
+    windows = [encoded[first : first + 8] for first in range(len(encoded) - 8)]
+    assert [window for window in windows if window in text] == []
+
+
+WRONG_ARGUMENTS = st.one_of(
+    st.none(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers(), max_size=3)
+)
+
+
+@settings(max_examples=30)
+@given(
+    name=st.sampled_from(["budget", "tie_margin", "amplitudes", "table_rows", "table_columns", "from_logits", "name"]),
+    value=WRONG_ARGUMENTS,
+)
+def test_errors_about_wrong_settings_do_not_quote_the_key(name, value, key):
+    assert found(raised_by(lambda: DynaMarkLayer(key, **{name: value}).build((None, 3))), key_forms()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"queries": np.zeros((5, 3, 3, 1))},
+        {"queries": np.zeros((0, 8, 8, 1))},
+        {"suspect": lambda batch: np.full((len(batch), 10), np.nan)},
+        {"suspect": lambda batch: np.zeros((len(batch), 3)) + 1 / 3},
+        {"owner": small_classifier},
+    ],
+    ids=["shape", "none", "NaN", "classes", "no model"],
+)
+def test_errors_of_verify_do_not_quote_key_codebook_or_clean_answers(wrong, story, owner_model, digits, key):
+    arguments = {"suspect": owner_model, "owner": story.marked, "queries": digits.x_test[:200], **wrong}
+    with pytest.raises(DynaMarksError) as caught:
+        dm.verify(arguments.pop("suspect"), key=key, **arguments)
+    assert found("".join(traceback.format_exception(caught.value)), *story.all) == []
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 100, 2000])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_an_answer_takes_the_same_path_whatever_the_coins_say(num_classes, from_logits, key):
+    """Nothing in the graph branches on data: coin and class only choose what is read from a table and multiplied."""
+    layer = DynaMarkLayer(key, from_logits=from_logits)
+    traced = tf.function(layer).get_concrete_function(tf.TensorSpec((None, num_classes)))
+    graph = traced.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    assert len(nodes) > 20
+    assert {node.op for node in nodes} & _CONTROL_FLOW == set()
+
+
+def test_exported_files_do_not_branch_either(story):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    content = (story.folder / "served" / "clf" / "1" / "saved_model.pb").read_bytes()
+    functions = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].graph_def.library.function
+    serving = [function for function in functions if "serv" in function.signature.name]
+    assert serving
+    assert {node.op for function in serving for node in function.node_def} & _CONTROL_FLOW == set()
+    assert {"IF", "WHILE", "CALL_ONCE"} & set(operators((story.folder / "marked.tflite").read_bytes())) == set()
