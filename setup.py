@@ -11,6 +11,10 @@ VERSION = runpy.run_path(str(HERE / "dynamarks_tf" / "_version.py"))["__version_
 DATASETS = ["scikit-learn>=1.4"]
 PLOTS = "matplotlib>=3.8"
 SCIPY = "scipy>=1.15"
+PROXY = [
+    "aiohttp>=3.11",
+    "prometheus-client>=0.20",
+]
 
 setup(
     name="dynamarks_tf",
@@ -37,6 +41,7 @@ setup(
     ],
     extras_require={
         "demo": DATASETS,
+        "proxy": PROXY,
         "study": [
             *DATASETS,
             SCIPY,  # benchmarks/peers
@@ -45,14 +50,17 @@ setup(
         ],
         "test": [
             *DATASETS,
+            *PROXY,
             "hypothesis>=6.100",
             "jax>=0.4.30",
+            "kubernetes-validate>=1.31",  # tests/serving: manifests against Kubernetes' own schemas
             "mypy>=1.11",
             "pytest>=8",
             "ruff>=0.6",
             "pillow>=10.1",
             PLOTS,
             SCIPY,
+            "pyyaml>=6",
             "types-requests",
         ],
     },

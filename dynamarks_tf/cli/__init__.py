@@ -18,6 +18,7 @@ from dynamarks_tf.cli.export import export
 from dynamarks_tf.cli.inspect import inspect
 from dynamarks_tf.cli.key import commit, keygen
 from dynamarks_tf.cli.mark import mark
+from dynamarks_tf.cli.proxy import proxy
 from dynamarks_tf.cli.serve import serve
 from dynamarks_tf.cli.verify import verify
 from dynamarks_tf.errors import DynaMarksError
@@ -41,7 +42,7 @@ def commands() -> None:
     """
 
 
-for _command in (keygen, commit, mark, export, serve, verify, check, inspect, audit, demo):
+for _command in (keygen, commit, mark, export, serve, proxy, verify, check, inspect, audit, demo):
     commands.add_command(_command)
 
 
