@@ -123,14 +123,13 @@ class GrpcFront(grpc.GenericRpcHandler):
             call = upstream(request, timeout=_time_left(context), metadata=self._passed_on(metadata))
             try:
                 response: bytes = await call
-                initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
+                if initial := tuple(await call.initial_metadata()):
+                    await context.send_initial_metadata(initial)
+                if trailing := tuple(await call.trailing_metadata()):
+                    context.set_trailing_metadata(trailing)
             except grpc.aio.AioRpcError as error:
                 code = error.code().name
-                await context.abort(error.code(), _details(error), error.trailing_metadata() or ())
-            if initial:
-                await context.send_initial_metadata(initial)
-            if trailing:
-                context.set_trailing_metadata(trailing)
+                await context.abort(error.code(), _details(error), tuple(error.trailing_metadata() or ()))
             code = "OK"
             if is_predict and self._recorder is not None:
                 self._recorder.record_grpc(request, response, client)

@@ -68,10 +68,10 @@ def names_of(certificate: Mapping[str, Any] | None) -> list[str]:
     if not certificate:
         return []
     common = [value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"]
-    return [*common, *(value for _, value in certificate.get("subjectAltName", ()))]
+    return [name for name in (*common, *(value for _, value in certificate.get("subjectAltName", ()))) if name]
 
 
 def names_in_context(context: Mapping[str, Sequence[bytes]]) -> list[str]:
     """Returns the same from the authentication context of a gRPC call."""
     names = [*context.get("x509_common_name", ()), *context.get("x509_subject_alternative_name", ())]
-    return [name.decode("utf-8", errors="replace") for name in names]
+    return [name.decode("utf-8", errors="replace") for name in names if name]
