@@ -51,6 +51,7 @@ setup(
         "test": [
             *DATASETS,
             *PROXY,
+            "compose-pydantic>=0.2.2",  # tests/serving: the compose file against its specification
             "hypothesis>=6.100",
             "jax>=0.4.30",
             "kubernetes-validate>=1.31",  # tests/serving: manifests against Kubernetes' own schemas

@@ -179,7 +179,7 @@ def _tensor(body: dict[str, Any], keys: tuple[str, str], name: str | None, dtype
             if "datatype" in value[0]:  # v2
                 tensor = _pick({part["name"]: part for part in value}, name, what)
                 flat: Array = np.array(tensor["data"], _V2_TYPES[tensor["datatype"]])
-                return flat.reshape(tensor["shape"])
+                return flat.reshape(tuple(map(int, tensor["shape"])))
             name = name or _only(value[0], what)
             return np.array([row[name] for row in value], dtype)
         return np.array(_pick(value, name, what) if isinstance(value, dict) else value, dtype)
