@@ -17,6 +17,7 @@ SUSPECTS = {  # what asks suspects of these kinds
     "onnx": ["onnxruntime>=1.17"],
     "parquet": ["pyarrow>=14"],  # recorded answers
 }
+PROXY = ["aiohttp>=3.11"]
 
 setup(
     name="dynamarks_tf",
@@ -47,6 +48,7 @@ setup(
     extras_require={
         **SUSPECTS,
         "report": REPORT,  # reports for people, and the figures of audits
+        "proxy": PROXY,
         "demo": [*DATASETS, *REPORT],
         "study": [
             *DATASETS,
@@ -56,9 +58,11 @@ setup(
         ],
         "test": [
             *DATASETS,
-            "ai-edge-litert>=2.0",  # the interpreter of edge devices, without TensorFlow
+            *PROXY,
+            "compose-pydantic>=0.2.2",  # tests/serving: the compose file against its specification
             "hypothesis>=6.100",
             "jax>=0.4.30",
+            "kubernetes-validate>=1.31",  # tests/serving: manifests against Kubernetes' own schemas
             "mypy>=1.11",
             *[package for packages in SUSPECTS.values() for package in packages],
             "onnx>=1.16",
@@ -70,6 +74,7 @@ setup(
             "tf-serving>=0.1.6",  # a client of TensorFlow Serving that is not ours
             "playwright>=1.45",  # drives Chromium, where there is one, to look at reports
             "axe-playwright-python>=0.1.4",  # and whether everybody can read them
+            "pyyaml>=6",
             "types-requests",
         ],
     },

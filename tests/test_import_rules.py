@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "dynamarks_tf"
 ORDER = (
     "_version errors _files _formats _digests params buckets key commitment codebook answers metrics progress evidence "
     "plan verdict recording bundle case judgement recheck report queries request_logs perturbation layer marking "
-    "callbacks export suspects local_server attacks datasets inspection verification audit demo cli"
+    "callbacks export suspects local_server proxy attacks datasets inspection verification audit demo cli"
 ).split()
 
 # Modules that must run where neither TensorFlow nor Keras is installed.
@@ -25,7 +25,7 @@ WITHOUT_TENSORFLOW = (
 # Modules that must not know the key, not even indirectly: a rehearsed thief cannot cheat, residuals cannot use signs.
 BLIND = (
     "buckets answers metrics progress evidence plan verdict recording bundle queries request_logs export suspects "
-    "local_server attacks datasets"
+    "local_server proxy attacks datasets"
 ).split()
 SECRETS = {"key", "commitment", "codebook"}
 

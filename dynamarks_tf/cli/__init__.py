@@ -24,6 +24,7 @@ MODULE_OF = {
     "mark": "mark",
     "export": "export",
     "serve": "serve",
+    "proxy": "proxy",
     "verify": "verify",
     "check": "check",
     "inspect": "inspect",

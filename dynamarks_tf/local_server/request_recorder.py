@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 
 from tensorflow_serving.apis import predict_pb2
 
-from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.request_logs import PredictionLogWriter
+from dynamarks_tf.request_logs.client_header import CLIENT_HEADER, check_client_header, read_client
 
-CLIENT_HEADER = "x-client-id"
-LONGEST_NAME = 256  # characters of a client's name
-
-_HEADER = re.compile(r"[a-z0-9][a-z0-9-]*")
-_SECRET = re.compile(r"authorization|cookie|token|secret|password|api-?key|session|-bin$")
+__all__ = ["CLIENT_HEADER", "RequestRecorder", "check_client_header"]
 
 
 class RequestRecorder:
@@ -38,8 +33,7 @@ class RequestRecorder:
 
     def client(self, headers: Iterable[tuple[str, str | bytes]]) -> str | None:
         """Returns the client's name, `None` if the headers do not tell it."""
-        names = [str(value).strip() for name, value in headers if name.lower() == self._header]
-        return ",".join(names)[:LONGEST_NAME] or None
+        return read_client(headers, self._header)
 
     def record(
         self,
@@ -58,20 +52,3 @@ class RequestRecorder:
             self._writer.log(request, response(), client=client)
         except Exception as error:
             self._writer.drop(f"it cannot be queued: {error}")
-
-
-def check_client_header(name: str) -> str:
-    """Returns the header's name in lower case, as gRPC has it.
-
-    Raises:
-        ArgumentError: this is no name of a header, or of one that carries secrets, which a log must not hold.
-    """
-    lower = name.lower()
-    if not _HEADER.fullmatch(lower):
-        raise ArgumentError(f"`client_header` must be made of letters, digits and hyphens. Received: {name!r}")
-    if _SECRET.search(lower):
-        raise ArgumentError(
-            f"The header {name!r} carries secrets, which must not be logged. Name one that holds the client's name, "
-            f"set by whatever checks the secret, such as {CLIENT_HEADER!r}."
-        )
-    return lower

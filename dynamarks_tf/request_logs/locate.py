@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from dynamarks_tf.errors import ArgumentError, LogError
-from dynamarks_tf.request_logs import json_lines, npz, prediction_log, rotation, tf_record
+from dynamarks_tf.request_logs import cloud_events, json_lines, npz, prediction_log, rotation, tf_record
 from dynamarks_tf.request_logs.query_log import LogFile, QueryLog, Selection
 
 ACCEPTED = (
-    "TFRecord files of PredictionLog (.tfrecord), JSON lines (.jsonl), .npz files with an array 'inputs', and folders "
-    "that a server logs to"
+    "TFRecord files of PredictionLog (.tfrecord), JSON lines (.jsonl), CloudEvents of KServe's logger as JSON lines, "
+    ".npz files with an array 'inputs', and folders that a server logs to"
 )
 HEAD_BYTES = 64
 
@@ -36,15 +36,15 @@ def open_log(
     a running server can be read too: what is logged later does not appear.
 
     Args:
-        paths: one path or several, read in this order: TFRecord files of `PredictionLog`, JSON lines, `.npz` files, or
-            folders that a server logs to.
+        paths: one path or several, read in this order: TFRecord files of `PredictionLog`, JSON lines, CloudEvents of
+            KServe's logger, `.npz` files, or folders that a server logs to.
         client: take the requests of this client only, or of these clients.
         model: take the requests to the model of this name only.
         input: name of the input, if the model has several.
         output: name of the output, if the model has several.
         input_shape: shape of one input, `None` for unknown axes. Requests of another shape are left out; by default
             the first request decides.
-        dtype: type of the inputs in JSON lines, which do not tell it.
+        dtype: type of the inputs in JSON lines and events, which do not tell it.
 
     Returns:
         The log: `batches(n)` yields inputs, `answered_batches(n)` inputs with answers, `requests()` single requests.
@@ -91,12 +91,16 @@ def _log_file(path: Path, dtype: str) -> LogFile:
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
+            file.seek(0)
+            is_event = head.lstrip().startswith(b"{") and cloud_events.is_event(file.readline())
     except OSError as error:
         raise LogError(f"Cannot read the request log {path}: {error.strerror}") from error
     if tf_record.is_header(head):  # before the rest: a length may begin with any character
         return LogFile(path, size, prediction_log.read)
     if head.startswith(b"PK"):
         return LogFile(path, size, npz.read)
+    if is_event:
+        return LogFile(path, size, functools.partial(cloud_events.read, dtype=dtype))
     if head.lstrip().startswith(b"{"):
         return LogFile(path, size, functools.partial(json_lines.read, dtype=dtype))
     if path.name.endswith(rotation.SUFFIX):  # empty, or its very first record is truncated or corrupt

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -27,6 +29,8 @@ FLUSH_S = 0.5  # a crash of the process loses what came later than this
 WARNING_S = 60.0  # at most one warning in this time
 CLOSE_S = 30.0
 BYTES_EACH = 2048  # about what a waiting request takes beside its tensors
+
+Waiting = deque[tuple[int, Callable[[], bytes]]]  # how many bytes a record takes until it is written; makes the record
 
 
 class PredictionLogWriter:
@@ -71,8 +75,7 @@ class PredictionLogWriter:
         except OSError as error:
             raise LogError(f"Requests cannot be logged to {self.folder}: {error.strerror}") from error
         self._changed = threading.Condition()  # guards all that follows
-        self._waiting: deque[tuple[int, predict_pb2.PredictRequest, predict_pb2.PredictResponse, str | None, float]]
-        self._waiting = deque()
+        self._waiting: Waiting = deque()
         self._waiting_bytes = 0
         self._written = 0
         self._dropped = 0
@@ -105,15 +108,25 @@ class PredictionLogWriter:
             response: what was answered. It must not be changed afterwards.
             client: who asked, if that is known.
         """
-        size = int(request.ByteSize()) + int(response.ByteSize()) + BYTES_EACH
-        now = time.time()
+        size = int(request.ByteSize()) + int(response.ByteSize())
+        self.log_later(size, functools.partial(encode, request, response, client=client, time=time.time()))
+
+    def log_later(self, size: int, record: Callable[[], bytes]) -> None:
+        """Queues a record that is made when it is written, or drops it; returns at once.
+
+        Args:
+            size: how many bytes it takes until then.
+            record: returns a serialized `PredictionLog`; called in the thread that writes. If it fails, the record
+                counts as dropped.
+        """
+        size += BYTES_EACH
         with self._changed:
             if self._closing:
                 self._count_dropped("the log is closed")
             elif self._waiting_bytes + size > self._max_waiting_bytes:
                 self._count_dropped(f"{self._waiting_bytes} bytes wait to be written already")
             else:
-                self._waiting.append((size, request, response, client, now))
+                self._waiting.append((size, record))
                 self._waiting_bytes += size
                 if self._is_half_full():
                     self._changed.notify()
@@ -167,14 +180,12 @@ class PredictionLogWriter:
                 )
                 reported, next_report = self._dropped, now + WARNING_S
 
-    def _write(
-        self, batch: deque[tuple[int, predict_pb2.PredictRequest, predict_pb2.PredictResponse, str | None, float]]
-    ) -> None:
+    def _write(self, batch: Waiting) -> None:
         while batch:
-            size, request, response, client, when = batch.popleft()
+            size, record = batch.popleft()
             problem = None
             try:
-                self._files.append(frame(encode(request, response, client=client, time=when)))
+                self._files.append(frame(record()))
             except OSError as error:
                 problem = f"the disk says: {error.strerror}"
             except Exception as error:  # whatever is wrong with one request, the next one is written

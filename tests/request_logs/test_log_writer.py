@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from dynamarks_tf.errors import ArgumentError, LogError
-from dynamarks_tf.request_logs import PredictionLogWriter, open_log, rotation, writer
+from dynamarks_tf.request_logs import PredictionLogWriter, open_log, prediction_log, rotation, writer
 from dynamarks_tf.request_logs.rotation import RotatingFiles, list_files
 
 
@@ -359,3 +359,22 @@ def test_eight_threads(folder: Path, make_messages: Any, caplog: pytest.LogCaptu
         firsts = np.concatenate([batch[:, 0] for batch in open_log(folder, client=f"client {thread}").batches(64)])
         np.testing.assert_array_equal(firsts, 100 * (1000 * thread + np.arange(250)))
     assert not caplog.records
+
+
+def test_a_record_can_be_made_when_it_is_written(folder: Path, make_messages: Any) -> None:
+    threads: list[str] = []
+
+    def record() -> bytes:
+        threads.append(threading.current_thread().name)
+        return prediction_log.encode(*make_messages(), client="alice")
+
+    def broken() -> bytes:
+        raise ValueError("no such tensor")
+
+    with PredictionLogWriter(folder, max_waiting_bytes=100_000) as log:
+        log.log_later(1000, record)
+        log.log_later(1000, broken)
+        log.log_later(100_000, record)  # more than may wait
+        assert threads in ([], ["request-log"])
+    assert (log.written, log.dropped, threads) == (1, 2, ["request-log"])
+    assert [request.client for request in open_log(folder).requests()] == ["alice"]

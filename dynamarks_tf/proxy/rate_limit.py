@@ -1,0 +1,48 @@
+"""A limit to how often each client may ask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from dynamarks_tf.errors import ArgumentError
+
+MOST_CLIENTS = 10_000  # remembered at once
+
+
+class RateLimiter:
+    """A token bucket for each client: it holds up to `burst` requests and gains `rate` a second.
+
+    Args:
+        rate: requests a second that a client may keep up.
+        burst: requests that it may send at once after a pause; `rate`, but at least 1, if not given.
+        clock: tells the time in seconds.
+
+    Raises:
+        ArgumentError: a number is too small.
+    """
+
+    def __init__(self, rate: float, burst: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        burst = max(1.0, rate) if burst is None else burst
+        if not rate > 0 or not burst >= 1:
+            raise ArgumentError(f"`rate` must be above 0 and `burst` at least 1. Received: rate={rate}, burst={burst}")
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._full_at: dict[str, float] = {}  # when each bucket will be full again; full ones may be missing
+
+    def take(self, client: str) -> float:
+        """Takes one request out of a client's bucket.
+
+        Returns:
+            0 if there was one, else the seconds until there is.
+        """
+        now = self._clock()
+        full_at = max(self._full_at.get(client, now), now) + 1 / self._rate
+        wait = full_at - now - self._burst / self._rate
+        if wait > 1e-9:
+            return wait
+        if client not in self._full_at and len(self._full_at) >= MOST_CLIENTS:
+            self._full_at = {name: when for name, when in self._full_at.items() if when > now}
+        self._full_at[client] = full_at
+        return 0.0

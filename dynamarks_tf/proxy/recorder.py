@@ -1,0 +1,41 @@
+"""Hands what passed through to the log: bytes only, which the thread of the log makes sense of."""
+
+from __future__ import annotations
+
+import functools
+import time
+
+from tensorflow_serving.apis import predict_pb2
+
+from dynamarks_tf.proxy.rest_prediction import RestDecoder, RestPrediction
+from dynamarks_tf.request_logs import PredictionLogWriter
+from dynamarks_tf.request_logs.prediction_log import encode
+
+
+class Recorder:
+    """Logs predictions. Its methods return at once and never fail.
+
+    Args:
+        writer: the log.
+        rest_url: the server that answers over REST, if any does.
+    """
+
+    def __init__(self, writer: PredictionLogWriter, rest_url: str | None) -> None:
+        self._writer = writer
+        self._decoder = RestDecoder(rest_url) if rest_url is not None else None
+
+    def record_grpc(self, request: bytes, response: bytes, client: str | None) -> None:
+        """Logs a call of Predict."""
+        record = functools.partial(_encode, request, response, client, time.time())
+        self._writer.log_later(len(request) + len(response), record)
+
+    def record_rest(self, path: str, body: bytes, answer: bytes, *, is_packed: bool, client: str | None) -> None:
+        """Logs a prediction over REST."""
+        assert self._decoder is not None
+        prediction = RestPrediction(path, body, is_packed, answer, client, time.time())
+        self._writer.log_later(len(body) + len(answer), functools.partial(self._decoder.record, prediction))
+
+
+def _encode(request: bytes, response: bytes, client: str | None, when: float) -> bytes:
+    asked, answered = predict_pb2.PredictRequest.FromString(request), predict_pb2.PredictResponse.FromString(response)
+    return encode(asked, answered, client=client, time=when)

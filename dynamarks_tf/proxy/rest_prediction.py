@@ -1,0 +1,146 @@
+"""Predictions over REST as messages: for the log, after the answer.
+
+JSON tells no dtype, and the answer not even which version gave it. Both are asked from the server's metadata, at most
+once in `REFRESH_S` a model: a request answered within that time of a change of versions may be logged under the other
+one.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import requests
+from google.protobuf import json_format
+from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2
+
+from dynamarks_tf.errors import LogError
+from dynamarks_tf.local_server import json_tensor
+from dynamarks_tf.local_server.served_model import DEFAULT_SIGNATURE
+from dynamarks_tf.local_server.tensors import Array, to_packed_proto
+from dynamarks_tf.request_logs.prediction_log import encode
+
+REFRESH_S = 2.0
+TIMEOUT_S = 5.0
+LARGEST_BODY = 256 * 2**20  # bytes, unpacked
+
+_PREDICT = re.compile(
+    r"(?P<model>/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?):predict",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class RestPrediction:
+    """A request for a prediction, and its answer, as they were sent.
+
+    Attributes:
+        path: the path of the request.
+        body: its body.
+        is_packed: whether `body` is gzip.
+        answer: the body of the answer.
+        client: who asked.
+        time: when, in seconds since 1970.
+    """
+
+    path: str
+    body: bytes
+    is_packed: bool
+    answer: bytes
+    client: str | None
+    time: float
+
+
+def is_prediction(method: str, path: str) -> bool:
+    """Whether a request asks for a prediction."""
+    return method == "POST" and _PREDICT.fullmatch(path) is not None
+
+
+class RestDecoder:
+    """Turns predictions over REST into records of a log. Used by one thread.
+
+    Args:
+        url: the server that answered, `http://host:port`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._known: dict[str, _Description] = {}
+        self._asked: dict[str, float] = {}
+        self._session = requests.Session()
+        self._session.trust_env = False  # the server behind is asked directly
+
+    def record(self, prediction: RestPrediction) -> bytes:
+        """Returns a serialized `PredictionLog`.
+
+        Raises:
+            StatusError: request and answer do not fit the signature.
+            LogError: the server does not tell its signatures.
+        """
+        found = _PREDICT.fullmatch(prediction.path)
+        assert found
+        described = self._describe(found["model"])
+        asked = json_tensor.parse(_unpack(prediction.body) if prediction.is_packed else prediction.body)
+        answered = json_tensor.parse(prediction.answer)
+        signature_name = json_tensor.signature_name(asked)
+        signature = described.signatures.signature_def[signature_name or DEFAULT_SIGNATURE]
+        _, inputs = json_tensor.read_inputs(asked, signature.inputs)
+        # An answer has the layout of a request, under other names.
+        names = {"predictions": "instances", "outputs": "inputs"}
+        renamed = {names[key]: value for key, value in answered.items() if key in names}
+        _, outputs = json_tensor.read_inputs(renamed, signature.outputs)
+        request = predict_pb2.PredictRequest(model_spec=_spec(found, signature_name), inputs=_packed(inputs))
+        response = predict_pb2.PredictResponse(model_spec=described.model_spec, outputs=_packed(outputs))
+        response.model_spec.signature_name = signature_name or DEFAULT_SIGNATURE
+        return encode(request, response, client=prediction.client, time=prediction.time)
+
+    def _describe(self, model: str) -> _Description:
+        now = time.monotonic()
+        if now >= self._asked.get(model, -REFRESH_S) + REFRESH_S:
+            self._asked[model] = now
+            try:
+                reply = self._session.get(f"{self._url}{model}/metadata", timeout=TIMEOUT_S, allow_redirects=False)
+                reply.raise_for_status()
+                self._known[model] = _Description.parse(reply.json())
+            except (requests.RequestException, json_format.ParseError, KeyError, TypeError) as error:
+                if model not in self._known:
+                    raise LogError(f"the signatures of {model} cannot be had: {error}") from error
+        if model not in self._known:
+            raise LogError(f"the signatures of {model} could not be had")
+        return self._known[model]
+
+
+@dataclass(frozen=True)
+class _Description:
+    model_spec: model_pb2.ModelSpec
+    signatures: get_model_metadata_pb2.SignatureDefMap
+
+    @classmethod
+    def parse(cls, document: Any) -> _Description:
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        json_format.ParseDict(document["metadata"]["signature_def"], signatures, ignore_unknown_fields=True)
+        spec = model_pb2.ModelSpec()
+        json_format.ParseDict(document["model_spec"], spec, ignore_unknown_fields=True)
+        return cls(spec, signatures)
+
+
+def _spec(found: re.Match[str], signature_name: str) -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=unquote(found["name"]), signature_name=signature_name)
+    if found["version"]:
+        spec.version.value = int(found["version"])
+    elif found["label"]:
+        spec.version_label = unquote(found["label"])
+    return spec
+
+
+def _packed(arrays: Mapping[str, Array]) -> dict[str, Any]:
+    return {name: to_packed_proto(array) for name, array in arrays.items()}
+
+
+def _unpack(body: bytes) -> bytes:
+    return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, LARGEST_BODY)

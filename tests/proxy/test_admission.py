@@ -1,0 +1,270 @@
+"""Who may ask: API keys, certificates, rates."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import ipaddress
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.proxy import Admission, ApiKeys, Proxy, RateLimiter, Tls
+from dynamarks_tf.request_logs import open_log
+
+ROWS = [[0.1, 0.2, 0.3, 0.4]]
+SECRET = "alice-s-secret-key"
+OLD_SECRET = "alice-s-old-secret-key"
+
+
+def over_rest(proxy: Proxy, headers: dict[str, str] | None = None, **options: Any) -> requests.Response:
+    url = f"{proxy.rest_url}/v1/models/m:predict"
+    return requests.post(url, json={"instances": ROWS}, headers=headers, timeout=30, **options)
+
+
+def over_grpc(proxy: Proxy, request: Any, *metadata: tuple[str, str], credentials: Any = None) -> grpc.StatusCode:
+    address = proxy.grpc_address
+    make = grpc.insecure_channel(address) if credentials is None else grpc.secure_channel(address, credentials)
+    with make as channel:
+        try:
+            prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, metadata=metadata, timeout=10)
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            return code
+    return grpc.StatusCode.OK
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "clients.keys"
+    lines = ["# dynamarks client keys, format 1", "", f"alice:{digest(SECRET)}", f"bob@acme:{digest('b')}"]
+    path.write_text("\n".join([*lines, f" alice:{digest(OLD_SECRET).upper()} "]))
+    return path
+
+
+def test_a_key_names_its_client(key_file: Path) -> None:
+    keys = ApiKeys.load(key_file)
+    owners = [keys.owner(key) for key in (SECRET, OLD_SECRET, "b", "", SECRET + " ", digest(SECRET), "ü\udc80")]
+    assert owners == ["alice", "alice", "bob@acme", None, None, None, None]
+
+
+@pytest.mark.parametrize(
+    "line", [SECRET, f"alice:{SECRET}", f"alice {digest(SECRET)}", f":{digest(SECRET)}", f"a:b:{digest(SECRET)}"]
+)
+def test_a_malformed_line_is_refused_and_not_shown(key_file: Path, line: str) -> None:
+    key_file.write_text(f"\n{line}\n")
+    with pytest.raises(ArgumentError, match="line 2, is not of the form NAME:SHA256") as caught:
+        ApiKeys.load(key_file)
+    assert SECRET not in str(caught.value)
+    assert digest(SECRET) not in str(caught.value)
+
+
+def test_a_key_file_without_keys_lets_nobody_in(key_file: Path, tmp_path: Path) -> None:
+    key_file.write_text("# nothing\n")
+    with pytest.raises(ArgumentError, match="holds no key: nobody could ask"):
+        ApiKeys.load(key_file)
+    with pytest.raises(ArgumentError, match="cannot be read"):
+        ApiKeys.load(tmp_path / "missing")
+
+
+def test_only_clients_with_a_key_are_answered_and_the_log_names_them(
+    make_proxy: Callable[..., Proxy], ask: Any, key_file: Path, tmp_path: Path
+) -> None:
+    request = ask(image=np.float32(ROWS))
+    spoofed = {"x-client-id": "bob@acme"}
+    with make_proxy(admission=Admission(keys=ApiKeys.load(key_file)), request_log=tmp_path / "logs") as proxy:
+        for wrong in ({}, {"x-api-key": "guess"}, {"Authorization": f"Basic {SECRET}"}, {"x-api-key": digest(SECRET)}):
+            answer = over_rest(proxy, {**wrong, **spoofed})
+            assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+            assert answer.json() == {
+                "error": "A valid API key is needed: Authorization: Bearer KEY, or x-api-key: KEY."
+            }
+            metadata = [(name.lower(), value) for name, value in wrong.items()]
+            assert over_grpc(proxy, request, *metadata, ("x-client-id", "bob@acme")) is grpc.StatusCode.UNAUTHENTICATED
+        assert over_rest(proxy, {"Authorization": f"bearer {SECRET}", **spoofed}).status_code == 200
+        assert over_rest(proxy, {"X-API-Key": OLD_SECRET}).status_code == 200
+        assert over_grpc(proxy, request, ("authorization", f"Bearer {SECRET}")) is grpc.StatusCode.OK
+        assert over_grpc(proxy, request, ("x-api-key", "b")) is grpc.StatusCode.OK
+        refused = requests.get(f"{proxy.rest_url}/v1/models/m", timeout=30)
+        assert refused.status_code == 401  # whatever is asked
+    found = [record.client for record in open_log(tmp_path / "logs").requests()]
+    assert found == ["alice", "alice", "alice", "bob@acme"]
+    written = b"".join(path.read_bytes() for path in (tmp_path / "logs").iterdir())
+    assert not [secret for secret in (SECRET, OLD_SECRET, "bearer") if secret.encode() in written]
+
+
+@pytest.mark.parametrize("forward", [False, True])
+def test_keys_are_passed_on_only_if_told(key_file: Path, forward: bool) -> None:
+    admission = Admission(keys=ApiKeys.load(key_file), forward_credentials=forward)
+    assert [admission.passed_on(name) for name in ("Authorization", "x-api-key", "X-Trace")] == [forward, forward, True]
+    assert Admission().passed_on("Authorization")  # the server's own affair, if the proxy checks no keys
+
+
+def test_keys_and_certificates_exclude_each_other(key_file: Path) -> None:
+    with pytest.raises(ArgumentError, match="Give one of `keys` and `certificates`"):
+        Admission(keys=ApiKeys.load(key_file), certificates=True)
+    with pytest.raises(ArgumentError, match="`tls` that has a `client_authority`"):
+        Proxy("localhost:1", admission=Admission(certificates=True))
+    with pytest.raises(ArgumentError, match="carries secrets"):
+        Admission(client_header="Authorization")
+
+
+class Authority:
+    """Signs certificates, for one test run."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.path = folder / f"{name}.pem"
+        basic = x509.BasicConstraints(ca=True, path_length=0)
+        self.path.write_bytes(self._sign(self.name, self.key, basic, True).public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str | None, *alternatives: x509.GeneralName) -> tuple[Path, Path]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
+        names = x509.SubjectAlternativeName(alternatives) if alternatives else None
+        certificate = self._sign(subject, key, names, False)
+        paths = (self.folder / f"{name}-{self.path.stem}.crt", self.folder / f"{name}-{self.path.stem}.key")
+        paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        paths[1].write_bytes(key.private_bytes(*form))
+        return paths
+
+    def _sign(self, subject: x509.Name, key: Any, extension: Any, critical: bool) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(days=1))
+        )
+        if extension is not None:
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(self.key, hashes.SHA256())
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"), "acme-ca")
+
+
+@pytest.fixture(scope="session")
+def server_certificate(authority: Authority) -> tuple[Path, Path]:
+    return authority.issue("server", x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+
+
+def channel_credentials(authority: Authority, client: tuple[Path, Path] | None = None) -> grpc.ChannelCredentials:
+    chain, key = (path.read_bytes() for path in client) if client else (None, None)
+    return grpc.ssl_channel_credentials(authority.path.read_bytes(), key, chain)
+
+
+def test_plain_tls(
+    make_proxy: Callable[..., Proxy], ask: Any, authority: Authority, server_certificate: tuple[Path, Path]
+) -> None:
+    with make_proxy(tls=Tls(*server_certificate)) as proxy:
+        assert proxy.rest_url.startswith("https://")
+        assert over_rest(proxy, verify=str(authority.path)).status_code == 200
+        request = ask(image=np.float32(ROWS))
+        assert over_grpc(proxy, request, credentials=channel_credentials(authority)) is grpc.StatusCode.OK
+        with pytest.raises(requests.exceptions.SSLError):
+            over_rest(proxy)  # the authority is not known to the client
+        with pytest.raises(requests.exceptions.ConnectionError):
+            requests.get(proxy.rest_url.replace("https", "http"), timeout=30)
+
+
+def test_clients_are_named_by_their_certificates(
+    make_proxy: Callable[..., Proxy],
+    ask: Any,
+    authority: Authority,
+    server_certificate: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    alice = authority.issue("alice", x509.DNSName("other"))
+    nameless = authority.issue(None, x509.UniformResourceIdentifier("spiffe://acme/bob"))
+    forged = Authority(tmp_path, "forger").issue("alice")
+    request = ask(image=np.float32(ROWS))
+    options: dict[str, Any] = {
+        "admission": Admission(certificates=True),
+        "tls": Tls(*server_certificate, client_authority=authority.path),
+    }
+    with make_proxy(request_log=tmp_path / "logs", **options) as proxy:
+        for client in (alice, nameless):
+            answer = over_rest(proxy, {"x-client-id": "eve"}, verify=str(authority.path), cert=tuple(map(str, client)))
+            assert answer.status_code == 200
+            credentials = channel_credentials(authority, client)
+            assert over_grpc(proxy, request, credentials=credentials) is grpc.StatusCode.OK
+        for refused in (None, forged):
+            with pytest.raises((requests.exceptions.SSLError, requests.exceptions.ConnectionError)):
+                over_rest(proxy, verify=str(authority.path), cert=tuple(map(str, refused)) if refused else None)
+            credentials = channel_credentials(authority, refused)
+            assert over_grpc(proxy, request, credentials=credentials) is grpc.StatusCode.UNAVAILABLE
+    found = [record.client for record in open_log(tmp_path / "logs").requests()]
+    assert found == ["alice", "alice", "spiffe://acme/bob", "spiffe://acme/bob"]
+
+
+def test_tls_files_that_do_not_fit_are_refused(
+    authority: Authority, server_certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    certificate, key = server_certificate
+    other_key = authority.issue("other")[1]
+    for files in ((certificate, other_key), (tmp_path / "missing", key), (key, certificate), (certificate, key, key)):
+        with pytest.raises(ArgumentError, match="TLS cannot be set up with .* Needed are PEM files"):
+            Tls(*files)
+
+
+def test_a_bucket_holds_a_burst_and_fills_at_its_rate() -> None:
+    now = [100.0]
+    limiter = RateLimiter(2.0, 3, clock=lambda: now[0])
+    assert [limiter.take("a") for _ in range(3)] == [0, 0, 0]
+    assert limiter.take("a") == pytest.approx(0.5)
+    assert limiter.take("b") == 0  # clients do not share
+    now[0] += 0.4
+    assert limiter.take("a") == pytest.approx(0.1)  # having been refused costs nothing
+    now[0] += 0.1
+    assert limiter.take("a") == 0
+    now[0] += 1000
+    assert [limiter.take("a") > 0 for _ in range(4)] == [False, False, False, True]  # no more than the burst is saved
+
+
+def test_a_slow_rate_still_lets_one_request_through() -> None:
+    limiter = RateLimiter(0.01, clock=lambda: 0.0)
+    assert limiter.take("a") == 0
+    assert limiter.take("a") == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(0, None), (-1, 5), (1, 0.5), (float("nan"), None)])
+def test_rates_that_make_no_sense(rate: float, burst: float | None) -> None:
+    with pytest.raises(ArgumentError, match="`rate` must be above 0 and `burst` at least 1"):
+        RateLimiter(rate, burst)
+
+
+def test_who_asks_too_often_is_told_when_to_come_back(make_proxy: Callable[..., Proxy], ask: Any) -> None:
+    with make_proxy(admission=Admission(limiter=RateLimiter(0.01, 2))) as proxy:
+        alice, bob = {"x-client-id": "alice"}, ("x-client-id", "bob")
+        assert [over_rest(proxy, alice).status_code for _ in range(3)] == [200, 200, 429]
+        refused = over_rest(proxy, alice)
+        assert 90 <= int(refused.headers["Retry-After"]) <= 100
+        assert refused.json()["error"].startswith("Too many requests. Ask again in ")
+        request = ask(image=np.float32(ROWS))
+        codes = [over_grpc(proxy, request, bob) for _ in range(3)]
+        assert codes == [grpc.StatusCode.OK, grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED]
+        assert [over_rest(proxy).status_code for _ in range(3)] == [200, 200, 429]  # nameless ones by their address

@@ -1,0 +1,126 @@
+"""Logs of KServe's payload logger."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dynamarks_tf.errors import LogError
+from dynamarks_tf.request_logs import open_log
+
+X = np.arange(12, dtype=np.float32).reshape(3, 4) / 7
+P = np.full((3, 2), 0.5, np.float32)
+PREFIX = "org.kubeflow.serving.inference."
+
+
+def structured(kind: str, name: str, data: Any, client: str | None = "alice", **more: Any) -> dict[str, Any]:
+    metadata = json.dumps({"X-Client-Id": [client], "X-Other": ["x"]} if client else {})
+    event = {"specversion": "1.0", "id": name, "type": PREFIX + kind, "source": "http://clf", "data": data}
+    return event | {"inferenceservicename": "clf", "metadata": metadata, "time": "2026-01-02T03:04:05.5Z"} | more
+
+
+def binary(kind: str, name: str, data: Any, client: str | None = "alice") -> dict[str, Any]:
+    event = structured(kind, name, data, client)
+    body = json.dumps(event.pop("data"))
+    return {"headers": {f"Ce-{key.title()}": value for key, value in event.items()}, "body": body}
+
+
+def in_base64(kind: str, name: str, data: Any, client: str | None = "alice") -> dict[str, Any]:
+    event = structured(kind, name, None, client)
+    del event["data"]
+    return event | {"data_base64": base64.b64encode(json.dumps(data).encode()).decode()}
+
+
+def write(path: Path, *events: Any) -> Path:
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return path
+
+
+def v2(name: str, array: np.ndarray, datatype: str = "FP32") -> dict[str, Any]:
+    return {"name": name, "shape": list(array.shape), "datatype": datatype, "data": array.ravel().tolist()}
+
+
+BODIES = {
+    "rows": ({"instances": X.tolist()}, {"predictions": P.tolist()}),
+    "columns": ({"inputs": X.tolist()}, {"outputs": P.tolist()}),
+    "named columns": ({"inputs": {"image": X.tolist()}}, {"outputs": {"probabilities": P.tolist()}}),
+    "named rows": (
+        {"instances": [{"image": row} for row in X.tolist()]},
+        {"predictions": [{"probabilities": row} for row in P.tolist()]},
+    ),
+    "v2": ({"inputs": [v2("image", X)]}, {"model_name": "clf", "outputs": [v2("probabilities", P)]}),
+}
+
+
+@pytest.mark.parametrize("form", [structured, binary, in_base64])
+@pytest.mark.parametrize("body", BODIES)
+def test_every_form_and_protocol(tmp_path: Path, form: Any, body: str) -> None:
+    request, response = BODIES[body]
+    path = write(tmp_path / "events", form("request", "1", request), form("response", "1", response))
+    (found,) = open_log(path, client="alice", model="clf").requests()
+    np.testing.assert_array_equal(found.inputs, X, strict=True)
+    np.testing.assert_array_equal(found.answers, P, strict=True)
+    assert (found.client, found.time) == ("alice", 1767323045.5)
+
+
+def test_requests_and_answers_are_joined_by_id_whatever_their_order(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "events",
+        structured("request", "1", {"instances": X[:1].tolist()}, "alice"),
+        structured("request", "2", {"instances": X[1:2].tolist()}, "bob"),
+        structured("request", "3", {"instances": X[2:].tolist()}, None),
+        {"specversion": "1.0", "id": "1", "type": "something.else", "source": "x"},
+        binary("response", "2", {"predictions": [[2, 2]]}),
+        structured("response", "unknown", {"predictions": [[9, 9]]}),
+        structured("response", "1", {"predictions": [[1, 1]]}),
+    )
+    log = open_log(path)
+    with pytest.warns(UserWarning, match="1 logged requests were left out.*its answer was not logged"):
+        found = list(log.requests())
+    assert [(request.client, request.answers.tolist()) for request in found] == [("bob", [[2, 2]]), ("alice", [[1, 1]])]
+    np.testing.assert_array_equal(np.concatenate(list(log.batches(2))), X[[1, 0, 2]])
+    assert log.clients() == {"bob": 1, "alice": 1, None: 1}
+
+
+def test_dtypes(tmp_path: Path) -> None:
+    images = np.array([[1, 255]], np.uint8)
+    path = write(tmp_path / "v1", structured("request", "1", {"instances": images.tolist()}))
+    np.testing.assert_array_equal(next(open_log(path, dtype="uint8").batches(1)), images, strict=True)
+    path = write(tmp_path / "v2", structured("request", "1", {"inputs": [v2("x", images, "UINT8"), v2("y", X)]}))
+    np.testing.assert_array_equal(next(open_log(path, input="x").batches(1)), images, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ("no json", "its body is no JSON object"),
+        ([1], "it is a list or a single value"),
+        ({}, "neither 'instances' nor 'inputs'"),
+        ({"instances": [[1], [2, 3]]}, "its inputs are no array"),
+        ({"inputs": {"a": [1], "b": [2]}}, "its inputs are: a, b; say which with input="),
+        ({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}, "its inputs are no array"),
+        ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [7], "data": [1.0]}]}, "its inputs are no array"),
+    ],
+)
+def test_what_a_client_sent_wrongly_is_left_out(tmp_path: Path, data: Any, problem: str) -> None:
+    good = structured("request", "2", {"instances": X.tolist()})
+    path = write(tmp_path / "events", structured("request", "1", data), good)
+    with pytest.warns(UserWarning, match=problem):
+        (batch,) = open_log(path).batches(3)
+    np.testing.assert_array_equal(batch, X)
+
+
+def test_a_line_that_is_cut_off_is_skipped_and_a_broken_one_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "events", structured("request", "1", {"instances": X.tolist()}))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:50])
+    with pytest.warns(UserWarning, match="is cut off and is skipped"):
+        assert [len(batch) for batch in open_log(path).batches(3)] == [3]
+    path.write_bytes(whole + whole[:50] + b"\n" + whole)
+    with pytest.raises(LogError, match=f"the line at offset {len(whole)} is corrupt"):
+        list(open_log(path).batches(3))
