@@ -32,7 +32,7 @@ def export(
     representative: Path | None,
     as_json: bool,
 ) -> None:
-    """Write a marked MODEL for TensorFlow Serving or TensorFlow Lite.
+    """Write a marked MODEL for TensorFlow Serving or for TFLite.
 
     It becomes a new version below the folder TARGET, or, for edge devices, the file TARGET.tflite. What is there is
     never overwritten.

@@ -51,7 +51,7 @@ def proxy(
     max_body_mb: int,
     allow_reload: bool,
 ) -> None:
-    """Stand before TensorFlow Serving: check clients, pass on what they ask, log it with their names.
+    """Stand before TensorFlow Serving: check clients, log requests.
 
     Requests and answers pass unchanged, over gRPC and REST. A client is named by its API key, by its certificate, or
     by a header that something in front sets.
