@@ -57,8 +57,10 @@ def proxy(
     by a header that something in front sets.
 
     \b
-      dynamarks proxy --upstream localhost:8500 --upstream-rest localhost:8501 --log-dir logs --api-keys clients.keys
-      dynamarks verify suspect.keras --owner marked.keras --key acme.key --log logs --client alice
+      dynamarks proxy --upstream localhost:8500 --upstream-rest localhost:8501 \\
+          --log-dir logs --api-keys clients.keys
+      dynamarks verify suspect.keras --owner marked.keras --key acme.key \\
+          --log logs --client alice
     """
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together.")

@@ -42,8 +42,8 @@ def serve(folder: Path | None, log_dir: Path | None, **options: Any) -> None:
 
     \b
       dynamarks serve served/clf --grpc-port 8500 --rest-port 8501
-      curl -d '{"instances": [[...]]}' http://127.0.0.1:8501/v1/models/clf:predict
-      dynamarks serve --model-config-file models.config  # models, versions, labels
+      curl -d '{"instances": [...]}' http://127.0.0.1:8501/v1/models/clf:predict
+      dynamarks serve --model-config-file models.config  # several models
       dynamarks serve served/clf --log-dir logs  # for dynamarks verify --log
     """
     load_tensorflow()

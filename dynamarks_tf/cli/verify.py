@@ -101,8 +101,9 @@ def verify(
     the queries (.npz, .csv, .parquet, .jsonl). Addresses, with grpcs and https for TLS:
 
     \b
-      grpc://HOST:PORT/NAME, http://HOST:PORT/v1/models/NAME    TensorFlow Serving
-      http://HOST:PORT/v2/models/NAME                           Open Inference Protocol: KServe, Triton
+      grpc://HOST:PORT/NAME            TensorFlow Serving
+      http://HOST:PORT/v1/models/NAME  TensorFlow Serving
+      http://HOST:PORT/v2/models/NAME  Open Inference Protocol: KServe, Triton
 
     Exits with 0 if the mark is found (p <= alpha), 1 if not, 2 on an error. With --bundle, an interrupted test goes on
     where it stopped when the same command is given again.
