@@ -40,9 +40,7 @@ class Repository:
         self._models: dict[str, _Model] = {}
         try:
             for config in models:
-                found = find_versions(config.base_path)
-                self._models[config.name] = model = _Model(config)
-                self._start(model, found)
+                self._add(config)
         except BaseException:
             self.close()
             raise
@@ -106,17 +104,17 @@ class Repository:
         """
         with self._changing:
             _check_labels(models, self._models)
-            new = [config for config in models if config.name not in self._models]
+            known = {name: model for name, model in self._models.items() if model.config is not None}
             named = {config.name: config for config in models}
-            for name, model in self._models.items():
+            for name, model in known.items():
                 model.config = named.get(name)
                 self._refresh(model)
             problems = []
-            for config in new:
-                model = _Model(config)
-                self._models = {**self._models, config.name: model}  # a new one, for others may be looking at the old
+            for config in models:
+                if config.name in known:
+                    continue
                 try:
-                    self._start(model, find_versions(config.base_path))
+                    self._add(config)
                 except ServingError as error:
                     problems.append(f"{{{{name: {config.name}}} due to error: {error}}}")
         if problems:
@@ -127,47 +125,47 @@ class Repository:
         """Unloads everything at once."""
         with self._changing:
             for model in self._models.values():
-                for version in model.versions.values():
-                    version.close()
+                model.close()
 
     def _find(self, spec: model_pb2.ModelSpec) -> Version:
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         model = self._models.get(spec.name)
-        number = spec.version.value if spec.HasField("version") else None
+        number: int | None = spec.version.value if spec.HasField("version") else None
         if spec.HasField("version_label"):
             number = model.labels.get(spec.version_label) if model else None
             if number is None:
                 raise invalid(f"Unrecognized servable version label: {spec.version_label}")
-        available = model.available() if model else {}
-        if number is None and available:
-            return available[max(available)]
-        if number in available:
-            return available[number]
+        serving = model.serving if model else {}
+        found = serving.get(max(serving, default=0) if number is None else number)
+        if found is not None:
+            return found
         wanted = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
         raise StatusError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
 
-    def _start(self, model: _Model, found: Mapping[int, Path]) -> None:
-        """Loads a model's first versions.
+    def _add(self, config: ModelConfig) -> None:
+        """Begins to serve a model.
 
         Raises:
-            ServingError: none of them can be loaded, or a label names none of them.
+            ServingError: there is no version of it, none that can be loaded, or a label for one that is not loaded.
         """
-        config = model.config
-        assert config is not None
+        model = self._models.get(config.name) or _Model(config.name)
+        model.config = config
+        self._models = {**self._models, config.name: model}
+        found = find_versions(config.base_path)
         if not config.policy.choose(found):
             raise ServingError(
                 f"{config.base_path} holds the versions {sorted(found)}, and the version policy of {config.name} "
                 "chooses none of them."
             )
         errors = model.settle(found, self._batcher)
-        if not model.available():
+        if not model.serving:
             raise errors[0]
         for label, number in model.labels.items():
-            if number not in model.available():
+            if number not in model.serving:
                 raise ServingError(
                     f'The label "{label}" of {config.name} names version {number}, which is not loaded. Loaded: '
-                    f"{sorted(model.available())}."
+                    f"{sorted(model.serving)}."
                 )
 
     def _refresh(self, model: _Model) -> None:
@@ -181,22 +179,22 @@ class Repository:
 
 
 class _Model:
-    """A model's configuration and versions; changed by one thread at a time, read by any."""
+    """A model's configuration and versions.
 
-    def __init__(self, config: ModelConfig) -> None:
-        self.name = config.name
-        self.config: ModelConfig | None = config  # `None` when it is not served any more
-        self.versions: dict[int, Version] = {}  # those that ended too: the status call reports them
+    It is changed by one thread at a time and read by any; so dictionaries are replaced, never changed.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.config: ModelConfig | None = None  # as long as it is not served, or not any more
+        self.serving: Mapping[int, Version] = {}
+        self.versions: Mapping[int, Version] = {}  # those that ended too: the status call reports them
         self._failed: set[int] = set()
         self._complaint = ""
 
     @property
     def labels(self) -> Mapping[str, int]:
         return self.config.labels if self.config else {}
-
-    def available(self) -> dict[int, Version]:
-        """Returns the versions that answer."""
-        return {number: version for number, version in list(self.versions.items()) if version.is_available}
 
     def settle(self, found: Mapping[int, Path], batcher: Batcher | None) -> list[ServingError]:
         """Loads and unloads until what is wanted of `found` is served, never leaving the model without a version.
@@ -208,27 +206,38 @@ class _Model:
         self._failed &= found.keys()
         errors: list[ServingError] = []
         while True:
-            available = self.available()
-            if wanted & available.keys() or not wanted:
-                for number in sorted(available.keys() - wanted):
-                    available[number].unload()
-            missing = wanted - available.keys() - self._failed
+            if wanted & self.serving.keys() or not wanted:
+                for number in sorted(self.serving.keys() - wanted):
+                    self._unload(number)
+            missing = wanted - self.serving.keys() - self._failed
             if not missing:
                 return errors
             number = max(missing)
             version = Version(self.name, number, found[number])
-            self.versions = {**self.versions, number: version}  # a new one, for others may be looking at the old
+            self.versions = {**self.versions, number: version}
             try:
                 version.load(batcher)
+                self.serving = {**self.serving, number: version}
             except ServingError as error:
                 self._failed.add(number)
                 errors.append(error)
+
+    def close(self) -> None:
+        """Unloads everything at once."""
+        self.serving = {}
+        for version in self.versions.values():
+            version.close()
 
     def complain(self, problem: str) -> None:
         """Logs a problem, once."""
         if problem != self._complaint:
             LOG.error("%s: %s", self.config.base_path if self.config else self.name, problem)
             self._complaint = problem
+
+    def _unload(self, number: int) -> None:
+        version = self.serving[number]
+        self.serving = {other: kept for other, kept in self.serving.items() if other != number}
+        version.unload()
 
 
 def model_name(base_path: str | os.PathLike[str]) -> str:
@@ -238,9 +247,9 @@ def model_name(base_path: str | os.PathLike[str]) -> str:
 
 def _check_labels(models: Sequence[ModelConfig], served: Mapping[str, _Model]) -> None:
     for config in models:
-        available = served[config.name].available() if config.name in served else {}
+        serving = served[config.name].serving if config.name in served else {}
         for number in config.labels.values():
-            if number not in available:
+            if number not in serving:
                 raise StatusError(
                     Code.FAILED_PRECONDITION,
                     f"Request to assign label to version {number} of model {config.name}, which is not currently "

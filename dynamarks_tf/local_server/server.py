@@ -166,13 +166,13 @@ class LocalServer(ModelServer):
         LOG.info("serving version %d of %s as %s", self.version, self.base_path, self.name)
 
     def stop(self, grace_s: float = 5.0) -> None:
-        pollers, self._pollers = self._pollers, []
-        for poller in pollers:
-            poller.stop()
         fronts, self._fronts = self._fronts, []
         if fronts:
             with futures.ThreadPoolExecutor(len(fronts)) as pool:  # both at once: they share the grace
                 list(pool.map(lambda front: front.stop(grace_s), fronts))
+        pollers, self._pollers = self._pollers, []
+        for poller in pollers:
+            poller.stop()
         if self._repository is not None:
             self._repository.close()
             self._repository = None

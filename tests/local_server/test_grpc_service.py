@@ -234,10 +234,11 @@ def test_wrong_predict_requests(
         tensor_pb2.TensorProto(dtype=1, float_val=[1, 2, 3], tensor_shape=tf.TensorShape((2,)).as_proto()),
         tensor_pb2.TensorProto(dtype=1, float_val=[1], tensor_shape=tf.TensorShape((None, 4)).as_proto()),
         tensor_pb2.TensorProto(dtype=1, float_val=[1], tensor_shape=tf.TensorShape(None).as_proto()),
+        tensor_pb2.TensorProto(dtype=10, bool_val=[True], tensor_shape=tf.TensorShape((2**28 + 1,)).as_proto()),
         tensor_pb2.TensorProto(dtype=0),
         tensor_pb2.TensorProto(dtype=20),
     ],
-    ids=["bytes do not fill it", "too many values", "unknown size", "unknown rank", "no dtype", "resource"],
+    ids=["bytes do not fill it", "too many values", "unknown size", "unknown rank", "huge", "no dtype", "resource"],
 )
 def test_damaged_tensors_are_refused(prediction: Any, make_request: MakeRequest, tensor: Any) -> None:
     request = make_request()

@@ -297,6 +297,9 @@ def test_clients_change_what_is_served_where_that_is_allowed(add_version: Add, t
         assert states(server, model="other") == {3: "END"}
         change(TWO, other)
         assert ask(server, model="other") == 3
+        change(TWO)
+        with pytest.raises(grpc.RpcError, match="did not become available"):  # it counts as a new one again
+            change(TWO, other.replace("PATH/other", "PATH/none"))
 
 
 @pytest.mark.parametrize(
