@@ -88,13 +88,6 @@ def test_server_that_repeats_the_key_does_not_make_it_public(path: str, caplog: 
     assert KEY not in caplog.text
 
 
-def test_the_password_of_a_netrc_file_does_not_replace_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login eve password other\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    with guarded(Guarded()) as url:
-        as_suspect(url + PATHS[0]).close()
-
-
 class GuardedService(Service):
     """The same over gRPC."""
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ import dynamarks_tf as dm
 from dynamarks_tf import recording
 from dynamarks_tf.cli import main
 from dynamarks_tf.errors import ArgumentError, SuspectError
+from dynamarks_tf.export import export_saved_model
 
 Array = np.ndarray[Any, Any]
 Run = Callable[..., tuple[int, str, str]]
@@ -135,24 +137,34 @@ def test_columns_of_other_classes_are_refused(
 # Servers
 
 
+Start = Callable[[str, int], tuple[subprocess.Popen[str], str]]
+
+
 @pytest.fixture
-def start(surrogate: keras.Model, tmp_path: Path) -> Iterator[Callable[[int], tuple[subprocess.Popen[str], str]]]:
-    """Starts the surrogate's server as a process, on a port."""
-    np.savez(tmp_path / "weights.npz", *(weight.numpy() for weight in surrogate.weights))
+def start(surrogate: keras.Model, tmp_path: Path) -> Iterator[Start]:
+    """Starts a server of the surrogate as a process, for a protocol, on a port; returns its address too."""
+    folder = tmp_path / "served"
+    weights = folder / "weights.npz"
     processes: list[subprocess.Popen[str]] = []
 
-    def start(port: int) -> tuple[subprocess.Popen[str], str]:
-        words = [
-            sys.executable,
-            str(Path(__file__).with_name("model_server.py")),
-            str(port),
-            str(tmp_path / "weights.npz"),
-        ]
-        environment = {**os.environ, "DYNAMARKS_API_KEY": KEY}
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    def start(protocol: str, port: int) -> tuple[subprocess.Popen[str], str]:
+        if not folder.exists():
+            export_saved_model(surrogate, folder / "clf" / "1")
+            np.savez(weights, *(weight.numpy() for weight in surrogate.weights))
+        words = ["-m", "dynamarks_tf", "serve", f"{folder}/clf", "--grpc-port", f"{port}", "--rest-port", "0"]
+        if protocol != "grpc":
+            words = [str(Path(__file__).with_name("model_server.py")), f"{port}", str(weights)]
+        process = subprocess.Popen(
+            [sys.executable, "-u", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "DYNAMARKS_API_KEY": KEY},
+        )
         processes.append(process)
         assert process.stdout is not None
-        return process, process.stdout.readline().strip()
+        address = next(line.split()[-1] for line in process.stdout if "://" in line)
+        return process, address if protocol == "grpc" else f"{address}/{protocol}/models/clf"
 
     yield start
     for process in processes:
@@ -160,18 +172,13 @@ def start(surrogate: keras.Model, tmp_path: Path) -> Iterator[Callable[[int], tu
         process.communicate()
 
 
-@pytest.mark.parametrize("path", ["/v1/models/clf", "/v2/models/clf"])
+@pytest.mark.parametrize("protocol", ["v1", "v2", "grpc"])
 def test_a_server_killed_in_the_middle_is_asked_the_rest_when_it_is_back(
-    run: Run,
-    start: Callable[[int], tuple[subprocess.Popen[str], str]],
-    expected: dm.Evidence,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    path: str,
+    run: Run, start: Start, expected: dm.Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     monkeypatch.setenv("DYNAMARKS_API_KEY", KEY)
-    process, url = start(0)
-    words = (url + path, "--batch-size", 25, "--bundle", tmp_path / "case.zip", "--json")
+    process, url = start(protocol, 0)
+    words = (url, "--batch-size", 25, "--bundle", tmp_path / "case.zip", "--json")
     add, written = recording.Recording.add, []
 
     def add_and_kill_the_server(*args: Any, **kwargs: Any) -> None:
@@ -186,12 +193,13 @@ def test_a_server_killed_in_the_middle_is_asked_the_rest_when_it_is_back(
     assert (code, out, len(written)) == (2, "", 2)
     assert "cannot be reached" in err
     assert "case.zip.partial; the same call goes on from there" in err
-    start(int(url.rpartition(":")[2]))
-    code, out, again = run(*words)
+    _, address = start(protocol, urlsplit(url).port or 0)
+    assert address == url
+    code, out, log = run(*words)
     assert (code, len(written)) == (0, 5)  # 120 queries in batches of 25, none of them twice
     assert json.loads(out)["log10_p"] == pytest.approx(expected.log10_p, abs=1e-3)
     assert main(["check", str(tmp_path / "case.zip")]) == 0
-    assert KEY not in err + out + again
+    assert KEY not in err + out + log
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 
 
