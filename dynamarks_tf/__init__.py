@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dynamarks_tf.layer import DynaMarkLayer
     from dynamarks_tf.marking import find_mark, mark, strip
     from dynamarks_tf.params import MarkParams
+    from dynamarks_tf.report import write_report
     from dynamarks_tf.verdict import Evidence
     from dynamarks_tf.verification import verify
 
@@ -41,6 +42,7 @@ __all__ = [
     "mark",
     "strip",
     "verify",
+    "write_report",
 ]
 
 _HOME_OF = {
@@ -53,6 +55,7 @@ _HOME_OF = {
     "mark": "marking",
     "strip": "marking",
     "verify": "verification",
+    "write_report": "report",
 }
 
 
