@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dynamarks_tf.layer import DynaMarkLayer
     from dynamarks_tf.marking import find_mark, mark, strip
     from dynamarks_tf.params import MarkParams
+    from dynamarks_tf.report import write_report
     from dynamarks_tf.verdict import Evidence
     from dynamarks_tf.verification import verify
 
@@ -45,6 +46,7 @@ __all__ = [
     "measure_cost",
     "strip",
     "verify",
+    "write_report",
 ]
 
 _HOME_OF = {
@@ -60,6 +62,7 @@ _HOME_OF = {
     "measure_cost": "callbacks",
     "strip": "marking",
     "verify": "verification",
+    "write_report": "report",
 }
 
 

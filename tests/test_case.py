@@ -607,3 +607,18 @@ def test_a_plan_for_a_table_of_another_release_is_refused(verify, surrogate, tmp
     for change in ({"num_classes": 1000, "table_rows": 1000, "table_columns": 1000}, {"table_columns": 11}):
         with pytest.raises(FormatError, match=r"The plan was made for a table of .*Use the release that wrote it"):
             TestPlan.from_dict({**content, **change}, "The plan")
+
+
+def test_a_bundle_says_which_of_the_inputs_were_asked(verify, surrogate, digits, tmp_path):
+    verify(surrogate, tmp_path / "all.zip")
+    assert recheck.recheck(tmp_path / "all.zip").case.selected is None
+    evidence = verify(surrogate, tmp_path / "some.zip", queries=digits.x_test, max_queries=60, include_queries=True)
+    selected = recheck.recheck(tmp_path / "some.zip").case.selected
+    with Bundle(tmp_path / "some.zip") as opened:
+        first = recording.RecordedBatch.from_bytes(opened.read(recording.batch_names(0)[0]))
+    np.testing.assert_array_equal(first.queries, digits.x_test[selected[:25]])
+    for wrong in (selected[:-1], selected[::-1], selected - selected[0] - 1, selected.astype(float)):
+        buffer = io.BytesIO()
+        np.savez(buffer, indices=wrong)
+        with pytest.raises(BundleError, match="does not hold 60 increasing indices"):
+            case.read_selection(buffer.getvalue(), evidence.plan)

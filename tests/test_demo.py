@@ -46,6 +46,8 @@ def test_the_mark_costs_no_accuracy(finished):
 def test_everything_is_left_in_the_folder_and_explained(finished):
     result, lines, folder = finished
     left = {path.name for path in folder.iterdir()}
+    assert {"surrogate-case.html", "surrogate-case.report.json"} <= left
+    assert "The mark of Demo Owner was found in the suspect." in (folder / "surrogate-case.html").read_text()
     assert {"owner.key", "owner.keras", "marked.keras", "surrogate.keras", "queries.npy", "report.json"} <= left
     report = json.loads((folder / "report.json").read_text())
     assert (report["format"], report["version"]) == ("dynamarks-demo", 2)

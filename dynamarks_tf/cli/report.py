@@ -7,15 +7,16 @@ import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-import numpy.typing as npt
 
-from dynamarks_tf import report as reports
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.key import MarkKey
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from dynamarks_tf.key import MarkKey
 
 _PATH: Any = click.Path(path_type=Path)
 
@@ -39,6 +40,8 @@ class ReportOptions:
     def check(self) -> None:
         """Refuses what cannot be done, before any work starts."""
         if self.report is not None:
+            from dynamarks_tf import report as reports
+
             reports.check_can_write(self.report)
             self._labels()
         elif self.plots or self.true_labels or self.confidential:
@@ -55,6 +58,8 @@ class ReportOptions:
         """Writes the report, if one is wanted."""
         if self.report is None:
             return
+        from dynamarks_tf import report as reports
+
         found = reports.write_report(
             self.report,
             bundle,
@@ -70,6 +75,8 @@ class ReportOptions:
     def _labels(self) -> npt.NDArray[Any] | None:
         if self.true_labels is None:
             return None
+        import numpy as np
+
         try:
             return np.asarray(np.load(self.true_labels, allow_pickle=False))
         except Exception as error:  # a damaged file raises whatever its damaged part happens to raise

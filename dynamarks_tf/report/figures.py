@@ -45,10 +45,11 @@ def decoys(case: CaseReport) -> Figure:
         drawing, lines = canvas(
             width, 40 + 128 * len(found.channels), nrows=len(found.channels), sharex=True, squeeze=False
         )
-        furthest = max(max(each.observed, each.furthest) for each in found.channels)
+        observed = [each.observed for each in found.channels]
+        furthest = max(*observed, *(each.furthest for each in found.channels))
         for axes, each in zip(lines.ravel(), found.channels, strict=True):
             _decoy_line(axes, each, wording.probability(log10_p[each.channel]), width)
-        axes.set_xlim(-5, max(1.05 * furthest, 5))
+        axes.set_xlim(1.05 * min(*observed, -4.8), 1.05 * max(furthest, 4.8))
         unit = ", in standard deviations of decoy keys" if width == WIDE else " (standard deviations)"
         axes.set_xlabel(f"Agreement with a key{unit}")
         lines[0, 0].annotate(
@@ -108,22 +109,21 @@ def growth(case: CaseReport) -> Figure:
         axes.annotate(
             f"p ≤ {wording.probability(exponents[-1])}",
             (queries[-1], exponents[-1]),
-            (-10, 0),
+            (4, 8),
             textcoords="offset points",
             ha="right",
-            va="center",
             color=LIGHT["key"],
             fontweight="bold",
         )
         axes.set_xscale("log")
         left, right = min(queries) * 0.8, max(queries) * 1.25
         axes.set_xlim(left, right)
-        axes.set_ylim(-0.03 * lowest, 1.08 * lowest)  # p gets smaller upwards
+        axes.set_ylim(-0.03 * lowest, 1.14 * lowest)  # p gets smaller upwards
         axes.minorticks_off()
         ticks = [10**power for power in range(9) if left <= 10**power <= right] or queries
         axes.set_xticks(ticks, [f"{each:,}" for each in ticks])
         step = next(size * 10**power for power in range(9) for size in (1, 2, 5) if -lowest <= 6 * size * 10**power)
-        levels = np.arange(0, lowest * 1.08, -step)
+        levels = np.arange(0, 1.14 * lowest, -step)
         axes.set_yticks(levels, ["1" if level == 0 else wording.power_of_ten(int(level)) for level in levels])
         axes.grid(axis="y", color=LIGHT["line"], linewidth=0.7)
         axes.set_axisbelow(True)

@@ -69,6 +69,10 @@ def test_an_audit_convicts_thieves_and_not_innocents_and_leaves_a_report(model_f
     assert "digits" in told  # what it tells on the way
     assert again["recommendation"]["chosen"]["budget"] == 0.2
     assert (out / "thefts-budget0.2-ties0.5.png").stat().st_size > 5000
+    page = (out / "report.html").read_text()
+    assert "budget 0.2, tie margin 0.5: every rehearsed theft gives" in page
+    assert page.count("<svg") == 2  # the same figure for wide pages and for phones
+    assert '<td class="text">prune 30 %</td>' in page
 
 
 def test_an_interrupted_audit_goes_on_where_it_stopped(model_file, tmp_path, monkeypatch):
