@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 VERSION = runpy.run_path(str(HERE / "dynamarks_tf" / "_version.py"))["__version__"]
 
 DATASETS = ["scikit-learn>=1.4"]
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 PLOTS = "matplotlib>=3.8"
 SCIPY = "scipy>=1.15"
 
@@ -37,6 +38,7 @@ setup(
     ],
     extras_require={
         "demo": DATASETS,
+        "docs": DOCS,
         "study": [
             *DATASETS,
             SCIPY,  # benchmarks/peers
@@ -45,11 +47,17 @@ setup(
         ],
         "test": [
             *DATASETS,
+            *DOCS,
+            "check-wheel-contents>=0.6",
             "hypothesis>=6.100",
+            "ipykernel>=6.29",  # examples/quickstart.ipynb
             "jax>=0.4.30",
             "mypy>=1.11",
+            "nbclient>=0.10",
             "pytest>=8",
             "ruff>=0.6",
+            "setuptools>=77",  # builds the wheel that is tested
+            "sybil>=9",  # runs the code blocks of the documentation
             "pillow>=10.1",
             PLOTS,
             SCIPY,
