@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 # Where the images are, if `make data` fetched them.
 WITH_DATA = DYNAMARKS_DATA="$${DYNAMARKS_DATA:-$$(ls -d "$(CURDIR)/.data/fashion-mnist" 2>/dev/null)}"
 
-.PHONY: demo test check format data glyphs clean
+.PHONY: demo test check docs format data glyphs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo data            ## the main job, end to end, on real images
@@ -20,6 +20,9 @@ check: $(VENV)/.test                ## linter and type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.test                 ## the documentation, into site/; fails on a broken link or reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 format: $(VENV)/.test               ## rewrite the source to the project's style
 	$(BIN)/ruff check --fix .
@@ -50,4 +53,4 @@ $(VENV)/.study: $(VENV)/bin/python setup.py
 	touch $@ $(VENV)/.demo
 
 clean:                              ## remove everything that was built, except keys and results
-	rm -rf $(VENV) .data build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) .data build dist site *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 VERSION = runpy.run_path(str(HERE / "dynamarks_tf" / "_version.py"))["__version__"]
 
 DATASETS = ["scikit-learn>=1.4"]
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 PLOTS = "matplotlib>=3.8"
 REPORT = ["jinja2>=3.1", PLOTS]
 SCIPY = "scipy>=1.15"
@@ -50,6 +51,7 @@ setup(
         "report": REPORT,  # reports for people, and the figures of audits
         "proxy": PROXY,
         "demo": [*DATASETS, *REPORT],
+        "docs": DOCS,
         "study": [
             *DATASETS,
             SCIPY,  # benchmarks/peers
@@ -60,14 +62,20 @@ setup(
             *DATASETS,
             *PROXY,
             "compose-pydantic>=0.2.2",  # tests/serving: the compose file against its specification
+            *DOCS,
+            "check-wheel-contents>=0.6",
             "hypothesis>=6.100",
+            "ipykernel>=6.29",  # examples/quickstart.ipynb
             "jax>=0.4.30",
             "kubernetes-validate>=1.31",  # tests/serving: manifests against Kubernetes' own schemas
             "mypy>=1.11",
             *[package for packages in SUSPECTS.values() for package in packages],
+            "nbclient>=0.10",
             "onnx>=1.16",
             "pytest>=8",
             "ruff>=0.6",
+            "setuptools>=77",  # builds the wheel that is tested
+            "sybil>=9",  # runs the code blocks of the documentation
             "pillow>=10.1",
             *REPORT,
             SCIPY,

@@ -7,8 +7,6 @@ import math
 import numbers
 from typing import Any
 
-import numpy as np
-
 from dynamarks_tf.errors import ArgumentError
 
 MAX_BUDGET = 0.5
@@ -61,7 +59,7 @@ class MarkParams:
                 f"`tie_margin` is the largest |log(p_a / p_b)| of two classes that counts as a tie: a number from 0 "
                 f"(ties are left alone) to {MAX_TIE_MARGIN}. Received: tie_margin={margin!r}"
             )
-        if not isinstance(self.amplitudes, (bool, np.bool_)):
+        if self.amplitudes not in (True, False):  # as 0 and 1 too, and as NumPy has them
             raise ArgumentError(f"`amplitudes` must be True or False. Received: amplitudes={self.amplitudes!r}")
         for name in ("table_rows", "table_columns"):
             size: Any = getattr(self, name)

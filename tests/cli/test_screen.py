@@ -115,7 +115,9 @@ HEAVY = {"keras", "tensorflow", "grpc", "rich", "requests", "werkzeug", "sklearn
 @pytest.mark.parametrize(
     ("words", "too_much"),
     [
-        ("--help", HEAVY),
+        ("--help", HEAVY | {"numpy"}),
+        ("mark --help", HEAVY | {"numpy"}),
+        ("verify --help", HEAVY | {"numpy"}),
         ("--version", HEAVY | {"numpy"}),
         ("keygen --owner ACME --out new.key", HEAVY | {"numpy"}),
         ("commit acme.key", HEAVY | {"numpy"}),

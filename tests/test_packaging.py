@@ -1,0 +1,81 @@
+"""The wheel: what is in it, what it says of itself, and that it runs where nothing else of the repository is."""
+
+import email
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.metadata import Metadata
+from packaging.requirements import Requirement
+
+from dynamarks_tf._version import __version__
+
+ROOT = Path(__file__).parents[1]
+NOT_TRACKED = ".*", "build", "dist", "*.egg-info", "__pycache__", "site", "dynamarks-demo*"
+
+
+def pip(*arguments):
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], check=True)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(*NOT_TRACKED))
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "source"))
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(f"dynamarks_tf-{__version__}.dist-info/METADATA").decode()
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name for name in archive.namelist() if ".dist-info/" not in name}
+    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "dynamarks_tf").rglob("*.py")} | {
+        "dynamarks_tf/py.typed"
+    }
+    assert found == expected
+    subprocess.run([sys.executable, "-m", "check_wheel_contents", str(wheel)], check=True)
+
+
+def test_the_metadata_is_valid_and_says_what_is_needed(metadata):
+    facts = Metadata.from_email(metadata, validate=True)
+    assert facts.name == "dynamarks_tf"
+    assert str(facts.version) == __version__
+    assert all(f"3.{minor}" in facts.requires_python for minor in (10, 11, 12, 13))
+    assert "3.9" not in facts.requires_python
+    assert facts.description_content_type.startswith("text/markdown")
+    assert email.message_from_string(metadata).get_payload().startswith("# dynamarks_tf")
+    assert {"demo", "docs", "study", "test"} <= {*facts.provides_extra}
+    needed = {Requirement(str(one)).name for one in facts.requires_dist if one.marker is None}
+    assert {"tensorflow", "keras", "cryptography", "click"} <= needed
+    assert not {"pytest", "mkdocs", "matplotlib", "scikit-learn"} & needed
+
+
+def test_the_installed_wheel_runs_by_either_name(wheel, tmp_path):
+    pip("install", "--no-deps", "--target", str(tmp_path / "here"), str(wheel))
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {
+        "bin",
+        "dynamarks_tf",
+        f"dynamarks_tf-{__version__}.dist-info",
+    }
+
+    def printed(*program):
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "here")}
+        return subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    as_module, as_script = [sys.executable, "-m", "dynamarks_tf"], [str(tmp_path / "here" / "bin" / "dynamarks")]
+    for words in (["--version"], ["--help"], ["verify", "--help"]):
+        assert printed(*as_module, *words) == printed(*as_script, *words)
+    assert printed(*as_script, "--version").split()[-1] == __version__
+    where = printed(sys.executable, "-c", "import dynamarks_tf; print(dynamarks_tf.__file__)")
+    assert where.startswith(str(tmp_path / "here"))
