@@ -72,6 +72,7 @@ class HttpServer:
         self._stopping.set()
         self._server.pull_trigger()
         self._thread.join()
+        wasyncore.close_all(self._server._map)  # not before the line that pulls the trigger, which it closes
 
     def _serve(self) -> None:
         while not self._stopping.is_set():
@@ -81,7 +82,6 @@ class HttpServer:
         while self._close_idle() and time.monotonic() < deadline:
             self._turn(timeout_s=0.05)
         self._server.task_dispatcher.shutdown(timeout=1)
-        wasyncore.close_all(self._server._map)
 
     def _turn(self, *, timeout_s: float) -> None:
         """Receives and sends what is there; this is one turn of waitress' own loop."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from clients import stub
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from server_clients import stub
 
 from dynamarks_tf.local_server import LocalServer
 from dynamarks_tf.local_server.batching import Batcher

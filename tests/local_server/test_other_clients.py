@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
-from conftest import signature, spec
+from tiny_models import signature, spec
 
 from dynamarks_tf.local_server import LocalServer
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from clients import ask
-from test_server_load import check_health
+from server_clients import ask, check_health
 
 from dynamarks_tf.cli import main
 from dynamarks_tf.local_server import LocalServer

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import requests
 import tensorflow as tf
-from clients import stub, url
-from conftest import signature, spec
+from server_clients import stub, url
 from tensorflow.core.example import example_pb2
 from tensorflow_serving.apis import classification_pb2, inference_pb2, input_pb2, regression_pb2
+from tiny_models import signature, spec
 
 from dynamarks_tf.local_server import LocalServer
 

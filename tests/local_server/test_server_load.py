@@ -17,8 +17,8 @@ import grpc
 import numpy as np
 import pytest
 import requests
-from clients import stub
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
+from server_clients import check_health, stub
 
 from dynamarks_tf.local_server import LocalServer
 from dynamarks_tf.request_logs import open_log
@@ -159,12 +159,6 @@ def test_health_over_grpc_where_it_is_switched_on(zoo: Path, server: LocalServer
     with pytest.raises(grpc.RpcError) as caught:
         check_health(server, "")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-def check_health(server: LocalServer, name: str) -> int:
-    with grpc.insecure_channel(server.grpc_address) as channel:
-        request = health_pb2.HealthCheckRequest(service=name)
-        return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status)
 
 
 # Stopping

@@ -10,8 +10,8 @@ import grpc
 import numpy as np
 import pytest
 import requests
-from clients import stub
 from prometheus_client.parser import text_string_to_metric_families
+from server_clients import stub
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from dynamarks_tf.local_server import LocalServer

@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 import pytest
 import requests
-from clients import ask, ask_grpc, factor_request, model_stub, states, stub, url, wait_for
-from conftest import save_factor
 from google.protobuf import text_format
+from server_clients import ask, ask_grpc, factor_request, model_stub, states, stub, url, wait_for
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2
+from tiny_models import save_factor
 
 from dynamarks_tf.errors import ArgumentError, ServingError
 from dynamarks_tf.local_server import LocalServer

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from clients import ask, factor_request, states, wait_for
+from server_clients import ask, factor_request, states, wait_for
 from tensorflow_serving.apis import prediction_log_pb2
 
 from dynamarks_tf.errors import ServingError

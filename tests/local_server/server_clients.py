@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import requests
 import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_service_pb2_grpc,
@@ -69,6 +70,13 @@ def states(server: LocalServer, *, model: str | None = None) -> dict[int, str]:
     """Returns the state of every version, as the status page tells it."""
     found = requests.get(url(server, model=model), timeout=30).json()["model_version_status"]
     return {int(status["version"]): status["state"] for status in found}
+
+
+def check_health(server: LocalServer, name: str) -> int:
+    """Returns what the standard health check says of a service."""
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        request = health_pb2.HealthCheckRequest(service=name)
+        return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status)
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 30) -> None:
