@@ -91,7 +91,7 @@ def check_suspect_answers(
         raise SuspectError(f"The suspect answers values of type {answers.dtype}; expected numbers or class names.")
     if labels is not None and num_classes > 1:
         return _numbered(labels, num_classes)
-    if classes is not None and answers.shape == (num_inputs, len(classes)):
+    if classes is not None and answers.ndim == 2:
         answers = _in_order(answers, classes, num_classes, class_names, fill=-np.inf if from_logits else 0)
     if answers.ndim != 2 or answers.shape[0] != num_inputs:
         raise SuspectError(
@@ -203,6 +203,8 @@ def _in_order(
     answers: Array, classes: Sequence[Any], num_classes: int, class_names: Sequence[str] | None, fill: float
 ) -> Array:
     """Puts the columns into the owner's order; a class that the suspect does not know gets `fill`."""
+    if answers.shape[1] != len(classes):
+        raise SuspectError(f"The suspect answers {answers.shape[1]} columns and says what {len(classes)} stand for.")
     by_name = all(isinstance(name, (str, bytes)) for name in classes)
     labels = np.array([_text(name) if by_name else name for name in classes])
     columns = _named(labels, class_names) if by_name else _numbered(labels, num_classes)

@@ -153,7 +153,7 @@ def _answers(columns: Columns) -> tuple[Array, tuple[Any, ...] | None]:
         raise ValueError(f"it has {ANSWERS!r} and other columns ({others}); expected one or the other")
     values = columns[ANSWERS]
     answers = np.asarray(values)
-    if answers.dtype == object:
+    if answers.dtype == object or answers.ndim not in (1, 2):
         raise ValueError(f"{ANSWERS!r} must hold one label, or equally many numbers, for each query")
     return answers, None if classes is None else _numbers_if_possible(list(classes))
 

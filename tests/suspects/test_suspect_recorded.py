@@ -236,6 +236,9 @@ def test_npz_without_answers_or_with_objects(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=QUERIES)
     with pytest.raises(SuspectError, match="it holds the arrays x; expected one called 'answers'"):
         opened(tmp_path / "a.npz")
+    np.savez(tmp_path / "c.npz", answers=np.float32(1))
+    with pytest.raises(SuspectError, match="'answers' must hold one label, or equally many numbers, for each query"):
+        opened(tmp_path / "c.npz")
     np.savez(tmp_path / "b.npz", answers=np.array(LABELS, object))
     with pytest.raises(SuspectError, match="cannot be read as recorded answers: .*allow_pickle=False"):
         opened(tmp_path / "b.npz")

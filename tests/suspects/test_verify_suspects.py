@@ -134,6 +134,14 @@ def test_columns_of_other_classes_are_refused(
         verify(Columns(surrogate, list(classes)), class_names=names)
 
 
+def test_fewer_names_than_columns_are_refused(
+    verify: Callable[..., dm.Evidence], answers: Array, digits: Any, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "answers.npz", answers=answers, classes=np.arange(9))
+    with pytest.raises(SuspectError, match="answers 10 columns and says what 9 stand for"):
+        verify(tmp_path / "answers.npz")
+
+
 # Servers
 
 
