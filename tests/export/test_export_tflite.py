@@ -172,6 +172,6 @@ def test_models_that_cannot_be_exported(marked, key, tmp_path):
         dm.export_tflite(outer, tmp_path / "m.tflite")
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.ops.softmax(keras.ops.erfinv(inputs)))
-    with pytest.raises(ExportError, match="cannot express the model .* in its built-in operators"):
+    with pytest.raises(ExportError, match=r"cannot express the model .* in its built-in operators: tf\.Erfinv\."):
         dm.export_tflite(model, tmp_path / "m.tflite")
     assert not any(tmp_path.iterdir())
