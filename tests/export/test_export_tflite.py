@@ -69,12 +69,13 @@ def test_the_mark_of_the_quantised_file_is_mostly_that_of_the_float32_model(expo
     assert correlation >= least_correlation
 
 
-def test_built_in_operators_do_and_the_body_is_quantised(exported):
-    quantize, path, _ = exported
+def test_built_in_operators_do_and_the_body_is_quantised_but_not_the_softmax(exported):
+    quantize, path, answers = exported
     needed = operators(path.read_bytes())
     assert "CUSTOM" not in needed
     assert "FULLY_CONNECTED" in needed
     assert ("QUANTIZE" in needed) == (quantize == "int8")
+    assert ((answers["clean"] > 0) & (answers["clean"] < 1 / 256)).mean() > 0.1  # less than the one step of eight bits
 
 
 def test_the_file_is_private_and_stands_alone(exported):
