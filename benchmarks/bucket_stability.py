@@ -27,6 +27,7 @@ import dynamarks_tf as dm
 from dynamarks_tf import codebook
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
+from dynamarks_tf.export.tflite_conversion import LiteModel
 from dynamarks_tf.verification import package_versions
 
 RESULTS = Path(__file__).parent / "results" / "bucket_stability.json"
@@ -39,24 +40,11 @@ def in_batches(answer: Any, x: Any, batch_size: int) -> Any:
     return np.concatenate([np.asarray(answer(x[i : i + batch_size])) for i in range(0, len(x), batch_size)])
 
 
-def as_tflite(model: keras.Model, folder: str, *, half: bool) -> Any:
-    """The model as a function of one input, run by TensorFlow Lite with its built-in operators."""
-    model.export(folder, verbose=False)
-    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if half:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
-    interpreter = tf.lite.Interpreter(model_content=converter.convert())
-    interpreter.allocate_tensors()
-    (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
-
-    def answer(batch: Any) -> Any:
-        interpreter.set_tensor(inputs["index"], batch)
-        interpreter.invoke()
-        return interpreter.get_tensor(outputs["index"])
-
-    return answer
+def as_tflite(model: keras.Model, path: str, quantize: str | None) -> Any:
+    """The model as a function of a batch, exported to TensorFlow Lite and run by its interpreter."""
+    lite = LiteModel(dm.export_tflite(model, path, quantize=quantize).read_bytes())
+    (name,) = lite.inputs
+    return lambda batch: lite.answer({name: batch})
 
 
 def main() -> None:
@@ -83,8 +71,8 @@ def main() -> None:
                 "XLA, batches of 256": (compiled, 256, 9984),
                 "SavedModel, batches of 256": (served, 256, len(x)),
                 "SavedModel, one by one": (served, 1, SINGLE),
-                "TFLite float32": (as_tflite(model, f"{folder}/{name}-32", half=False), 1, SINGLE),
-                "TFLite float16": (as_tflite(model, f"{folder}/{name}-16", half=True), 1, SINGLE),
+                "TFLite float32": (as_tflite(model, f"{folder}/{name}-32.tflite", None), 1, SINGLE),
+                "TFLite float16": (as_tflite(model, f"{folder}/{name}-16.tflite", "float16"), 1, SINGLE),
             }
         reference = {name: in_batches(ways[name]["Keras, batches of 256"][0], x, 256) for name in ways}
         for way in list(ways["clean"])[1:]:

@@ -1,6 +1,6 @@
 """Does the mark survive on the edge? Marked models as TensorFlow Lite files, and surrogates stolen from them.
 
-    python benchmarks/edge.py             # three seeds, about 10 minutes on one core; writes results/edge.json
+    python benchmarks/edge.py             # three seeds, about 7 minutes of one core; writes results/edge.json
     python benchmarks/edge.py --report    # writes the table into docs/edge.md from the results
 
 For an owner model on 30,000 images of Fashion-MNIST and each way to quantise it: the accuracy of the clean model's file

@@ -157,6 +157,12 @@ def check_outputs(model: keras.Model, *, from_logits: bool) -> None:
     Raises:
         ModelError: outputs that are no probability vectors, although `from_logits` is false, or the reverse.
     """
+    if from_logits and _is_trained_on_sigmoids(model):
+        raise ModelError(
+            f"Model {model.name!r} is compiled with a binary cross-entropy, so its {model.outputs[0].shape[-1]} logits "
+            "stand for independent sigmoids, and from_logits=True is for those of one softmax. A multi-label model "
+            "cannot be marked (docs/heads.md)."
+        )
     shape = model.inputs[0].shape[1:]
     if len(model.inputs) != 1 or None in shape or model.inputs[0].dtype == "string":
         return
@@ -168,12 +174,6 @@ def check_outputs(model: keras.Model, *, from_logits: bool) -> None:
             f"The outputs of model {model.name!r} are no probability vectors: {problem}. If they are logits, say "
             "from_logits=True; else end the model in a softmax. Independent sigmoids, one for each label, cannot be "
             "marked (docs/heads.md)."
-        )
-    if from_logits and _is_trained_on_sigmoids(model):
-        raise ModelError(
-            f"Model {model.name!r} is compiled with a binary cross-entropy, so its {model.outputs[0].shape[-1]} logits "
-            "stand for independent sigmoids, and from_logits=True is for those of one softmax. A multi-label model "
-            "cannot be marked (docs/heads.md)."
         )
     if from_logits and not problem:
         raise ModelError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -66,8 +67,11 @@ def convert(
         try:
             return bytes(converter.convert())
         except Exception as error:  # whatever the part raises that failed
+            named = sorted(set(re.findall(r"'(\w+\.\w+)' op", str(error))))
             raise ExportError(
-                f"TensorFlow Lite cannot express the model {model.name!r} in its built-in operators: {error}"
+                f"TensorFlow Lite cannot express the model {model.name!r} in its built-in operators: "
+                f"{', '.join(named) or error}. Recurrent layers can be built with unroll=True, and layers of half "
+                "precision in float32."
             ) from error
 
 
