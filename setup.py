@@ -13,6 +13,7 @@ PLOTS = "matplotlib>=3.8"
 SCIPY = "scipy>=1.15"
 PROXY = [
     "aiohttp>=3.11",
+    "google-crc32c>=1.5",  # checksums of the log
     "prometheus-client>=0.20",
 ]
 
@@ -54,7 +55,7 @@ setup(
             "compose-pydantic>=0.2.2",  # tests/serving: the compose file against its specification
             "hypothesis>=6.100",
             "jax>=0.4.30",
-            "kubernetes-validate>=1.31",  # tests/serving: manifests against Kubernetes' own schemas
+            "kubernetes-validate>=1.33",  # tests/serving: manifests against Kubernetes' own schemas
             "mypy>=1.11",
             "pytest>=8",
             "ruff>=0.6",

@@ -142,8 +142,9 @@ class GrpcFront(grpc.GenericRpcHandler):
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, "Clients may not change what this server serves.")
 
     def _admit(self, metadata: Any, context: grpc.aio.ServicerContext) -> str | None:
-        peer = context.peer().rpartition(":")[0]  # without the port
-        return self._admission.admit(metadata, certificate=names_in_context(context.auth_context()), address=peer)
+        names = names_in_context(context.auth_context()) if self._admission.needs_certificates else []
+        address = context.peer().rpartition(":")[0]  # without the port
+        return self._admission.admit(metadata, certificate=names, address=address)
 
     def _passed_on(self, metadata: Any) -> list[tuple[str, str | bytes]]:
         return [(key, value) for key, value in metadata if key != "user-agent" and self._admission.passed_on(key)]
