@@ -18,7 +18,7 @@ SUSPECTS = {  # what asks suspects of these kinds
     "onnx": ["onnxruntime>=1.17"],
     "parquet": ["pyarrow>=14"],  # recorded answers
 }
-PROXY = ["aiohttp>=3.11"]
+PROXY = ["aiohttp>=3.11", "google-crc32c>=1.5"]  # HTTP; checksums of the log
 
 setup(
     name="dynamarks_tf",
@@ -67,7 +67,7 @@ setup(
             "hypothesis>=6.100",
             "ipykernel>=6.29",  # examples/quickstart.ipynb
             "jax>=0.4.30",
-            "kubernetes-validate>=1.31",  # tests/serving: manifests against Kubernetes' own schemas
+            "kubernetes-validate>=1.33",  # tests/serving: manifests against Kubernetes' own schemas
             "mypy>=1.11",
             *[package for packages in SUSPECTS.values() for package in packages],
             "nbclient>=0.10",

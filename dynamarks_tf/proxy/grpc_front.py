@@ -33,7 +33,10 @@ METHODS = frozenset(
 LONGEST_WAIT_S = 365 * 24 * 3600.0  # gRPC reports the deadline of a call without one as the far future
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+# A window that holds a batch of images; measured on messages of 600 kB, a fixed one takes a sixth less processor time.
+_WINDOW = [("grpc.http2.lookahead_bytes", 2**20), ("grpc.http2.bdp_probe", 0)]
 _UPSTREAM_OPTIONS = [
+    *_WINDOW,
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -70,6 +73,7 @@ class GrpcFront(grpc.GenericRpcHandler):
         self._server = grpc.aio.server(
             handlers=[self],
             options=[
+                *_WINDOW,
                 ("grpc.max_receive_message_length", max_body_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # else a second proxy would share the port instead of being refused
@@ -142,8 +146,9 @@ class GrpcFront(grpc.GenericRpcHandler):
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, "Clients may not change what this server serves.")
 
     def _admit(self, metadata: Any, context: grpc.aio.ServicerContext) -> str | None:
-        peer = context.peer().rpartition(":")[0]  # without the port
-        return self._admission.admit(metadata, certificate=names_in_context(context.auth_context()), address=peer)
+        names = names_in_context(context.auth_context()) if self._admission.needs_certificates else []
+        address = context.peer().rpartition(":")[0]  # without the port
+        return self._admission.admit(metadata, certificate=names, address=address)
 
     def _passed_on(self, metadata: Any) -> list[tuple[str, str | bytes]]:
         return [(key, value) for key, value in metadata if key != "user-agent" and self._admission.passed_on(key)]

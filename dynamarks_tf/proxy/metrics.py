@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
@@ -23,23 +24,25 @@ class Metrics:
     def __init__(self, writer: PredictionLogWriter | None) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._requests = Counter(
+        requests = Counter(
             "dynamarks_proxy_requests", "Requests answered", ["interface", "code"], registry=self._registry
         )
-        self._seconds = Histogram(
+        seconds = Histogram(
             "dynamarks_proxy_request_seconds",
             "Time from request to answer, with the server's own",
             ["interface"],
             buckets=BUCKETS_S,
             registry=self._registry,
         )
+        self._count_of = functools.cache(requests.labels)  # looking labels up takes longer than counting
+        self._seconds_of = {interface: seconds.labels(interface) for interface in ("grpc", "rest")}
         if writer is not None:
             self._registry.register(_LogCollector(writer))
 
     def count(self, interface: str, code: str, seconds: float) -> None:
         """Counts a request over `interface`, "grpc" or "rest", that was answered with `code`."""
-        self._requests.labels(interface, code).inc()
-        self._seconds.labels(interface).observe(seconds)
+        self._count_of(interface, code).inc()
+        self._seconds_of[interface].observe(seconds)
 
     def exposition(self) -> bytes:
         """Returns them in Prometheus' text format."""

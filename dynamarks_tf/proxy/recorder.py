@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import time
 
-from tensorflow_serving.apis import predict_pb2
-
 from dynamarks_tf.proxy.rest_prediction import RestDecoder, RestPrediction
 from dynamarks_tf.request_logs import PredictionLogWriter
-from dynamarks_tf.request_logs.prediction_log import encode
+from dynamarks_tf.request_logs.prediction_log import encode_bytes
 
 
 class Recorder:
@@ -26,7 +24,7 @@ class Recorder:
 
     def record_grpc(self, request: bytes, response: bytes, client: str | None) -> None:
         """Logs a call of Predict."""
-        record = functools.partial(_encode, request, response, client, time.time())
+        record = functools.partial(encode_bytes, request, response, client=client, time=time.time())
         self._writer.log_later(len(request) + len(response), record)
 
     def record_rest(self, path: str, body: bytes, answer: bytes, *, is_packed: bool, client: str | None) -> None:
@@ -34,8 +32,3 @@ class Recorder:
         assert self._decoder is not None
         prediction = RestPrediction(path, body, is_packed, answer, client, time.time())
         self._writer.log_later(len(body) + len(answer), functools.partial(self._decoder.record, prediction))
-
-
-def _encode(request: bytes, response: bytes, client: str | None, when: float) -> bytes:
-    asked, answered = predict_pb2.PredictRequest.FromString(request), predict_pb2.PredictResponse.FromString(response)
-    return encode(asked, answered, client=client, time=when)

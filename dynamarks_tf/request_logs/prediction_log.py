@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from tensorflow.core.framework import tensor_pb2
     from tensorflow_serving.apis import predict_pb2
 
+# Numbers of fields: of PredictionLog, and twice of PredictLog.
+_PREDICT_LOG = 6
+_REQUEST = 1
+_RESPONSE = 2
+
 
 def encode(
     request: predict_pb2.PredictRequest,
@@ -45,15 +50,40 @@ def encode(
         client: who asked.
         time: when, in seconds since 1970.
     """
-    from tensorflow_serving.apis import prediction_log_pb2
+    return encode_bytes(request.SerializeToString(), response.SerializeToString(), client=client, time=time)
+
+
+def encode_bytes(request: bytes, response: bytes, *, client: str | None = None, time: float = 0.0) -> bytes:
+    """Returns the same from serialized messages, whose tensors are neither decoded nor copied more than once.
+
+    Raises:
+        DecodeError: `response` is no `PredictResponse`.
+    """
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     log = prediction_log_pb2.PredictionLog()
-    log.log_metadata.model_spec.CopyFrom(response.model_spec)
+    log.log_metadata.model_spec.CopyFrom(predict_pb2.PredictResponse.FromString(response).model_spec)
     log.log_metadata.timestamp_secs = math.floor(time)
     log.log_metadata.request_origin = client or ""
-    log.predict_log.request.CopyFrom(request)
-    log.predict_log.response.CopyFrom(response)
-    return bytes(log.SerializeToString())
+    inner = (*_field(_REQUEST, request), *_field(_RESPONSE, response))
+    return b"".join((log.SerializeToString(), _key(_PREDICT_LOG), _varint(sum(map(len, inner))), *inner))
+
+
+def _field(number: int, data: bytes) -> tuple[bytes, bytes, bytes]:
+    return _key(number), _varint(len(data)), data
+
+
+def _key(number: int) -> bytes:
+    return bytes([number << 3 | 2])  # 2: preceded by its length
+
+
+def _varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 127:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    digits.append(value)
+    return bytes(digits)
 
 
 def read(path: Path, size: int) -> Iterator[LogRecord]:

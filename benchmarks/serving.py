@@ -1,0 +1,158 @@
+"""What the mark and the proxy cost clients: throughput and 99th percentile of latency, as ratios of one run.
+
+    python benchmarks/serving.py            # about ten minutes on a quiet machine
+    python benchmarks/serving.py --quick    # a minute or two: whether it works, not how fast
+
+A MobileNetV2 (random weights, 1,000 classes, one image a request) and a tiny CNN (10 classes), each marked and
+unmarked, are served by local servers in processes of their own; a proxy that logs stands before the unmarked one. 1, 8
+and 64 clients, in this process, ask over gRPC. The two sides of each comparison alternate; the ratio of throughputs is
+the median over rounds, that of latencies is of all answers of each side. Also: the memory of the layer's tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from load import Block, ask, run
+from tensorflow_serving.apis import predict_pb2
+
+import dynamarks_tf as dm
+
+CLIENTS = (1, 8, 64)
+WARM_UP_S = 1.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few and short rounds")
+    parser.add_argument("--rounds", type=int, help="rounds of each comparison (default 8, quick: 2)")
+    parser.add_argument("--seconds", type=float, help="seconds of each side in each round (default 2, quick: 1)")
+    parser.add_argument("--tie-margin", type=float, default=0.0, help="with the tie code (default 0: without)")
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
+    options = parser.parse_args()
+    rounds = options.rounds or (2 if options.quick else 8)
+    seconds = options.seconds or (1.0 if options.quick else 2.0)
+    print(
+        f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
+    )
+    key = dm.MarkKey(bytes(range(32)), "benchmark")
+    figures: list[dict[str, Any]] = [table_memory(key)]
+    for model in (mobilenet(), tiny()):
+        with tempfile.TemporaryDirectory() as root, servers(Path(root), model, key, options.tie_margin) as addresses:
+            request = request_for(model)
+            for name, (base, other) in {
+                "marked / unmarked": (addresses["unmarked"], addresses["marked"]),
+                "through the proxy / direct": (addresses["unmarked"], addresses["proxy"]),
+            }.items():
+                for clients in CLIENTS:
+                    sides = asyncio.run(alternate(base, other, request, clients, rounds, seconds))
+                    figures.append(report(f"{model.name}, {name}", clients, *sides))
+    if options.out:
+        options.out.write_text(json.dumps({"format": 1, "figures": figures}, indent=1) + "\n")
+
+
+def mobilenet() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return keras.applications.MobileNetV2(weights=None, classes=1000, name="MobileNetV2")
+
+
+def tiny() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1), name="inputs"),
+            layers.Conv2D(8, 3, activation="relu", strides=2),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax"),
+        ],
+        name="tiny_CNN",
+    )
+
+
+@contextlib.contextmanager
+def servers(root: Path, model: keras.Model, key: dm.MarkKey, tie_margin: float) -> Iterator[dict[str, str]]:
+    """Serves the model unmarked, marked, and unmarked behind a proxy; yields their addresses."""
+    for kind, exported in (("unmarked", model), ("marked", dm.mark(model, key, tie_margin=tie_margin))):
+        dm.export_saved_model(exported, root / kind / "m" / "1")
+    with contextlib.ExitStack() as stack:
+        running = {kind: stack.enter_context(run("serve", str(root / kind / "m"))) for kind in ("unmarked", "marked")}
+        upstream = running["unmarked"]
+        words = ("--upstream", upstream.grpc, "--upstream-rest", upstream.rest, "--log-dir", str(root / "logs"))
+        running["proxy"] = stack.enter_context(run("proxy", *words))
+        yield {kind: served.grpc for kind, served in running.items()}
+    print(f"proxy before {model.name}: {running['proxy'].last_line}", flush=True)
+
+
+def request_for(model: keras.Model) -> bytes:
+    """A serialized request with one image of random numbers."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "m"
+    image = np.random.default_rng(0).random((1, *model.input_shape[1:]), np.float32)
+    request.inputs["inputs"].CopyFrom(tf.make_tensor_proto(image))
+    return bytes(request.SerializeToString())
+
+
+async def alternate(
+    base: str, other: str, request: bytes, clients: int, rounds: int, seconds: float
+) -> tuple[list[Block], list[Block]]:
+    """Asks two servers in turn; each begins every other round."""
+    for address in (base, other):
+        await ask(address, request, clients=clients, seconds=min(WARM_UP_S, seconds))
+    blocks: dict[str, list[Block]] = {base: [], other: []}
+    for index in range(rounds):
+        for address in (base, other) if index % 2 else (other, base):
+            blocks[address].append(await ask(address, request, clients=clients, seconds=seconds))
+    return blocks[base], blocks[other]
+
+
+def report(title: str, clients: int, base: list[Block], other: list[Block]) -> dict[str, Any]:
+    """Prints a comparison, and returns its figures."""
+    rates = sorted(b.rate / a.rate for a, b in zip(base, other, strict=True))
+    slow = [float(np.quantile([each for block in side for each in block.latencies], 0.99)) for side in (base, other)]
+    figures: dict[str, Any] = {
+        "comparison": title,
+        "clients": clients,
+        "throughput_ratio": round(statistics.median(rates), 3),
+        "throughput_ratio_range": [round(rates[0], 3), round(rates[-1], 3)],
+        "p99_ratio": round(slow[1] / slow[0], 3),
+        "per_second": [round(statistics.median(block.rate for block in side), 1) for side in (base, other)],
+        "p99_ms": [round(1000 * each, 2) for each in slow],
+        "answers": [sum(len(block.latencies) for block in side) for side in (base, other)],
+        "errors": sum(block.errors for block in base + other),
+    }
+    rate, slowest = figures["per_second"], figures["p99_ms"]
+    print(
+        f"{title:<42} {clients:>3} clients: throughput {figures['throughput_ratio']:.3f} "
+        f"({rates[0]:.2f}-{rates[-1]:.2f}; {rate[1]:g} and {rate[0]:g} a second), p99 {figures['p99_ratio']:.3f} "
+        f"({slowest[1]:g} and {slowest[0]:g} ms), {figures['errors']} errors",
+        flush=True,
+    )
+    return figures
+
+
+def table_memory(key: dm.MarkKey) -> dict[str, Any]:
+    """Prints and returns the memory of the layer's tables at 1,000 classes."""
+    layer = dm.DynaMarkLayer(key, tie_margin=0.5)
+    layer.build((None, 1000))
+    size = sum(int(np.prod(weight.shape)) * np.dtype(weight.dtype).itemsize for weight in layer.weights)
+    print(f"tables of the layer, 1,000 classes: {size / 1e6:.2f} MB")
+    return {"comparison": "tables of the layer, 1,000 classes", "bytes": size}
+
+
+if __name__ == "__main__":
+    main()
