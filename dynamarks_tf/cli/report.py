@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.errors import ArgumentError, SuspectError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -98,7 +98,12 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def collected(*arguments: Any, report: Any, plots: Any, true_labels: Any, confidential: bool, **others: Any) -> Any:
-        return command(*arguments, reports=ReportOptions(report, plots, true_labels, confidential), **others)
+        try:
+            return command(*arguments, reports=ReportOptions(report, plots, true_labels, confidential), **others)
+        except SuspectError as error:
+            if report is not None and others["bundle"] is None and isinstance(error.__cause__, SuspectError):
+                raise error.__cause__ from None  # without where the answers are kept: that was a temporary folder
+            raise
 
     for option in reversed(_OPTIONS):
         collected = option(collected)

@@ -50,6 +50,7 @@ def decoys(case: CaseReport) -> Figure:
         for axes, each in zip(lines.ravel(), found.channels, strict=True):
             _decoy_line(axes, each, wording.probability(log10_p[each.channel]), width)
         axes.set_xlim(1.05 * min(*observed, -4.8), 1.05 * max(furthest, 4.8))
+        axes.locator_params(axis="x", integer=True)
         unit = ", in standard deviations of decoy keys" if width == WIDE else " (standard deviations)"
         axes.set_xlabel(f"Agreement with a key{unit}")
         lines[0, 0].annotate(

@@ -12,7 +12,7 @@ from dynamarks_tf.key import MarkKey
 from dynamarks_tf.report.content import case_report
 from dynamarks_tf.report.page import case_page, render
 
-LOOKS = {(360, "dark"), (1440, "light")}
+LOOKS = ((360, "dark"), (1440, "light"))
 
 OVERFLOWING = """() => {
   const clipped = [...document.querySelectorAll('body *')].filter(element => {

@@ -82,6 +82,8 @@ sys.exit(main({words!r}))
 def test_verify_writes_a_report_without_leaving_a_bundle(
     owner_model, surrogate, digits, key, tmp_path, capsys, monkeypatch
 ):
+    import keras
+
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr("tempfile.tempdir", None)
     (tmp_path / "tmp").mkdir()
@@ -96,6 +98,12 @@ def test_verify_writes_a_report_without_leaving_a_bundle(
     assert "name it by --report" in capsys.readouterr().err
     assert main([*words.split(), "--report", "case.html", "--true-labels", "acme.key"]) == 2
     assert "Cannot read true labels from acme.key" in capsys.readouterr().err
+    logits = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    logits.save("logits.keras")
+    assert main([*words.replace("surrogate", "logits").split(), "--report", "case.html"]) == 2
+    err = capsys.readouterr().err
+    assert "error: " in err
+    assert "are kept in" not in err  # they are not: the folder was a temporary one
     assert main([*words.split(), "--report", "case.html", "--true-labels", "y.npy"]) == 0
     out, err = capsys.readouterr()
     evidence = json.loads(out)
