@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._stderr import silent_stderr
 from dynamarks_tf.errors import ArgumentError
 
 Array = npt.NDArray[Any]
@@ -56,7 +57,7 @@ class QuantisedModel:
         import tensorflow as tf
 
         self.content = _converted(model, kind, calibration)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), silent_stderr():
             warnings.simplefilter("ignore")  # of its removal; what shall replace it is a package of its own
             self._interpreter = tf.lite.Interpreter(model_content=self.content, num_threads=1)
         self._input = self._interpreter.get_input_details()[0]["index"]
@@ -70,7 +71,8 @@ class QuantisedModel:
     def _answer(self, batch: Array) -> Array:
         if self._shape != batch.shape:
             self._interpreter.resize_tensor_input(self._input, batch.shape)
-            self._interpreter.allocate_tensors()
+            with silent_stderr():
+                self._interpreter.allocate_tensors()
             self._shape = batch.shape
         self._interpreter.set_tensor(self._input, batch.astype(np.float32))
         self._interpreter.invoke()
@@ -104,7 +106,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), silent_stderr():
             yield
     finally:
         logger.setLevel(level)
