@@ -22,7 +22,7 @@ check: $(VENV)/.test                ## linter and type checker
 	$(BIN)/mypy
 
 docs: $(VENV)/.test                 ## the documentation, into site/; fails on a broken link or reference
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(VENV)/.test               ## rewrite the source to the project's style
 	$(BIN)/ruff check --fix .

@@ -108,9 +108,8 @@ def verify(
         params: settings of the mark, if they were not the default and `owner` is clean.
         statement: the published commitment; it must be opened by `key`, and be about the file `owner` if about any.
         bundle: write an evidence bundle to this file; `dynamarks check` recomputes the verdict from it. It must not
-        exist.
-            While the test runs, the answers are kept in a folder beside it; after an interruption, the same call goes
-            on from there.
+            exist. While the test runs, the answers are kept in a folder beside it; after an interruption, the same
+            call goes on from there.
         include_queries: whether the bundle holds the inputs, not just their digest.
         reveal_key: whether the bundle holds the key. Whoever has the key can forge and strip the mark.
         batch_size: how many inputs are asked at once.

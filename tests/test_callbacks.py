@@ -54,19 +54,19 @@ def test_models_that_answer_logits(digits, key):
 def test_fit_shows_what_the_mark_costs(digits, key, capsys):
     model = small_classifier()
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    marked = dm.mark(model, key, tie_margin=0)
+    marked = dm.mark(model, key, budget=0.5, tie_margin=2.0)  # so much that accuracy suffers
     held_out = digits.x_test, digits.y_test
     report = dm.MarkReport(held_out)
     fitted = marked.fit(
         digits.x_train, digits.y_train, validation_data=held_out, epochs=2, callbacks=[report], verbose=2
     )
-    assert "val_total_variation: 0.0" in capsys.readouterr().out
+    assert "val_total_variation: 0." in capsys.readouterr().out
     history = fitted.history
     assert history["val_marked_accuracy"] == pytest.approx(history["val_accuracy"])
-    assert history["val_clean_accuracy"] == history["val_marked_accuracy"]  # without ties, top-1 never changes
+    assert history["val_clean_accuracy"][1] > history["val_marked_accuracy"][1]
     assert history["val_clean_accuracy"][1] > history["val_clean_accuracy"][0]
     assert report.cost == dm.measure_cost(marked, held_out)
-    assert all(0 < value <= 0.05 for value in history["val_total_variation"])
+    assert all(0 < value <= 0.5 for value in history["val_total_variation"])
 
 
 def test_a_model_without_a_mark_is_refused_before_it_is_trained(owner_model, digits):

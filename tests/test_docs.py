@@ -156,8 +156,9 @@ def test_every_public_name_is_documented():
 
 
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
-    builder = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    subprocess.run(builder, cwd=ROOT, check=True)
+    builder = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(builder, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
     pages = {page.name: page.read_text() for page in (tmp_path / "site").glob("*.html")}
     assert {"index.html", "api.html", "cli.html", "serving.html"} <= pages.keys()
     for name, page in pages.items():

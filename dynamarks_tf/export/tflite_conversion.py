@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._stderr import silent_stderr
 from dynamarks_tf.errors import ArgumentError, ExportError
 from dynamarks_tf.export.inference_graph import quiet_tensorflow, write_inference_graph
 from dynamarks_tf.export.signature import ServedInputs, served_inputs
@@ -90,7 +91,7 @@ class LiteModel:
     def __init__(self, content: bytes) -> None:
         import tensorflow as tf
 
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), silent_stderr():
             warnings.simplefilter("ignore")  # of its removal; what shall replace it is a package of its own
             interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
         self._runner = interpreter.get_signature_runner(SIGNATURE)
@@ -98,7 +99,8 @@ class LiteModel:
 
     def answer(self, inputs: Mapping[str, Array]) -> Array:
         """Answers inputs of shape `(n, ...)`, any n, given by name."""
-        (answer,) = self._runner(**inputs).values()
+        with silent_stderr():  # the first batch of a size makes the interpreter talk
+            (answer,) = self._runner(**inputs).values()
         return np.asarray(answer)
 
 
@@ -127,7 +129,6 @@ def _one_by_one(examples: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
 @contextlib.contextmanager
 def _no_output() -> Iterator[None]:
     """Keeps the converter's prints and warnings off the screen."""
-    silent = io.StringIO()
-    with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), warnings.catch_warnings():
+    with contextlib.redirect_stdout(io.StringIO()), silent_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

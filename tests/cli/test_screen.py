@@ -86,10 +86,15 @@ def test_json_is_all_there_is_on_standard_output(folder, shown, key):
 def test_tensorflow_says_nothing_on_the_screen(folder):
     script = """
 import sys
+import numpy as np
 from dynamarks_tf.cli import main
 assert main(["mark", "model.keras", "--key", "acme.key"]) == 0
 assert main(["inspect", "model-marked.keras"]) == 0
 assert main(["export", "model-marked.keras", "served/clf"]) == 0
+from dynamarks_tf.attacks.quantisation import QuantisedModel
+from dynamarks_tf.marking import load_model
+images = np.load("x.npy")
+QuantisedModel(load_model("model.keras"), "int8", images)(images)
 words = ["--owner", "model-marked.keras", "--key", "acme.key", "--queries", "x.npy"]
 sys.exit(main(["verify", "served/clf", *words, "--logged"]))
 """
