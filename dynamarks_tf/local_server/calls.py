@@ -72,24 +72,16 @@ def classify(
     repository: Repository, request: classification_pb2.ClassificationRequest, *, timeout_s: float | None = None
 ) -> classification_pb2.ClassificationResponse:
     """Runs a signature that takes examples and gives classes, scores or both."""
-    _check_has_spec(request)
-    spec = request.model_spec
-    with repository.use(spec) as model:
-        tasks = [(spec.signature_name, examples.CLASSIFY)]
-        (result,) = examples.run(model, tasks, request.input, timeout_s=timeout_s)
-        return classification_pb2.ClassificationResponse(result=result, model_spec=_used(model, spec))
+    used, result = _run_examples(repository, request, examples.CLASSIFY, timeout_s)
+    return classification_pb2.ClassificationResponse(result=result, model_spec=used)
 
 
 def regress(
     repository: Repository, request: regression_pb2.RegressionRequest, *, timeout_s: float | None = None
 ) -> regression_pb2.RegressionResponse:
     """Runs a signature that takes examples and gives a number each."""
-    _check_has_spec(request)
-    spec = request.model_spec
-    with repository.use(spec) as model:
-        tasks = [(spec.signature_name, examples.REGRESS)]
-        (result,) = examples.run(model, tasks, request.input, timeout_s=timeout_s)
-        return regression_pb2.RegressionResponse(result=result, model_spec=_used(model, spec))
+    used, result = _run_examples(repository, request, examples.REGRESS, timeout_s)
+    return regression_pb2.RegressionResponse(result=result, model_spec=used)
 
 
 def multi_inference(
@@ -172,6 +164,16 @@ def reload_config(
     response = model_management_pb2.ReloadConfigResponse()
     response.status.SetInParent()
     return response
+
+
+def _run_examples(
+    repository: Repository, request: Any, method: str, timeout_s: float | None
+) -> tuple[model_pb2.ModelSpec, Any]:
+    _check_has_spec(request)
+    spec = request.model_spec
+    with repository.use(spec) as model:
+        (result,) = examples.run(model, [(spec.signature_name, method)], request.input, timeout_s=timeout_s)
+        return _used(model, spec), result
 
 
 def _used(model: ServedModel, asked: model_pb2.ModelSpec) -> model_pb2.ModelSpec:

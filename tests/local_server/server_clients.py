@@ -79,6 +79,11 @@ def check_health(server: LocalServer, name: str) -> int:
         return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status)
 
 
+def requests_under_way(server: LocalServer) -> int:
+    assert server._repository is not None
+    return sum(version._users for version in server._repository.versions(server.name))
+
+
 def wait_for(condition: Callable[[], Any], *, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -89,7 +89,7 @@ def test_a_full_batch_does_not_wait_for_its_time(recorder: Recorder) -> None:
 
 
 def test_only_equal_signatures_dtypes_and_shapes_are_put_together(recorder: Recorder) -> None:
-    tested = batcher(batch_timeout_micros=100_000)
+    tested = batcher(max_batch_size=2, batch_timeout_micros=60_000_000)
     kinds = [
         ("a", np.ones((1, 2), np.float32)),
         ("b", np.ones((1, 2), np.float32)),
@@ -145,16 +145,22 @@ def test_outputs_that_are_not_rows(output: Any, message: str) -> None:
 
 def test_a_failure_hits_every_request_of_the_batch_and_no_other(recorder: Recorder) -> None:
     def fail(inputs: list[Array], timeout_s: float | None) -> list[Array]:
-        raise StatusError(Code.ABORTED, "broken") if len(inputs[0]) == 2 else ValueError("a bug")
+        raise StatusError(Code.ABORTED, "broken")
 
-    tested = batcher(batch_timeout_micros=50_000)
+    tested = batcher(max_batch_size=2, batch_timeout_micros=60_000_000)
     with ThreadPoolExecutor(3) as pool:
         failing = [pool.submit(tested.run, "sig", rows(1), fail, None) for _ in range(2)]
-        other = pool.submit(tested.run, "other", rows(1), recorder, None)
+        other = pool.submit(tested.run, "other", rows(1, 1), recorder, None)
         assert [str(future.exception(30)) for future in failing] == ["ABORTED: broken"] * 2
-        assert other.result(30)[0].tolist() == [2]
+        assert other.result(30)[0].tolist() == [2, 2]
+    tested.close()
+
+
+def test_a_bug_is_answered_too(caplog: pytest.LogCaptureFixture) -> None:
+    tested = batcher()
     with pytest.raises(StatusError, match="INTERNAL: Internal error; the server's log"):
-        tested.run("sig", rows(1), fail, None)
+        tested.run("sig", rows(1), lambda *_: 1 / 0, None)
+    assert "ZeroDivisionError" in caplog.text
     tested.close()
 
 

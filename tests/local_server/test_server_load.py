@@ -6,7 +6,6 @@ import gzip
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 import requests
 from grpc_health.v1 import health_pb2
-from server_clients import check_health, stub
+from server_clients import check_health, requests_under_way, stub, wait_for
 
 from dynamarks_tf.local_server import LocalServer
 from dynamarks_tf.request_logs import open_log
@@ -87,10 +86,10 @@ def test_64_clients_at_once(server: LocalServer, make_request: Any) -> None:
         start.wait(60)
         if number % 2:
             body = {"signature_name": "echo_int32", "inputs": values.tolist()}
-            answers = [requests.post(server.rest_url + ":predict", json=body, timeout=60).json() for _ in range(3)]
-            return answers == [{"outputs": values.tolist()}] * 3
+            answers = [requests.post(server.rest_url + ":predict", json=body, timeout=60).json() for _ in range(2)]
+            return answers == [{"outputs": values.tolist()}] * 2
         with stub(server) as service:
-            outputs = [service.Predict(make_request("echo_int32", x=values), timeout=60).outputs for _ in range(3)]
+            outputs = [service.Predict(make_request("echo_int32", x=values), timeout=60).outputs for _ in range(2)]
         return all(list(output["y"].int_val) == values.tolist() for output in outputs)
 
     with ThreadPoolExecutor(64) as pool:
@@ -169,14 +168,14 @@ def test_a_stop_finishes_answers_under_way_and_writes_all_of_them_to_the_log(
 ) -> None:
     server = LocalServer(zoo, grpc_port=0, rest_port=0, request_log=tmp_path / "logs")
     server.start()
-    body = {"signature_name": "count", "inputs": 60_000}
-    with ThreadPoolExecutor(3) as pool, stub(server) as service:
-        over_rest = [pool.submit(requests.post, server.rest_url + ":predict", json=body, timeout=60) for _ in range(3)]
-        slow = make_request("count", steps=np.int64(60_000))
-        over_grpc = [service.Predict.future(slow, timeout=60) for _ in range(3)]
-        time.sleep(0.2)
+    body = {"signature_name": "count", "inputs": 100_000}
+    with ThreadPoolExecutor(2) as pool, stub(server) as service:
+        over_rest = [pool.submit(requests.post, server.rest_url + ":predict", json=body, timeout=60) for _ in range(2)]
+        slow = make_request("count", steps=np.int64(100_000))
+        over_grpc = [service.Predict.future(slow, timeout=60) for _ in range(2)]
+        wait_for(lambda: requests_under_way(server) == 4)
         server.stop(grace_s=60)
-        assert [answer.result().json() for answer in over_rest] == [{"outputs": 60_000}] * 3
-        assert [answer.result().outputs["counted"].int64_val[0] for answer in over_grpc] == [60_000] * 3
-    assert (server.request_log.written, server.request_log.dropped) == (6, 0)
-    assert sum(1 for _ in open_log(tmp_path / "logs")._records()) == 6
+        assert [answer.result().json() for answer in over_rest] == [{"outputs": 100_000}] * 2
+        assert [answer.result().outputs["counted"].int64_val[0] for answer in over_grpc] == [100_000] * 2
+    assert (server.request_log.written, server.request_log.dropped) == (4, 0)
+    assert sum(1 for _ in open_log(tmp_path / "logs")._records()) == 4

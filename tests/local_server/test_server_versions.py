@@ -13,7 +13,7 @@ import grpc
 import pytest
 import requests
 from google.protobuf import text_format
-from server_clients import ask, ask_grpc, factor_request, model_stub, states, stub, url, wait_for
+from server_clients import ask, ask_grpc, factor_request, model_stub, requests_under_way, states, stub, url, wait_for
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2
 from tiny_models import save_factor
 
@@ -156,8 +156,7 @@ def test_no_request_is_dropped_while_versions_change(add_version: Add, tmp_path:
     add_version(1)
     done = threading.Event()
 
-    def ask_on(server: LocalServer, over_grpc: bool) -> list[float]:
-        answers = []
+    def ask_on(server: LocalServer, over_grpc: bool, answers: list[float]) -> None:
         with requests.Session() as session, stub(server) as service:
             while not done.is_set():
                 if over_grpc:
@@ -168,11 +167,12 @@ def test_no_request_is_dropped_while_versions_change(add_version: Add, tmp_path:
                     response = session.post(url(server, ":predict"), json={"instances": [1.0]}, timeout=30)
                     assert response.status_code == 200, response.text
                     answers.append(response.json()["predictions"][0])
-        return answers
 
+    answers: list[list[float]] = [[] for _ in range(4)]
     with serve(tmp_path / "clf") as server, ThreadPoolExecutor(4) as pool:
-        clients = [pool.submit(ask_on, server, bool(index % 2)) for index in range(4)]
+        clients = [pool.submit(ask_on, server, bool(index % 2), answers[index]) for index in range(4)]
         try:
+            wait_for(lambda: all(answers))
             for version in (2, 3, 4):
                 add_version(version)
                 wait_for(lambda version=version: states(server).get(version) == "AVAILABLE")
@@ -180,10 +180,10 @@ def test_no_request_is_dropped_while_versions_change(add_version: Add, tmp_path:
             assert ask(server) == 4
         finally:
             done.set()
-        for client in clients:
-            answers = client.result()
-            assert answers == sorted(answers)
-            assert answers[0] == 1
+        for client, numbers in zip(clients, answers, strict=True):
+            client.result()
+            assert numbers == sorted(numbers)
+            assert numbers[0] == 1
 
 
 def test_a_version_is_kept_until_its_last_request_is_answered(add_version: Add, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_version_is_kept_until_its_last_request_is_answered(add_version: Add, 
     with serve(tmp_path / "clf") as server, ThreadPoolExecutor(1) as pool:
         body = {"signature_name": "count", "inputs": 300_000}
         slow = pool.submit(requests.post, url(server, ":predict"), json=body, timeout=60)
-        threading.Event().wait(0.1)
+        wait_for(lambda: requests_under_way(server))
         add_version(2)
         wait_for(lambda: states(server).get(2) == "AVAILABLE")
         wait_for(lambda: states(server)[1] != "AVAILABLE")
@@ -203,7 +203,7 @@ def test_a_version_is_kept_until_its_last_request_is_answered(add_version: Add, 
 
 def test_the_status_tells_of_a_version_that_is_being_loaded(add_version: Add, tmp_path: Path) -> None:
     add_version(1)
-    save_factor(tmp_path / "slow.tmp", 2, load_steps=120_000)
+    save_factor(tmp_path / "slow.tmp", 2, load_steps=300_000)
     with serve(tmp_path / "clf") as server:
         (tmp_path / "slow.tmp").rename(tmp_path / "clf" / "2")
         wait_for(lambda: states(server).get(2) == "LOADING")
