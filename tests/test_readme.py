@@ -62,6 +62,7 @@ def test_every_command_has_an_example_in_its_help():
         "mark",
         "export",
         "serve",
+        "proxy",
         "verify",
         "check",
         "inspect",
