@@ -61,7 +61,9 @@ class Admission:
         self._certificates = certificates
         self._header = check_client_header(client_header)
         self._limiter = limiter
-        self._kept_back = frozenset(CREDENTIALS) if keys is not None and not forward_credentials else frozenset()
+        self._kept_back = set(CREDENTIALS) if keys is not None and not forward_credentials else set()
+        if keys is not None or certificates:
+            self._kept_back.add(self._header)  # what clients call themselves
 
     @property
     def needs_certificates(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from dynamarks_tf.errors import ArgumentError
 
-MOST_CLIENTS = 10_000  # remembered at once
+MOST_CLIENTS = 100_000  # remembered at once; who has not asked for longest is forgotten
 
 
 class RateLimiter:
@@ -29,7 +29,7 @@ class RateLimiter:
         self._rate = rate
         self._burst = burst
         self._clock = clock
-        self._full_at: dict[str, float] = {}  # when each bucket will be full again; full ones may be missing
+        self._full_at: dict[str, float] = {}  # when each bucket will be full again; the last used is the last
 
     def take(self, client: str) -> float:
         """Takes one request out of a client's bucket.
@@ -42,7 +42,8 @@ class RateLimiter:
         wait = full_at - now - self._burst / self._rate
         if wait > 1e-9:
             return wait
-        if client not in self._full_at and len(self._full_at) >= MOST_CLIENTS:
-            self._full_at = {name: when for name, when in self._full_at.items() if when > now}
+        self._full_at.pop(client, None)
         self._full_at[client] = full_at
+        if len(self._full_at) > MOST_CLIENTS:
+            del self._full_at[next(iter(self._full_at))]
         return 0.0

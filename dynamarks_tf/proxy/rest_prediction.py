@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import requests
 from google.protobuf import json_format
@@ -30,7 +30,7 @@ TIMEOUT_S = 5.0
 LARGEST_BODY = 256 * 2**20  # bytes, unpacked
 
 _PREDICT = re.compile(
-    r"(?P<model>/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?):predict",
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?:predict",
     re.IGNORECASE,
 )
 
@@ -84,7 +84,8 @@ class RestDecoder:
         """
         found = _PREDICT.fullmatch(prediction.path)
         assert found
-        described = self._describe(found["model"])
+        spec = _spec(found)
+        described = self._describe(_path(spec))
         asked = json_tensor.parse(_unpack(prediction.body) if prediction.is_packed else prediction.body)
         answered = json_tensor.parse(prediction.answer)
         signature_name = json_tensor.signature_name(asked)
@@ -94,7 +95,8 @@ class RestDecoder:
         names = {"predictions": "instances", "outputs": "inputs"}
         renamed = {names[key]: value for key, value in answered.items() if key in names}
         _, outputs = json_tensor.read_inputs(renamed, signature.outputs)
-        request = predict_pb2.PredictRequest(model_spec=_spec(found, signature_name), inputs=_packed(inputs))
+        spec.signature_name = signature_name
+        request = predict_pb2.PredictRequest(model_spec=spec, inputs=_packed(inputs))
         response = predict_pb2.PredictResponse(model_spec=described.model_spec, outputs=_packed(outputs))
         response.model_spec.signature_name = signature_name or DEFAULT_SIGNATURE
         return encode(request, response, client=prediction.client, time=prediction.time)
@@ -129,13 +131,21 @@ class _Description:
         return cls(spec, signatures)
 
 
-def _spec(found: re.Match[str], signature_name: str) -> model_pb2.ModelSpec:
-    spec = model_pb2.ModelSpec(name=unquote(found["name"]), signature_name=signature_name)
+def _spec(found: re.Match[str]) -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=unquote(found["name"]))
     if found["version"]:
         spec.version.value = int(found["version"])
     elif found["label"]:
         spec.version_label = unquote(found["label"])
     return spec
+
+
+def _path(spec: model_pb2.ModelSpec) -> str:
+    """Returns the one path of what clients may write in many ways: what is known by it cannot grow without end."""
+    path = f"/v1/models/{quote(spec.name, safe='')}"
+    if spec.HasField("version"):
+        return f"{path}/versions/{spec.version.value}"
+    return f"{path}/labels/{quote(spec.version_label, safe='')}" if spec.version_label else path
 
 
 def _packed(arrays: Mapping[str, Array]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.proxy import Admission, ApiKeys, Proxy, RateLimiter, Tls
+from dynamarks_tf.proxy import Admission, ApiKeys, Proxy, RateLimiter, Tls, rate_limit
 from dynamarks_tf.request_logs import open_log
 
 ROWS = [[0.1, 0.2, 0.3, 0.4]]
@@ -112,6 +112,8 @@ def test_only_clients_with_a_key_are_answered_and_the_log_names_them(
 def test_keys_are_passed_on_only_if_told(key_file: Path, forward: bool) -> None:
     admission = Admission(keys=ApiKeys.load(key_file), forward_credentials=forward)
     assert [admission.passed_on(name) for name in ("Authorization", "x-api-key", "X-Trace")] == [forward, forward, True]
+    assert not admission.passed_on("X-Client-ID")  # the server behind must not believe what a client calls itself
+    assert Admission().passed_on("x-client-id")
     assert Admission().passed_on("Authorization")  # the server's own affair, if the proxy checks no keys
 
 
@@ -243,6 +245,14 @@ def test_a_bucket_holds_a_burst_and_fills_at_its_rate() -> None:
     assert limiter.take("a") == 0
     now[0] += 1000
     assert [limiter.take("a") > 0 for _ in range(4)] == [False, False, False, True]  # no more than the burst is saved
+
+
+def test_clients_are_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "MOST_CLIENTS", 3)
+    limiter = RateLimiter(0.001, 1, clock=lambda: 0.0)
+    assert [limiter.take(name) for name in "abcd"] == [0, 0, 0, 0]
+    assert [limiter.take(name) > 0 for name in "dcb"] == [True, True, True]
+    assert limiter.take("a") == 0  # the first to be forgotten
 
 
 def test_a_slow_rate_still_lets_one_request_through() -> None:

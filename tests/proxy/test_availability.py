@@ -6,11 +6,12 @@ import json
 import re
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,45 @@ def test_64_clients_at_once_get_their_own_answers(proxy: Proxy) -> None:
         logits = index * weights[:2]
         expected = np.exp(logits - logits.max(-1, keepdims=True))
         np.testing.assert_allclose(answer, expected / expected.sum(-1, keepdims=True), rtol=1e-3, atol=1e-6)
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, dict[str, Any]]]:
+    """A server over REST that takes a request and never answers; it remembers when the connection ends."""
+    seen: dict[str, Any] = {"asked": threading.Event(), "ended": threading.Event()}
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.readline()
+            seen["asked"].set()
+            while self.rfile.readline():
+                pass
+            seen["ended"].set()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}", seen
+        server.shutdown()
+
+
+def test_a_rest_client_that_goes_away_is_not_waited_for(silent: tuple[str, dict[str, Any]]) -> None:
+    address, seen = silent
+    with Proxy(None, address, rest_port=0) as proxy:
+        with socket.create_connection(("127.0.0.1", proxy.rest_port), timeout=20) as client:
+            client.sendall(b"GET /v1/models/m HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert seen["asked"].wait(10)
+            assert not seen["ended"].is_set()
+        assert seen["ended"].wait(10)
+
+
+def test_a_server_that_never_answers_is_given_up(silent: tuple[str, dict[str, Any]]) -> None:
+    with Proxy(None, silent[0], rest_port=0, rest_timeout_s=0.5) as proxy:
+        answer = post(proxy)
+    assert (answer.status_code, answer.json()) == (
+        504,
+        {"error": "The server behind this proxy did not answer in time"},
+    )
 
 
 def test_requests_that_are_too_large_are_refused(make_proxy: Callable[..., Proxy], ask: Any) -> None:

@@ -57,6 +57,13 @@ def test_both_interfaces_are_logged_alike(make_proxy: Callable[..., Proxy], ask:
     assert {(spec.name, spec.version.value, spec.signature_name) for spec in specs} == {("m", 1, "serving_default")}
 
 
+def test_a_model_that_is_written_in_many_ways_is_one(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    with make_proxy(request_log=tmp_path) as proxy:
+        for path in ("m:predict", "%6d:predict", "m/versions/1:predict", "m/versions/0001:predict"):
+            assert post(proxy, {"instances": ROWS.tolist()}, path).status_code == 200
+    assert [request.inputs.shape for request in open_log(tmp_path, model="m").requests()] == 4 * [(5, 4)]
+
+
 def test_other_dtypes_and_several_tensors_over_rest(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
     body = {"signature_name": "combine", "instances": [{"a": 3, "b": 0.1}, {"a": 255, "b": 1e300}]}
     with make_proxy(request_log=tmp_path) as proxy:
