@@ -76,12 +76,11 @@ def namespace(folder, marked_model, surrogate, digits, key):
     half = len(digits.x_train) // 2
 
     def namespace(page):
-        if page.name == "datasets.md":
-            return {"model": flowers()}
         marked_model.save("marked.keras")
-        return {
+        names = {
             "dm": dm,
             "keras": keras,
+            "np": np,
             "key": key,
             "model": keras.models.load_model("model.keras"),  # copies: a page may train them
             "marked": keras.models.load_model("marked.keras"),
@@ -92,7 +91,9 @@ def namespace(folder, marked_model, surrogate, digits, key):
             "x_train": digits.x_train[:half],
             "y_train": digits.y_train[:half],
             "x_stolen": digits.x_train[half:],
+            "images": digits.x_test[:5],
         }
+        return {**names, **NAMES_OF[page.name]()} if page.name in NAMES_OF else names
 
     return namespace
 
@@ -107,11 +108,27 @@ def flowers():
             for number in range(count):
                 image = np.full((100, 120, 3), shade + number)
                 keras.utils.save_img(f"flowers/{split}/{label}/{number}.png", image, scale=False)
-    model = keras.Sequential(
-        [keras.Input((96, 96, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation="softmax")]
-    )
+    pooled = [keras.Input((96, 96, 3)), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([*pooled, keras.layers.Dense(2, activation="softmax")])
     model.compile("adam", "sparse_categorical_crossentropy")
-    return model
+    return {"model": model}
+
+
+def one_sigmoid():
+    """A binary classifier."""
+    import keras
+
+    flat = [keras.Input((8, 8, 1)), keras.layers.Flatten()]
+    return {"model": keras.Sequential([*flat, keras.layers.Dense(1, activation="sigmoid")])}
+
+
+def torch_module():
+    """A suspect of PyTorch, where that is installed."""
+    torch = pytest.importorskip("torch")
+    return {"torch": torch, "module": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))}
+
+
+NAMES_OF = {"datasets.md": flowers, "heads.md": one_sigmoid, "suspects.md": torch_module}
 
 
 class Shell(contextlib.ExitStack):
