@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+import tf.serving as tf_serving
 from tiny_models import signature, spec
 
 from dynamarks_tf.local_server import LocalServer
-
-tf_serving = pytest.importorskip("tf.serving", reason="pip install tf-serving")
 
 WORDS = ["pawn", "queen"]
 
