@@ -84,6 +84,11 @@ def test_a_bundle_is_private_complete_and_bears_out_the_verdict(verify, surrogat
         assert secret not in contents
 
 
+def test_a_bundle_about_the_clean_model_itself_holds_no_evidence_and_can_be_checked(verify, owner_model, key, tmp_path):
+    assert verify(owner_model, tmp_path / "case.zip").log10_p == 0
+    assert recheck.recheck(tmp_path / "case.zip", key=key).evidence.log10_p == 0
+
+
 def test_the_key_and_the_queries_are_in_the_bundle_only_if_asked_for(verify, surrogate, key, digits, tmp_path):
     verify(surrogate, tmp_path / "open.zip", reveal_key=True, include_queries=True)
     result = recheck.recheck(tmp_path / "open.zip")

@@ -165,7 +165,7 @@ def story(owner_model, digits, key, tmp_path_factory):
             )
         seen["request logs"] = tree(folder / "logs")
         seen["evidence"] = json.dumps(evidence.to_dict()).encode() + repr(evidence).encode()
-        seen["published of a bundle"] = public_summary(recheck(folder / "case.zip")).encode()
+        seen["published of a bundle"] = json.dumps(public_summary(recheck(folder / "case.zip"))).encode()
     finally:
         root.removeHandler(handler)
         root.setLevel(level)

@@ -9,7 +9,6 @@ import click
 
 from dynamarks_tf.cli.output import json_option, print_json
 from dynamarks_tf.cli.quiet import load_tensorflow
-from dynamarks_tf.queries import load_queries
 
 _QUANTISATIONS = ("float16", "int8")
 _LITE_SUFFIX = ".tflite"
@@ -73,6 +72,8 @@ def _check_options(is_refused: bool, options: dict[str, Any], condition: str) ->
 
 
 def _inputs(path: Path | None, count: int | None) -> Any:
+    from dynamarks_tf.queries import load_queries
+
     return None if path is None else load_queries(path)[:count]
 
 

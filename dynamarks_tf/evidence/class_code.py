@@ -33,6 +33,7 @@ SMALLEST_WEIGHT = 0.3
 COLUMN_RIDGE = 2.0  # in units of the mean energy of a column
 ROW_RIDGE = 1.0  # in units of the mean energy of a row
 _SOLVER_PRECISION = 1e-13
+_ROUNDING = 1e-9  # of the largest logarithm: what is smaller is left by the arithmetic, not by the suspect
 _SHORT = 512  # queries, few enough for a sum in the answers' own precision
 _CACHED = 2**17  # numbers that are handled at once, few enough for a processor's cache
 
@@ -74,6 +75,7 @@ class ClassCodeTable:
         np.clip(weights, SMALLEST_WEIGHT, np.inf, out=weights)
         weights *= filled
         slope, left = _without_shared(suspect, clean, weights)
+        left[np.abs(left) <= _ROUNDING * np.abs(clean).max()] = 0  # all of them if the suspect is the clean model
         return Residuals(left, self._num_queries, int(filled.sum()), slope)
 
 

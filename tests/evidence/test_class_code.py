@@ -103,7 +103,7 @@ def test_a_copy_of_the_clean_model_leaves_no_residual():
     clean = random_answers(np.random.default_rng(0), 100, 10)
     found = filled(codebook.expand(KEY, 10, MarkParams()), clean, clean.copy()).residuals()
     assert found.slope == pytest.approx(1)
-    np.testing.assert_allclose(found.values, 0, atol=1e-9)
+    assert not found.values.any()  # what rounding leaves would be weighed like anything else
 
 
 def test_scaling_a_suspects_answers_changes_nothing_above_the_floor():
