@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import click
 
 from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.cli.stopping import wait_until_stopped
 
 
 @click.command()
@@ -53,13 +53,6 @@ def serve(
         click.echo(f"REST {server.rest_url}")
         if log_dir is not None:
             click.echo(f"log  {log_dir}, client from header {client_header}")
-        click.echo("stop with Ctrl-C")
-        at_termination = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing logged is lost
-        try:
-            server.wait()
-        except KeyboardInterrupt:
-            click.echo("stopping")
-        finally:
-            signal.signal(signal.SIGTERM, at_termination)
+        wait_until_stopped(server.wait)
     if server.request_log is not None:
         click.echo(f"logged {server.request_log.written} requests, dropped {server.request_log.dropped}")
