@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import click
 
 from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.cli.stopping import wait_until_stopped
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -101,13 +101,6 @@ def proxy(
             click.echo(f"operations {running.ops_url}")
         if log_dir is not None:
             click.echo(f"log  {log_dir}")
-        click.echo("stop with Ctrl-C")
-        at_termination = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing logged is lost
-        try:
-            running.wait()
-        except KeyboardInterrupt:
-            click.echo("stopping")
-        finally:
-            signal.signal(signal.SIGTERM, at_termination)
+        wait_until_stopped(running.wait)
     if running.request_log is not None:
         click.echo(f"logged {running.request_log.written} predictions, dropped {running.request_log.dropped}")

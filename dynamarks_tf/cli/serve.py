@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.cli.stopping import wait_until_stopped
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -57,13 +57,6 @@ def serve(folder: Path | None, log_dir: Path | None, **options: Any) -> None:
             click.echo(f"log  {log_dir}, client from header {options['client_header']}")
         if server.metrics_url is not None:
             click.echo(f"metrics {server.metrics_url}")
-        click.echo("stop with Ctrl-C")
-        at_termination = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing logged is lost
-        try:
-            server.wait()
-        except KeyboardInterrupt:
-            click.echo("stopping")
-        finally:
-            signal.signal(signal.SIGTERM, at_termination)
+        wait_until_stopped(server.wait)
     if server.request_log is not None:
         click.echo(f"logged {server.request_log.written} requests, dropped {server.request_log.dropped}")

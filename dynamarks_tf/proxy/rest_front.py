@@ -167,6 +167,8 @@ class RestFront:
             except aiohttp.ServerDisconnectedError as error:
                 if is_last:  # the first time it may be an old connection; a prediction may be asked twice
                     raise _unreachable() from error
+            except aiohttp.ConnectionTimeoutError as error:
+                raise _unreachable() from error
             except asyncio.TimeoutError as error:
                 problem = "The server behind this proxy did not answer in time"
                 raise StatusError(Code.DEADLINE_EXCEEDED, problem) from error

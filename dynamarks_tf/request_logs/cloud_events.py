@@ -24,6 +24,7 @@ import binascii
 import dataclasses
 import datetime
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"
 BUFFER = 2**20  # bytes
 
+_TIME = re.compile(r"(?P<whole>[^.Z+]{19})(?P<part>\.[0-9]+)?(?P<zone>Z|[+-][0-9:]{5})")
 _V2_TYPES = {
     "BOOL": "bool",
     "FP16": "float16",
@@ -210,7 +212,12 @@ def _client(metadata: Any) -> str | None:
 
 
 def _seconds(time: Any) -> float | None:
-    try:
-        return datetime.datetime.fromisoformat(time.replace("Z", "+00:00")).timestamp()
-    except (ValueError, AttributeError):
+    """Reads a time of RFC 3339, of which Go writes nine digits of the second."""
+    found = _TIME.fullmatch(time) if isinstance(time, str) else None
+    if not found:
         return None
+    try:
+        whole = datetime.datetime.fromisoformat(found["whole"] + found["zone"].replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return whole.timestamp() + float(found["part"] or 0)

@@ -124,3 +124,20 @@ def test_a_line_that_is_cut_off_is_skipped_and_a_broken_one_is_an_error(tmp_path
     path.write_bytes(whole + whole[:50] + b"\n" + whole)
     with pytest.raises(LogError, match=f"the line at offset {len(whole)} is corrupt"):
         list(open_log(path).batches(3))
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("2026-01-02T03:04:05Z", 1767323045.0),
+        ("2026-01-02T03:04:05.123456789Z", 1767323045.123456789),
+        ("2026-01-02T04:04:05+01:00", 1767323045.0),
+        ("yesterday", None),
+        ("2026-99-02T03:04:05Z", None),
+        (5, None),
+    ],
+)
+def test_times(tmp_path: Path, time: Any, seconds: float | None) -> None:
+    path = write(tmp_path / "events", structured("request", "1", {"instances": X.tolist()}, time=time))
+    (found,) = open_log(path).requests(answers=False)
+    assert found.time == (seconds if seconds is None else pytest.approx(seconds, abs=1e-6))
