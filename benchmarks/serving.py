@@ -31,6 +31,7 @@ from load import Block, ask, run
 from tensorflow_serving.apis import predict_pb2
 
 import dynamarks_tf as dm
+from dynamarks_tf.params import DEFAULT_TIE_MARGIN
 
 CLIENTS = (1, 8, 64)
 WARM_UP_S = 1.0
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few and short rounds")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison (default 8, quick: 2)")
     parser.add_argument("--seconds", type=float, help="seconds of each side in each round (default 2, quick: 1)")
-    parser.add_argument("--tie-margin", type=float, default=0.0, help="with the tie code (default 0: without)")
+    parser.add_argument("--tie-margin", type=float, default=DEFAULT_TIE_MARGIN, help="of the mark; 0: no tie code")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     options = parser.parse_args()
     rounds = options.rounds or (2 if options.quick else 8)
