@@ -167,7 +167,7 @@ class DynaMarkLayer(keras.layers.Layer):
             return top, alpha, None
         group_of_class = self._tables.get("group_of_class")
         if self.amplitudes:
-            group = top if group_of_class is None else ops.take(group_of_class, top, axis=0)
+            group = top if group_of_class is None else perturbation.look_up(group_of_class, top)
             alpha = perturbation.amplitude(self._coins("amplitude_signs", group, column, p.dtype), self.budget)
         if not self.tie_margin:
             return top, alpha, None
@@ -250,11 +250,11 @@ class DynaMarkLayer(keras.layers.Layer):
         """For all classes beside `top`: +1 if they are to be raised, -1 if not, 0 for the top class; as `p`."""
         tables = self._tables
         if "row_of_class" not in tables and "signs" in tables:
-            return ops.cast(ops.take(tables["signs"], top, axis=0), p.dtype)  # its diagonal is 0
+            return ops.cast(perturbation.look_up(tables["signs"], top), p.dtype)  # its diagonal is 0
         if "focus" in tables:
             assert column is not None  # a focus comes with amplitudes, and those with a hash
             cell = ops.cast(top, "int32") * buckets.FOCI + column % buckets.FOCI
-            raised = ops.take(ops.reshape(tables["focus"], (-1,)), cell)
+            raised = perturbation.look_up(ops.reshape(tables["focus"], (-1,)), cell)
             signs = 2.0 * perturbation.one_hot(raised, p) - 1.0
         else:
             signs = ops.cast(self._rows_of(top), p.dtype)
@@ -266,12 +266,12 @@ class DynaMarkLayer(keras.layers.Layer):
         if tables["signs"].shape[0] == 1:
             signs = tables["signs"][0]
         else:
-            signs = ops.take(tables["signs"], ops.take(tables["row_of_class"], top, axis=0), axis=0)
-        return ops.take(signs, tables["column_of_class"], axis=-1) if "column_of_class" in tables else signs
+            signs = perturbation.look_up(tables["signs"], perturbation.look_up(tables["row_of_class"], top))
+        return perturbation.look_up(signs, tables["column_of_class"], axis=-1) if "column_of_class" in tables else signs
 
     def _share_of(self, top: Tensor, dtype: str) -> Tensor:
         """Probability of one raised class under U, shape `(..., 1)`; 0 where none is favoured."""
-        counts = ops.cast(ops.expand_dims(ops.take(self._tables["favoured"], top, axis=0), axis=-1), dtype)
+        counts = ops.cast(ops.expand_dims(perturbation.look_up(self._tables["favoured"], top), axis=-1), dtype)
         if "focus" in self._tables:
             return ops.where(counts > 0, ops.ones((), dtype), 0.0)
         return ops.where(counts > 0, 1.0 / ops.maximum(counts, 1.0), 0.0)
@@ -279,14 +279,14 @@ class DynaMarkLayer(keras.layers.Layer):
     def _column(self, p: Tensor) -> Tensor:
         """The column of each input in the tables of the hashed codes; int32 of shape `(...)`."""
         hashed_classes = self._tables.get("hashed_classes")
-        hashed = p if hashed_classes is None else ops.take(p, hashed_classes, axis=-1)
+        hashed = p if hashed_classes is None else perturbation.look_up(p, hashed_classes, axis=-1)
         offsets, multipliers = (ops.cast(self._tables[name], p.dtype) for name in ("offsets", "multipliers"))
         return ops.cast(buckets.hash_column(hashed, offsets, multipliers, ops), "int32")
 
     def _coins(self, name: str, row: Tensor, column: Tensor, dtype: str) -> Tensor:
         """The coin of each input, -1 or +1, shape `(..., 1)`."""
         index = ops.cast(row, "int32") * buckets.COLUMNS + column
-        coins = ops.take(ops.reshape(self._tables[name], (-1,)), index, axis=0)
+        coins = perturbation.look_up(ops.reshape(self._tables[name], (-1,)), index)
         return ops.cast(ops.expand_dims(coins, axis=-1), dtype)
 
 

@@ -194,6 +194,15 @@ def runner_up(p: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
     return predicted_class(others), largest(others)
 
 
+def look_up(table: Tensor, index: Tensor, axis: int = 0) -> Tensor:
+    """`ops.take` for indices that are never negative; to look for those costs a fifth of the time of the whole mark."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.take(table, index, axis=axis)
+    import tensorflow as tf
+
+    return tf.gather(ops.convert_to_tensor(table), index, axis=axis)
+
+
 def one_hot(index: Tensor, like: Tensor) -> Tensor:
     """1 at a class index and 0 elsewhere; shape and dtype of `like`, for `index` of shape `(...)`.
 
