@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,35 @@ def proxy(upstream: LocalServer) -> Iterator[Proxy]:
     rest = f"127.0.0.1:{upstream.rest_port}"
     with Proxy(upstream.grpc_address, rest, grpc_port=0, rest_port=0, ops_port=0) as running:
         yield running
+
+
+@pytest.fixture
+def start(upstream: LocalServer) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `dynamarks proxy` before the server, as a process; its attribute `grpc` is its gRPC address.
+
+    With `file_limit_kb`, it cannot write files above that size, as on a disk that is full.
+    """
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, file_limit_kb: int | None = None) -> subprocess.Popen[str]:
+        limit = f"ulimit -f {file_limit_kb}; " if file_limit_kb else ""
+        command = [sys.executable, "-u", "-m", "dynamarks_tf", "proxy", "--upstream", upstream.grpc_address, *words]
+        process = subprocess.Popen(
+            ["bash", "-c", f'{limit}exec "$@"', "bash", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if line.startswith("gRPC"))
+        process.grpc = line.split()[1]  # type: ignore[attr-defined]
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,32 +98,19 @@ def test_what_cannot_be_logged_is_counted_and_answered(
     assert "4 requests dropped so far" in caplog.text
 
 
-@pytest.fixture
-def full_disk() -> Iterator[Callable[[], None]]:
-    """Call it, and files cannot grow beyond 20,000 bytes: a write that would fails, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_answers_continue_when_the_disk_is_full(
-    make_proxy: Callable[..., Proxy],
-    ask: Any,
-    tmp_path: Path,
-    full_disk: Callable[[], None],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    request = ask(image=np.ones((1000, 4), np.float32))  # 16,000 bytes
-    with make_proxy(request_log=tmp_path / "logs", ops_port=0) as proxy:
-        full_disk()
-        for _ in range(4):
-            assert predict(proxy, request).outputs["probabilities"].tensor_shape.dim[0].size == 1000
-            assert post(proxy, {"instances": ROWS.tolist()}).status_code == 200
-    assert proxy.request_log.written + proxy.request_log.dropped == 8
-    assert proxy.request_log.dropped >= 4
-    assert "requests dropped so far, the last one because the disk says: File too large" in caplog.text
-    if proxy.request_log.written:
-        assert len(list(open_log(tmp_path / "logs", input_shape=(4,)).requests())) == proxy.request_log.written
+def test_answers_continue_when_the_disk_is_full(start: Callable[..., Any], ask: Any, tmp_path: Path) -> None:
+    large, small = (ask(image=np.ones((rows, 4), np.float32)) for rows in (2000, 5))  # 32,000 bytes and 80
+    process = start("--grpc-port", "0", "--log-dir", str(tmp_path / "logs"), file_limit_kb=20)
+    with grpc.insecure_channel(process.grpc) as channel:
+        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        for request in (small, large, small, large):
+            rows = request.inputs["image"].tensor_shape.dim[0].size
+            assert service.Predict(request, timeout=30).outputs["probabilities"].tensor_shape.dim[0].size == rows
+    process.terminate()
+    out, err = process.communicate(timeout=30)
+    assert "logged 2 predictions, dropped 2" in out
+    assert "2 requests dropped so far, the last one because the disk says: File too large" in err
+    assert [len(request.inputs) for request in open_log(tmp_path / "logs").requests()] == [5, 5]
 
 
 def test_a_theft_through_the_proxy_is_proven_from_its_log(
