@@ -78,7 +78,9 @@ def check_suspect_answers(
                 f"labels of shape {shape}. Wrap the suspect in a callable that brings its answers into that shape."
             )
         each = answers.reshape(-1, *answers.shape[len(shape) :])
-        checked = check_suspect_answers(each, len(each), num_classes, from_logits=from_logits, class_names=class_names)
+        checked = check_suspect_answers(
+            each, len(each), num_classes, from_logits=from_logits, class_names=class_names, classes=classes
+        )
         return checked.reshape(*shape, *checked.shape[1:])
     if answers.dtype.name == "bfloat16":
         answers = answers.astype(np.float32)

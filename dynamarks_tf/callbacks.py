@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -98,7 +99,9 @@ def _measure(both: keras.Model, validation_data: Any, batch_size: int) -> MarkCo
         clean, marked = (np.asarray(answers) for answers in both.predict_on_batch(x))
         if layer.from_logits:
             clean, marked = softmax(clean), softmax(marked)
-        found.append((len(clean), metrics.mark_cost(clean, marked, _class_indices(y, clean.shape[-1]))))
+        labels = _class_indices(y, clean.shape)
+        clean, marked = (answers.reshape(-1, answers.shape[-1]) for answers in (clean, marked))
+        found.append((len(clean), metrics.mark_cost(clean, marked, labels)))
     if not found:
         raise ArgumentError(f"`validation_data` holds no inputs. Give {_FORMS}.")
     return metrics.pooled_cost(found)
@@ -118,7 +121,14 @@ def _batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
         raise ArgumentError(f"`validation_data` must be {_FORMS}. Received: a {type(data).__name__}")
 
 
-def _class_indices(labels: Any, num_classes: int) -> np.ndarray:
+def _class_indices(labels: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The class of each answer; `shape` is that of the answers, one-hot labels have the same."""
     array: np.ndarray = np.asarray(labels)
-    is_one_hot = array.ndim == 2 and array.shape[-1] == num_classes
-    return array.argmax(axis=-1).reshape(-1) if is_one_hot else array.reshape(-1)
+    if array.shape == shape:
+        array = array.argmax(axis=-1)
+    if array.size != math.prod(shape[:-1]):
+        raise ArgumentError(
+            f"Labels have shape {np.shape(labels)}; the answers have shape {shape}: expected labels of shape "
+            f"{shape[:-1]}, or one-hot labels of the shape of the answers."
+        )
+    return array.reshape(-1)

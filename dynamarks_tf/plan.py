@@ -17,7 +17,7 @@ from dynamarks_tf.params import MarkParams
 
 FORMAT = "dynamarks-plan"
 FORMAT_VERSION = 2
-SELECTIONS = ("all", "balanced/1", "confident-balanced/1")
+SELECTIONS = ("all", "first/1", "confident-balanced/1")
 _MOST_CLASSES = 10_000_000
 
 

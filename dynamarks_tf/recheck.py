@@ -78,7 +78,7 @@ class CheckedCase:
         book: the codebook; `None` without the key.
         statement: the published commitment, if the bundle holds it.
         fixed_at: when the plan was fixed, ISO 8601 in UTC.
-        best_classes: the best class of each query for clean owner model and suspect, ints of shape `(2, num_queries)`;
+        best_classes: the best class of each answer for clean owner model and suspect, ints of shape `(2, answers)`;
             -1 for a class that the owner model does not know.
         selected: which of the inputs that were given were asked, shape `(num_queries,)`; `None` for all.
     """
@@ -266,8 +266,8 @@ class _Recheck:
                 judgement.follow(collection, batch.clean, batch.suspect)
             else:
                 collection.add(batch.clean, batch.suspect)
-            given = batch.suspect if batch.suspect.ndim == 1 else batch.suspect.argmax(axis=1)
-            self._best_classes.append(np.stack([batch.clean.argmax(axis=1), given]))
+            labels = batch.suspect if batch.suspect.ndim < batch.clean.ndim else batch.suspect.argmax(axis=-1)
+            self._best_classes.append(np.stack([batch.clean.argmax(axis=-1).ravel(), labels.ravel()]))
         if collection.num_queries != plan.num_queries:
             raise BundleError(
                 f"{self._bundle.path} holds the answers to {collection.num_queries} queries; the plan was to ask "

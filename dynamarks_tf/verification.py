@@ -31,7 +31,6 @@ from dynamarks_tf.queries import (
     QuerySource,
     SelectedQueries,
     as_queries,
-    balanced_choice,
     confident_balanced_choice,
 )
 from dynamarks_tf.request_logs import QueryLog
@@ -96,9 +95,9 @@ def verify(
         logged: whether the queries are inputs that clients sent to the marked API, all of them: a log from which the
             answers decided what is missing convicts innocents. By default, those of a request log are logged, and
             others are not.
-        max_queries: ask only so many, chosen to represent the classes that the owner model predicts equally; of fresh
-            queries, those of which it is surest.
-        seed: seed of that choice.
+        max_queries: ask only so many. Of fresh queries, those of which the owner model is surest, chosen to represent
+            the classes that it predicts equally; of logged ones, the first.
+        seed: seed of the choice of fresh queries.
         alpha: the chance of accusing an innocent that is accepted; `evidence.detected()` goes by it.
         from_logits: whether the owner model answers logits. Known from its `DynaMarkLayer` if it is marked.
         suspect_from_logits: whether the suspect answers logits.
@@ -169,8 +168,11 @@ def verify(
         source: QuerySource = _CheckedQueries(given_queries, clean_model.inputs[0].shape[1:], opened)
         selection = "all"
         if max_queries is not None:
-            selection = "balanced/1" if logged else "confident-balanced/1"
-            source = _chosen(source, clean, max_queries, seed, batch_size, verbose, confident=not logged)
+            selection = "first/1" if logged else "confident-balanced/1"
+            if logged:
+                source = _first(source, max_queries, batch_size)
+            else:
+                source = _chosen(source, clean, max_queries, seed, batch_size, verbose)
         count, digest = _digest_queries(source, batch_size)
 
         # 4. The plan. Nothing below chooses anything.
@@ -428,17 +430,23 @@ def _chosen(
     seed: int,
     batch_size: int,
     verbose: bool,
-    *,
-    confident: bool,
 ) -> QuerySource:
     batches = progress.track(source.batches(batch_size), "choosing queries by predicted class", enabled=verbose)
     found = [(answers.main_class(p), answers.confidence(p)) for p in map(clean, batches)]
     if not found:
         raise _no_queries()
     classes, confidence = (np.concatenate(column) for column in zip(*found, strict=True))
-    if confident:
-        return SelectedQueries(source, confident_balanced_choice(classes, confidence, max_queries, seed))
-    return SelectedQueries(source, balanced_choice(classes, max_queries, seed))
+    return SelectedQueries(source, confident_balanced_choice(classes, confidence, max_queries, seed))
+
+
+def _first(source: QuerySource, max_queries: int, batch_size: int) -> QuerySource:
+    """The first of a log. Any other choice would weigh coins by how often a client repeated what met them."""
+    count = 0
+    for batch in source.batches(batch_size):
+        count += len(batch)
+        if count >= max_queries:
+            break
+    return SelectedQueries(source, np.arange(min(count, max_queries)))
 
 
 def _digest_queries(source: QuerySource, batch_size: int) -> tuple[int, str]:

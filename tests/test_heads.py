@@ -68,6 +68,32 @@ def test_logged_queries_and_labels_convict_too(dense, digits, key):
     assert dm.verify(dense["innocent"], **logged).log10_p > -2
 
 
+def test_a_bundle_of_labels_holds_too(dense, digits, key, tmp_path):
+    surrogate = dense["surrogate"]
+
+    def labels(batch):
+        return np.asarray(surrogate(batch)).argmax(axis=-1)
+
+    x = digits.x_train[-200:]
+    options = {"owner": dense["marked"], "key": key, "queries": x, "logged": True}
+    evidence = dm.verify(labels, bundle=tmp_path / "case.zip", **options)
+    assert evidence.answers == "labels"
+    found = recheck(tmp_path / "case.zip", key=key)
+    assert found.evidence.log10_p == evidence.log10_p
+    assert found.case.best_classes.shape == (2, 64 * len(x))
+    np.testing.assert_array_equal(found.case.best_classes[1], labels(x).ravel())
+
+
+def test_the_cost_of_a_dense_mark_is_measured_pixel_by_pixel(dense, digits):
+    truth = np.where(digits.x_test[..., 0] > 0.3, digits.y_test[:, None, None], BACKGROUND)
+    cost = dm.measure_cost(dense["marked"], (digits.x_test, truth))
+    clean = dense["owner"].predict(digits.x_test, verbose=0).argmax(axis=-1)
+    assert cost.clean_accuracy == pytest.approx((clean == truth).mean(), abs=1e-4)
+    assert dm.measure_cost(dense["marked"], (digits.x_test, np.eye(11)[truth])) == cost
+    with pytest.raises(ArgumentError, match="expected labels of shape"):
+        dm.measure_cost(dense["marked"], (digits.x_test, digits.y_test))
+
+
 def test_few_inputs_are_chosen_by_what_most_of_their_positions_show(dense, digits, key):
     chosen = dm.verify(dense["surrogate"], owner=dense["marked"], key=key, queries=digits.x_test, max_queries=50)
     assert chosen.num_queries == 50

@@ -41,7 +41,11 @@ SECTIONS = {
 @click.option("--log", multiple=True, type=click.Path(path_type=Path), help="Request log to take the inputs from.")
 @click.option("--client", multiple=True, help="Take only what this client asked, from the logs.")
 @click.option("--logged/--fresh", default=None, help="Whether --queries were really sent to the marked API.")
-@click.option("--max-queries", type=click.IntRange(min=1), help="Ask only so many, balanced over predicted classes.")
+@click.option(
+    "--max-queries",
+    type=click.IntRange(min=1),
+    help="Ask only so many: a balanced choice, or the first of a log.",
+)
 @click.option("--alpha", default=1e-6, show_default=True, help="Accepted chance of accusing an innocent.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the choice of queries.")
 @click.option("--from-logits", is_flag=True, default=None, help="The clean owner model answers logits.")
