@@ -97,7 +97,7 @@ def read(path: Path, size: int, *, dtype: str = "float32") -> Iterator[LogRecord
         for requests, responses in places.values():
             is_pair = len(requests) == len(responses) == 1
             unanswered = (
-                f"which of {len(responses)} answers it got is uncertain: {len(requests)} requests have its id"
+                f"its answer is uncertain: requests with its id: {len(requests)}, answers: {len(responses)}"
                 if responses
                 else "its answer was not logged"
             )
@@ -111,7 +111,8 @@ def read(path: Path, size: int, *, dtype: str = "float32") -> Iterator[LogRecord
 
 def _line(file: BinaryIO, start: int, size: int) -> dict[str, Any]:
     file.seek(start)
-    return _load(file.readline(size - start))
+    fields: dict[str, Any] = _load(file.readline(size - start))
+    return fields
 
 
 def _load(data: str | bytes) -> Any:
