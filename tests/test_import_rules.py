@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "dynamarks_tf"
 ORDER = (
     "_version errors _files _json _formats _digests params buckets key commitment codebook answers metrics progress "
     "evidence plan verdict recording bundle case judgement recheck report queries request_logs perturbation layer "
-    "marking callbacks _stderr export suspects local_server proxy attacks datasets inspection verification audit demo cli"
+    "marking callbacks _stderr export suspects local_server proxy attacks datasets inspection verification audit "
+    "demo cli"
 ).split()
 
 # Modules that must run where neither TensorFlow nor Keras is installed.
