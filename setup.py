@@ -38,7 +38,7 @@ setup(
         "cryptography>=42",  # HKDF-SHA256 and ChaCha20: the expansion of the key
         "click>=8.1",  # command line
         "rich>=13",  # progress bars and tables; Keras depends on it as well
-        "requests>=2.31",  # REST suspects
+        "requests>=2.32.2",  # REST suspects
         "urllib3>=2",  # and when to ask them again; requests depends on it as well
         "werkzeug>=3.0",  # local server, REST: requests and responses
         "waitress>=3.0",  # local server, REST: the HTTP server itself

@@ -11,15 +11,16 @@ PACKAGE = Path(__file__).parents[1] / "dynamarks_tf"
 
 # A module imports only what stands above it. A folder counts as one entry; inside it, anything but a cycle goes.
 ORDER = (
-    "_version errors _files _formats _digests params buckets key commitment codebook answers metrics progress evidence "
-    "plan verdict recording bundle case judgement recheck report queries request_logs perturbation layer marking "
-    "callbacks _stderr export suspects local_server proxy attacks datasets inspection verification audit demo cli"
+    "_version errors _files _json _formats _digests params buckets key commitment codebook answers metrics progress "
+    "evidence plan verdict recording bundle case judgement recheck report queries request_logs perturbation layer "
+    "marking callbacks _stderr export suspects local_server proxy attacks datasets inspection verification audit "
+    "demo cli"
 ).split()
 
 # Modules that must run where neither TensorFlow nor Keras is installed.
 WITHOUT_TENSORFLOW = (
-    "_version errors _files _formats _digests params buckets key commitment codebook answers metrics progress evidence "
-    "plan verdict recording bundle case judgement recheck report queries request_logs"
+    "_version errors _files _json _formats _digests params buckets key commitment codebook answers metrics progress "
+    "evidence plan verdict recording bundle case judgement recheck report queries request_logs"
 ).split()
 
 # Modules that must not know the key, not even indirectly: a rehearsed thief cannot cheat, residuals cannot use signs.

@@ -22,6 +22,7 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from dynamarks_tf._json import first_wins
 from dynamarks_tf.local_server.status import Code, StatusError, invalid
 from dynamarks_tf.local_server.tensors import Array, dtype_name, dtype_of
 
@@ -46,6 +47,7 @@ _SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _DIGITS_IN_FULL = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
 _SURROGATE = re.compile(r"\\u[dD]")
 _STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')
+_DECODER = json.JSONDecoder(object_pairs_hook=first_wins)
 
 Infos = Mapping[str, meta_graph_pb2.TensorInfo]
 
@@ -64,6 +66,8 @@ class _IrregularError(Exception):
 def parse(body: bytes) -> dict[str, Any]:
     """Reads a request body: one JSON object; `NaN`, `Inf`, `Infinity` and negatives are numbers, a rest is ignored.
 
+    Of several values of one key the first counts.
+
     Raises:
         StatusError: it is no JSON, or not an object.
     """
@@ -73,7 +77,7 @@ def parse(body: bytes) -> dict[str, Any]:
     if "Inf" in text:
         text = _STRING_OR_INF.sub(lambda found: "Infinity" if found[0] == "Inf" else found[0], text)
     try:
-        document, _ = json.JSONDecoder().raw_decode(text)
+        document, _ = _DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits, lists nested thousands deep

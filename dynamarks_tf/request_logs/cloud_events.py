@@ -13,8 +13,9 @@ whose headers carry the attributes (`body`, or `body_base64`). Bodies are those 
 datatype and data). The client is what the header `x-client-id` says, which KServe adds to the events if the
 InferenceService asks for it: `logger: {metadataHeaders: ["X-Client-Id"]}`.
 
-Requests are read in the order of their answers; requests without an answer come last, without answers. Other types of
-events are skipped.
+A client may choose the id, so that a repeated one proves nothing: only where one request and one answer have an id do
+they belong together, whichever came first. All other requests are read without an answer, and answers without a
+request are not read. Requests come in their order, those of one id together. Other types of events are skipped.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from dynamarks_tf._json import first_wins
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.client_header import CLIENT_HEADER, read_client
-from dynamarks_tf.request_logs.records import Array, LogRecord, TruncatedError, UnusableError
+from dynamarks_tf.request_logs.records import Array, LogRecord, TruncatedError, UnusableError, unreadable
 
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"
@@ -52,14 +54,16 @@ _V2_TYPES = {
 def is_event(line: bytes) -> bool:
     """Whether a file that begins with this line holds events."""
     try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError):
+        fields = _load(line)
+    except json.JSONDecodeError:
         return False
+    except (ValueError, RecursionError):  # what a client can do to a line; the collector put these words around it
+        return b"specversion" in line or b"ce-id" in line.lower()
     return isinstance(fields, dict) and "type" in _attributes(fields)
 
 
 def read(path: Path, size: int, *, dtype: str = "float32") -> Iterator[LogRecord]:
-    """Reads a file of events.
+    """Reads a file of events, twice; of each it remembers the id and the place.
 
     Args:
         path: the file.
@@ -70,34 +74,51 @@ def read(path: Path, size: int, *, dtype: str = "float32") -> Iterator[LogRecord
         TruncatedError: the last line is not whole.
         LogError: a line is no event.
     """
-    waiting: dict[str, tuple[int, int]] = {}  # where the requests are whose answers have not come yet
+    places: dict[str, tuple[list[int], list[int]]] = {}  # of requests and answers, by id
     offset = 0
     problem: TruncatedError | None = None
     with path.open("rb", buffering=BUFFER) as file:
         while offset < size:
-            file.seek(offset)
             line = file.readline(size - offset)
             try:
-                fields = json.loads(line) if line.strip() else {}
-                attributes = _attributes(fields)
+                attributes = _attributes(_load(line)) if line.strip() else {}
             except (ValueError, RecursionError, AttributeError) as error:
-                if line.endswith(b"\n"):
+                if not line.endswith(b"\n"):
+                    problem = TruncatedError(f"{path}: the last line, at offset {offset}, is cut off and is skipped")
+                    break
+                if isinstance(error, (json.JSONDecodeError, AttributeError)):
                     raise LogError(f"{path}: the line at offset {offset} is corrupt: {error}") from error
-                problem = TruncatedError(f"{path}: the last line, at offset {offset}, is cut off and is skipped")
-                break
-            name = str(attributes.get("id", ""))
-            if attributes.get("type") == REQUEST:
-                waiting[name] = (offset, len(line))
-            elif attributes.get("type") == RESPONSE and name in waiting:
-                start, length = waiting.pop(name)
-                file.seek(start)
-                yield _record(path, start, json.loads(file.read(length)), fields, dtype)
+                yield unreadable(path, offset, f"its line cannot be parsed: {error}")
+                attributes = {}
+            if attributes.get("type") in (REQUEST, RESPONSE):
+                requests, responses = places.setdefault(str(attributes.get("id", "")), ([], []))
+                (requests if attributes["type"] == REQUEST else responses).append(offset)
             offset += len(line)
-        for start, length in waiting.values():
-            file.seek(start)
-            yield _record(path, start, json.loads(file.read(length)), None, dtype)
+        for requests, responses in places.values():
+            is_pair = len(requests) == len(responses) == 1
+            unanswered = (
+                f"its answer is uncertain: requests with its id: {len(requests)}, answers: {len(responses)}"
+                if responses
+                else "its answer was not logged"
+            )
+            for start in requests:
+                request = _line(file, start, size)
+                response = _line(file, responses[0], size) if is_pair else None
+                yield _record(path, start, request, response, unanswered, dtype)
     if problem is not None:
         raise problem
+
+
+def _line(file: BinaryIO, start: int, size: int) -> dict[str, Any]:
+    file.seek(start)
+    fields: dict[str, Any] = _load(file.readline(size - start))
+    return fields
+
+
+def _load(data: str | bytes) -> Any:
+    """Parses JSON; strings may hold bytes that are not UTF-8, as model servers let them."""
+    text = data.decode("utf-8-sig", "surrogateescape") if isinstance(data, bytes) else data
+    return json.loads(text, object_pairs_hook=first_wins)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +127,14 @@ class EventRecord(LogRecord):
 
     Attributes:
         request: the JSON object of the request's line.
-        response: that of the answer's line; `None` if there is none.
+        response: that of the answer's line; `None` if there is none, or none for certain.
+        unanswered: why it is `None`, if it is.
         dtype: the type of inputs whose body does not tell it.
     """
 
     request: dict[str, Any]
     response: dict[str, Any] | None
+    unanswered: str
     dtype: str
 
     def inputs(self, name: str | None) -> Array:
@@ -119,12 +142,12 @@ class EventRecord(LogRecord):
 
     def answers(self, name: str | None) -> Array:
         if self.response is None:
-            raise UnusableError("its answer was not logged")
+            raise UnusableError(self.unanswered)
         return _tensor(_body(self.response), ("predictions", "outputs"), name, "float32", "output")
 
 
 def _record(
-    path: Path, offset: int, request: dict[str, Any], response: dict[str, Any] | None, dtype: str
+    path: Path, offset: int, request: dict[str, Any], response: dict[str, Any] | None, unanswered: str, dtype: str
 ) -> EventRecord:
     attributes = _attributes(request)
     return EventRecord(
@@ -135,6 +158,7 @@ def _record(
         model=attributes.get("inferenceservicename"),
         request=request,
         response=response,
+        unanswered=unanswered,
         dtype=dtype,
     )
 
@@ -156,10 +180,10 @@ def _body(fields: dict[str, Any]) -> dict[str, Any]:
     try:
         for name in ("data", "body"):
             if f"{name}_base64" in fields:
-                return _object(json.loads(base64.b64decode(fields[f"{name}_base64"], validate=True)))
+                return _object(_load(base64.b64decode(fields[f"{name}_base64"], validate=True)))
             if name in fields:
                 value = fields[name]
-                return _object(json.loads(value) if isinstance(value, str) else value)
+                return _object(_load(value) if isinstance(value, str) else value)
     except (ValueError, TypeError, RecursionError, binascii.Error) as error:
         raise UnusableError(f"its body is no JSON object: {error}") from error
     raise UnusableError("its event has no data")

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynamarks_tf.errors import LogError
-from dynamarks_tf.request_logs.records import Array, LogRecord, UnusableError
+from dynamarks_tf.request_logs.records import Array, LogRecord, UnusableError, unreadable
 from dynamarks_tf.request_logs.tf_record import read_records
 
 if TYPE_CHECKING:
     from tensorflow.core.framework import tensor_pb2
-    from tensorflow_serving.apis import predict_pb2
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-# Numbers of fields: of PredictionLog, and twice of PredictLog.
+# Numbers of fields: twice of PredictionLog, and twice of PredictLog.
+_METADATA = 1
 _PREDICT_LOG = 6
 _REQUEST = 1
 _RESPONSE = 2
@@ -95,16 +95,16 @@ def read(path: Path, size: int) -> Iterator[LogRecord]:
 
     Raises:
         TruncatedError: the last record is not whole.
-        LogError: a record is damaged, or is another message.
+        LogError: a record is damaged.
     """
     from google.protobuf.message import DecodeError
-    from tensorflow_serving.apis import prediction_log_pb2
 
     for offset, data in read_records(path, size):
         try:
-            log = prediction_log_pb2.PredictionLog.FromString(data)
-        except DecodeError as error:
-            raise LogError(f"{path}: the record at offset {offset} is no PredictionLog message") from error
+            log = _parse(data)
+        except DecodeError:
+            yield unreadable(path, offset, "it is no PredictionLog message")
+            continue
         metadata = log.log_metadata
         yield PredictionRecord(
             path,
@@ -114,6 +114,37 @@ def read(path: Path, size: int) -> Iterator[LogRecord]:
             model=metadata.model_spec.name or log.predict_log.request.model_spec.name or None,
             message=log,
         )
+
+
+def _parse(data: bytes) -> prediction_log_pb2.PredictionLog:
+    """Parses a record, which a client can have nested as deep as the server allows.
+
+    In the record its request stands two levels deeper, too deep for the parser; by itself it is not.
+
+    Raises:
+        DecodeError: it is another message.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    try:
+        return prediction_log_pb2.PredictionLog.FromString(data)
+    except DecodeError:
+        log = prediction_log_pb2.PredictionLog()
+        parts = _split(data)
+        log.log_metadata.MergeFromString(parts.get(_METADATA, b""))
+        parts = _split(parts.get(_PREDICT_LOG, b""))
+        log.predict_log.request.MergeFromString(parts.get(_REQUEST, b""))
+        log.predict_log.response.MergeFromString(parts.get(_RESPONSE, b""))
+        return log
+
+
+def _split(data: bytes) -> dict[int, bytes]:
+    """Returns the fields of a message that are preceded by their length, by number, unparsed."""
+    from google.protobuf import empty_pb2, unknown_fields
+
+    fields = unknown_fields.UnknownFieldSet(empty_pb2.Empty.FromString(data))
+    return {field.field_number: field.data for field in fields if isinstance(field.data, bytes)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dynamarks_tf.request_logs.records import (
     LoggedRequest,
     LogRecord,
     TruncatedError,
+    UnreadableRecord,
     UnusableError,
 )
 
@@ -60,7 +61,9 @@ class Selection:
     input_shape: Shape | None = None
 
     def takes(self, record: LogRecord) -> bool:
-        """Whether a record is wanted."""
+        """Whether a record is wanted. An unreadable one may be, and so is not passed over in silence."""
+        if isinstance(record, UnreadableRecord):
+            return True
         return (self.clients is None or record.client in self.clients) and (
             self.model is None or record.model in (None, self.model)
         )
@@ -70,7 +73,7 @@ class QueryLog:
     """The requests in log files; `open_log` makes one. It can be read any number of times, in constant memory.
 
     What a client sent must not be able to spoil the log: a request that has no such input, or inputs of another shape
-    or type than the rest, is left out and counted. A damaged file is an error.
+    or type than the rest, or that no parser takes, is left out and counted. A damaged file is an error.
 
     Args:
         files: the files, in order.

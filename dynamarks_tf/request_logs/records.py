@@ -106,3 +106,25 @@ class LogRecord(abc.ABC):
         Raises:
             UnusableError: there is none of that name, or there are several and `name` is `None`.
         """
+
+
+@dataclasses.dataclass(frozen=True)
+class UnreadableRecord(LogRecord):
+    """A whole record of which nothing is known, not even who asked: a client can send what no reader takes.
+
+    Attributes:
+        problem: what is wrong with it.
+    """
+
+    problem: str
+
+    def inputs(self, name: str | None) -> Array:
+        raise UnusableError(self.problem)
+
+    def answers(self, name: str | None) -> Array:
+        raise UnusableError(self.problem)
+
+
+def unreadable(path: Path, offset: int, problem: str) -> UnreadableRecord:
+    """Makes such a record."""
+    return UnreadableRecord(path, offset, client=None, time=None, model=None, problem=problem)

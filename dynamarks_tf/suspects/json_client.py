@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -12,7 +12,13 @@ from dynamarks_tf.suspects.addresses import Address
 from dynamarks_tf.suspects.api_key import VARIABLE, ApiKey, hide
 from dynamarks_tf.suspects.batches import brief, closed, refusal
 
+if TYPE_CHECKING:
+    import requests
+
 Array = npt.NDArray[Any]
+
+LARGEST_ANSWER = 2**28  # bytes; a batch of a thousand answers over a thousand classes has 2**25
+CHUNK = 2**16  # bytes
 
 CREDENTIALS = f"If the server asks for a key, put it into {VARIABLE}; for other credentials, pass a function."
 
@@ -32,25 +38,26 @@ class JsonClient:
 
     Args:
         address: where the model is.
-        timeout_s: seconds to wait for the connection, and then for the server to say something.
+        timeout_s: seconds to wait for the connection, and then for the whole answer, however it trickles.
         api_key: what the server asks clients for, if anything.
         port: which port the address should name, for messages.
     """
 
     def __init__(self, address: Address, *, timeout_s: float, api_key: ApiKey | None, port: str) -> None:
         import requests
-        from requests.adapters import HTTPAdapter
 
+        from dynamarks_tf.suspects.deadline import Deadline
         from dynamarks_tf.suspects.retries import http_retries
 
         self._who = address.url
         self._timeout_s = timeout_s
+        self._deadline = Deadline(timeout_s)
         self._api_key = api_key
         self._port = port
         self._session: requests.Session | None = requests.Session()
         self._session.trust_env = not address.is_loopback  # proxies lead away from this machine
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=http_retries()))
+            self._session.mount(scheme, self._deadline.adapter(http_retries()))
         if api_key is not None:
             api_key.check_unread(address.scheme, address.host)
             self._session.auth = self._sign
@@ -67,28 +74,35 @@ class JsonClient:
             SuspectError: there was no usable answer; the message says why.
         """
         import requests
+        import urllib3
 
         if self._session is None:
             raise closed(self._who)
         try:
-            response = self._session.request(
+            with self._session.request(
                 "GET" if body is None else "POST",
                 self._who + what,
                 data=None if body is None else json.dumps(body).encode(),
-                headers={"Content-Type": "application/json"},
+                headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
                 timeout=self._timeout_s,
                 allow_redirects=False,
-            )
-        except requests.Timeout as error:
-            raise SuspectError(
-                f"{self._who} did not answer within {self._timeout_s:g} s. Raise timeout_s, or ask smaller batches."
-            ) from error
-        except (requests.RequestException, ValueError) as error:  # ValueError: a host name that cannot be
+                stream=True,
+            ) as response:
+                content = self._receive(response)
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            ValueError,
+        ) as error:  # ValueError: a host name that cannot be
+            if self._deadline.has_passed or isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
+                raise self._too_slow() from error
             raise SuspectError(
                 f"{self._who} cannot be reached ({brief(_innermost(error))}). Is the server running, and is this "
                 f"{self._port}?"
             ) from error
-        return self._read(response, batch)
+        finally:
+            self._deadline.stop()
+        return self._read(response.status_code, content, batch)
 
     def close(self) -> None:
         """Closes the connections. May be called twice."""
@@ -96,20 +110,38 @@ class JsonClient:
             self._session.close()
         self._session = None
 
-    def _read(self, response: Any, batch: Array | None) -> Any:
+    def _receive(self, response: requests.Response) -> bytes:
+        """Reads the whole answer, as it is: unpacking could make gigabytes of a few bytes."""
+        content = bytearray()
+        for chunk in response.raw.stream(CHUNK, decode_content=False):
+            content += chunk
+            if len(content) > LARGEST_ANSWER:
+                raise SuspectError(
+                    f"{self._who} sends an answer of more than {LARGEST_ANSWER} bytes. Ask smaller batches."
+                )
+        if self._deadline.has_passed:  # without a Content-Length, the cut looks like the end
+            raise self._too_slow()
+        return bytes(content)
+
+    def _too_slow(self) -> SuspectError:
+        return SuspectError(
+            f"{self._who} did not answer within {self._timeout_s:g} s. Raise timeout_s, or ask smaller batches."
+        )
+
+    def _read(self, status: int, received: bytes, batch: Array | None) -> Any:
         try:
-            content = json.loads(response.content)  # Python's own: it reads the NaN and Infinity of TensorFlow Serving
+            content = json.loads(received)  # Python's own: it reads the NaN and Infinity of TensorFlow Serving
         except (ValueError, RecursionError):
             content = None
-        if response.status_code == 200 and content is not None:
+        if status == 200 and content is not None:
             return content
-        said = content["error"] if isinstance(content, dict) and "error" in content else response.content
+        said = content["error"] if isinstance(content, dict) and "error" in content else received
         said = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
         said = brief(hide(said, self._api_key) or "no details")
-        if response.status_code == 400 and batch is not None:
+        if status == 400 and batch is not None:
             raise refusal(self._who, batch, said)
-        advice = _ADVICE.get(response.status_code, f"Is this {self._port}?")
-        raise SuspectError(f"{self._who} answered with HTTP status {response.status_code}: {said}. {advice}")
+        advice = _ADVICE.get(status, f"Is this {self._port}?")
+        raise SuspectError(f"{self._who} answered with HTTP status {status}: {said}. {advice}")
 
     def _sign(self, request: Any) -> Any:
         assert self._api_key is not None

@@ -42,7 +42,10 @@ class HttpRetries(Retry):
             raise error
         if error is not None and not (method == "POST" and isinstance(error, _PASSING)):
             raise MaxRetryError(_pool, url, error) from error  # type: ignore[arg-type]
-        return super().increment(method, url, response, error, _pool, _stacktrace)
+        left = super().increment(method, url, response, error, _pool, _stacktrace)
+        if response is not None:
+            response.close()  # urllib3 would read it to its end, which may never come, before it asks again
+        return left
 
     def parse_retry_after(self, retry_after: str) -> float:
         """Seconds to wait, within reason; 0, which means the usual wait, if it cannot be read."""

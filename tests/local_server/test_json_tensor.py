@@ -151,3 +151,10 @@ def test_inf_inside_a_string_stays_text() -> None:
 def test_nothing_to_write_is_an_error() -> None:
     with pytest.raises(StatusError, match="Cannot convert empty tensor map to JSON"):
         json_tensor.write_outputs({}, Layout.COLUMNS)
+
+
+def test_of_several_values_of_one_key_the_first_counts_as_in_tensorflow_serving() -> None:
+    _, tensors = read('{"instances": [[1.0]], "instances": [[9.0]]}', x=types_pb2.DT_FLOAT)
+    np.testing.assert_array_equal(tensors["x"], [[1.0]])
+    _, tensors = read('{"instances": [{"x": 1.0, "y": 2.0, "x": 9.0}]}', x=types_pb2.DT_FLOAT, y=types_pb2.DT_FLOAT)
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"x": [1.0], "y": [2.0]}

@@ -82,9 +82,62 @@ def test_requests_and_answers_are_joined_by_id_whatever_their_order(tmp_path: Pa
     log = open_log(path)
     with pytest.warns(UserWarning, match="1 logged requests were left out.*its answer was not logged"):
         found = list(log.requests())
-    assert [(request.client, request.answers.tolist()) for request in found] == [("bob", [[2, 2]]), ("alice", [[1, 1]])]
-    np.testing.assert_array_equal(np.concatenate(list(log.batches(2))), X[[1, 0, 2]])
-    assert log.clients() == {"bob": 1, "alice": 1, None: 1}
+    assert [(request.client, request.answers.tolist()) for request in found] == [("alice", [[1, 1]]), ("bob", [[2, 2]])]
+    np.testing.assert_array_equal(np.concatenate(list(log.batches(2))), X)
+    assert log.clients() == {"alice": 1, "bob": 1, None: 1}
+
+
+@pytest.mark.parametrize("order", ["qrqr", "qqrr", "qqr", "qrr", "rqq"])
+def test_an_id_that_a_client_repeats_pairs_nothing_but_keeps_the_requests(tmp_path: Path, order: str) -> None:
+    bodies = {"q": ("request", {"instances": X[:1].tolist()}), "r": ("response", {"predictions": P[:1].tolist()})}
+    alice = (
+        structured("request", "2", {"instances": X[1:].tolist()}),
+        structured("response", "2", {"predictions": [[1, 1]] * 2}),
+    )
+    path = write(
+        tmp_path / "events", *(structured(bodies[kind][0], "1", bodies[kind][1], "mallory") for kind in order), *alice
+    )
+    log = open_log(path)
+    with pytest.warns(UserWarning, match=f"{order.count('q')} logged requests were left out.*is uncertain"):
+        assert [request.client for request in log.requests()] == ["alice"]
+    assert len(log.problems) == 1
+    assert sum(map(len, open_log(path, client="mallory").batches(1))) == order.count("q")
+
+
+def test_an_answer_may_come_before_its_request(tmp_path: Path) -> None:
+    answer, request = (
+        structured("response", "1", {"predictions": P.tolist()}),
+        structured("request", "1", BODIES["rows"][0]),
+    )
+    (found,) = open_log(write(tmp_path / "events", answer, request)).requests()
+    np.testing.assert_array_equal(found.answers, P, strict=True)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("ignored", ["[" * 200_000 + "]" * 200_000, "9" * 5_000])
+def test_a_line_that_no_parser_takes_does_not_spoil_the_log(tmp_path: Path, ignored: str, first: bool) -> None:
+    good = json.dumps(structured("request", "1", {"instances": X.tolist()}))
+    hostile = json.dumps(structured("request", "2", {"x": "@"}, "mallory")).replace('"@"', ignored)
+    path = tmp_path / "events"
+    path.write_text("\n".join([hostile, good] if first else [good, hostile]) + "\n")
+    log = open_log(path, client="alice")
+    with pytest.warns(UserWarning, match="1 logged requests were left out.*its line cannot be parsed"):
+        assert [len(batch) for batch in log.batches(3)] == [3]
+    assert len(log.problems) == 1
+
+
+@pytest.mark.parametrize("form", [structured, binary])
+def test_a_body_is_read_as_the_server_read_it(tmp_path: Path, form: Any) -> None:
+    """The first of two values of a key counts; other strings need not be UTF-8."""
+    lines = "\n".join(
+        json.dumps(form("request", str(index), {"instances": X.tolist(), "x": "@"})) for index in range(2)
+    )
+    decoy = b'"instances":[[9]]' if form is structured else b'\\"instances\\":[[9]]'
+    quote = b'"' if form is structured else b'\\"'
+    path = tmp_path / "events"
+    path.write_bytes(lines.encode().replace(quote + b"@" + quote, quote + b"\xff" + quote + b", " + decoy) + b"\n")
+    for batch in open_log(path).batches(3):
+        np.testing.assert_array_equal(batch, X)
 
 
 def test_dtypes(tmp_path: Path) -> None:

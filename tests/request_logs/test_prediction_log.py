@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
-from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import open_log
-from dynamarks_tf.request_logs.prediction_log import encode
+from dynamarks_tf.request_logs.prediction_log import encode, encode_bytes
 from dynamarks_tf.request_logs.tf_record import frame
 
 WriteLog = Callable[..., Path]
@@ -136,13 +136,29 @@ def test_logs_of_other_calls_are_left_out(tmp_path: Path, make_messages: Any) ->
         only_request(write(tmp_path / "log", prediction_log_pb2.PredictionLog()))
 
 
-def test_other_messages_are_an_error(tmp_path: Path, write_log: WriteLog) -> None:
+def test_another_message_is_left_out_whoever_is_looked_for(tmp_path: Path, write_log: WriteLog) -> None:
     path = write_log(1)
     size = path.stat().st_size
     with path.open("ab") as file:
         file.write(frame(b"\xff\xff no message"))
-    with pytest.raises(LogError, match=f"log.tfrecord: the record at offset {size} is no PredictionLog message"):
-        list(open_log(path).requests())
+    log = open_log(path, client="alice")
+    with pytest.warns(UserWarning, match=f"log.tfrecord, offset {size}: it is no PredictionLog message"):
+        assert len(list(log.requests())) == 1
+    assert len(log.problems) == 1
+
+
+@pytest.mark.parametrize("depth", [97, 98, 99, 100])
+def test_a_request_nested_as_deep_as_the_server_allows_is_read(tmp_path: Path, make_messages: Any, depth: int) -> None:
+    request, response = (message.SerializeToString() for message in make_messages(1))
+    groups = b"\xa3\x06" * depth + b"\xa4\x06" * depth  # field 100, which nobody knows
+    predict_pb2.PredictRequest.FromString(request + groups)  # as the server does
+    good, hostile = (encode_bytes(data, response, client="mallory", time=5.0) for data in (request, request + groups))
+    path = tmp_path / "log"
+    path.write_bytes(frame(good) + frame(hostile))
+    first, second = open_log(path, client="mallory").requests()
+    np.testing.assert_array_equal(second.inputs, first.inputs, strict=True)
+    np.testing.assert_array_equal(second.answers, first.answers, strict=True)
+    assert second.time == 5.0
 
 
 def test_a_log_serves_as_warmup_file(write_log: WriteLog, tmp_path: Path) -> None:
