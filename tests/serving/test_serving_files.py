@@ -15,6 +15,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from tensorflow_serving.config import model_server_config_pb2
 
 from dynamarks_tf.cli.proxy import proxy
+from dynamarks_tf.proxy.proxy import GRACE_S
+from dynamarks_tf.request_logs.writer import CLOSE_S
 
 SERVING = Path(__file__).parents[2] / "serving"
 KUBERNETES_VERSION = "1.33"
@@ -180,6 +182,13 @@ def test_compose_mounts_the_config_files_where_they_are_looked_for() -> None:
     ):
         assert f"./{name}.config:{flags[flag]}:ro" in all_volumes()
         assert (SERVING / f"{name}.config").exists()
+
+
+def test_the_proxy_is_given_the_time_it_needs_to_stop() -> None:
+    assert int(COMPOSE["services"]["proxy"]["stop_grace_period"].removesuffix("s")) > GRACE_S + CLOSE_S
+    (command, before_s) = CONTAINERS["proxy"]["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert POD["spec"]["terminationGracePeriodSeconds"] > int(before_s) + GRACE_S + CLOSE_S
 
 
 def test_ports_and_names_agree_among_the_manifests() -> None:
