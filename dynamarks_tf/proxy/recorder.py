@@ -32,3 +32,7 @@ class Recorder:
         assert self._decoder is not None
         prediction = RestPrediction(path, body, is_packed, answer, client, time.time())
         self._writer.log_later(len(body) + len(answer), functools.partial(self._decoder.record, prediction))
+
+    def count_unknown(self) -> None:
+        """Counts an answer that may be a prediction but cannot be logged as one."""
+        self._writer.drop("its path is not one that the log knows")

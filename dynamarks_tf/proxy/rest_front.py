@@ -20,7 +20,7 @@ from dynamarks_tf.local_server.status import Code, StatusError
 from dynamarks_tf.proxy.admission import Admission, RateLimitError
 from dynamarks_tf.proxy.metrics import Metrics
 from dynamarks_tf.proxy.recorder import Recorder
-from dynamarks_tf.proxy.rest_prediction import is_prediction
+from dynamarks_tf.proxy.rest_prediction import is_prediction, may_be_prediction
 from dynamarks_tf.proxy.tls import Tls, names_of
 
 SERVED = re.compile(r"/v1/models(?:[/:?].*)?", re.IGNORECASE | re.DOTALL)
@@ -121,16 +121,22 @@ class RestFront:
         path = request.raw_path  # as sent: neither decoded nor cut at the "?"
         if not is_served(path):
             raise StatusError(Code.NOT_FOUND, "Not Found")
+        url = URL(self._upstream + path, encoded=True)
+        if "#" in path or url.raw_path_qs != path:  # another path would be sent than the one checked and logged
+            raise StatusError(Code.INVALID_ARGUMENT, "The path has a fragment, an empty query, or control characters")
         transport = request.transport
         certificate = names_of(transport.get_extra_info("peercert")) if transport else []
         headers = list(request.headers.items())
         client = self._admission.admit(headers, certificate=certificate, address=request.remote or "")
         body = await self._read(request)
         passed_on = [pair for pair in _end_to_end(request.headers, drop=_OWN) if self._admission.passed_on(pair[0])]
-        status, reason, answered, answer = await self._ask(request.method, path, passed_on, body)
-        if self._recorder is not None and status == 200 and is_prediction(request.method, path):
-            is_packed = "gzip" in request.headers.get("Content-Encoding", "")
-            self._recorder.record_rest(path, body, answer, is_packed=is_packed, client=client)
+        status, reason, answered, answer = await self._ask(request.method, url, passed_on, body)
+        if self._recorder is not None and status == 200:
+            if is_prediction(request.method, path):
+                is_packed = "gzip" in request.headers.get("Content-Encoding", "")
+                self._recorder.record_rest(path, body, answer, is_packed=is_packed, client=client)
+            elif may_be_prediction(request.method, path):
+                self._recorder.count_unknown()
         response = web.Response(status=status, reason=reason, body=answer, headers=CIMultiDict(_end_to_end(answered)))
         return _nameless(response)
 
@@ -155,9 +161,8 @@ class RestFront:
         return b"".join(parts)
 
     async def _ask(
-        self, method: str, path: str, headers: list[tuple[str, str]], body: bytes
+        self, method: str, url: URL, headers: list[tuple[str, str]], body: bytes
     ) -> tuple[int, str | None, CIMultiDictProxy[str], bytes]:
-        url = URL(self._upstream + path, encoded=True)
         for is_last in (False, True):
             try:
                 async with self._session.request(

@@ -57,8 +57,13 @@ class RestPrediction:
 
 
 def is_prediction(method: str, path: str) -> bool:
-    """Whether a request asks for a prediction."""
+    """Whether a request asks for a prediction, in a way that the log knows."""
     return method == "POST" and _PREDICT.fullmatch(path) is not None
+
+
+def may_be_prediction(method: str, path: str) -> bool:
+    """Whether a request could ask some server for a prediction, in whatever way it is written."""
+    return method == "POST" and unquote(path.partition("?")[0]).rstrip("/").lower().endswith(":predict")
 
 
 class RestDecoder:

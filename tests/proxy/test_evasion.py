@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from dynamarks_tf.proxy import Proxy
 from dynamarks_tf.request_logs import open_log
@@ -35,3 +39,47 @@ def test_a_client_whose_name_is_no_text_is_logged(make_proxy: Callable[..., Prox
         assert send(proxy, TARGET, BODY, "x-client-id: Zoë".encode()) == b"200"
     assert (proxy.request_log.written, proxy.request_log.dropped) == (2, 0)
     assert [request.client for request in open_log(tmp_path).requests()] == ["\\udcff\\udcfe", "Zoë"]
+
+
+@pytest.fixture
+def willing() -> Iterator[tuple[str, list[str]]]:
+    """A server that answers every path with 200 and a prediction; and the paths it was asked."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "24")
+            self.end_headers()
+            self.wfile.write(b'{"predictions": [[0.5]]}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+@pytest.mark.parametrize("ending", [b"?", b"#", b"#x", b"?x#y", b"?#"])
+def test_a_path_that_would_be_sent_otherwise_than_it_came_is_refused(
+    ending: bytes, willing: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    address, asked = willing
+    with Proxy(None, address, rest_port=0, request_log=tmp_path) as proxy:
+        assert send(proxy, TARGET + ending) == b"400"
+    assert asked == []
+
+
+@pytest.mark.parametrize("path", ["m:predict?x=1", "m:PREDICT/", "m%3Apredict", "a/b:predict", ":predict"])
+def test_an_answer_that_may_be_a_prediction_is_counted_even_if_it_cannot_be_logged(
+    path: str, willing: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    address, asked = willing
+    with Proxy(None, address, rest_port=0, request_log=tmp_path) as proxy:
+        assert send(proxy, f"/v1/models/{path}".encode()) == b"200"
+    assert asked == [f"/v1/models/{path}"]
+    assert (proxy.request_log.written, proxy.request_log.dropped) == (0, 1)
