@@ -133,7 +133,7 @@ class RestFront:
         status, reason, answered, answer = await self._ask(request.method, url, passed_on, body)
         if self._recorder is not None and status == 200:
             if is_prediction(request.method, path):
-                is_packed = "gzip" in request.headers.get("Content-Encoding", "")
+                is_packed = "gzip" in CIMultiDict(passed_on).get("Content-Encoding", "")  # as the server behind sees it
                 self._recorder.record_rest(path, body, answer, is_packed=is_packed, client=client)
             elif may_be_prediction(request.method, path):
                 self._recorder.count_unknown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.server
 import json
 import socket
@@ -83,3 +84,11 @@ def test_an_answer_that_may_be_a_prediction_is_counted_even_if_it_cannot_be_logg
         assert send(proxy, f"/v1/models/{path}".encode()) == b"200"
     assert asked == [f"/v1/models/{path}"]
     assert (proxy.request_log.written, proxy.request_log.dropped) == (0, 1)
+
+
+def test_a_body_is_read_as_the_server_behind_reads_it(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    """Headers that `Connection` names end at the proxy, and so does what they say about the body."""
+    with make_proxy(request_log=tmp_path) as proxy:
+        assert send(proxy, TARGET, BODY, b"Content-Encoding: gzip", b"Connection: content-encoding") == b"200"
+        assert send(proxy, TARGET, gzip.compress(BODY), b"Content-Encoding: gzip") == b"200"
+    assert (proxy.request_log.written, proxy.request_log.dropped) == (2, 0)
