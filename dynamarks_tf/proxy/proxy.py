@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 MAX_BODY_BYTES = 64 * 2**20
 REST_TIMEOUT_S = 60.0  # longer than TensorFlow Serving's own 30 s
 GRACE_S = 10.0
+SMALLEST_QUEUE_BYTES = 64 * 2**20
+WAITING_REQUESTS = 4  # of the largest size that wait for the log
 
 
 class Proxy:
@@ -136,7 +138,9 @@ class Proxy:
         if self._thread is not None:
             raise ServingError("The proxy is running already; stop it first.")
         if self._log_to is not None and not isinstance(self._log_to, PredictionLogWriter):
-            self._writer = PredictionLogWriter(self._log_to)
+            # Clients must not be able to make the log too small for a request by its size alone.
+            waiting = max(SMALLEST_QUEUE_BYTES, WAITING_REQUESTS * self._max_body_bytes)
+            self._writer = PredictionLogWriter(self._log_to, max_waiting_bytes=waiting)
         started: futures.Future[None] = futures.Future()
         self._stopped.clear()
         self._thread = threading.Thread(target=self._run, args=(started,), name="proxy", daemon=True)

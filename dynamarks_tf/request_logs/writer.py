@@ -43,7 +43,7 @@ class PredictionLogWriter:
     Args:
         folder: where the files go; created if missing. Files and folder are private to their owner.
         max_file_bytes: the size up to which a file grows before the next one is begun.
-        max_waiting_bytes: the size up to which requests wait to be written.
+        max_waiting_bytes: the size up to which requests wait to be written; a single one waits whatever its size.
 
     Raises:
         ArgumentError: a size is not positive.
@@ -123,7 +123,7 @@ class PredictionLogWriter:
         with self._changed:
             if self._closing:
                 self._count_dropped("the log is closed")
-            elif self._waiting_bytes + size > self._max_waiting_bytes:
+            elif self._waiting_bytes and self._waiting_bytes + size > self._max_waiting_bytes:
                 self._count_dropped(f"{self._waiting_bytes} bytes wait to be written already")
             else:
                 self._waiting.append((size, record))

@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,4 +92,12 @@ def test_a_body_is_read_as_the_server_behind_reads_it(make_proxy: Callable[..., 
     with make_proxy(request_log=tmp_path) as proxy:
         assert send(proxy, TARGET, BODY, b"Content-Encoding: gzip", b"Connection: content-encoding") == b"200"
         assert send(proxy, TARGET, gzip.compress(BODY), b"Content-Encoding: gzip") == b"200"
+    assert (proxy.request_log.written, proxy.request_log.dropped) == (2, 0)
+
+
+def test_the_largest_requests_are_logged(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    with make_proxy(request_log=tmp_path, max_body_bytes=40 * 2**20) as proxy:
+        padded = BODY + b" " * (40 * 2**20 - len(BODY))
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(lambda body: send(proxy, TARGET, body), [padded, padded])) == [b"200", b"200"]
     assert (proxy.request_log.written, proxy.request_log.dropped) == (2, 0)
