@@ -196,7 +196,7 @@ class Proxy:
         stop = asyncio.Event()
         metrics = Metrics(self._writer)
         rest_url = None if self._upstream_rest is None else f"http://{self._upstream_rest}"
-        recorder = None if self._writer is None else Recorder(self._writer, rest_url)
+        recorder = None if self._writer is None else Recorder(self._writer, rest_url, self._max_body_bytes)
         fronts: list[GrpcFront | RestFront] = []
         operations = Operations(metrics, self._upstreams)
         try:

@@ -136,7 +136,7 @@ class RestFront:
                 is_packed = "gzip" in CIMultiDict(passed_on).get("Content-Encoding", "")  # as the server behind sees it
                 self._recorder.record_rest(path, body, answer, is_packed=is_packed, client=client)
             elif may_be_prediction(request.method, path):
-                self._recorder.count_unknown()
+                self._recorder.count_unknown(client)
         response = web.Response(status=status, reason=reason, body=answer, headers=CIMultiDict(_end_to_end(answered)))
         return _nameless(response)
 

@@ -12,7 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import requests
 
+from dynamarks_tf.errors import LogError
+from dynamarks_tf.local_server import LocalServer
 from dynamarks_tf.proxy import Proxy
 from dynamarks_tf.request_logs import open_log
 
@@ -44,18 +47,24 @@ def test_a_client_whose_name_is_no_text_is_logged(make_proxy: Callable[..., Prox
 
 
 @pytest.fixture
-def willing() -> Iterator[tuple[str, list[str]]]:
-    """A server that answers every path with 200 and a prediction; and the paths it was asked."""
+def willing(upstream: LocalServer) -> Iterator[tuple[str, list[str]]]:
+    """A server that answers every POST with 200 and a prediction; and the paths it was asked."""
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             asked.append(self.path)
+            self.answer(b'{"predictions": [[0.5]]}')
+
+        def do_GET(self) -> None:
+            self.answer(requests.get(f"http://127.0.0.1:{upstream.rest_port}{self.path}", timeout=30).content)
+
+        def answer(self, body: bytes) -> None:
             self.send_response(200)
-            self.send_header("Content-Length", "24")
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(b'{"predictions": [[0.5]]}')
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -101,3 +110,37 @@ def test_the_largest_requests_are_logged(make_proxy: Callable[..., Proxy], tmp_p
         with ThreadPoolExecutor(2) as pool:
             assert list(pool.map(lambda body: send(proxy, TARGET, body), [padded, padded])) == [b"200", b"200"]
     assert (proxy.request_log.written, proxy.request_log.dropped) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "reason"),
+    [
+        (BODY[:-1] + b', "x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", [], "do not fit the model's signature"),
+        (b'{"instances": [["hidden"]]}', [], "do not fit the model's signature"),
+        (gzip.compress(BODY + b" " * 300_000), [b"Content-Encoding: gzip"], "larger than 200000 bytes"),
+        (BODY, [b"Content-Encoding: gzip"], "no gzip"),
+    ],
+)
+def test_what_cannot_be_decoded_is_kept_as_it_came_and_the_client_named(
+    body: bytes,
+    headers: list[bytes],
+    reason: str,
+    willing: tuple[str, list[str]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Proxy(None, willing[0], rest_port=0, request_log=tmp_path, max_body_bytes=200_000) as proxy:
+        assert send(proxy, TARGET, body, "x-client-id: Zoë".encode(), *headers) == b"200"
+    assert (proxy.request_log.written, proxy.request_log.dropped) == (0, 1)
+    assert "written undecoded" in caplog.text
+    assert reason in caplog.text
+    assert r"asked by the client 'Zo\xeb'" in caplog.text
+    assert "hidden" not in caplog.text
+    log = open_log(tmp_path, model="m")
+    assert log.clients() == {"Zoë": 1}
+    with pytest.raises(LogError, match="No request in .* can be used. The first: .* its inputs are text"):
+        next(log.requests())
+    with pytest.raises(LogError, match="its inputs are: undecoded REST body; not 'image'"):
+        next(open_log(tmp_path, input="image").requests())
+    (record,) = log._records()
+    assert record.message.predict_log.request.inputs["undecoded REST body"].string_val == [body]

@@ -228,7 +228,8 @@ def test_a_full_disk_is_counted_reported_and_got_over(
     assert (log.written, log.dropped) == (2, 2)
     np.testing.assert_array_equal(next(open_log(folder).batches(9)), expected([0, 3])[0])
     first, last = [record.getMessage() for record in caplog.records]  # one a minute, and one at the end
-    assert first.endswith("1 requests dropped so far, the last one because the disk says: No space left on device")
+    problem = "the disk says: No space left on device (asked by an unknown client)"
+    assert first.endswith(f"1 requests dropped so far, the last one because {problem}")
     assert "2 requests dropped so far" in last
 
 
