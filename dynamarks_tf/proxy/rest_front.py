@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import re
 import time
@@ -11,6 +12,7 @@ from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -22,6 +24,19 @@ from dynamarks_tf.proxy.metrics import Metrics
 from dynamarks_tf.proxy.recorder import Recorder
 from dynamarks_tf.proxy.rest_prediction import is_prediction, may_be_prediction
 from dynamarks_tf.proxy.tls import Tls, names_of
+
+
+def _hide_what_was_sent(record: logging.LogRecord) -> bool:
+    """Keeps of an error in a request its class only: its text quotes the line at fault, which may hold an API key."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.msg, record.args = f"{record.getMessage()}: {type(error).__name__}", ()
+        record.exc_info = None
+    return True
+
+
+_LOG = logging.getLogger(__name__)
+_LOG.addFilter(_hide_what_was_sent)
 
 SERVED = re.compile(r"/v1/models(?:[/:?].*)?", re.IGNORECASE | re.DOTALL)
 BODY_TIMEOUT_S = 30.0  # for a client to send its request
@@ -87,6 +102,7 @@ class RestFront:
             handler_cancellation=True,  # a client that goes away is not computed for
             auto_decompress=False,
             access_log=None,
+            logger=_LOG,
         )
         self._runner = web.ServerRunner(server)
         await self._runner.setup()

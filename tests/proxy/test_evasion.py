@@ -144,3 +144,14 @@ def test_what_cannot_be_decoded_is_kept_as_it_came_and_the_client_named(
         next(open_log(tmp_path, input="image").requests())
     (record,) = log._records()
     assert record.message.predict_log.request.inputs["undecoded REST body"].string_val == [body]
+
+
+@pytest.mark.parametrize("line", [b"Authorization: Bearer TOPSECRET\x01", b"x-api-key: TOPSECRET\x00", b"TOPSECRET"])
+def test_a_broken_header_does_not_show_its_key_in_the_log(
+    line: bytes, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "dynamarks_tf")
+    caplog.set_level("DEBUG", "aiohttp")
+    assert send(proxy, TARGET, BODY, line) == b"400"
+    assert "TOPSECRET" not in caplog.text
+    assert "Error handling request from 127.0.0.1: " in caplog.text
