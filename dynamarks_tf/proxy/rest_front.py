@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
 import aiohttp
@@ -20,6 +20,7 @@ from dynamarks_tf.local_server import json_tensor, ports
 from dynamarks_tf.local_server.rest_service import HTTP_STATUS
 from dynamarks_tf.local_server.status import Code, StatusError
 from dynamarks_tf.proxy.admission import Admission, RateLimitError
+from dynamarks_tf.proxy.in_flight import InFlight, OverloadError
 from dynamarks_tf.proxy.metrics import Metrics
 from dynamarks_tf.proxy.recorder import Recorder
 from dynamarks_tf.proxy.rest_prediction import is_prediction, may_be_prediction
@@ -64,6 +65,7 @@ class RestFront:
         metrics: counts the requests.
         recorder: logs predictions, if anything does.
         max_body_bytes: the size of a request above which it is refused.
+        in_flight: how much may be answered at once.
         timeout_s: seconds the server may take to answer.
     """
 
@@ -75,6 +77,7 @@ class RestFront:
         metrics: Metrics,
         recorder: Recorder | None,
         max_body_bytes: int,
+        in_flight: InFlight,
         timeout_s: float,
     ) -> None:
         self._upstream = upstream
@@ -82,6 +85,7 @@ class RestFront:
         self._metrics = metrics
         self._recorder = recorder
         self._max_body_bytes = max_body_bytes
+        self._in_flight = in_flight
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
             skip_auto_headers=_AUTOMATIC,
@@ -121,9 +125,12 @@ class RestFront:
         code = CLIENT_GONE
         try:
             try:
-                response = await self._pass(request)
+                with self._in_flight.request() as take:
+                    response = await self._pass(request, take)
             except StatusError as error:
-                response = _refusal(HTTP_STATUS[error.code], error)
+                response = _refusal(503 if isinstance(error, OverloadError) else HTTP_STATUS[error.code], error)
+                if isinstance(error, OverloadError):
+                    response.force_close()  # what is left of the body is not read
             except _TooLargeError:
                 problem = f"The request is larger than {self._max_body_bytes} bytes, the most that is accepted."
                 response = _error(413, problem)
@@ -133,7 +140,7 @@ class RestFront:
         finally:
             self._metrics.count("rest", code, time.perf_counter() - began)
 
-    async def _pass(self, request: web.BaseRequest) -> web.Response:
+    async def _pass(self, request: web.BaseRequest, take: Callable[[int], None]) -> web.Response:
         path = request.raw_path  # as sent: neither decoded nor cut at the "?"
         if not is_served(path):
             raise StatusError(Code.NOT_FOUND, "Not Found")
@@ -144,7 +151,7 @@ class RestFront:
         certificate = names_of(transport.get_extra_info("peercert")) if transport else []
         headers = list(request.headers.items())
         client = self._admission.admit(headers, certificate=certificate, address=request.remote or "")
-        body = await self._read(request)
+        body = await self._read(request, take)
         passed_on = [pair for pair in _end_to_end(request.headers, drop=_OWN) if self._admission.passed_on(pair[0])]
         status, reason, answered, answer = await self._ask(request.method, url, passed_on, body)
         if self._recorder is not None and status == 200:
@@ -156,23 +163,24 @@ class RestFront:
         response = web.Response(status=status, reason=reason, body=answer, headers=CIMultiDict(_end_to_end(answered)))
         return _nameless(response)
 
-    async def _read(self, request: web.BaseRequest) -> bytes:
+    async def _read(self, request: web.BaseRequest, take: Callable[[int], None]) -> bytes:
         if (request.content_length or 0) > self._max_body_bytes:
             raise _TooLargeError
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
         try:
-            return await asyncio.wait_for(self._receive(request.content), BODY_TIMEOUT_S)
+            return await asyncio.wait_for(self._receive(request.content, take), BODY_TIMEOUT_S)
         except asyncio.TimeoutError:
             raise StatusError(Code.DEADLINE_EXCEEDED, "The request did not arrive in time") from None
 
-    async def _receive(self, stream: aiohttp.StreamReader) -> bytes:
+    async def _receive(self, stream: aiohttp.StreamReader, take: Callable[[int], None]) -> bytes:
         parts, size = [], 0
         async for part in stream.iter_any():
             size += len(part)
             if size > self._max_body_bytes:
                 raise _TooLargeError
+            take(len(part))
             parts.append(part)
         return b"".join(parts)
 
