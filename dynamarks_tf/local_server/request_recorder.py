@@ -51,4 +51,4 @@ class RequestRecorder:
         try:
             self._writer.log(request, response(), client=client)
         except Exception as error:
-            self._writer.drop(f"it cannot be queued: {error}")
+            self._writer.drop(f"it cannot be queued: {type(error).__name__}", client)

@@ -13,6 +13,7 @@ import grpc.aio
 from dynamarks_tf.local_server import ports
 from dynamarks_tf.local_server.status import StatusError
 from dynamarks_tf.proxy.admission import Admission
+from dynamarks_tf.proxy.in_flight import InFlight
 from dynamarks_tf.proxy.metrics import Metrics
 from dynamarks_tf.proxy.recorder import Recorder
 from dynamarks_tf.proxy.tls import Tls, names_in_context
@@ -54,6 +55,7 @@ class GrpcFront(grpc.GenericRpcHandler):
         metrics: counts the calls.
         recorder: logs predictions, if anything does.
         max_body_bytes: the size of a request above which it is refused.
+        in_flight: how much may be answered at once.
         allow_reload: whether clients may change what the server serves.
     """
 
@@ -65,11 +67,13 @@ class GrpcFront(grpc.GenericRpcHandler):
         metrics: Metrics,
         recorder: Recorder | None,
         max_body_bytes: int,
+        in_flight: InFlight,
         allow_reload: bool,
     ) -> None:
         self._admission = admission
         self._metrics = metrics
         self._recorder = recorder
+        self._in_flight = in_flight
         self._server = grpc.aio.server(
             handlers=[self],
             options=[
@@ -118,26 +122,28 @@ class GrpcFront(grpc.GenericRpcHandler):
         began = time.perf_counter()
         code = "CANCELLED"  # the client went away, unless something else is found below
         try:
-            metadata = context.invocation_metadata() or ()
-            try:
-                client = self._admit(metadata, context)
-            except StatusError as error:
-                code = error.code.name
-                await context.abort(_CODES[error.code], error.message)
-            call = upstream(request, timeout=_time_left(context), metadata=self._passed_on(metadata))
-            try:
-                response: bytes = await call
-                if initial := tuple(await call.initial_metadata()):
-                    await context.send_initial_metadata(initial)
-                if trailing := tuple(await call.trailing_metadata()):
-                    context.set_trailing_metadata(trailing)
-            except grpc.aio.AioRpcError as error:
-                code = error.code().name
-                await context.abort(error.code(), _details(error), tuple(error.trailing_metadata() or ()))
-            code = "OK"
-            if is_predict and self._recorder is not None:
-                self._recorder.record_grpc(request, response, client)
-            return response
+            with self._in_flight.request() as take:
+                metadata = context.invocation_metadata() or ()
+                try:
+                    client = self._admit(metadata, context)
+                    take(len(request))
+                except StatusError as error:
+                    code = error.code.name
+                    await context.abort(_CODES[error.code], error.message)
+                call = upstream(request, timeout=_time_left(context), metadata=self._passed_on(metadata))
+                try:
+                    response: bytes = await call
+                    if initial := tuple(await call.initial_metadata()):
+                        await context.send_initial_metadata(initial)
+                    if trailing := tuple(await call.trailing_metadata()):
+                        context.set_trailing_metadata(trailing)
+                except grpc.aio.AioRpcError as error:
+                    code = error.code().name
+                    await context.abort(error.code(), _details(error), tuple(error.trailing_metadata() or ()))
+                code = "OK"
+                if is_predict and self._recorder is not None:
+                    self._recorder.record_grpc(request, response, client)
+                return response
         finally:
             self._metrics.count("grpc", code, time.perf_counter() - began)
 

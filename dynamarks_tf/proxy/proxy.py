@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dynamarks_tf.errors import ArgumentError, ServingError
 from dynamarks_tf.proxy.admission import Admission
 from dynamarks_tf.proxy.grpc_front import GrpcFront
+from dynamarks_tf.proxy.in_flight import InFlight
 from dynamarks_tf.proxy.metrics import Metrics
 from dynamarks_tf.proxy.operations import Operations
 from dynamarks_tf.proxy.recorder import Recorder
@@ -28,6 +29,9 @@ LOG = logging.getLogger(__name__)
 MAX_BODY_BYTES = 64 * 2**20
 REST_TIMEOUT_S = 60.0  # longer than TensorFlow Serving's own 30 s
 GRACE_S = 10.0
+SMALLEST_QUEUE_BYTES = 64 * 2**20
+WAITING_REQUESTS = 4  # of the largest size, that wait for the log
+REQUESTS_AT_ONCE = 4  # of the largest size, or many small ones
 
 
 class Proxy:
@@ -49,7 +53,7 @@ class Proxy:
             the proxy. Read it with `dynamarks_tf.request_logs.open_log`.
         admission: who may ask, and how often; by default everybody, named by the header `x-client-id`.
         tls: the certificate to show to clients; no TLS if `None`.
-        max_body_bytes: the size of a request above which it is refused.
+        max_body_bytes: the size of a request above which it is refused; four times as much is answered at once.
         rest_timeout_s: seconds the server may take to answer over REST. Over gRPC the client decides.
         allow_reload: whether clients may change what the server serves.
 
@@ -136,7 +140,9 @@ class Proxy:
         if self._thread is not None:
             raise ServingError("The proxy is running already; stop it first.")
         if self._log_to is not None and not isinstance(self._log_to, PredictionLogWriter):
-            self._writer = PredictionLogWriter(self._log_to)
+            # Clients must not be able to make the log too small for a request by its size alone.
+            waiting = max(SMALLEST_QUEUE_BYTES, WAITING_REQUESTS * self._max_body_bytes)
+            self._writer = PredictionLogWriter(self._log_to, max_waiting_bytes=waiting)
         started: futures.Future[None] = futures.Future()
         self._stopped.clear()
         self._thread = threading.Thread(target=self._run, args=(started,), name="proxy", daemon=True)
@@ -192,7 +198,8 @@ class Proxy:
         stop = asyncio.Event()
         metrics = Metrics(self._writer)
         rest_url = None if self._upstream_rest is None else f"http://{self._upstream_rest}"
-        recorder = None if self._writer is None else Recorder(self._writer, rest_url)
+        recorder = None if self._writer is None else Recorder(self._writer, rest_url, self._max_body_bytes)
+        in_flight = InFlight(REQUESTS_AT_ONCE * self._max_body_bytes)
         fronts: list[GrpcFront | RestFront] = []
         operations = Operations(metrics, self._upstreams)
         try:
@@ -203,6 +210,7 @@ class Proxy:
                     metrics=metrics,
                     recorder=recorder,
                     max_body_bytes=self._max_body_bytes,
+                    in_flight=in_flight,
                     allow_reload=self._allow_reload,
                 )
                 fronts.append(grpc_front)
@@ -214,6 +222,7 @@ class Proxy:
                     metrics=metrics,
                     recorder=recorder,
                     max_body_bytes=self._max_body_bytes,
+                    in_flight=in_flight,
                     timeout_s=self._rest_timeout_s,
                 )
                 fronts.append(rest_front)

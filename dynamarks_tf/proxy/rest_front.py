@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -18,10 +20,24 @@ from dynamarks_tf.local_server import json_tensor, ports
 from dynamarks_tf.local_server.rest_service import HTTP_STATUS
 from dynamarks_tf.local_server.status import Code, StatusError
 from dynamarks_tf.proxy.admission import Admission, RateLimitError
+from dynamarks_tf.proxy.in_flight import InFlight, OverloadError
 from dynamarks_tf.proxy.metrics import Metrics
 from dynamarks_tf.proxy.recorder import Recorder
-from dynamarks_tf.proxy.rest_prediction import is_prediction
+from dynamarks_tf.proxy.rest_prediction import is_prediction, may_be_prediction
 from dynamarks_tf.proxy.tls import Tls, names_of
+
+
+def _hide_what_was_sent(record: logging.LogRecord) -> bool:
+    """Keeps of an error in a request its class only: its text quotes the line at fault, which may hold an API key."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.msg, record.args = f"{record.getMessage()}: {type(error).__name__}", ()
+        record.exc_info = None
+    return True
+
+
+_LOG = logging.getLogger(__name__)
+_LOG.addFilter(_hide_what_was_sent)
 
 SERVED = re.compile(r"/v1/models(?:[/:?].*)?", re.IGNORECASE | re.DOTALL)
 BODY_TIMEOUT_S = 30.0  # for a client to send its request
@@ -49,6 +65,7 @@ class RestFront:
         metrics: counts the requests.
         recorder: logs predictions, if anything does.
         max_body_bytes: the size of a request above which it is refused.
+        in_flight: how much may be answered at once.
         timeout_s: seconds the server may take to answer.
     """
 
@@ -60,6 +77,7 @@ class RestFront:
         metrics: Metrics,
         recorder: Recorder | None,
         max_body_bytes: int,
+        in_flight: InFlight,
         timeout_s: float,
     ) -> None:
         self._upstream = upstream
@@ -67,6 +85,7 @@ class RestFront:
         self._metrics = metrics
         self._recorder = recorder
         self._max_body_bytes = max_body_bytes
+        self._in_flight = in_flight
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
             skip_auto_headers=_AUTOMATIC,
@@ -87,6 +106,7 @@ class RestFront:
             handler_cancellation=True,  # a client that goes away is not computed for
             auto_decompress=False,
             access_log=None,
+            logger=_LOG,
         )
         self._runner = web.ServerRunner(server)
         await self._runner.setup()
@@ -105,9 +125,12 @@ class RestFront:
         code = CLIENT_GONE
         try:
             try:
-                response = await self._pass(request)
+                with self._in_flight.request() as take:
+                    response = await self._pass(request, take)
             except StatusError as error:
-                response = _refusal(HTTP_STATUS[error.code], error)
+                response = _refusal(503 if isinstance(error, OverloadError) else HTTP_STATUS[error.code], error)
+                if isinstance(error, OverloadError):
+                    response.force_close()  # what is left of the body is not read
             except _TooLargeError:
                 problem = f"The request is larger than {self._max_body_bytes} bytes, the most that is accepted."
                 response = _error(413, problem)
@@ -117,47 +140,55 @@ class RestFront:
         finally:
             self._metrics.count("rest", code, time.perf_counter() - began)
 
-    async def _pass(self, request: web.BaseRequest) -> web.Response:
+    async def _pass(self, request: web.BaseRequest, take: Callable[[int], None]) -> web.Response:
         path = request.raw_path  # as sent: neither decoded nor cut at the "?"
         if not is_served(path):
             raise StatusError(Code.NOT_FOUND, "Not Found")
+        url = URL(self._upstream + path, encoded=True)
+        if "#" in path or url.raw_path_qs != path:  # another path would be sent than the one checked and logged
+            raise StatusError(Code.INVALID_ARGUMENT, "The path has a fragment, an empty query, or control characters")
         transport = request.transport
         certificate = names_of(transport.get_extra_info("peercert")) if transport else []
         headers = list(request.headers.items())
         client = self._admission.admit(headers, certificate=certificate, address=request.remote or "")
-        body = await self._read(request)
+        body = await self._read(request, take)
         passed_on = [pair for pair in _end_to_end(request.headers, drop=_OWN) if self._admission.passed_on(pair[0])]
-        status, reason, answered, answer = await self._ask(request.method, path, passed_on, body)
-        if self._recorder is not None and status == 200 and is_prediction(request.method, path):
-            is_packed = "gzip" in request.headers.get("Content-Encoding", "")
-            self._recorder.record_rest(path, body, answer, is_packed=is_packed, client=client)
+        is_packed = "gzip" in CIMultiDict(passed_on).get("Content-Encoding", "")  # as the server behind sees it
+        if is_packed and _claimed_size(body) > self._max_body_bytes:
+            raise _TooLargeError
+        status, reason, answered, answer = await self._ask(request.method, url, passed_on, body)
+        if self._recorder is not None and status == 200:
+            if is_prediction(request.method, path):
+                self._recorder.record_rest(path, body, answer, is_packed=is_packed, client=client)
+            elif may_be_prediction(request.method, path):
+                self._recorder.count_unknown(client)
         response = web.Response(status=status, reason=reason, body=answer, headers=CIMultiDict(_end_to_end(answered)))
         return _nameless(response)
 
-    async def _read(self, request: web.BaseRequest) -> bytes:
+    async def _read(self, request: web.BaseRequest, take: Callable[[int], None]) -> bytes:
         if (request.content_length or 0) > self._max_body_bytes:
             raise _TooLargeError
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
         try:
-            return await asyncio.wait_for(self._receive(request.content), BODY_TIMEOUT_S)
+            return await asyncio.wait_for(self._receive(request.content, take), BODY_TIMEOUT_S)
         except asyncio.TimeoutError:
             raise StatusError(Code.DEADLINE_EXCEEDED, "The request did not arrive in time") from None
 
-    async def _receive(self, stream: aiohttp.StreamReader) -> bytes:
+    async def _receive(self, stream: aiohttp.StreamReader, take: Callable[[int], None]) -> bytes:
         parts, size = [], 0
         async for part in stream.iter_any():
             size += len(part)
             if size > self._max_body_bytes:
                 raise _TooLargeError
+            take(len(part))
             parts.append(part)
         return b"".join(parts)
 
     async def _ask(
-        self, method: str, path: str, headers: list[tuple[str, str]], body: bytes
+        self, method: str, url: URL, headers: list[tuple[str, str]], body: bytes
     ) -> tuple[int, str | None, CIMultiDictProxy[str], bytes]:
-        url = URL(self._upstream + path, encoded=True)
         for is_last in (False, True):
             try:
                 async with self._session.request(
@@ -188,6 +219,11 @@ def _end_to_end(headers: CIMultiDictProxy[str], drop: frozenset[str] = frozenset
     for name, value in headers.items():
         if name.lower() not in _HOP_BY_HOP | named | drop:
             yield name, value
+
+
+def _claimed_size(packed: bytes) -> int:
+    """Returns what gzip says at its end of the size unpacked. It may lie: the log checks."""
+    return int.from_bytes(packed[-4:], "little") if packed.startswith(b"\x1f\x8b") else 0
 
 
 def _refusal(status: int, error: StatusError) -> web.Response:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
+import numpy as np
 import requests
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2
@@ -22,12 +23,13 @@ from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_p
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.local_server import json_tensor
 from dynamarks_tf.local_server.served_model import DEFAULT_SIGNATURE
+from dynamarks_tf.local_server.status import StatusError
 from dynamarks_tf.local_server.tensors import Array, to_packed_proto
 from dynamarks_tf.request_logs.prediction_log import encode
 
 REFRESH_S = 2.0
 TIMEOUT_S = 5.0
-LARGEST_BODY = 256 * 2**20  # bytes, unpacked
+UNDECODED = "undecoded REST body"  # the name of the only tensor in a record that holds bodies as they were sent
 
 _PREDICT = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?:predict",
@@ -57,8 +59,13 @@ class RestPrediction:
 
 
 def is_prediction(method: str, path: str) -> bool:
-    """Whether a request asks for a prediction."""
+    """Whether a request asks for a prediction, in a way that the log knows."""
     return method == "POST" and _PREDICT.fullmatch(path) is not None
+
+
+def may_be_prediction(method: str, path: str) -> bool:
+    """Whether a request could ask some server for a prediction, in whatever way it is written."""
+    return method == "POST" and unquote(path.partition("?")[0]).rstrip("/").lower().endswith(":predict")
 
 
 class RestDecoder:
@@ -66,10 +73,12 @@ class RestDecoder:
 
     Args:
         url: the server that answered, `http://host:port`.
+        max_body_bytes: the size above which a gzip body is not unpacked.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, max_body_bytes: int) -> None:
         self._url = url
+        self._max_body_bytes = max_body_bytes
         self._known: dict[str, _Description] = {}
         self._asked: dict[str, float] = {}
         self._session = requests.Session()
@@ -79,14 +88,19 @@ class RestDecoder:
         """Returns a serialized `PredictionLog`.
 
         Raises:
-            StatusError: request and answer do not fit the signature.
-            LogError: the server does not tell its signatures.
+            LogError: request and answer do not fit the signature, or the server does not tell its signatures.
         """
-        found = _PREDICT.fullmatch(prediction.path)
-        assert found
-        spec = _spec(found)
+        try:
+            return self._decode(prediction)
+        except StatusError as error:  # quotes the body
+            raise LogError("request and answer do not fit the model's signature") from error
+
+    def _decode(self, prediction: RestPrediction) -> bytes:
+        spec = _spec(prediction.path)
         described = self._describe(_path(spec))
-        asked = json_tensor.parse(_unpack(prediction.body) if prediction.is_packed else prediction.body)
+        asked = json_tensor.parse(
+            _unpack(prediction.body, self._max_body_bytes) if prediction.is_packed else prediction.body
+        )
         answered = json_tensor.parse(prediction.answer)
         signature_name = json_tensor.signature_name(asked)
         signature = described.signatures.signature_def[signature_name or DEFAULT_SIGNATURE]
@@ -131,7 +145,23 @@ class _Description:
         return cls(spec, signatures)
 
 
-def _spec(found: re.Match[str]) -> model_pb2.ModelSpec:
+def encode_undecoded(prediction: RestPrediction) -> bytes:
+    """Returns a serialized `PredictionLog` with the bodies as they were sent: no evidence, but a trace of who asked."""
+    spec = _spec(prediction.path)
+    request = predict_pb2.PredictRequest(model_spec=spec, inputs={UNDECODED: to_packed_proto(_text(prediction.body))})
+    response = predict_pb2.PredictResponse(
+        model_spec=spec, outputs={UNDECODED: to_packed_proto(_text(prediction.answer))}
+    )
+    return encode(request, response, client=prediction.client, time=prediction.time)
+
+
+def _text(body: bytes) -> Array:
+    return np.array([body], dtype=object)
+
+
+def _spec(path: str) -> model_pb2.ModelSpec:
+    found = _PREDICT.fullmatch(path)
+    assert found
     spec = model_pb2.ModelSpec(name=unquote(found["name"]))
     if found["version"]:
         spec.version.value = int(found["version"])
@@ -152,5 +182,13 @@ def _packed(arrays: Mapping[str, Array]) -> dict[str, Any]:
     return {name: to_packed_proto(array) for name, array in arrays.items()}
 
 
-def _unpack(body: bytes) -> bytes:
-    return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, LARGEST_BODY)
+def _unpack(body: bytes, most: int) -> bytes:
+    unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        unpacked = unpacker.decompress(body, most)
+        is_more = bool(unpacker.decompress(unpacker.unconsumed_tail, 1))
+    except zlib.error as error:
+        raise LogError("its body is no gzip") from error
+    if is_more:
+        raise LogError(f"its body is larger than {most} bytes when it is unpacked")
+    return unpacked

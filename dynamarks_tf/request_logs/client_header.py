@@ -34,9 +34,11 @@ def check_client_header(name: str) -> str:
 def read_client(headers: Iterable[tuple[str, str | bytes]], header: str) -> str | None:
     """Returns the client's name, `None` if the headers do not tell it.
 
+    Bytes of it that are no UTF-8 become escapes such as `\\udcff`: whatever a client calls itself can be logged.
+
     Args:
         headers: names and values, of HTTP headers or of gRPC metadata.
         header: the name of the header, in lower case.
     """
     names = [str(value).strip() for name, value in headers if name.lower() == header]
-    return ",".join(names)[:LONGEST_NAME] or None
+    return ",".join(names).encode("utf-8", "backslashreplace").decode("utf-8")[:LONGEST_NAME] or None

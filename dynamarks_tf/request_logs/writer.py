@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -30,7 +31,13 @@ WARNING_S = 60.0  # at most one warning in this time
 CLOSE_S = 30.0
 BYTES_EACH = 2048  # about what a waiting request takes beside its tensors
 
-Waiting = deque[tuple[int, Callable[[], bytes]]]  # how many bytes a record takes until it is written; makes the record
+
+@dataclasses.dataclass(frozen=True)
+class _Waiting:
+    size: int  # bytes it takes until it is written
+    record: Callable[[], bytes]
+    undecoded: Callable[[], bytes] | None
+    client: str | None
 
 
 class PredictionLogWriter:
@@ -43,7 +50,7 @@ class PredictionLogWriter:
     Args:
         folder: where the files go; created if missing. Files and folder are private to their owner.
         max_file_bytes: the size up to which a file grows before the next one is begun.
-        max_waiting_bytes: the size up to which requests wait to be written.
+        max_waiting_bytes: the size up to which requests wait to be written; a single one waits whatever its size.
 
     Raises:
         ArgumentError: a size is not positive.
@@ -75,7 +82,7 @@ class PredictionLogWriter:
         except OSError as error:
             raise LogError(f"Requests cannot be logged to {self.folder}: {error.strerror}") from error
         self._changed = threading.Condition()  # guards all that follows
-        self._waiting: Waiting = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._written = 0
         self._dropped = 0
@@ -91,7 +98,7 @@ class PredictionLogWriter:
 
     @property
     def dropped(self) -> int:
-        """How many requests have been lost, because the queue or the disk was full."""
+        """How many requests have been lost, because the queue or the disk was full or they could not be decoded."""
         return self._dropped
 
     def log(
@@ -109,32 +116,43 @@ class PredictionLogWriter:
             client: who asked, if that is known.
         """
         size = int(request.ByteSize()) + int(response.ByteSize())
-        self.log_later(size, functools.partial(encode, request, response, client=client, time=time.time()))
+        self.log_later(
+            size, functools.partial(encode, request, response, client=client, time=time.time()), client=client
+        )
 
-    def log_later(self, size: int, record: Callable[[], bytes]) -> None:
+    def log_later(
+        self,
+        size: int,
+        record: Callable[[], bytes],
+        *,
+        undecoded: Callable[[], bytes] | None = None,
+        client: str | None = None,
+    ) -> None:
         """Queues a record that is made when it is written, or drops it; returns at once.
 
         Args:
             size: how many bytes it takes until then.
             record: returns a serialized `PredictionLog`; called in the thread that writes. If it fails, the record
                 counts as dropped.
+            undecoded: if that fails, returns what is written in its place: who asked and when, but no tensors.
+            client: who asked, to be named if it is dropped.
         """
         size += BYTES_EACH
         with self._changed:
             if self._closing:
-                self._count_dropped("the log is closed")
-            elif self._waiting_bytes + size > self._max_waiting_bytes:
-                self._count_dropped(f"{self._waiting_bytes} bytes wait to be written already")
+                self._count_dropped("the log is closed", client)
+            elif self._waiting_bytes and self._waiting_bytes + size > self._max_waiting_bytes:
+                self._count_dropped(f"{self._waiting_bytes} bytes wait to be written already", client)
             else:
-                self._waiting.append((size, record))
+                self._waiting.append(_Waiting(size, record, undecoded, client))
                 self._waiting_bytes += size
                 if self._is_half_full():
                     self._changed.notify()
 
-    def drop(self, reason: str) -> None:
+    def drop(self, reason: str, client: str | None) -> None:
         """Counts a request that could not even be queued."""
         with self._changed:
-            self._count_dropped(reason)
+            self._count_dropped(reason, client)
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Writes what is waiting and ends the last file. May be called twice.
@@ -180,26 +198,43 @@ class PredictionLogWriter:
                 )
                 reported, next_report = self._dropped, now + WARNING_S
 
-    def _write(self, batch: Waiting) -> None:
+    def _write(self, batch: deque[_Waiting]) -> None:
         while batch:
-            size, record = batch.popleft()
-            problem = None
+            waiting = batch.popleft()
             try:
-                self._files.append(frame(record()))
+                problem = self._append(waiting)
             except OSError as error:
                 problem = f"the disk says: {error.strerror}"
             except Exception as error:  # whatever is wrong with one request, the next one is written
-                problem = f"it cannot be written: {error}"
+                problem = f"it cannot be written: {_said(error)}"
             with self._changed:
-                self._waiting_bytes -= size
+                self._waiting_bytes -= waiting.size
                 if problem is None:
                     self._written += 1
                 else:
-                    self._count_dropped(problem)
+                    self._count_dropped(problem, waiting.client)
+
+    def _append(self, waiting: _Waiting) -> str | None:
+        """Returns why only the undecoded form was written, if so."""
+        try:
+            record = waiting.record()
+        except Exception as error:
+            if waiting.undecoded is None:
+                raise
+            self._files.append(frame(waiting.undecoded()))
+            return f"it is written undecoded: {_said(error)}"
+        self._files.append(frame(record))
+        return None
 
     def _is_half_full(self) -> bool:
         return 2 * self._waiting_bytes >= self._max_waiting_bytes
 
-    def _count_dropped(self, reason: str) -> None:
+    def _count_dropped(self, reason: str, client: str | None) -> None:
         self._dropped += 1
-        self._reason = reason
+        named = "an unknown client" if client is None else f"the client {client!a}"  # without control characters
+        self._reason = f"{reason} (asked by {named})"
+
+
+def _said(error: Exception) -> str:
+    """Returns what is wrong. Only our own texts are known not to quote what the client sent."""
+    return str(error) if isinstance(error, LogError) else type(error).__name__

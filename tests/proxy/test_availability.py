@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import signal
@@ -157,6 +158,8 @@ def test_requests_that_are_too_large_are_refused(make_proxy: Callable[..., Proxy
                 continue
             assert answer.status_code == 413
             assert "larger than 2000 bytes" in answer.json()["error"]
+        packed = requests.post(url, gzip.compress(large), headers={"Content-Encoding": "gzip"}, timeout=30)
+        assert packed.status_code == 413
         code, _ = predict(proxy, ask(image=np.ones((1000, 4), np.float32)))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert post(proxy).status_code == 200
@@ -239,3 +242,19 @@ def test_the_command_serves_until_it_is_terminated(upstream: LocalServer, tmp_pa
     assert process.returncode == 0
     assert out.endswith("stopping\nlogged 1 predictions, dropped 0\n")
     assert len(list(open_log(tmp_path / "logs").requests())) == 1
+
+
+def test_requests_that_are_too_large_together_are_refused(make_proxy: Callable[..., Proxy], ask: Any) -> None:
+    head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n"
+    rows = ask(image=np.ones((20, 4), np.float32))
+    with make_proxy(max_body_bytes=2000) as proxy:
+        unfinished = [socket.create_connection(("127.0.0.1", proxy.rest_port), timeout=20) for _ in range(4)]
+        for client in unfinished:
+            client.sendall(head + b" " * 1999)
+        eventually(lambda: post(proxy).status_code == 503)
+        assert predict(proxy, rows)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert requests.get(f"{proxy.rest_url}/v1/models/m", timeout=30).status_code == 200
+        for client in unfinished:
+            client.close()
+        eventually(lambda: post(proxy).status_code == 200)
+        assert predict(proxy, rows)[0] is grpc.StatusCode.OK

@@ -90,7 +90,7 @@ def test_what_cannot_be_logged_is_counted_and_answered(
     from dynamarks_tf.proxy.recorder import Recorder
 
     with PredictionLogWriter(tmp_path) as writer:
-        recorder = Recorder(writer, "http://127.0.0.1:1")
+        recorder = Recorder(writer, "http://127.0.0.1:1", max_body_bytes=1000)
         for _ in range(3):
             recorder.record_rest("/v1/models/m:predict", b"{}", b"{}", is_packed=False, client=None)
         recorder.record_grpc(b"\xff", b"\xff", None)

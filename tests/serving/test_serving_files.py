@@ -15,8 +15,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from tensorflow_serving.config import model_server_config_pb2
 
 from dynamarks_tf.cli.proxy import proxy
+from dynamarks_tf.proxy.proxy import GRACE_S
+from dynamarks_tf.request_logs.writer import CLOSE_S
 
 SERVING = Path(__file__).parents[2] / "serving"
+CONFIG = SERVING / "config"
 KUBERNETES_VERSION = "1.33"
 
 # Flags of tensorflow_model_server 2.20 that take part; a flag that it does not know would be ignored.
@@ -70,7 +73,7 @@ BOOL = descriptor_pb2.FieldDescriptorProto.TYPE_BOOL
 
 
 def test_models_config_has_two_versions_and_a_label_for_each() -> None:
-    config = text_format.Parse((SERVING / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
+    config = text_format.Parse((CONFIG / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
     (model,) = config.model_config_list.config
     assert (model.model_platform, Path(model.base_path).name) == ("tensorflow", model.name)
     versions = list(model.model_version_policy.specific.versions)
@@ -88,7 +91,7 @@ def test_batching_config() -> None:
         allowed_batch_sizes=[INT64],
         pad_variable_length_inputs=BOOL,
     )
-    config = text_format.Parse((SERVING / "batching.config").read_text(), kind())
+    config = text_format.Parse((CONFIG / "batching.config").read_text(), kind())
     sizes = list(config.allowed_batch_sizes)
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == config.max_batch_size.value
@@ -97,7 +100,7 @@ def test_batching_config() -> None:
 
 def test_monitoring_config() -> None:
     """As `MonitoringConfig` of monitoring_config.proto."""
-    found = re.sub(r"(?m)^\s*#.*$", "", (SERVING / "monitoring.config").read_text())
+    found = re.sub(r"(?m)^\s*#.*$", "", (CONFIG / "monitoring.config").read_text())
     assert " ".join(found.split()) == 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }'
 
 
@@ -171,15 +174,24 @@ def all_volumes() -> list[str]:
     return list(itertools.chain(*(service["volumes"] for service in COMPOSE["services"].values())))
 
 
-def test_compose_mounts_the_config_files_where_they_are_looked_for() -> None:
+def test_compose_mounts_the_folder_of_the_config_files_where_they_are_looked_for() -> None:
+    """The folder, not the files: a container keeps the old one of a file that an editor replaces."""
     flags = options_of(COMPOSE["services"]["model"]["command"])
     for flag, name in (
         ("model_config_file", "models"),
         ("batching_parameters_file", "batching"),
         ("monitoring_config_file", "monitoring"),
     ):
-        assert f"./{name}.config:{flags[flag]}:ro" in all_volumes()
-        assert (SERVING / f"{name}.config").exists()
+        assert flags[flag] == f"/config/{name}.config"
+        assert (CONFIG / f"{name}.config").exists()
+    assert [volume for volume in all_volumes() if "config" in volume] == ["./config:/config:ro"]
+
+
+def test_the_proxy_is_given_the_time_it_needs_to_stop() -> None:
+    assert int(COMPOSE["services"]["proxy"]["stop_grace_period"].removesuffix("s")) > GRACE_S + CLOSE_S
+    (command, before_s) = CONTAINERS["proxy"]["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert POD["spec"]["terminationGracePeriodSeconds"] > int(before_s) + GRACE_S + CLOSE_S
 
 
 def test_ports_and_names_agree_among_the_manifests() -> None:
