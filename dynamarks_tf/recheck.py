@@ -40,6 +40,10 @@ _RELATIVE_TOLERANCE = 1e-4  # single-precision logarithms and sums, in another o
 _LOG_TOLERANCE = 1e-2  # what that can do to log10 p, which is steep where nearly all signs agree
 
 
+_WITHOUT_KEY = (
+    "Not checked with the key: the statistic T was taken on the owner's word, and the p-value and the verdict follow "
+    "from it. Whoever makes a bundle can state any T."
+)
 _NO_STATEMENT = (
     "The bundle holds no published commitment: that key and model are older than the suspect has to be shown otherwise."
 )
@@ -152,11 +156,10 @@ class _Recheck:
             steps.append(self._check_p_values(residuals))
         else:
             steps.append(self._check_with_key(judgement, collection))
-        caveats = [] if bundles.STATEMENT in self._bundle else [_NO_STATEMENT]
         return Recheck(
             self._evidence,
             tuple(step for step in steps if step),
-            (*caveats, _ANSWERS),
+            tuple(self._caveats()),
             self._key is not None,
             CheckedCase(
                 residuals,
@@ -167,6 +170,14 @@ class _Recheck:
                 self._selection(),
             ),
         )
+
+    def _caveats(self) -> Iterator[str]:
+        """What the bundle does not show, the gravest first."""
+        if self._key is None:
+            yield _WITHOUT_KEY
+        if self._statement is None:
+            yield _NO_STATEMENT
+        yield _ANSWERS
 
     def _selection(self) -> npt.NDArray[np.int64] | None:
         if bundles.SELECTION not in self._bundle:

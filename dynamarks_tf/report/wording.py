@@ -79,11 +79,26 @@ CHANNELS = {
 }
 
 
+UNCHECKED = (
+    "Not checked with the key: the statistic was taken on the owner’s word, and the p-value and the verdict follow from "
+    "it. Whoever makes a record can state any statistic; only the owner’s key shows whether it is true."
+)
+
+
 def title(case: CaseReport) -> str:
-    """The verdict in one sentence."""
-    if case.evidence.detected():
-        return f"The mark of {case.evidence.owner} was found in the suspect."
-    return f"The mark of {case.evidence.owner} was not found in the suspect."
+    """The verdict in one sentence; without the key, it is what the owner states."""
+    owner, found = case.evidence.owner, "was found" if case.evidence.detected() else "was not found"
+    if case.with_key:
+        return f"The mark of {owner} {found} in the suspect."
+    return f"{owner} states that its mark {found} in the suspect."
+
+
+def warnings(case: CaseReport) -> list[str]:
+    """What has to be known before the verdict is read."""
+    warned = []
+    if not case.with_key:
+        warned.append(UNCHECKED)
+    return warned
 
 
 def meaning(case: CaseReport) -> list[str]:
@@ -91,12 +106,14 @@ def meaning(case: CaseReport) -> list[str]:
     threshold = probability(math.log10(case.evidence.plan.alpha))
     if not case.evidence.detected():
         return [
+            *_stated(case),
             f"The test did not reach the threshold that was fixed beforehand ({threshold}). By that standard, nothing "
             "was found.",
             "The suspect may be independent. Or it may have been trained on marked answers in a way that left too "
             "little of the mark for these queries to show.",
         ]
     return [
+        *_stated(case),
         "The suspect’s answers depend on secret coin tosses that only the owner’s key knows, and that only the "
         "answers of the marked model give away. Chance alone would make them agree so well with the stated probability "
         "at most.",
@@ -104,6 +121,10 @@ def meaning(case: CaseReport) -> list[str]:
         f"{threshold}, whatever it was trained on, for any number of queries, if what it rests on (below) holds. The "
         "bound is proven, not estimated: no calibration on other models is involved.",
     ]
+
+
+def _stated(case: CaseReport) -> list[str]:
+    return [] if case.with_key else ["All of this holds if the statistic that the owner states is the true one."]
 
 
 def no_meaning(case: CaseReport) -> list[str]:
@@ -142,6 +163,7 @@ def assumptions(case: CaseReport) -> list[str]:
     )
     fresh = "The queries were chosen without looking at any answer of the marked model."
     return [
+        *([] if case.with_key else [UNCHECKED]),
         "The owner’s key is 32 random bytes that the makers of the suspect did not know, and its expansion into coin "
         "tosses (HKDF-SHA256, ChaCha20) cannot be told from chance.",
         committed if case.statement is not None else uncommitted,

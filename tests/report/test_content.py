@@ -1,14 +1,20 @@
 """What stands in a report, and what must not."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from dynamarks_tf import recheck
-from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf import judgement, recheck, verify
+from dynamarks_tf.errors import ArgumentError, BundleError
+from dynamarks_tf.evidence.bounds import chernoff_log10_p
+from dynamarks_tf.params import MarkParams
 from dynamarks_tf.report import wording
 from dynamarks_tf.report.content import case_report
+from dynamarks_tf.report.page import case_page
+
+SETTINGS = MarkParams(budget=0.1, tie_margin=0)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +108,34 @@ def test_the_verdict_is_one_plain_sentence_and_says_no_more_than_is_proven(thief
     rests_on = " ".join(wording.assumptions(found))
     assert "without looking at any answer of the marked model" in rests_on
     assert "date of the published statement" in rests_on
+
+
+def test_without_the_key_a_forged_statistic_is_told_as_what_the_owner_states(
+    tmp_path, monkeypatch, owner_model, unmarked_surrogate, digits, key
+):
+    """Whoever makes a bundle can state the largest possible T of an innocent; only the key refutes it."""
+    real = judgement.channel_evidence
+
+    def forged(channel, signs, residuals):
+        found = real(channel, signs, residuals)
+        log10_p = chernoff_log10_p(residuals.values, found.largest_possible)
+        return dataclasses.replace(found, statistic=found.largest_possible, log10_p=log10_p)
+
+    monkeypatch.setattr(judgement, "channel_evidence", forged)
+    options = {"owner": owner_model, "key": key, "queries": digits.x_test[:50], "params": SETTINGS}
+    assert verify(unmarked_surrogate, bundle=tmp_path / "forged.zip", **options).detected()
+    monkeypatch.undo()
+    with pytest.raises(BundleError, match="is stated as"):
+        recheck.recheck(tmp_path / "forged.zip", key=key)
+    result = recheck.recheck(tmp_path / "forged.zip")
+    assert "on the owner's word" in recheck.public_summary(result)["checked"]["caveats"][0]
+    found = report(result)
+    assert wording.title(found) == "ACME Vision states that its mark was found in the suspect."
+    assert "on the owner’s word" in wording.warnings(found)[0]
+    assert "on the owner’s word" in wording.assumptions(found)[0]
+    text = case_page(found)
+    assert "The mark of ACME Vision was found" not in text
+    assert '<p class="warning">Not checked with the key' in text
 
 
 def test_a_p_value_that_grinding_could_reach_is_read_with_care(cases, thief):
