@@ -47,6 +47,10 @@ _WITHOUT_KEY = (
 _NO_STATEMENT = (
     "The bundle holds no published commitment: that key and model are older than the suspect has to be shown otherwise."
 )
+_GIVEN_ANSWERS = (
+    "The suspect is a file of answers, which were in the owner's hands before the plan was fixed: that queries, seed "
+    "and threshold were not chosen by them has to be shown otherwise."
+)
 _ANSWERS = (
     "No bundle can show that the recorded answers are those of the owner's model and of the suspect. Whoever doubts it "
     "asks both again."
@@ -177,6 +181,8 @@ class _Recheck:
             yield _WITHOUT_KEY
         if self._statement is None:
             yield _NO_STATEMENT
+        if recording.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
+            yield _GIVEN_ANSWERS
         yield _ANSWERS
 
     def _selection(self) -> npt.NDArray[np.int64] | None:

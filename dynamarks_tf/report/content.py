@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf import recording
 from dynamarks_tf._version import __version__
 from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import ArgumentError
@@ -93,6 +94,11 @@ class CaseReport:
     def is_confidential(self) -> bool:
         """Whether the report gives signs of the key away."""
         return self.code_table is not None
+
+    @property
+    def were_answers_given(self) -> bool:
+        """Whether the suspect was a file of answers, which were there before the plan."""
+        return recording.were_answers_given(self.evidence.suspect, self.evidence.suspect_sha256)
 
     @property
     def could_be_ground(self) -> bool:

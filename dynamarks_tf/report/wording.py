@@ -80,8 +80,8 @@ CHANNELS = {
 
 
 UNCHECKED = (
-    "Not checked with the key: the statistic was taken on the owner’s word, and the p-value and the verdict follow from "
-    "it. Whoever makes a record can state any statistic; only the owner’s key shows whether it is true."
+    "Not checked with the key: the statistic was taken on the owner’s word, and p-value and verdict follow from it. "
+    "Whoever makes a record can state any statistic; only the owner’s key shows whether it is true."
 )
 
 
@@ -143,18 +143,26 @@ def no_meaning(case: CaseReport) -> list[str]:
     ]
 
 
+def _fixed_beforehand(case: CaseReport) -> str:
+    record = "the plan says which, and its digest is in the record of every answer."
+    if case.were_answers_given:
+        return (
+            f"Queries, method and threshold were fixed before the answers were looked up: {record} But the answers are "
+            "a file that was in the owner’s hands before the plan was fixed: that queries, seed and threshold were not "
+            "chosen by them has to be shown otherwise."
+        )
+    return f"Queries, method and threshold were fixed before the suspect was asked: {record}"
+
+
+def _age(case: CaseReport) -> str:
+    otherwise = "are older than the suspect has to be shown otherwise: the record holds no published commitment."
+    if case.statement is None:
+        return f"That key and owner’s model {otherwise}"
+    return "That key and owner’s model are older than the suspect is for the date of the published statement to show."
+
+
 def assumptions(case: CaseReport) -> list[str]:
     """What the p-value rests on."""
-    committed = (
-        "Key, owner’s model, queries and method were fixed before the suspect was asked: the plan says which, and "
-        "its digest is in the record of every answer. That the key is older than the suspect is for the date of the "
-        "published statement to show."
-    )
-    uncommitted = (
-        "Queries and method were fixed before the suspect was asked: the plan says which, and its digest is in the "
-        "record of every answer. That key and owner’s model are older than the suspect has to be shown otherwise: "
-        "the record holds no published commitment."
-    )
     logged = (
         "The queries are all that the client sent, from the first on; none was left out or chosen by what the marked "
         "model answered. Of queries that look alike only the first counts, which guards against a client who sends "
@@ -166,7 +174,8 @@ def assumptions(case: CaseReport) -> list[str]:
         *([] if case.with_key else [UNCHECKED]),
         "The owner’s key is 32 random bytes that the makers of the suspect did not know, and its expansion into coin "
         "tosses (HKDF-SHA256, ChaCha20) cannot be told from chance.",
-        committed if case.statement is not None else uncommitted,
+        _fixed_beforehand(case),
+        _age(case),
         logged if case.evidence.plan.logged else fresh,
         "This is the only test of this kind, or the threshold was divided by the number of tests.",
     ]

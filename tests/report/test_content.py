@@ -10,9 +10,11 @@ from dynamarks_tf import judgement, recheck, verify
 from dynamarks_tf.errors import ArgumentError, BundleError
 from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.params import MarkParams
+from dynamarks_tf.recording import ANSWER_FILES, were_answers_given
 from dynamarks_tf.report import wording
 from dynamarks_tf.report.content import case_report
 from dynamarks_tf.report.page import case_page
+from dynamarks_tf.suspects.recorded import READERS
 
 SETTINGS = MarkParams(budget=0.1, tie_margin=0)
 
@@ -136,6 +138,33 @@ def test_without_the_key_a_forged_statistic_is_told_as_what_the_owner_states(
     text = case_page(found)
     assert "The mark of ACME Vision was found" not in text
     assert '<p class="warning">Not checked with the key' in text
+
+
+def test_of_recorded_answers_it_does_not_say_that_they_came_after_the_plan(
+    tmp_path, owner_model, surrogate, digits, key
+):
+    queries = digits.x_test[:30]
+    np.savez(tmp_path / "answers.npz", answers=np.asarray(surrogate(queries)))
+    options = {"owner": owner_model, "key": key, "queries": queries, "params": SETTINGS}
+    verify(tmp_path / "answers.npz", bundle=tmp_path / "case.zip", **options)
+    result = recheck.recheck(tmp_path / "case.zip", key=key)
+    assert any("in the owner's hands before the plan was fixed" in caveat for caveat in result.caveats)
+    found = report(result)
+    assert any("in the owner’s hands before the plan was fixed" in line for line in wording.assumptions(found))
+    text = case_page(found)
+    assert "after the answers were given" in text
+    assert "before the suspect was asked" not in text
+    equal = np.full((30, 10), 0.1)
+    np.savez(tmp_path / "equal.npz", answers=equal)  # what docs/suspects.md advises for the plan's digest
+    assert verify(tmp_path / "equal.npz", **options).plan.digest == result.evidence.plan.digest
+
+
+def test_what_counts_as_a_file_of_answers(cases):
+    assert set(READERS) == set(ANSWER_FILES)
+    assert were_answers_given("answers.csv", "0" * 64)
+    assert not were_answers_given("answers.csv", None)  # a function of that name
+    assert not were_answers_given("suspect.keras", "0" * 64)
+    assert not recheck.recheck(cases / "thief.zip").evidence.suspect.endswith(ANSWER_FILES)
 
 
 def test_a_p_value_that_grinding_could_reach_is_read_with_care(cases, thief):
