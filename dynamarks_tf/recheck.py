@@ -47,6 +47,9 @@ _WITHOUT_KEY = (
 _NO_STATEMENT = (
     "The bundle holds no published commitment: that key and model are older than the suspect has to be shown otherwise."
 )
+_KEY_ALONE = (
+    "The statement is about the key alone: that the owner's model is older than the suspect has to be shown otherwise."
+)
 _GIVEN_ANSWERS = (
     "The suspect is a file of answers, which were in the owner's hands before the plan was fixed: that queries, seed "
     "and threshold were not chosen by them has to be shown otherwise."
@@ -181,6 +184,8 @@ class _Recheck:
             yield _WITHOUT_KEY
         if self._statement is None:
             yield _NO_STATEMENT
+        elif self._statement.model_sha256 is None:
+            yield _KEY_ALONE
         if recording.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
             yield _GIVEN_ANSWERS
         yield _ANSWERS

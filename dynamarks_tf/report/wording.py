@@ -98,6 +98,8 @@ def warnings(case: CaseReport) -> list[str]:
     warned = []
     if not case.with_key:
         warned.append(UNCHECKED)
+    if case.could_be_ground:
+        warned.append(_ground(case))
     return warned
 
 
@@ -121,6 +123,19 @@ def meaning(case: CaseReport) -> list[str]:
         f"{threshold}, whatever it was trained on, for any number of queries, if what it rests on (below) holds. The "
         "bound is proven, not estimated: no calibration on other models is involved.",
     ]
+
+
+def _ground(case: CaseReport) -> str:
+    ground = f"could reach a p-value like this (down to about {power_of_ten(-24)}) by trying keys until one fits"
+    if case.statement is None:
+        return (
+            f"The record holds no published commitment, and an owner {ground}. It has to be shown otherwise that the "
+            "key is older than the suspect."
+        )
+    return (
+        f"The statement says {date(case.statement.date)}, on the owner’s word. Unless it was really published by then, "
+        f"an owner {ground}."
+    )
 
 
 def _stated(case: CaseReport) -> list[str]:
@@ -158,7 +173,13 @@ def _age(case: CaseReport) -> str:
     otherwise = "are older than the suspect has to be shown otherwise: the record holds no published commitment."
     if case.statement is None:
         return f"That key and owner’s model {otherwise}"
-    return "That key and owner’s model are older than the suspect is for the date of the published statement to show."
+    show = "for the date to show at which the statement was really published; the date in it is the owner’s word."
+    if case.statement.model_sha256 is None:
+        return (
+            f"That the key is older than the suspect is {show} The statement is about the key alone: that the owner’s "
+            "model is older than the suspect has to be shown otherwise."
+        )
+    return f"That key and owner’s model are older than the suspect is {show}"
 
 
 def assumptions(case: CaseReport) -> list[str]:

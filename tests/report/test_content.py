@@ -109,7 +109,11 @@ def test_the_verdict_is_one_plain_sentence_and_says_no_more_than_is_proven(thief
     assert "holds no published commitment" in rests_on
     rests_on = " ".join(wording.assumptions(found))
     assert "without looking at any answer of the marked model" in rests_on
-    assert "date of the published statement" in rests_on
+    assert "date to show at which the statement was really published" in rests_on
+    assert "about the key alone: that the owner’s model is older" in rests_on
+    assert any("about the key alone" in caveat for caveat in found.caveats)
+    with_model = dataclasses.replace(found, statement=dataclasses.replace(found.statement, model_sha256="0" * 64))
+    assert "key alone" not in " ".join(wording.assumptions(with_model))
 
 
 def test_without_the_key_a_forged_statistic_is_told_as_what_the_owner_states(
@@ -167,9 +171,15 @@ def test_what_counts_as_a_file_of_answers(cases):
     assert not recheck.recheck(cases / "thief.zip").evidence.suspect.endswith(ANSWER_FILES)
 
 
-def test_a_p_value_that_grinding_could_reach_is_read_with_care(cases, thief):
-    """Without a commitment, down to 2^-80; with one, nothing needs to be said."""
-    assert not report(thief).could_be_ground
-    hostile = report(recheck.recheck(cases / "hostile & <b>.zip"))
-    assert hostile.statement is None
-    assert hostile.could_be_ground == hostile.evidence.detected()
+def test_a_p_value_that_grinding_could_reach_is_read_with_care(thief):
+    """Down to 2^-80, with a statement too: its date is the owner's word."""
+    found = report(thief)
+    assert found.evidence.detected()
+
+    def warned(log10_p, **changes):
+        evidence = dataclasses.replace(found.evidence, log10_p=log10_p)
+        return wording.warnings(dataclasses.replace(found, evidence=evidence, **changes))
+
+    assert warned(-25.0) == warned(-25.0, statement=None) == warned(-2.0) == []
+    assert "Unless it was really published by then" in warned(-20.0)[0]
+    assert "no published commitment" in warned(-20.0, statement=None)[0]
