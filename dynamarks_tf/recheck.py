@@ -50,6 +50,11 @@ _NO_STATEMENT = (
 _KEY_ALONE = (
     "The statement is about the key alone: that the owner's model is older than the suspect has to be shown otherwise."
 )
+_LOGGED_PART = (
+    "A part of the logged queries was drawn: a client who sent again what he liked can bias which coins they meet. "
+    "What needs logged queries proves nothing here."
+)
+WHOLE_LOGS = ("all", "first/1")  # how logged queries are chosen without a say of who sent them
 _GIVEN_ANSWERS = (
     "The suspect is a file of answers, which were in the owner's hands before the plan was fixed: that queries, seed "
     "and threshold were not chosen by them has to be shown otherwise."
@@ -186,6 +191,8 @@ class _Recheck:
             yield _NO_STATEMENT
         elif self._statement.model_sha256 is None:
             yield _KEY_ALONE
+        if self._plan.logged and self._plan.selection not in WHOLE_LOGS:
+            yield _LOGGED_PART
         if recording.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
             yield _GIVEN_ANSWERS
         yield _ANSWERS

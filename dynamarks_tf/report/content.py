@@ -16,7 +16,7 @@ from dynamarks_tf import recording
 from dynamarks_tf._version import __version__
 from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.recheck import Recheck
+from dynamarks_tf.recheck import WHOLE_LOGS, Recheck
 from dynamarks_tf.report import agreement, decoys
 from dynamarks_tf.report.agreement import Group
 from dynamarks_tf.report.decoys import Decoys
@@ -99,6 +99,11 @@ class CaseReport:
     def were_answers_given(self) -> bool:
         """Whether the suspect was a file of answers, which were there before the plan."""
         return recording.were_answers_given(self.evidence.suspect, self.evidence.suspect_sha256)
+
+    @property
+    def is_part_of_log(self) -> bool:
+        """Whether a part of the logged queries was drawn, on which a client who repeats himself has a say."""
+        return self.evidence.plan.logged and self.evidence.plan.selection not in WHOLE_LOGS
 
     @property
     def could_be_ground(self) -> bool:

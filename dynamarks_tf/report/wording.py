@@ -84,6 +84,11 @@ UNCHECKED = (
     "Whoever makes a record can state any statistic; only the owner’s key shows whether it is true."
 )
 
+LOGGED_PART = (
+    "The queries are a part that was drawn from what the client sent. A client who sent again what he liked can bias "
+    "which coins they meet: the channels that need logged queries are no proof in this record."
+)
+
 
 def title(case: CaseReport) -> str:
     """The verdict in one sentence; without the key, it is what the owner states."""
@@ -98,6 +103,8 @@ def warnings(case: CaseReport) -> list[str]:
     warned = []
     if not case.with_key:
         warned.append(UNCHECKED)
+    if case.is_part_of_log:
+        warned.append(LOGGED_PART)
     if case.could_be_ground:
         warned.append(_ground(case))
     return warned
@@ -182,14 +189,22 @@ def _age(case: CaseReport) -> str:
     return f"That key and owner’s model are older than the suspect is {show}"
 
 
+def _what_was_logged(case: CaseReport) -> str:
+    plan = case.evidence.plan
+    if case.is_part_of_log:
+        return LOGGED_PART
+    which = "all that the client sent, from the first on"
+    if plan.selection != "all":
+        which = f"the first {plan.num_queries:,} of what the client sent"
+    return (
+        f"The queries are {which}; none was left out or chosen by what the marked model answered. Of queries that look "
+        "alike only the first counts, which guards against a client who sends again what he liked. Against one who "
+        "makes up new inputs from what he learned of the mark, there is no proof."
+    )
+
+
 def assumptions(case: CaseReport) -> list[str]:
     """What the p-value rests on."""
-    logged = (
-        "The queries are all that the client sent, from the first on; none was left out or chosen by what the marked "
-        "model answered. Of queries that look alike only the first counts, which guards against a client who sends "
-        "again what he liked. Against one who makes up new inputs from what he learned of the mark, there is no "
-        "proof."
-    )
     fresh = "The queries were chosen without looking at any answer of the marked model."
     return [
         *([] if case.with_key else [UNCHECKED]),
@@ -197,6 +212,6 @@ def assumptions(case: CaseReport) -> list[str]:
         "tosses (HKDF-SHA256, ChaCha20) cannot be told from chance.",
         _fixed_beforehand(case),
         _age(case),
-        logged if case.evidence.plan.logged else fresh,
+        _what_was_logged(case) if case.evidence.plan.logged else fresh,
         "This is the only test of this kind, or the threshold was divided by the number of tests.",
     ]

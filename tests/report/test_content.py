@@ -171,6 +171,32 @@ def test_what_counts_as_a_file_of_answers(cases):
     assert not recheck.recheck(cases / "thief.zip").evidence.suspect.endswith(ANSWER_FILES)
 
 
+@pytest.mark.parametrize(
+    ("selection", "said", "is_part"),
+    [
+        ("all", "all that the client sent, from the first on; none was left out", False),
+        ("first/1", "the first 1,797 of what the client sent; none was left out", False),
+        ("balanced/1", "a part that was drawn from what the client sent", True),
+    ],
+)
+def test_of_logged_queries_it_says_which_were_asked(cases, selection, said, is_part):
+    found = report(recheck.recheck(cases / "innocent.zip"))
+    plan = dataclasses.replace(found.evidence.plan, num_queries=1797)
+    object.__setattr__(plan, "selection", selection)  # of bundles of other releases too
+    found = dataclasses.replace(found, evidence=dataclasses.replace(found.evidence, plan=plan))
+    assert any(said in line for line in wording.assumptions(found))
+    assert (wording.LOGGED_PART in wording.warnings(found)) == is_part
+    assert ("the first of them, none left out" in case_page(found)) == (selection == "first/1")
+
+
+def test_a_part_of_a_log_is_no_proof(tmp_path, owner_model, surrogate, digits, key):
+    options = {"owner": owner_model, "key": key, "queries": digits.x_test, "logged": True, "params": SETTINGS}
+    verify(surrogate, bundle=tmp_path / "case.zip", max_queries=30, **options)
+    result = recheck.recheck(tmp_path / "case.zip")
+    drawn = any("A part of the logged queries was drawn" in caveat for caveat in result.caveats)
+    assert drawn == report(result).is_part_of_log == (result.evidence.plan.selection != "first/1")
+
+
 def test_a_p_value_that_grinding_could_reach_is_read_with_care(thief):
     """Down to 2^-80, with a statement too: its date is the owner's word."""
     found = report(thief)
