@@ -40,8 +40,24 @@ _RELATIVE_TOLERANCE = 1e-4  # single-precision logarithms and sums, in another o
 _LOG_TOLERANCE = 1e-2  # what that can do to log10 p, which is steep where nearly all signs agree
 
 
+_WITHOUT_KEY = (
+    "Not checked with the key: the statistic T was taken on the owner's word, and the p-value and the verdict follow "
+    "from it. Whoever makes a bundle can state any T."
+)
 _NO_STATEMENT = (
     "The bundle holds no published commitment: that key and model are older than the suspect has to be shown otherwise."
+)
+_KEY_ALONE = (
+    "The statement is about the key alone: that the owner's model is older than the suspect has to be shown otherwise."
+)
+_LOGGED_PART = (
+    "A part of the logged queries was drawn: a client who sent again what he liked can bias which coins they meet. "
+    "What needs logged queries proves nothing here."
+)
+WHOLE_LOGS = ("all", "first/1")  # how logged queries are chosen without a say of who sent them
+_GIVEN_ANSWERS = (
+    "The suspect is a file of answers, which were in the owner's hands before the plan was fixed: that queries, seed "
+    "and threshold were not chosen by them has to be shown otherwise."
 )
 _ANSWERS = (
     "No bundle can show that the recorded answers are those of the owner's model and of the suspect. Whoever doubts it "
@@ -152,11 +168,10 @@ class _Recheck:
             steps.append(self._check_p_values(residuals))
         else:
             steps.append(self._check_with_key(judgement, collection))
-        caveats = [] if bundles.STATEMENT in self._bundle else [_NO_STATEMENT]
         return Recheck(
             self._evidence,
             tuple(step for step in steps if step),
-            (*caveats, _ANSWERS),
+            tuple(self._caveats()),
             self._key is not None,
             CheckedCase(
                 residuals,
@@ -167,6 +182,20 @@ class _Recheck:
                 self._selection(),
             ),
         )
+
+    def _caveats(self) -> Iterator[str]:
+        """What the bundle does not show, the gravest first."""
+        if self._key is None:
+            yield _WITHOUT_KEY
+        if self._statement is None:
+            yield _NO_STATEMENT
+        elif self._statement.model_sha256 is None:
+            yield _KEY_ALONE
+        if self._plan.logged and self._plan.selection not in WHOLE_LOGS:
+            yield _LOGGED_PART
+        if recording.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
+            yield _GIVEN_ANSWERS
+        yield _ANSWERS
 
     def _selection(self) -> npt.NDArray[np.int64] | None:
         if bundles.SELECTION not in self._bundle:

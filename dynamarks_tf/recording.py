@@ -30,6 +30,8 @@ Array = npt.NDArray[Any]
 FORMAT = "dynamarks-recording"
 FORMAT_VERSION = 1
 HEAD = "recording.json"
+ANSWER_FILES = (".npz", ".csv", ".parquet", ".jsonl")
+"""How files of recorded answers end: no other suspect is named so."""
 _HEAD_ENTRIES: dict[str, Any] = {
     "plan_sha256": str,
     "plan": dict,
@@ -39,6 +41,16 @@ _HEAD_ENTRIES: dict[str, Any] = {
     "keeps_queries": bool,
     "fixed_at": str,
 }
+
+
+def were_answers_given(suspect: str, suspect_sha256: str | None) -> bool:
+    """Whether a suspect was a file of answers, which were there before the test.
+
+    Args:
+        suspect: its description in plan and evidence.
+        suspect_sha256: its digest; `None` for servers and functions.
+    """
+    return suspect_sha256 is not None and suspect.endswith(ANSWER_FILES)
 
 
 @dataclasses.dataclass(frozen=True)

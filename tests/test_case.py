@@ -71,8 +71,9 @@ def test_a_bundle_is_private_complete_and_bears_out_the_verdict(verify, surrogat
     assert "committed to this key in a signed statement that says 2026-01-01" in told
     assert "(class, amplitude code) follow from the recorded answers" in told
     assert "can be checked with the key only" in without_key.steps[-1]
-    assert len(without_key.caveats) == 1
-    assert "No bundle can show that the recorded answers" in without_key.caveats[0]
+    assert "the statistic T was taken on the owner's word" in without_key.caveats[0]
+    assert with_key.caveats == without_key.caveats[1:]
+    assert "No bundle can show that the recorded answers" in with_key.caveats[-1]
     with zipfile.ZipFile(path) as archive:
         assert bundles.KEY not in archive.namelist()
         head = json.loads(archive.read(recording.HEAD))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dynamarks_tf import _files
 from dynamarks_tf.errors import ArgumentError, SuspectError
 
 if TYPE_CHECKING:
@@ -37,12 +39,20 @@ class ReportOptions:
     true_labels: Path | None
     confidential: bool
 
-    def check(self) -> None:
-        """Refuses what cannot be done, before any work starts."""
+    def check(self, *, suspect_labels: bool = False) -> None:
+        """Refuses what cannot be done, before any work starts.
+
+        Args:
+            suspect_labels: whether the suspect answers labels only.
+        """
+        if self.confidential and suspect_labels:
+            raise click.UsageError(
+                "--confidential shows the class code, which --labels leaves untested. Give one of the two."
+            )
         if self.report is not None:
             from dynamarks_tf import report as reports
 
-            reports.check_can_write(self.report)
+            reports.check_can_write(self.report, self.plots, confidential=self.confidential)
             self._labels()
         elif self.plots or self.true_labels or self.confidential:
             raise click.UsageError("--plots, --true-labels and --confidential are about a report; name it by --report.")
@@ -60,17 +70,38 @@ class ReportOptions:
             return
         from dynamarks_tf import report as reports
 
-        found = reports.write_report(
-            self.report,
-            bundle,
-            key=key,
-            true_labels=self._labels(),
-            confidential=self.confidential,
-            plots=self.plots,
-            keeps_bundle=keeps_bundle,
-        )
+        try:
+            found = reports.write_report(
+                self.report,
+                bundle,
+                key=key,
+                true_labels=self._labels(),
+                confidential=self.confidential,
+                plots=self.plots,
+                keeps_bundle=keeps_bundle,
+            )
+        except BaseException:
+            if not keeps_bundle:
+                click.echo(
+                    f"The evidence is kept in {self._keep(bundle)}, which is confidential; `dynamarks check` makes the "
+                    "report from it.",
+                    err=True,
+                )
+            raise
         who = "Confidential: part of the key is in it." if found.is_confidential else "It may be published."
         click.echo(f"Report: {self.report}. {who}", err=True)
+
+    def _keep(self, bundle: Path) -> Path:
+        """Moves a bundle from its temporary folder to the report, or where there is room and permission."""
+        assert self.report is not None
+        kept = self.report.with_suffix(".zip")
+        try:
+            with _files.new_file(kept, overwrite=False) as temporary:
+                shutil.copyfile(bundle, temporary)
+        except OSError:
+            kept = Path(tempfile.mkdtemp(prefix="dynamarks-kept-")) / kept.name
+            bundle.rename(kept)
+        return kept
 
     def _labels(self) -> npt.NDArray[Any] | None:
         if self.true_labels is None:
@@ -78,11 +109,19 @@ class ReportOptions:
         import numpy as np
 
         try:
-            return np.asarray(np.load(self.true_labels, allow_pickle=False))
+            labels = np.asarray(np.load(self.true_labels, allow_pickle=False))
         except Exception as error:  # a damaged file raises whatever its damaged part happens to raise
             raise ArgumentError(
                 f"Cannot read true labels from {self.true_labels}: {error}. Give a .npy file of class indices."
             ) from error
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels.ravel()
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise ArgumentError(
+                f"The true labels in {self.true_labels} must be class indices, whole numbers of shape (n,) or (n, 1). "
+                f"Received: {labels.dtype} of shape {labels.shape}"
+            )
+        return labels
 
 
 _OPTIONS = (

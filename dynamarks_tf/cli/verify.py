@@ -120,7 +120,7 @@ def verify(
     """
     from dynamarks_tf.verdict import check_alpha
 
-    reports.check()
+    reports.check(suspect_labels=labels)
     check_alpha(alpha)
     if (queries is None) == (not log):
         raise click.UsageError("Give the inputs to ask by either --queries or --log.")

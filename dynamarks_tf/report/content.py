@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf import recording
 from dynamarks_tf._version import __version__
 from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.recheck import Recheck
+from dynamarks_tf.recheck import WHOLE_LOGS, Recheck
 from dynamarks_tf.report import agreement, decoys
 from dynamarks_tf.report.agreement import Group
 from dynamarks_tf.report.decoys import Decoys
@@ -95,9 +96,19 @@ class CaseReport:
         return self.code_table is not None
 
     @property
+    def were_answers_given(self) -> bool:
+        """Whether the suspect was a file of answers, which were there before the plan."""
+        return recording.were_answers_given(self.evidence.suspect, self.evidence.suspect_sha256)
+
+    @property
+    def is_part_of_log(self) -> bool:
+        """Whether a part of the logged queries was drawn, on which a client who repeats himself has a say."""
+        return self.evidence.plan.logged and self.evidence.plan.selection not in WHOLE_LOGS
+
+    @property
     def could_be_ground(self) -> bool:
-        """Whether trying keys until one fits could give such a p-value, and nothing shows that this was not done."""
-        return self.statement is None and self.evidence.detected() and self.evidence.log10_p > GRINDING_LOG10_P
+        """Whether trying keys until one fits could give such a p-value. The statement's date is the owner's word."""
+        return self.evidence.detected() and self.evidence.log10_p > GRINDING_LOG10_P
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with a format version."""

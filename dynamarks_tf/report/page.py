@@ -19,6 +19,7 @@ def case_page(case: CaseReport) -> str:
         case_figures(case),
         case=case,
         title=wording.title(case),
+        warnings=wording.warnings(case),
         tosses=wording.coin_tosses(case.evidence.log10_p),
         meaning=wording.meaning(case),
         no_meaning=wording.no_meaning(case),

@@ -79,11 +79,35 @@ CHANNELS = {
 }
 
 
+UNCHECKED = (
+    "Not checked with the key: the statistic was taken on the owner’s word, and p-value and verdict follow from it. "
+    "Whoever makes a record can state any statistic; only the owner’s key shows whether it is true."
+)
+
+LOGGED_PART = (
+    "The queries are a part that was drawn from what the client sent. A client who sent again what he liked can bias "
+    "which coins they meet: the channels that need logged queries are no proof in this record."
+)
+
+
 def title(case: CaseReport) -> str:
-    """The verdict in one sentence."""
-    if case.evidence.detected():
-        return f"The mark of {case.evidence.owner} was found in the suspect."
-    return f"The mark of {case.evidence.owner} was not found in the suspect."
+    """The verdict in one sentence; without the key, it is what the owner states."""
+    owner, found = case.evidence.owner, "was found" if case.evidence.detected() else "was not found"
+    if case.with_key:
+        return f"The mark of {owner} {found} in the suspect."
+    return f"{owner} states that its mark {found} in the suspect."
+
+
+def warnings(case: CaseReport) -> list[str]:
+    """What has to be known before the verdict is read."""
+    warned = []
+    if not case.with_key:
+        warned.append(UNCHECKED)
+    if case.is_part_of_log:
+        warned.append(LOGGED_PART)
+    if case.could_be_ground:
+        warned.append(_ground(case))
+    return warned
 
 
 def meaning(case: CaseReport) -> list[str]:
@@ -91,12 +115,14 @@ def meaning(case: CaseReport) -> list[str]:
     threshold = probability(math.log10(case.evidence.plan.alpha))
     if not case.evidence.detected():
         return [
+            *_stated(case),
             f"The test did not reach the threshold that was fixed beforehand ({threshold}). By that standard, nothing "
             "was found.",
             "The suspect may be independent. Or it may have been trained on marked answers in a way that left too "
             "little of the mark for these queries to show.",
         ]
     return [
+        *_stated(case),
         "The suspect’s answers depend on secret coin tosses that only the owner’s key knows, and that only the "
         "answers of the marked model give away. Chance alone would make them agree so well with the stated probability "
         "at most.",
@@ -104,6 +130,23 @@ def meaning(case: CaseReport) -> list[str]:
         f"{threshold}, whatever it was trained on, for any number of queries, if what it rests on (below) holds. The "
         "bound is proven, not estimated: no calibration on other models is involved.",
     ]
+
+
+def _ground(case: CaseReport) -> str:
+    ground = f"could reach a p-value like this (down to about {power_of_ten(-24)}) by trying keys until one fits"
+    if case.statement is None:
+        return (
+            f"The record holds no published commitment, and an owner {ground}. It has to be shown otherwise that the "
+            "key is older than the suspect."
+        )
+    return (
+        f"The statement says {date(case.statement.date)}, on the owner’s word. Unless it was really published by then, "
+        f"an owner {ground}."
+    )
+
+
+def _stated(case: CaseReport) -> list[str]:
+    return [] if case.with_key else ["All of this holds if the statistic that the owner states is the true one."]
 
 
 def no_meaning(case: CaseReport) -> list[str]:
@@ -122,29 +165,53 @@ def no_meaning(case: CaseReport) -> list[str]:
     ]
 
 
+def _fixed_beforehand(case: CaseReport) -> str:
+    record = "the plan says which, and its digest is in the record of every answer."
+    if case.were_answers_given:
+        return (
+            f"Queries, method and threshold were fixed before the answers were looked up: {record} But the answers are "
+            "a file that was in the owner’s hands before the plan was fixed: that queries, seed and threshold were not "
+            "chosen by them has to be shown otherwise."
+        )
+    return f"Queries, method and threshold were fixed before the suspect was asked: {record}"
+
+
+def _age(case: CaseReport) -> str:
+    otherwise = "are older than the suspect has to be shown otherwise: the record holds no published commitment."
+    if case.statement is None:
+        return f"That key and owner’s model {otherwise}"
+    show = "for the date to show at which the statement was really published; the date in it is the owner’s word."
+    if case.statement.model_sha256 is None:
+        return (
+            f"That the key is older than the suspect is {show} The statement is about the key alone: that the owner’s "
+            "model is older than the suspect has to be shown otherwise."
+        )
+    return f"That key and owner’s model are older than the suspect is {show}"
+
+
+def _what_was_logged(case: CaseReport) -> str:
+    plan = case.evidence.plan
+    if case.is_part_of_log:
+        return LOGGED_PART
+    which = "all that the client sent, from the first on"
+    if plan.selection != "all":
+        which = f"the first {plan.num_queries:,} of what the client sent"
+    return (
+        f"The queries are {which}; none was left out or chosen by what the marked model answered. Of queries that look "
+        "alike only the first counts, which guards against a client who sends again what he liked. Against one who "
+        "makes up new inputs from what he learned of the mark, there is no proof."
+    )
+
+
 def assumptions(case: CaseReport) -> list[str]:
     """What the p-value rests on."""
-    committed = (
-        "Key, owner’s model, queries and method were fixed before the suspect was asked: the plan says which, and "
-        "its digest is in the record of every answer. That the key is older than the suspect is for the date of the "
-        "published statement to show."
-    )
-    uncommitted = (
-        "Queries and method were fixed before the suspect was asked: the plan says which, and its digest is in the "
-        "record of every answer. That key and owner’s model are older than the suspect has to be shown otherwise: "
-        "the record holds no published commitment."
-    )
-    logged = (
-        "The queries are all that the client sent, from the first on; none was left out or chosen by what the marked "
-        "model answered. Of queries that look alike only the first counts, which guards against a client who sends "
-        "again what he liked. Against one who makes up new inputs from what he learned of the mark, there is no "
-        "proof."
-    )
     fresh = "The queries were chosen without looking at any answer of the marked model."
     return [
+        *([] if case.with_key else [UNCHECKED]),
         "The owner’s key is 32 random bytes that the makers of the suspect did not know, and its expansion into coin "
         "tosses (HKDF-SHA256, ChaCha20) cannot be told from chance.",
-        committed if case.statement is not None else uncommitted,
-        logged if case.evidence.plan.logged else fresh,
+        _fixed_beforehand(case),
+        _age(case),
+        _what_was_logged(case) if case.evidence.plan.logged else fresh,
         "This is the only test of this kind, or the threshold was divided by the number of tests.",
     ]

@@ -61,7 +61,7 @@ def write_report(
 
     >>> write_report("case.html", "case.zip", key=MarkKey.load("acme.key"))
     """
-    check_can_write(path)
+    check_can_write(path, plots, confidential=confidential)
     case = case_report(
         recheck(bundle, key=key),
         bundle=Path(bundle).name if keeps_bundle else None,
@@ -102,12 +102,25 @@ def json_path(path: str | os.PathLike[str]) -> Path:
     return Path(path).with_suffix(".report.json")
 
 
-def check_can_write(path: str | os.PathLike[str]) -> None:
+def check_can_write(
+    path: str | os.PathLike[str], plots: str | os.PathLike[str] | None = None, *, confidential: bool = False
+) -> None:
     """Checks before a long test that its report can be written.
 
+    Args:
+        path: the HTML file.
+        plots: the folder for its figures.
+        confidential: whether the code table is shown.
+
     Raises:
-        ArgumentError: Jinja2 or matplotlib is missing, or `path` is no name for an HTML file.
+        ArgumentError: Jinja2 or matplotlib is missing, `path` is no name for an HTML file, or the figures of a report
+            that may be published would lie beside an older code table.
     """
     style.check_installed()
     if Path(path).suffix.lower() not in (".html", ".htm") or Path(path).is_dir():
         raise ArgumentError(f"A report is an HTML file, such as case.html. Received: {os.fspath(path)}")
+    if plots is not None and not confidential and (code_table := Path(plots) / "code-table.png").exists():
+        raise ArgumentError(
+            f"{code_table} is a part of the key, left by a confidential report; these figures may be published. Remove "
+            "it, or name another folder."
+        )

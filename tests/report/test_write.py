@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -37,6 +38,9 @@ def test_a_public_report_is_readable_a_confidential_one_private(cases, key, tmp_
 
     write_report(page, cases / "thief.zip", key=key, plots=tmp_path / "plots", confidential=True)
     assert {mode(path) for path in (page, numbers, tmp_path / "plots" / "code-table.png")} == {0o600}
+    assert "Confidential." in page.read_text()
+    with pytest.raises(ArgumentError, match="code-table.png is a part of the key"):
+        write_report(page, cases / "thief.zip", key=key, plots=tmp_path / "plots")
     assert "Confidential." in page.read_text()
 
 
@@ -104,6 +108,23 @@ def test_verify_writes_a_report_without_leaving_a_bundle(
     err = capsys.readouterr().err
     assert "error: " in err
     assert "are kept in" not in err  # they are not: the folder was a temporary one
+    np.save(tmp_path / "floats.npy", np.zeros(5))
+    assert main([*words.split(), "--report", "case.html", "--true-labels", "floats.npy"]) == 2
+    assert "whole numbers of shape (n,) or (n, 1). Received: float64 of shape (5,)" in capsys.readouterr().err
+    assert main([*words.split(), "--report", "case.html", "--confidential", "--labels"]) == 2
+    assert "--labels leaves untested" in capsys.readouterr().err
+    np.save(tmp_path / "few.npy", digits.y_test[:3])
+    for kept in (tmp_path / "case.zip", None):  # beside the report; then elsewhere, since nothing is overwritten
+        assert main([*words.split(), "--report", "case.html", "--true-labels", "few.npy"]) == 2
+        err = capsys.readouterr().err
+        kept = kept or next((tmp_path / "tmp").glob("dynamarks-kept-*/case.zip"))
+        assert f"The evidence is kept in {kept.name if kept.parent == tmp_path else kept}" in err
+        assert mode(kept) == 0o600
+        assert main(["check", str(kept), "--report", "case.html"]) == 0
+        capsys.readouterr()
+    shutil.rmtree(kept.parent)
+    (tmp_path / "case.zip").unlink()
+    np.save(tmp_path / "y.npy", digits.y_test[:, None])
     assert main([*words.split(), "--report", "case.html", "--true-labels", "y.npy"]) == 0
     out, err = capsys.readouterr()
     evidence = json.loads(out)
