@@ -169,10 +169,10 @@ def verify(
             f"dynamarks check {bundle} --public",
             err=True,
         )
-    if out is not None:
-        evidence.save(out)
     if kept is not None:
         reports.write(kept, loaded_key, keeps_bundle=bundle is not None)
+    if out is not None:
+        evidence.save(out)
     return EXIT_FOUND if found else EXIT_NOT_FOUND
 
 
