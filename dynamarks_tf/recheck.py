@@ -243,7 +243,9 @@ class _Recheck:
             self._head["suspect_sha256"],
         ):
             raise BundleError(f"{path}: the evidence names another suspect than the plan.")
-        return f"The plan (sha256 {plan.digest}) was fixed at {self._head['fixed_at']}, before the first question."
+        given = recording.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256)
+        before = "the given answers were looked up" if given else "the first question"
+        return f"The plan (sha256 {plan.digest}) was fixed at {self._head['fixed_at']}, before {before}."
 
     @property
     def _keeps_queries(self) -> bool:
