@@ -1,9 +1,9 @@
 """Are the p-values of innocents what they should be? The share of keys with p <= a must be at most a.
 
-    python benchmarks/calibration.py            # 20 innocents, 1,000 keys on each; about an hour on 2 cores
+    python benchmarks/calibration.py            # 24 innocents, 1,000 keys on each; about an hour on one core
     python benchmarks/calibration.py --report   # writes docs/calibration.md and .png from the results
 
-Innocents are five architectures times four ways of being innocent: trained on true labels; on the answers of the
+Innocents are six architectures times four ways of being innocent: trained on true labels; on the answers of the
 unmarked owner model; on answers marked with another key, and on the labels of those. Each is asked 1,000 fresh queries
 for the class code, 5,000 logged ones for the amplitude code, and of all 30,000 the ties for the tie code, once for
 probabilities and once for labels. Nothing is asked again for another key: keys differ in signs and bucketing only.
@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ BUDGET, TIE_MARGIN = 0.05, 0.5
 FRESH, LOGGED = 1000, 5000
 LEVELS = (0.1, 0.01, 0.001)
 WAYS = ("true labels", "unmarked answers", "another key's answers", "another key's labels")
+ARCHITECTURES = ("pooled_cnn", "separable_cnn", "mlp", "resnet", "patch_mixer", "vit")
 CHANNELS = ("class", "amplitude", "tie", "tie, labels only", "combined")
 
 
@@ -44,8 +46,10 @@ def study(threads: int, out: Path) -> None:
     import tensorflow as tf
 
     import dynamarks_tf as dm
-    from dynamarks_tf.attacks.architectures import ARCHITECTURES
+    from dynamarks_tf.attacks import architectures
     from dynamarks_tf.attacks.extraction import train_classifier
+    from dynamarks_tf.evidence.collection import TRANSFORMS
+    from dynamarks_tf.layer import SCHEME
     from dynamarks_tf.queries import confident_balanced_choice
     from dynamarks_tf.verification import package_versions
 
@@ -56,7 +60,7 @@ def study(threads: int, out: Path) -> None:
     half = len(x) // 2
     keras.utils.set_random_seed(SEED)
     shape = x.shape[1:]
-    owner = ARCHITECTURES["pooled_cnn"](shape, images.num_classes)
+    owner = architectures.ARCHITECTURES["pooled_cnn"](shape, images.num_classes)
     train_classifier(owner, x[:half], y[:half], epochs=EPOCHS)
     marked = dm.mark(owner, numbered_key(-1), BUDGET, tie_margin=TIE_MARGIN)
     stolen = x[half:]
@@ -66,8 +70,11 @@ def study(threads: int, out: Path) -> None:
     )
     chosen = confident_balanced_choice(test.argmax(axis=1), test.max(axis=1), FRESH, seed=0)
     targets = dict(zip(WAYS, (y[half:], clean, released, released.argmax(axis=1)), strict=True))
-    settings = {"budget": BUDGET, "tie_margin": TIE_MARGIN, "keys": NUM_KEYS, "seed": SEED, "epochs": EPOCHS}
-    content: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"innocents": {}}
+    settings = {"scheme": SCHEME, "transforms": TRANSFORMS, "budget": BUDGET, "tie_margin": TIE_MARGIN}
+    settings |= {"keys": NUM_KEYS, "seed": SEED, "epochs": EPOCHS}
+    content: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"innocents": {}, "settings": settings}
+    if content["settings"] != settings:
+        sys.exit(f"{out} is of other settings: {content['settings']}. Move it away, or give another --out.")
     for way in WAYS:
         for architecture in ARCHITECTURES:
             name = f"{architecture}, {way}"
@@ -75,7 +82,7 @@ def study(threads: int, out: Path) -> None:
                 continue
             start = time.monotonic()
             keras.utils.set_random_seed(SEED)
-            innocent = ARCHITECTURES[architecture](shape, images.num_classes)
+            innocent = architectures.ARCHITECTURES[architecture](shape, images.num_classes)
             train_classifier(innocent, stolen, targets[way], epochs=EPOCHS)
             answers = [innocent.predict(i, batch_size=256, verbose=0) for i in (stolen, images.x_test[chosen])]
             p = p_values(clean, answers[0], test[chosen], answers[1])
@@ -150,8 +157,8 @@ def _table(content: dict[str, Any], pooled: dict[str, Any]) -> str:
         "Written by `python benchmarks/calibration.py --report` from its results; what was done stands at the top of",
         "[benchmarks/calibration.py](../benchmarks/calibration.py).",
         "",
-        f"{len(innocents)} innocent models times {content['settings']['keys']} keys: the share of p-values that are at",
-        "most a. Valid p-values have a share of at most a, but for chance. Chernoff's bound is conservative, so the",
+        f"{len(innocents)} innocent models times {content['settings']['keys']:,} keys: the share of p-values that are",
+        "at most a. Valid p-values have a share of at most a, but for chance. Chernoff's bound is conservative, so the",
         "shares lie well below.",
         "",
         f"| channel | {' | '.join(f'a = {a}' for a in LEVELS)} | worst innocent at 0.1; 0.01 | smallest log10 p |",

@@ -122,7 +122,7 @@ def scenarios(data: str) -> list[Scenario]:
         *crossed(["full", "true labels"], TUNED, ["patch_mixer", "resnet", "vit", "pooled_cnn"]),
         *crossed(["1,000 queries", "5,000 queries", "5,000 uncertain", "other domain"], TUNED, [MAIN]),
         *crossed(["two APIs averaged", "sharpened", "smoothed"], TUNED, [MAIN]),
-        *crossed(["labels"], TUNED, ["resnet", "vit"]),
+        *crossed(["labels"], TUNED, ["resnet", "vit", "pooled_cnn"]),
         *crossed(["early stopping"], TUNED, ["pooled_cnn"]),
     ]
     assert {scenario.extraction for scenario in first} >= set(EXTRACTIONS)
