@@ -22,7 +22,6 @@ import numpy.typing as npt
 BUCKETING = "lattice-64x64/1"
 COLUMNS = 4096
 GROUPS = 64
-FOCI = 64  # a column's focus is its second digit
 HASHED_CLASSES = 32
 STEP = 1.0  # of the natural logarithm
 FLOOR = 1e-8

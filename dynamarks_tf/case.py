@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dynamarks_tf import answers, commitment
 from dynamarks_tf import bundle as bundles
-from dynamarks_tf.buckets import HASHED_CLASSES, MULTIPLIERS, Bucketing, num_class_groups
+from dynamarks_tf.buckets import COLUMNS, HASHED_CLASSES, MULTIPLIERS, Bucketing, num_class_groups
 from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import BundleError, SuspectError
 from dynamarks_tf.evidence.residuals import Residuals
@@ -38,6 +38,7 @@ def write(
     evidence: Evidence,
     residuals: dict[str, Residuals],
     bucketing: Bucketing,
+    pairs: npt.NDArray[np.int32] | None,
     record: Recording,
     key: MarkKey,
     statement: Statement | None,
@@ -52,6 +53,7 @@ def write(
         evidence: the verdict.
         residuals: the table of each channel that was tested.
         bucketing: which coin each output gets.
+        pairs: between which classes the coins of the query code chose that were met; `None` if it was not planned.
         record: the recording of the test.
         key: the owner's key; it signs the bundle.
         statement: the published commitment.
@@ -63,6 +65,8 @@ def write(
         bundles.BUCKETING: _npz({name: getattr(bucketing, name) for name in _BUCKETING_ARRAYS}),
         bundles.RESIDUALS: _npz(_sparse(residuals)),
     }
+    if pairs is not None:
+        members[bundles.PAIRS] = _npz({"pairs": pairs})
     if selected is not None:
         members[bundles.SELECTION] = _npz({"indices": selected.astype(np.int64)})
     if statement is not None:
@@ -103,6 +107,20 @@ def read_bucketing(data: bytes, plan: TestPlan) -> Bucketing:
         if array.shape != shape or array.dtype != dtype or not ((array >= 0) & (array < limit)).all():
             raise BundleError(f"{bundles.BUCKETING}: {name} is not {dtype.__name__} of shape {shape} below {limit}.")
     return Bucketing(**arrays)
+
+
+def read_pairs(data: bytes, plan: TestPlan) -> npt.NDArray[np.int32]:
+    """Reads the member `pairs.npz`: two classes beside the predicted one, or -1 twice, ints of shape `(C, 4096, 2)`.
+
+    Raises:
+        BundleError: it does not fit the plan.
+    """
+    pairs = _arrays(data, bundles.PAIRS).get("pairs", np.zeros(0))
+    n = plan.num_classes
+    fits = pairs.shape == (n, COLUMNS, 2) and pairs.dtype == np.int32 and _in_range(pairs, n)
+    if not fits or ((pairs < 0).sum(axis=2) == 1).any():
+        raise BundleError(f"{bundles.PAIRS} does not hold pairs of {n} classes.")
+    return pairs
 
 
 def same_bucketing(one: Bucketing, other: Bucketing) -> bool:

@@ -1,4 +1,4 @@
-"""The codebook: sign tables and bucketing expanded from a key. Format 3, held by golden vectors in tests/golden/."""
+"""The codebook: sign tables and bucketing expanded from a key. Format 4, held by golden vectors in tests/golden/."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dynamarks_tf import buckets
 from dynamarks_tf.buckets import Bucketing
+from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.params import MarkParams, check_num_classes
 
 if TYPE_CHECKING:
@@ -26,15 +27,17 @@ class Codebook:
         class_signs: the class code's fair coins, int8 of shape `(rows, columns)`, each -1 or +1.
         amplitude_signs: the amplitude code's, int8 of shape `(min(C, 64), 4096)`.
         tie_signs: the tie code's, int8 of shape `(pairs, 4096)` with `pairs` = C (C - 1) / 2 up to 11 classes, else 64.
-        focus: the one class that an input raises, int32 of shape `(C, 64)`: by its predicted class and the focus of its
-            hash; -1 where no class is favoured. `None` where inputs raise all favoured classes.
+        query_signs: the query code's, int8 of shape `(C, 4096)`. `None` where inputs raise all favoured classes.
+        pairs: the two favoured classes of which a coin of the query code raises one, int32 of shape `(C, 4096, 2)`; the
+            same one twice where only one is favoured, -1 where none is. `None` as before.
         bucketing: which coin an output gets.
     """
 
     class_signs: Signs
     amplitude_signs: Signs
     tie_signs: Signs
-    focus: npt.NDArray[np.int32] | None
+    query_signs: Signs | None
+    pairs: npt.NDArray[np.int32] | None
     bucketing: Bucketing
 
     @property
@@ -43,9 +46,30 @@ class Codebook:
         return self.bucketing.num_classes
 
     def signs(self, channel: str) -> Signs:
-        """The sign table of a channel: `"class"`, `"amplitude"` or `"tie"`."""
-        tables = {"class": self.class_signs, "amplitude": self.amplitude_signs, "tie": self.tie_signs}
-        return tables[channel]
+        """The sign table of a channel: `"class"`, `"query"`, `"amplitude"` or `"tie"`."""
+        signs: Signs | None = getattr(self, f"{channel}_signs")
+        if signs is None:
+            raise ArgumentError(f"Inputs raise all favoured classes at once here, so there is no {channel} code.")
+        return signs
+
+    @property
+    def focus(self) -> npt.NDArray[np.int32] | None:
+        """The one class that an input raises, int32 of shape `(C, 4096)`, by its predicted class and the column of its
+        hash; -1 where no class is favoured. `None` where inputs raise all favoured classes."""
+        if self.pairs is None or self.query_signs is None:
+            return None
+        return np.where(self.query_signs > 0, self.pairs[..., 0], self.pairs[..., 1])
+
+    def contrasts(self) -> npt.NDArray[np.int32] | None:
+        """The pairs that the query code is tested on: those whose inputs the amplitude code gives the whole budget.
+
+        Returns:
+            As `pairs`, but -1 where nothing is raised, or the same class whatever the coin says.
+        """
+        if self.pairs is None:
+            return None
+        tested = (self.amplitude_signs > 0) & (self.pairs[..., 0] != self.pairs[..., 1])
+        return np.where(tested[..., None], self.pairs, np.int32(-1))
 
     def favoured_counts(self) -> npt.NDArray[np.int32]:
         """How many classes each predicted class t favours: those c != t whose sign in t's row is +1. Shape `(C,)`."""
@@ -79,19 +103,22 @@ def expand(key: MarkKey, num_classes: int, params: MarkParams) -> Codebook:
     num_classes = check_num_classes(num_classes)
     rows, columns = params.table_shape(num_classes)
     class_signs = channel_signs(key, "class", num_classes, params)
+    is_focused = params.is_focused(num_classes)
     return Codebook(
         class_signs=class_signs,
         amplitude_signs=channel_signs(key, "amplitude", num_classes, params),
         tie_signs=channel_signs(key, "tie", num_classes, params),
-        focus=_focus(key, class_signs) if params.is_focused(num_classes) else None,
+        query_signs=channel_signs(key, "query", num_classes, params) if is_focused else None,
+        pairs=_pairs(key, class_signs) if is_focused else None,
         bucketing=_bucketing(key, num_classes, rows, columns),
     )
 
 
 def channel_signs(key: MarkKey, channel: str, num_classes: int, params: MarkParams) -> Signs:
-    """The sign table of one channel: `"class"`, `"amplitude"` or `"tie"`; the same as in the whole codebook."""
+    """The sign table of one channel; the same as in the whole codebook."""
     shapes = {
         "class": params.table_shape(num_classes),
+        "query": (num_classes, buckets.COLUMNS),
         "amplitude": (buckets.num_class_groups(num_classes), buckets.COLUMNS),
         "tie": (buckets.num_pair_groups(num_classes), buckets.COLUMNS),
     }
@@ -117,19 +144,23 @@ def class_map(key: MarkKey, label: str, num_classes: int, size: int) -> npt.NDAr
     return np.asarray((words.astype(np.uint64) * size) >> np.uint64(32), np.int32)
 
 
-def _focus(key: MarkKey, class_signs: Signs) -> npt.NDArray[np.int32]:
-    """Which class an input raises: focus f takes the (f mod n)-th of its predicted class's n favoured classes.
+def _pairs(key: MarkKey, class_signs: Signs) -> npt.NDArray[np.int32]:
+    """Between which two favoured classes the coin of each column chooses.
 
-    They are taken in the order of their keystream words, the lower class first among equals.
+    The n favoured classes f_0 ... f_(n-1) of a predicted class are put in the order of their keystream words, the lower
+    class first among equals. Column k chooses between f_(k mod n) and the one that comes 1 + (k div n) mod (n - 1)
+    places later, cyclically: all pairs equally often.
     """
     num_classes = len(class_signs)
     drawn = _words(key, f"class-code/focus/{num_classes}", num_classes**2).reshape(num_classes, num_classes)
-    table = np.full((num_classes, buckets.FOCI), -1, np.int32)
+    table = np.full((num_classes, buckets.COLUMNS, 2), -1, np.int32)
+    columns = np.arange(buckets.COLUMNS)
     for top in range(num_classes):
         order = np.argsort(drawn[top], kind="stable")
         favoured = order[(class_signs[top, order] > 0) & (order != top)]
-        if len(favoured):
-            table[top] = favoured[np.arange(buckets.FOCI) % len(favoured)]
+        if n := len(favoured):
+            later = 1 + columns // n % max(n - 1, 1)
+            table[top] = favoured[np.stack([columns, columns + later], axis=1) % n]
     return table
 
 

@@ -15,7 +15,7 @@ from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, TABLE_CAP, MarkParams, check_num_classes
 
-SCHEME = "dynamarks-3"
+SCHEME = "dynamarks-4"
 _BLANK_COUNT = -1
 
 Tensor = Any
@@ -253,7 +253,7 @@ class DynaMarkLayer(keras.layers.Layer):
             return ops.cast(perturbation.look_up(tables["signs"], top), p.dtype)  # its diagonal is 0
         if "focus" in tables:
             assert column is not None  # a focus comes with amplitudes, and those with a hash
-            cell = ops.cast(top, "int32") * buckets.FOCI + column % buckets.FOCI
+            cell = ops.cast(top, "int32") * buckets.COLUMNS + column
             raised = perturbation.look_up(ops.reshape(tables["focus"], (-1,)), cell)
             signs = 2.0 * perturbation.one_hot(raised, p) - 1.0
         else:
@@ -313,7 +313,7 @@ def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple
     rows, columns = params.table_shape(num_classes)
     shapes: dict[str, tuple[tuple[int, ...], type]] = {"favoured": ((num_classes,), np.int32)}
     if params.is_focused(num_classes):
-        shapes["focus"] = ((num_classes, buckets.FOCI), np.int32)
+        shapes["focus"] = ((num_classes, buckets.COLUMNS), np.int32)
     else:
         shapes["signs"] = ((rows, columns), np.int8)
     if (rows, columns) != (num_classes, num_classes):  # classes share rows or columns

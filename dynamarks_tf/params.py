@@ -73,7 +73,8 @@ class MarkParams:
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of the channels that the mark has."""
-        named = {"class": True, "amplitude": self.amplitudes, "tie": self.tie_margin > 0}
+        hashed = {"amplitude": self.amplitudes, "query": self.amplitudes, "tie": self.tie_margin > 0}
+        named = {"class": True, **hashed}
         return tuple(name for name, is_on in named.items() if is_on)
 
     def table_shape(self, num_classes: int) -> tuple[int, int]:

@@ -279,6 +279,7 @@ class _Recheck:
     def _collect(self) -> tuple[Collection, Judgement | None]:
         plan = self._plan
         bucketing = case.read_bucketing(self._bundle.read(bundles.BUCKETING), plan)
+        pairs = case.read_pairs(self._bundle.read(bundles.PAIRS), plan) if "query" in plan.channels else None
         judgement = None
         if self._key is not None:
             if self._key.commitment != plan.commitment or self._key.owner != self._evidence.owner:
@@ -289,9 +290,12 @@ class _Recheck:
             book = codebook.expand(self._key, plan.num_classes, plan.params)
             if not case.same_bucketing(book.bucketing, bucketing):
                 raise BundleError(f"{self._bundle.path}: its bucketing is not the one that the key gives.")
+            given, pairs = pairs, book.contrasts()
+            if given is not None and not ((given == pairs) | (given < 0)).all():
+                raise BundleError(f"{self._bundle.path}: its pairs are not those that the key gives.")
             judgement = Judgement(book)
             self._book = book
-        collection = Collection(plan.channels, bucketing, plan.params, logged=plan.logged)
+        collection = Collection(plan.channels, bucketing, plan.params, pairs, logged=plan.logged)
         for batch in self._batches():
             if judgement is not None:
                 judgement.follow(collection, batch.clean, batch.suspect)

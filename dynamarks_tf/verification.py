@@ -217,7 +217,7 @@ def verify(
 
         # 5. The suspect's answers, gathered without the signs. The judgement only looks at the tables.
         judgement = Judgement(book)
-        collected = Collection(channels, book.bucketing, params, logged=logged)
+        collected = Collection(channels, book.bucketing, params, book.contrasts(), logged=logged)
         asked = _Asked(opened, clean, plan, suspect_from_logits, names, record, Pace(rate))
         batches = progress.track(
             source.batches(batch_size), "asking the suspect", -(-count // batch_size), enabled=verbose
@@ -253,6 +253,7 @@ def verify(
                 evidence,
                 collected.residuals(),
                 book.bucketing,
+                collected.pairs,
                 record,
                 key,
                 statement,

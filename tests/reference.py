@@ -107,16 +107,42 @@ def class_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:
     return [flat[start : start + num_classes] for start in range(0, size, num_classes)]
 
 
-def focus(secret: bytes, owner: str, signs) -> list[list[int]]:
-    """docs/key-format.md, Focus: for each predicted class and focus, the class that is raised."""
+def pairs(secret: bytes, owner: str, signs) -> list[list[tuple[int, int]]]:
+    """docs/key-format.md, Query code: for each predicted class and column, the two classes that a coin chooses from."""
     num_classes = len(signs)
     drawn = words(secret, owner, f"class-code/focus/{num_classes}", num_classes**2)
     table = []
     for top in range(num_classes):
         favoured = [c for c in range(num_classes) if c != top and signs[top][c] > 0]
         favoured.sort(key=lambda c: (drawn[top * num_classes + c], c))
-        table.append([favoured[f % len(favoured)] if favoured else -1 for f in range(64)])
+        n = len(favoured)
+        row = []
+        for k in range(4096):
+            if n == 0:
+                row.append((-1, -1))
+            elif n == 1:
+                row.append((favoured[0], favoured[0]))
+            else:
+                row.append((favoured[k % n], favoured[(k + 1 + (k // n) % (n - 1)) % n]))
+        table.append(row)
     return table
+
+
+def query_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:
+    """docs/key-format.md, Query code: the coins."""
+    bits = stream(secret, owner, f"query-code/signs/{num_classes}x4096", num_classes * 512)
+    flat = [1 if bits[i // 8] >> (i % 8) & 1 else -1 for i in range(num_classes * 4096)]
+    return [flat[start : start + 4096] for start in range(0, len(flat), 4096)]
+
+
+def raised(secret: bytes, owner: str, signs) -> list[list[int]]:
+    """For each predicted class and column, the class that is raised; -1 where none is."""
+    coins = query_signs(secret, owner, len(signs))
+    table = pairs(secret, owner, signs)
+    return [
+        [pair[0] if coin > 0 else pair[1] for pair, coin in zip(*rows, strict=True)]
+        for rows in zip(table, coins, strict=True)
+    ]
 
 
 def tie_code(p: np.ndarray, coin: int, margin: float, budget: float) -> np.ndarray:

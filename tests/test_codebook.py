@@ -1,5 +1,6 @@
 """The expansion of a key into tables: golden vectors, fairness, class maps."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -15,7 +16,7 @@ from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import MarkParams, class_code_floor_log10
 
 HASHED = json.loads((GOLDEN / "codebook_v2.json").read_text())["keys"]
-FOCUSED = json.loads((GOLDEN / "codebook_v3.json").read_text())["keys"]
+QUERY = json.loads((GOLDEN / "codebook_v4.json").read_text())["keys"]
 VECTORS = json.loads((GOLDEN / "codebook_v1.json").read_text())["keys"]
 
 
@@ -45,12 +46,14 @@ def test_hashed_tables_match_the_golden_vectors_of_an_independent_implementation
         assert book.bucketing.group_of_class[:16].tolist() == expected["groups_first"]
 
 
-@pytest.mark.parametrize("vector", FOCUSED, ids=[v["owner"] for v in FOCUSED])
-def test_foci_match_the_golden_vectors_of_an_independent_implementation(vector):
+@pytest.mark.parametrize("vector", QUERY, ids=[v["owner"] for v in QUERY])
+def test_pairs_match_the_golden_vectors_of_an_independent_implementation(vector):
     key = MarkKey(bytes.fromhex(vector["secret_hex"]), vector["owner"])
-    for size, expected in vector["focus"].items():
-        focus = codebook.expand(key, int(size), MarkParams()).focus
-        assert (None if focus is None else focus.tolist()) == expected
+    for size, expected in vector["query"].items():
+        book = codebook.expand(key, int(size), MarkParams())
+        assert [row[:12] for row in book.pairs.tolist()] == expected["pairs_first"]
+        assert [row[:32] for row in book.focus.tolist()] == expected["raised_first"]
+        assert hashlib.sha256(json.dumps(book.focus.tolist()).encode()).hexdigest() == expected["raised_sha256"]
     shared = codebook.expand(key, 100, MarkParams())
     assert shared.class_signs.shape == (2, 100)
     assert shared.bucketing.row_of_class[:16].tolist() == vector["rows_100_to_2_first"]
@@ -60,7 +63,35 @@ def test_inputs_raise_all_favoured_classes_where_there_are_many_or_no_amplitudes
     assert codebook.expand(key, 32, MarkParams()).focus is not None
     assert codebook.expand(key, 33, MarkParams()).focus is None
     assert codebook.expand(key, 10, MarkParams(amplitudes=False)).focus is None
-    assert codebook.expand(key, 10, MarkParams(table_rows=4)).focus is None
+    shared = codebook.expand(key, 10, MarkParams(table_rows=4))
+    assert shared.focus is None
+    assert shared.pairs is None
+    assert shared.contrasts() is None
+    with pytest.raises(ArgumentError, match="no query code"):
+        shared.signs("query")
+
+
+def test_a_class_code_that_favours_a_single_class_leaves_the_query_code_nothing_to_choose():
+    for name in range(64):
+        book = codebook.expand(MarkKey(bytes([name]) * 32, "x"), 3, MarkParams())
+        counts = book.favoured_counts()
+        for top, count in enumerate(counts):
+            distinct = len(np.unique(book.focus[top]))
+            assert distinct == max(count, 1)
+            assert (book.contrasts()[top] >= 0).any() == (count > 1)
+
+
+def test_all_pairs_come_equally_often_and_are_tested_where_the_budget_is_spent(key):
+    book = codebook.expand(key, 10, MarkParams())
+    tested = book.contrasts()
+    for top in range(10):
+        n = int(book.favoured_counts()[top])
+        _, counts = np.unique(book.pairs[top], axis=0, return_counts=True)
+        assert len(counts) == max(n * (n - 1), 1)
+        assert counts.max() - counts.min() <= 1
+        spent = (book.amplitude_signs[top] > 0) & (n > 1)
+        np.testing.assert_array_equal(tested[top][spent], book.pairs[top][spent])
+        assert (tested[top][~spent] == -1).all()
 
 
 def test_the_golden_vectors_are_what_the_reference_gives_today():
@@ -69,11 +100,12 @@ def test_the_golden_vectors_are_what_the_reference_gives_today():
         for size, expected in vector["codebooks"].items():
             material = reference.hash_material(secret, vector["owner"], int(size))
             assert {name: expected[name] for name in material} == material
-    for vector in FOCUSED:
+    for vector in QUERY:
         secret = bytes.fromhex(vector["secret_hex"])
-        for size, expected in vector["focus"].items():
+        for size, expected in vector["query"].items():
             signs = reference.class_signs(secret, vector["owner"], int(size))
-            assert expected == (reference.focus(secret, vector["owner"], signs) if int(size) <= 32 else None)
+            table = reference.raised(secret, vector["owner"], signs)
+            assert hashlib.sha256(json.dumps(table).encode()).hexdigest() == expected["raised_sha256"]
         drawn = reference.words(secret, vector["owner"], "class-code/rows/100to2", 16)
         assert vector["rows_100_to_2_first"] == [word * 2 >> 32 for word in drawn]
 

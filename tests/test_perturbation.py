@@ -145,7 +145,7 @@ def test_the_amplitude_code_marks_half_of_the_inputs_with_the_whole_budget():
 def test_up_to_32_classes_each_input_raises_the_single_class_that_the_reference_names(num_classes, from_logits):
     book = codebook.expand(KEY, num_classes, MarkParams())
     material = reference.hash_material(bytes(range(32)), "ACME Vision", num_classes)
-    focus = reference.focus(bytes(range(32)), "ACME Vision", book.class_signs)
+    raised_by = reference.raised(bytes(range(32)), "ACME Vision", book.class_signs)
     z = (
         random_logits(6, num_classes, rows=200).astype(np.float64)
         + 6 * np.eye(num_classes)[np.arange(200) % num_classes]
@@ -157,20 +157,21 @@ def test_up_to_32_classes_each_input_raises_the_single_class_that_the_reference_
     for clean, released in zip(p, marked, strict=True):
         if np.abs(clean - released).max() < 1e-9:
             continue
-        wanted = focus[int(clean.argmax())][reference.hash_column(clean, material) % 64]
+        wanted = raised_by[int(clean.argmax())][reference.hash_column(clean, material)]
         expected = 0.95 * clean + 0.05 * np.eye(num_classes)[wanted]
         np.testing.assert_allclose(released, expected, atol=1e-6)
         raised += 1
     assert raised > 50
 
 
-def test_every_favoured_class_gets_its_share_of_the_foci():
+def test_every_favoured_class_is_raised_for_its_share_of_the_columns():
+    """Of 4,096 columns with a fair coin each; five deviations fail once in 30,000 keys, and the key is fixed."""
     book = codebook.expand(KEY, 10, MarkParams())
     for top, foci in enumerate(book.focus):
         favoured = [c for c in range(10) if c != top and book.class_signs[top, c] > 0]
         counts = np.bincount(foci, minlength=10)
         assert np.flatnonzero(counts).tolist() == favoured
-        assert counts[favoured].max() - counts[favoured].min() <= 1
+        assert np.abs(counts[favoured] - 4096 / len(favoured)).max() < 5 * np.sqrt(4096) / 2
 
 
 @given(

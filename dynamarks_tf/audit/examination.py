@@ -116,7 +116,7 @@ class Examiner:
         labels = given.ndim == 1
         obstacles = planned_channels(self._params, self._num_classes, logged=logged, labels=labels)
         channels = tuple(channel for channel, obstacle in obstacles.items() if obstacle is None)
-        collection = Collection(channels, self._book.bucketing, self._params, logged=logged)
+        collection = Collection(channels, self._book.bucketing, self._params, self._book.contrasts(), logged=logged)
         judgement = Judgement(self._book)
         for start in range(0, len(expected), _BATCH):
             judgement.follow(collection, expected[start : start + _BATCH], given[start : start + _BATCH])

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.answers import is_one_hot
 from dynamarks_tf.buckets import COLUMNS, Bucketing, num_class_groups
-from dynamarks_tf.evidence import amplitude_code, class_code, tie_code
+from dynamarks_tf.evidence import amplitude_code, class_code, query_code, tie_code
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, ResidualTable
 from dynamarks_tf.params import MarkParams
 
 Array = npt.NDArray[Any]
 
-CHANNELS = ("class", "amplitude", "tie")
+CHANNELS = ("class", "amplitude", "query", "tie")
 TRANSFORMS = {
     "class": class_code.TRANSFORM,
     "amplitude": amplitude_code.TRANSFORM,
+    "query": query_code.TRANSFORM,
     "tie": tie_code.TRANSFORM,
 }
 _WITH_LABELS = {"tie"}
 _ON_FRESH_QUERIES = {"class"}
+_BESIDE_ANOTHER = {"class", "query"}
 _SMALLEST_CLASS_CODE = 3
 
 
@@ -49,8 +52,10 @@ def _obstacle(channel: str, params: MarkParams, num_classes: int, *, logged: boo
     if channel not in params.channels:
         setting = "tie_margin is 0" if channel == "tie" else "amplitudes are off"
         return f"the model was marked without it ({setting})"
-    if channel == "class" and num_classes < _SMALLEST_CLASS_CODE:
+    if channel in _BESIDE_ANOTHER and num_classes < _SMALLEST_CLASS_CODE:
         return "it compares the classes beside the best one, and two classes leave only one"
+    if channel == "query" and not params.is_focused(num_classes):
+        return f"with {num_classes} classes and this table, inputs raise all favoured classes at once"
     if channel not in _ON_FRESH_QUERIES and not logged:
         return "it needs logged queries: inputs that clients sent to the marked API"
     if channel not in _WITH_LABELS and labels:
@@ -65,9 +70,9 @@ class Collection:
         channels: names of the channels to collect.
         bucketing: which coin an output gets.
         params: settings of the mark.
+        pairs: the query code's, as `Codebook.contrasts` gives them; needed if that channel is collected.
         logged: whether the queries come from clients, who may send again what they liked. The class code then takes
-        only
-            the first of those that look alike to the hash; amplitude and tie code always do.
+            only the first of those that look alike to the hash; the other codes always do.
 
     Attributes:
         num_queries: how many inputs were answered.
@@ -75,9 +80,15 @@ class Collection:
     """
 
     def __init__(
-        self, channels: tuple[str, ...], bucketing: Bucketing, params: MarkParams, *, logged: bool = False
+        self,
+        channels: tuple[str, ...],
+        bucketing: Bucketing,
+        params: MarkParams,
+        pairs: npt.NDArray[np.int32] | None = None,
+        *,
+        logged: bool = False,
     ) -> None:
-        self._tables: dict[str, ResidualTable] = {channel: _table(channel, bucketing, params) for channel in channels}
+        self._tables = {channel: _table(channel, bucketing, params, pairs) for channel in channels}
         self._bucketing = bucketing
         cells = num_class_groups(bucketing.num_classes) * COLUMNS
         self._meetings = FirstMeetings(cells) if logged else None
@@ -115,6 +126,12 @@ class Collection:
         return batch.only(self._meetings.among(amplitude_code.class_cells(batch, self._bucketing)))
 
     @property
+    def pairs(self) -> npt.NDArray[np.int32] | None:
+        """The pairs of the query code whose coins were met, -1 for others; `None` if it is not collected."""
+        table = self._tables.get("query")
+        return table.met_pairs if isinstance(table, query_code.QueryTable) else None
+
+    @property
     def fidelity(self) -> float:
         """Share of answers in which suspect and clean owner model give the same best class."""
         return self._agreeing / max(self._num_answers, 1)
@@ -128,9 +145,14 @@ class Collection:
         }
 
 
-def _table(channel: str, bucketing: Bucketing, params: MarkParams) -> ResidualTable:
+def _table(
+    channel: str, bucketing: Bucketing, params: MarkParams, pairs: npt.NDArray[np.int32] | None
+) -> ResidualTable:
     if channel == "class":
         return class_code.ClassCodeTable(bucketing, params.table_shape(bucketing.num_classes), params.budget)
     if channel == "amplitude":
         return amplitude_code.AmplitudeTable(bucketing)
+    if channel == "query":
+        assert pairs is not None
+        return query_code.QueryTable(bucketing, pairs)
     return tie_code.TieTable(bucketing, params.tie_margin, params.budget)

@@ -1,7 +1,8 @@
 """What a channel's evidence is before any sign has met it: one number for each coin.
 
-Nothing in `class_code`, `amplitude_code` and `tie_code` takes a sign: that the residuals do not depend on the signs is
-what makes the p-value exact, and it can be checked by reading the signatures of those modules.
+Nothing in `class_code`, `amplitude_code`, `query_code` and `tie_code` takes a sign of the channel's own: that the
+residuals do not depend on the signs is what makes the p-value exact, and it can be checked by reading the signatures of
+those modules.
 """
 
 from __future__ import annotations

@@ -70,11 +70,12 @@ def date(moment: str) -> str:
     return moment[:16].replace("T", " ") + " UTC" if moment.endswith("+00:00") and len(moment) >= 16 else moment
 
 
-CHANNEL_NAMES = {"class": "Class code", "amplitude": "Amplitude code", "tie": "Tie code"}
+CHANNEL_NAMES = {"class": "Class code", "amplitude": "Amplitude code", "query": "Query code", "tie": "Tie code"}
 
 CHANNELS = {
     "class": "which classes the model raises beside the one it predicts",
     "amplitude": "on which inputs the model is more cautious",
+    "query": "which of two classes the model raises, input by input",
     "tie": "which of two nearly equal classes the model prefers",
 }
 

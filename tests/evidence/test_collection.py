@@ -19,9 +19,11 @@ WITH_TIES = MarkParams(tie_margin=0.5)
     ("params", "num_classes", "logged", "labels", "tested"),
     [
         (MarkParams(), 10, False, False, {"class"}),
-        (MarkParams(tie_margin=0), 10, True, False, {"class", "amplitude"}),
-        (MarkParams(), 10, True, False, {"class", "amplitude", "tie"}),
-        (WITH_TIES, 10, True, False, {"class", "amplitude", "tie"}),
+        (MarkParams(tie_margin=0), 10, True, False, {"class", "amplitude", "query"}),
+        (MarkParams(), 10, True, False, {"class", "amplitude", "query", "tie"}),
+        (WITH_TIES, 32, True, False, {"class", "amplitude", "query", "tie"}),
+        (WITH_TIES, 33, True, False, {"class", "amplitude", "tie"}),
+        (MarkParams(table_rows=4), 10, True, False, {"class", "amplitude", "tie"}),
         (WITH_TIES, 10, False, False, {"class"}),
         (WITH_TIES, 10, True, True, {"tie"}),
         (WITH_TIES, 2, True, False, {"amplitude", "tie"}),
@@ -43,7 +45,7 @@ def test_labels_are_seen_from_the_answers_whatever_their_form():
     clean = rng.dirichlet(np.ones(10), 50)
     forms = {"labels": clean.argmax(axis=1), "one-hot": np.eye(10)[clean.argmax(axis=1)], "soft": clean}
     for name, suspect in forms.items():
-        collection = Collection(CHANNELS, book.bucketing, WITH_TIES)
+        collection = Collection(CHANNELS, book.bucketing, WITH_TIES, book.contrasts())
         collection.add(clean, suspect)
         assert collection.labels_only == (name != "soft")
         assert set(collection.residuals()) == ({"tie"} if name != "soft" else set(CHANNELS))
@@ -53,26 +55,39 @@ def test_labels_are_seen_from_the_answers_whatever_their_form():
 
 def test_residuals_are_the_same_whatever_the_signs():
     """Two keys with the same bucketing and other signs are made; the answers are given. Nothing that `Collection` is
-    handed differs, so the residuals cannot: this is what its arguments are for."""
+    handed differs but the pairs, which hold class and amplitude signs; the query code's own, and the other codes'
+    residuals, do not depend on any."""
     rng = np.random.default_rng(0)
     clean, suspect = rng.dirichlet(np.ones(10), 300), rng.dirichlet(np.ones(10), 300)
     book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
     other = dataclasses.replace(
         book, class_signs=-book.class_signs, amplitude_signs=-book.amplitude_signs, tie_signs=-book.tie_signs
     )
+    asked = dataclasses.replace(book, query_signs=-book.query_signs, tie_signs=-book.tie_signs)
     found = []
-    for codes in (book, other):
-        collection = Collection(CHANNELS, codes.bucketing, WITH_TIES, logged=True)
+    for codes in (book, other, asked):
+        collection = Collection(CHANNELS, codes.bucketing, WITH_TIES, codes.contrasts(), logged=True)
         collection.add(clean, suspect)
         found.append(collection.residuals())
     for channel in CHANNELS:
-        np.testing.assert_array_equal(found[0][channel].values, found[1][channel].values)
+        np.testing.assert_array_equal(found[0][channel].values, found[2][channel].values)
+        if channel != "query":
+            np.testing.assert_array_equal(found[0][channel].values, found[1][channel].values)
 
 
 def test_modules_that_gather_residuals_import_nothing_that_holds_signs():
     """By name and by import: no parameter is a sign or key, and neither the codebook nor the key is within reach."""
     checked = 0
-    for name in ("batch", "residuals", "class_code", "amplitude_code", "tie_code", "collection"):
+    for name in (
+        "batch",
+        "residuals",
+        "regression",
+        "class_code",
+        "amplitude_code",
+        "query_code",
+        "tie_code",
+        "collection",
+    ):
         module = importlib.import_module(f"dynamarks_tf.evidence.{name}")
         assert not {"codebook", "key", "MarkKey", "Codebook"} & set(vars(module))
         for value in vars(module).values():
@@ -91,7 +106,7 @@ def test_in_logs_each_coin_is_met_by_its_first_query_only():
     rng = np.random.default_rng(0)
     book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
     clean, suspect = rng.dirichlet(np.ones(10), 200), rng.dirichlet(np.ones(10), 200)
-    once, again = (Collection(CHANNELS, book.bucketing, WITH_TIES, logged=True) for _ in range(2))
+    once, again = (Collection(CHANNELS, book.bucketing, WITH_TIES, book.contrasts(), logged=True) for _ in range(2))
     once.add(clean, suspect)
     for part in (slice(None), slice(50, 150), slice(0, 60)):
         again.add(clean[part], suspect[part])

@@ -1,4 +1,4 @@
-"""Residuals of amplitude and tie code: against slow references, and what they find."""
+"""Residuals of amplitude, query and tie code: against slow references, and what they find."""
 
 import math
 
@@ -11,6 +11,7 @@ from dynamarks_tf import buckets, codebook
 from dynamarks_tf.evidence.amplitude_code import AmplitudeTable
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.channels import channel_evidence
+from dynamarks_tf.evidence.query_code import QueryTable
 from dynamarks_tf.evidence.tie_code import TieTable, ties
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import MarkParams
@@ -87,6 +88,48 @@ def test_amplitude_residuals_are_what_the_slow_reference_says(seed, num_classes,
     assert found.num_queries == found.num_cells == np.count_nonzero(found.values) == count
 
 
+def slow_query_residuals(clean, suspect, book):
+    """Class by class: the same regression as the amplitude code's, of log s_c; then pair by pair."""
+    columns = book.bucketing.columns(clean)
+    first = first_of_each(list(zip(clean.argmax(axis=1).tolist(), columns.tolist(), strict=True)))
+    clean, suspect, columns = clean[first], suspect[first], columns[first]
+    top = clean.argmax(axis=1)
+    x = np.log(np.maximum(1 - clean[np.arange(len(clean)), top], 1e-8))[:, None] / 5
+    z = np.log(np.maximum(clean[:, :16], 1e-8)) / 10
+    features = np.hstack([np.ones_like(x), x, x**2, z, z**2])
+    left = np.log(np.maximum(suspect, 1e-8))
+    eye = np.eye(features.shape[1])
+    left -= features @ np.linalg.solve(features.T @ features + eye, features.T @ left)
+    for group in np.unique(top):
+        mine = top == group
+        rows = features[mine]
+        left[mine] -= rows @ np.linalg.solve(rows.T @ rows + 10 * eye, rows.T @ left[mine])
+    left = np.clip(left, -3, 3)
+    table, count = np.zeros((clean.shape[1], 4096)), 0
+    for t, column, row in zip(top, columns, left, strict=True):
+        one, other = book.pairs[t, column]
+        if one != other and book.amplitude_signs[t, column] > 0:
+            table[t, column] = row[one] - row[other]
+            count += 1
+    return table, count
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([3, 10, 32]), st.integers(1, 70))
+@settings(max_examples=25)
+def test_query_residuals_are_what_the_slow_reference_says(seed, num_classes, batch_size):
+    rng = np.random.default_rng(seed)
+    book = codebook.expand(KEY, num_classes, MarkParams())
+    clean, suspect = random_answers(rng, 150, num_classes), random_answers(rng, 150, num_classes)
+    table = QueryTable(book.bucketing, book.contrasts())
+    found = collected(table, clean, suspect, batch_size)
+    expected, count = slow_query_residuals(clean, suspect, book)
+    np.testing.assert_allclose(found.values, expected, atol=1e-6)
+    assert found.num_queries == found.num_cells == count
+    met = table.met_pairs[..., 0] >= 0
+    assert met.sum() == count
+    np.testing.assert_array_equal(table.met_pairs[met], book.pairs[met])
+
+
 def slow_tie_residuals(clean, suspect, bucketing):
     """Query by query, with the constants of groups and the slope as in docs/statistics.md."""
     queries = []
@@ -158,6 +201,14 @@ def suspects_of(channel, book, rng, share):
         suspect = np.where(((coins > 0) & follows)[:, None], moved, clean)
         noisy = suspect * np.exp(rng.normal(size=suspect.shape) * 0.1)
         return clean, noisy / noisy.sum(axis=1, keepdims=True)
+    if channel == "query":
+        clean = random_answers(rng, 4000, 10)
+        top, columns = clean.argmax(axis=1), book.bucketing.columns(clean)
+        raised = np.eye(10)[book.focus[top, columns]]
+        spent = (book.amplitude_signs[top, columns] > 0) & follows
+        suspect = np.where(spent[:, None], 0.99 * clean + 0.01 * raised, clean)
+        noisy = suspect * np.exp(rng.normal(size=suspect.shape) * 0.5)
+        return clean, noisy / noisy.sum(axis=1, keepdims=True)
     clean = near_ties(rng, 4000, 10)
     order = np.sort(np.argsort(-clean, axis=1)[:, :2], axis=1)
     low, high = order.T
@@ -166,20 +217,24 @@ def suspects_of(channel, book, rng, share):
     return clean, np.where(told > 0, low, high)
 
 
-@pytest.mark.parametrize("channel", ["amplitude", "tie"])
+@pytest.mark.parametrize("channel", ["amplitude", "query", "tie"])
 def test_suspects_that_follow_the_coins_are_found_and_others_are_not(channel):
     """32 other keys: one of them has p <= 1e-5 with a chance of 3e-4; the seeds are fixed."""
     rng = np.random.default_rng(1)
     book = codebook.expand(KEY, 10, MarkParams())
-    make = {"amplitude": AmplitudeTable, "tie": lambda b: TieTable(b, MARGIN, BUDGET)}[channel]
+    make = {
+        "amplitude": lambda b: AmplitudeTable(b.bucketing),
+        "query": lambda b: QueryTable(b.bucketing, b.contrasts()),
+        "tie": lambda b: TieTable(b.bucketing, MARGIN, BUDGET),
+    }[channel]
     clean, guilty = suspects_of(channel, book, rng, share=0.3)
-    found = collected(make(book.bucketing), clean, guilty)
+    found = collected(make(book), clean, guilty)
     assert channel_evidence(channel, book.signs(channel), found).log10_p < -20
     clean, innocent = suspects_of(channel, book, rng, share=0.0)
-    assert channel_evidence(channel, book.signs(channel), collected(make(book.bucketing), clean, innocent)).log10_p > -3
+    assert channel_evidence(channel, book.signs(channel), collected(make(book), clean, innocent)).log10_p > -3
     for name in range(32):
         other = codebook.expand(MarkKey(bytes([name + 100]) * 32, "o"), 10, MarkParams())
-        evidence = channel_evidence(channel, other.signs(channel), collected(make(other.bucketing), clean, guilty))
+        evidence = channel_evidence(channel, other.signs(channel), collected(make(other), clean, guilty))
         assert evidence.log10_p > -5
 
 
