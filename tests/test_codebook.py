@@ -202,8 +202,8 @@ def test_tie_margin_outside_its_range_is_refused(margin):
 def test_amplitudes_are_on_or_off():
     with pytest.raises(ArgumentError, match="`amplitudes` must be True or False. Received: amplitudes=0.5"):
         MarkParams(amplitudes=0.5)
-    assert MarkParams().channels == ("class", "amplitude", "tie")
-    assert MarkParams(tie_margin=0).channels == ("class", "amplitude")
+    assert MarkParams().channels == ("class", "amplitude", "query", "tie")
+    assert MarkParams(tie_margin=0).channels == ("class", "amplitude", "query")
     assert MarkParams(tie_margin=0.3, amplitudes=False).channels == ("class", "tie")
 
 

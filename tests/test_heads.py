@@ -61,7 +61,7 @@ def test_logged_queries_and_labels_convict_too(dense, digits, key):
     }
     evidence = dm.verify(dense["surrogate"], **logged)
     assert evidence.detected()
-    assert {channel.channel for channel in evidence.channels} == {"class", "amplitude", "tie"}
+    assert {channel.channel for channel in evidence.channels} == {"class", "amplitude", "query", "tie"}
     in_labels = dm.verify(lambda batch: np.asarray(dense["surrogate"](batch)).argmax(axis=-1), **logged)
     assert in_labels.answers == "labels"
     assert in_labels.log10_p < -3

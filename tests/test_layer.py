@@ -243,7 +243,7 @@ def test_the_layer_can_be_pickled_and_copied_once_built(marked, expected):
     [
         ({"key": "acme.key"}, ArgumentError, r"`key` must be a dynamarks_tf\.MarkKey.*Received: a str"),
         ({"budget": 0.6}, ArgumentError, r"at most 0\.5\. Received: budget=0\.6"),
-        ({"scheme": "dynamarks-9"}, FormatError, "marked by scheme 'dynamarks-9'; this release knows 'dynamarks-3'"),
+        ({"scheme": "dynamarks-9"}, FormatError, "marked by scheme 'dynamarks-9'; this release knows 'dynamarks-4'"),
     ],
 )
 def test_wrong_arguments(arguments, error, message):

@@ -158,7 +158,9 @@ def test_up_to_32_classes_each_input_raises_the_single_class_that_the_reference_
         if np.abs(clean - released).max() < 1e-9:
             continue
         wanted = raised_by[int(clean.argmax())][reference.hash_column(clean, material)]
-        expected = 0.95 * clean + 0.05 * np.eye(num_classes)[wanted]
+        gap = clean.max() - clean[wanted]
+        strength = min(0.05, gap / (gap + 1))  # no further than to a tie with the best class
+        expected = (1 - strength) * clean + strength * np.eye(num_classes)[wanted]
         np.testing.assert_allclose(released, expected, atol=1e-6)
         raised += 1
     assert raised > 50

@@ -325,7 +325,7 @@ def test_logged_queries_are_tested_in_every_channel_and_fresh_ones_in_the_class_
         return {channel.channel: channel.log10_p for channel in found.channels}
 
     logged = channels(logged=True)
-    assert list(logged) == ["class", "amplitude", "tie"]
+    assert list(logged) == ["class", "amplitude", "query", "tie"]
     assert max(logged.values()) < -6
     assert list(channels()) == ["class"]
 
