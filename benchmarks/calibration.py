@@ -5,8 +5,8 @@
 
 Innocents are six architectures times four ways of being innocent: trained on true labels; on the answers of the
 unmarked owner model; on answers marked with another key, and on the labels of those. Each is asked 1,000 fresh queries
-for the class code, 5,000 logged ones for the amplitude code, and of all 30,000 the ties for the tie code, once for
-probabilities and once for labels. Nothing is asked again for another key: keys differ in signs and bucketing only.
+for the class code, 5,000 logged ones for amplitude and query code, and of all 30,000 the ties for the tie code, once
+for probabilities and once for labels. Nothing is asked again for another key: keys differ in tables only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FRESH, LOGGED = 1000, 5000
 LEVELS = (0.1, 0.01, 0.001)
 WAYS = ("true labels", "unmarked answers", "another key's answers", "another key's labels")
 ARCHITECTURES = ("pooled_cnn", "separable_cnn", "mlp", "resnet", "patch_mixer", "vit")
-CHANNELS = ("class", "amplitude", "tie", "tie, labels only", "combined")
+CHANNELS = ("class", "amplitude", "query", "tie", "tie, labels only", "combined")
 
 
 def study(threads: int, out: Path) -> None:
@@ -103,6 +103,8 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
     from dynamarks_tf.evidence.channels import channel_evidence
     from dynamarks_tf.evidence.class_code import ClassCodeTable
     from dynamarks_tf.evidence.combination import combined_log10_p
+    from dynamarks_tf.evidence.query_code import QueryTable
+    from dynamarks_tf.evidence.residuals import ResidualTable
     from dynamarks_tf.evidence.tie_code import TieTable, ties
     from dynamarks_tf.params import MarkParams
 
@@ -112,21 +114,25 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
     found: dict[str, list[float]] = {channel: [] for channel in CHANNELS}
     for number in range(NUM_KEYS):
         book = codebook.expand(numbered_key(number), clean.shape[1], params)
-        tables = {
+        pairs = book.contrasts()
+        assert pairs is not None
+        tables: dict[str, ResidualTable] = {
             "class": ClassCodeTable(book.bucketing, book.class_signs.shape, BUDGET),
             "amplitude": AmplitudeTable(book.bucketing),
+            "query": QueryTable(book.bucketing, pairs),
             "tie": TieTable(book.bucketing, TIE_MARGIN, BUDGET),
             "tie, labels only": TieTable(book.bucketing, TIE_MARGIN, BUDGET),
         }
         tables["class"].add(Batch(clean_fresh, suspect_fresh))
-        tables["amplitude"].add(Batch(clean[:LOGGED], suspect[:LOGGED]))
+        for channel in ("amplitude", "query"):
+            tables[channel].add(Batch(clean[:LOGGED], suspect[:LOGGED]))
         tables["tie"].add(Batch(clean[near], suspect[near]))
         tables["tie, labels only"].add(Batch(clean[near], labels))
         log10_p = {
             channel: channel_evidence(channel, book.signs(channel.split(",")[0]), table.residuals()).log10_p
             for channel, table in tables.items()
         }
-        log10_p["combined"] = combined_log10_p([log10_p[channel] for channel in ("class", "amplitude", "tie")])
+        log10_p["combined"] = combined_log10_p([log10_p[channel] for channel in ("class", "amplitude", "query", "tie")])
         for channel, value in log10_p.items():
             found[channel].append(value)
     return found

@@ -74,7 +74,7 @@ def verify(
     """Tests whether a suspect was trained on answers marked with `key`.
 
     The suspect is only asked for answers to `queries`. Any unlabelled inputs of the domain serve for the class code;
-    amplitude and tie code need inputs that were really sent to the marked API, so say `logged=True` for those.
+    amplitude, query and tie code need inputs that were really sent to the marked API, so say `logged=True` for those.
     Everything about the test is fixed and digested before the suspect is asked. The p-value is exact: it bounds the
     chance of an innocent suspect looking this guilty, for every sample size.
 

@@ -75,6 +75,7 @@ def sign_forms(key: dm.MarkKey) -> Forms:
         "signs": written_forms(book.class_signs),
         "amplitude signs": written_forms(book.amplitude_signs),
         "tie signs": written_forms(book.tie_signs),
+        "query signs": written_forms(book.query_signs),
         "focus": written_forms(book.focus),
     }
 
