@@ -37,6 +37,7 @@ from dynamarks_tf.audit.results import Results, read, read_all
 from dynamarks_tf.audit.scenario import INNOCENTS, Scenario, crossed
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import DatasetError
+from dynamarks_tf.layer import SCHEME
 from dynamarks_tf.params import MarkParams
 
 HERE = Path(__file__).parent
@@ -129,8 +130,16 @@ def scenarios(data: str) -> list[Scenario]:
     return list(dict.fromkeys(first))
 
 
-def run(data: str, seed: int, *, folder: Path, only: list[str], verbose: bool) -> None:
-    """Rehearses everything for one owner model."""
+def run(data: str, seed: int, chosen: list[Scenario], path: Path, *, verbose: bool) -> None:
+    """Rehearses some scenarios for one owner model.
+
+    Args:
+        data: name of the data set.
+        seed: seed of owner model, key and surrogates.
+        chosen: the scenarios; those that the data set has no means for are left out.
+        path: file of the results.
+        verbose: whether to show progress.
+    """
     load, architecture, owner_epochs, epochs = SETS[data]
     images: ImageData = load()
     order = np.random.default_rng(seed).permutation(len(images.x_train))
@@ -143,6 +152,7 @@ def run(data: str, seed: int, *, folder: Path, only: list[str], verbose: bool) -
         return train_classifier(ARCHITECTURES[name](shape, images.num_classes), x[:half], y[:half], epochs=count)
 
     settings = {
+        "scheme": SCHEME,
         "data": data,
         "source": images.describe().rpartition(", from ")[0],
         "seed": seed,
@@ -152,22 +162,22 @@ def run(data: str, seed: int, *, folder: Path, only: list[str], verbose: bool) -
         "fine_tuned": FINE_TUNED,
         "pool": half,
     }
+    needed = {need for scenario in chosen for need in scenario.needs}
+    has_rival = "rival" in needed and data != "glyphs-1000"
     rehearsal = Rehearsal(
         owner_model(architecture, seed, owner_epochs),
         pool=x[half:],
         pool_labels=y[half:],
         labelled=(images.x_test[:FINE_TUNED], images.y_test[:FINE_TUNED]),
         fresh=(images.x_test[FINE_TUNED:], images.y_test[FINE_TUNED:]),
-        other_domain=_other_domain(data, shape),
-        rival=None if data == "glyphs-1000" else owner_model(MAIN, seed + 1000, owner_epochs),
+        other_domain=_other_domain(data, shape) if "other_domain" in needed else None,
+        rival=owner_model(MAIN, seed + 1000, owner_epochs) if has_rival else None,
         seed=seed,
         epochs=epochs,
         verbose=verbose,
     )
-    chosen = [
-        s for s in scenarios(data) if (not only or s.extraction in only) and set(s.needs) <= set(rehearsal.available)
-    ]
-    rehearsal.run(chosen, Results(folder / f"robustness-{data}-seed{seed}.json", settings))
+    possible = [scenario for scenario in chosen if set(scenario.needs) <= set(rehearsal.available)]
+    rehearsal.run(possible, Results(path, settings))
 
 
 def _other_domain(data: str, shape: tuple[int, ...]) -> Any:
@@ -327,7 +337,9 @@ def main() -> None:
         (DOCS / "robustness.md").write_text(text)
         print(text)
     for seed in options.seed:
-        run(options.data, seed, folder=options.out, only=options.extraction, verbose=not options.quiet)
+        chosen = [s for s in scenarios(options.data) if not options.extraction or s.extraction in options.extraction]
+        path = options.out / f"robustness-{options.data}-seed{seed}.json"
+        run(options.data, seed, chosen, path, verbose=not options.quiet)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from dynamarks_tf.audit.results import Results, read_all
 from dynamarks_tf.audit.scenario import Scenario, full, quick
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.layer import SCHEME
 from dynamarks_tf.params import MarkParams
 from dynamarks_tf.report import style, write
 from dynamarks_tf.report.page import render
@@ -135,6 +136,7 @@ def run_audit(
         )
         chosen = scenarios or _selection(settings, rehearsal, min(limit, len(data.x_train)), is_quick=is_quick)
         described = {
+            "scheme": SCHEME,
             "seed": seed,
             "data": data.describe(),
             "other_data": None if other_domain is None else other_domain.describe(),
