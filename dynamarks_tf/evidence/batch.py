@@ -85,8 +85,8 @@ class Batch:
     def top(self) -> Array:
         """The clean model's best class for each query, ints of shape `(n,)`."""
         if self.is_narrow:
-            numbered = self.by_class.is_best[0] * np.arange(self.clean.shape[1], dtype=np.uint8)[:, None]
-            return np.asarray(numbered.max(axis=0, initial=0).astype(np.intp))
+            numbers = np.arange(self.clean.shape[1], dtype=np.uint8)[:, None]
+            return np.asarray((self.by_class.is_best[0].view(np.uint8) * numbers).max(axis=0), np.intp)
         return np.asarray(self.clean.argmax(axis=1))
 
     @functools.cached_property
@@ -104,4 +104,8 @@ class Batch:
 
     def only(self, queries: Array) -> Batch:
         """The batch of some of the queries, given by increasing indices."""
-        return self if len(queries) == len(self) else Batch(self.clean[queries], self.suspect[queries])
+        return (
+            self
+            if len(queries) == len(self)
+            else Batch(self.clean.take(queries, axis=0), self.suspect.take(queries, axis=0))
+        )

@@ -104,11 +104,12 @@ class Collection:
             self._memory,
         )
         self.labels_only = self.labels_only and (batch.has_labels or is_one_hot(batch.suspect))
+        first = batch if batch.has_labels else self._first_of_their_kind(batch)
         for channel, table in self._tables.items():
-            if channel == "class" and not batch.has_labels:
-                table.add(self._first_of_their_kind(batch))
-            elif not batch.has_labels or channel in _WITH_LABELS:
+            if channel in _WITH_LABELS:
                 table.add(batch)
+            elif not batch.has_labels and len(first):
+                table.add(first)
         self._agreeing += batch.num_agreeing
         self._num_answers += len(batch)
         self.num_queries += len(clean)
