@@ -26,6 +26,7 @@ HASHED_CLASSES = 32
 STEP = 1.0  # of the natural logarithm
 FLOOR = 1e-8
 MULTIPLIERS = 64  # how many different ones there are
+_UNSURE = 1e-4  # of a step; single-precision logarithms are off by less than a tenth of it
 _BASE = 64  # COLUMNS is _BASE squared
 _PAIRED_CLASSES = 11  # 55 pairs fit into 64 groups; 12 classes have 66
 _PAIR_FACTOR = 13
@@ -59,10 +60,24 @@ class Bucketing:
         return int(self.row_of_class.shape[0])
 
     def columns(self, p: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-        """Column of each output: ints of shape `(n,)` for probabilities of shape `(n, C)`."""
+        """Column of each output: ints of shape `(n,)` for probabilities of shape `(n, C)`.
+
+        It is that of logarithms in double precision, since processors differ in the last bits of single-precision ones.
+        Those will do where they are not near the edge of a step, and are much faster.
+        """
         hashed = p if len(self.hashed_classes) == self.num_classes else p[:, self.hashed_classes]
-        hashed = hashed.astype(np.float64)  # processors differ in the last bits of single-precision logarithms
-        return np.asarray(hash_column(hashed, self.offsets, self.multipliers, np), np.intp)
+        if hashed.dtype == np.float64:
+            return np.asarray(hash_column(hashed, self.offsets, self.multipliers, np), np.intp)
+        places = np.clip(hashed.T, FLOOR, 1, dtype=np.float32, order="C")
+        np.log(places, out=places)  # a step is one unit of it
+        places += self.offsets[:, None]
+        steps = np.floor(places)
+        columns = mixed((self.multipliers.T @ steps).T, np)
+        places -= steps
+        sure = (places.min(axis=0) > _UNSURE) & (places.max(axis=0) < 1 - _UNSURE)  # not with NaN
+        unsure = np.flatnonzero(~sure)
+        columns[unsure] = self.columns(p[unsure].astype(np.float64))
+        return np.asarray(columns, np.intp)
 
     def __repr__(self) -> str:
         return f"<Bucketing for {self.num_classes} classes>"
@@ -82,7 +97,11 @@ def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Ten
     """
     logs = xp.log(xp.where(p > FLOOR, xp.minimum(p, 1.0), FLOOR))
     steps = xp.floor(logs / STEP + offsets)  # from -19 to 0
-    digits = xp.matmul(steps, multipliers)
+    return mixed(xp.matmul(steps, multipliers), xp)
+
+
+def mixed(digits: Tensor, xp: Any) -> Tensor:
+    """Columns, whole numbers in [0, 4096) of shape `(...)`, from sums of steps times multipliers, shape `(..., 2)`."""
     digits = digits - _BASE * xp.floor(digits / _BASE)
     return digits[..., 0] * _BASE + digits[..., 1]
 

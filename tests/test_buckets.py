@@ -36,6 +36,23 @@ def test_columns_are_what_the_slow_reference_says(seed, num_classes):
     assert ((found >= 0) & (found < buckets.COLUMNS)).all()
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 10, 33, 200]), st.sampled_from([np.float16, np.float32]))
+@settings(max_examples=60)
+def test_columns_of_single_precision_are_those_of_the_same_numbers_in_double(seed, num_classes, dtype):
+    """Also where logarithms fall on the edge of a step, or as near to it as the precision can say."""
+    rng = np.random.default_rng(seed)
+    bucketing = bucketing_for(num_classes)
+    p = random_answers(seed, 300, num_classes).astype(dtype)
+    hashed = bucketing.hashed_classes
+    edges = np.exp(rng.integers(-19, 1, (200, len(hashed))) - bucketing.offsets.astype(np.float64))
+    p[:200, hashed] = edges.astype(dtype)
+    for row in range(200):  # neighbours of one of them
+        p[row, hashed[row % len(hashed)]] = np.nextafter(p[row, hashed[row % len(hashed)]], dtype(row % 3))
+    p[200:210] = np.array([0, 1, 1e-8, 1.01, 2, np.inf, np.nan, -1, 1e-7, 1 - 1e-7])[:, None].astype(dtype)
+    np.testing.assert_array_equal(bucketing.columns(p), bucketing.columns(p.astype(np.float64)))
+    np.testing.assert_array_equal(bucketing.columns(np.asfortranarray(p)), bucketing.columns(p.astype(np.float64)))
+
+
 def test_marking_in_float32_and_verification_in_float64_agree():
     p = random_answers(0, 100_000, 10)
     bucketing = bucketing_for(10)

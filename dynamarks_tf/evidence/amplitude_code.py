@@ -63,4 +63,5 @@ class AmplitudeTable:
 
 def class_cells(batch: Batch, bucketing: Bucketing) -> Array:
     """The coin of each query in the amplitude code's flattened table, ints of shape `(n,)`."""
-    return np.asarray(bucketing.group_of_class[batch.top] * buckets.COLUMNS + bucketing.columns(batch.clean))
+    clean = batch.by_class.answers[0].T if batch.is_narrow else batch.clean
+    return np.asarray(bucketing.group_of_class[batch.top] * buckets.COLUMNS + bucketing.columns(clean))

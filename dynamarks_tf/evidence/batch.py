@@ -7,14 +7,30 @@ axis is that of the queries; answers with many classes are left as they came.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf.evidence.memory import Memory
+
 Array = npt.NDArray[Any]
 
 NARROW = 64  # up to so many classes
+
+
+class ByClass(NamedTuple):
+    """Answers of clean model and suspect class by class.
+
+    Attributes:
+        answers: probabilities in one array of shape `(2, C, n)`.
+        is_best: which class is best, for clean model and suspect: one for each query, bools of shape `(2, C, n)`.
+        best: the probability of the clean model's best class, shape `(n,)`.
+    """
+
+    answers: Array
+    is_best: Array
+    best: Array
 
 
 class Batch:
@@ -24,6 +40,8 @@ class Batch:
         clean: the clean owner model's probabilities, shape `(n, C)`.
         suspect: the suspect's probabilities, shape `(n, C)`; or class indices, shape `(n,)`, where -1 stands for a
             class that the owner model does not know.
+        memory: where what is worked out is put, fresh memory by default. The batch is then of use until the next one
+            is made with the same memory.
 
     Example:
 
@@ -32,9 +50,10 @@ class Batch:
     (array([0, 1]), 1)
     """
 
-    def __init__(self, clean: Array, suspect: Array) -> None:
+    def __init__(self, clean: Array, suspect: Array, memory: Memory | None = None) -> None:
         self.clean = clean
         self.suspect = suspect
+        self._memory = memory or Memory()
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -50,41 +69,43 @@ class Batch:
         return not self.has_labels and self.clean.shape[1] <= NARROW
 
     @functools.cached_property
+    def by_class(self) -> ByClass:
+        """The probabilities class by class, if there are so few classes that it pays."""
+        n, num_classes = self.clean.shape
+        shape = 2, num_classes, n
+        answers = self._memory.array("answers", shape, np.result_type(self.clean, self.suspect))
+        answers[0], answers[1] = self.clean.T, self.suspect.T
+        largest = np.maximum.reduce(answers, axis=1)
+        is_best = np.equal(answers, largest[:, None], out=self._memory.array("is_best", shape, bool))
+        if np.count_nonzero(is_best) > 2 * n:  # of equal classes the first is best, as for `argmax`
+            is_best = np.arange(num_classes)[:, None] == answers.argmax(axis=1)[:, None]
+        return ByClass(answers, is_best, largest[0])
+
+    @functools.cached_property
     def top(self) -> Array:
         """The clean model's best class for each query, ints of shape `(n,)`."""
+        if self.is_narrow:
+            numbers = np.arange(self.clean.shape[1], dtype=np.uint8)[:, None]
+            return np.asarray((self.by_class.is_best[0].view(np.uint8) * numbers).max(axis=0), np.intp)
         return np.asarray(self.clean.argmax(axis=1))
 
     @functools.cached_property
     def best(self) -> Array:
         """The probability of that class, shape `(n,)`."""
-        return self._largest[0] if self.is_narrow else np.asarray(self.clean[np.arange(len(self)), self.top])
+        return self.by_class.best if self.is_narrow else np.asarray(self.clean[np.arange(len(self)), self.top])
 
-    @functools.cached_property
-    def by_class(self) -> Array:
-        """Probabilities of clean model and suspect in one array of shape `(2, C, n)`."""
-        answers = np.empty((2, *self.clean.shape[::-1]), np.result_type(self.clean, self.suspect))
-        answers[0], answers[1] = self.clean.T, self.suspect.T
-        return answers
-
-    @functools.cached_property
-    def is_best(self) -> Array:
-        """Which class is best, for clean model and suspect: one for each query, bools of shape `(2, C, n)`."""
-        found = np.asarray(self.by_class == self._largest[:, None])
-        if np.count_nonzero(found) > 2 * len(self):  # of equal classes the first is best, as for `argmax`
-            found = np.arange(found.shape[1])[:, None] == self.by_class.argmax(axis=1)[:, None]
-        return found
-
-    @functools.cached_property
-    def _largest(self) -> Array:
-        return np.asarray(self.by_class.max(axis=1))
-
-    @functools.cached_property
+    @property
     def num_agreeing(self) -> int:
         """For how many queries clean model and suspect have the same best class."""
         if self.is_narrow:
-            return int(np.count_nonzero(self.is_best[0] & self.is_best[1]))
+            is_best = self.by_class.is_best
+            return int(np.count_nonzero(is_best[0] & is_best[1]))
         return int(np.count_nonzero(self.top == (self.suspect if self.has_labels else self.suspect.argmax(axis=1))))
 
     def only(self, queries: Array) -> Batch:
         """The batch of some of the queries, given by increasing indices."""
-        return self if len(queries) == len(self) else Batch(self.clean[queries], self.suspect[queries])
+        return (
+            self
+            if len(queries) == len(self)
+            else Batch(self.clean.take(queries, axis=0), self.suspect.take(queries, axis=0))
+        )

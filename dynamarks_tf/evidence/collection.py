@@ -15,6 +15,7 @@ from dynamarks_tf.answers import is_one_hot
 from dynamarks_tf.buckets import COLUMNS, Bucketing, num_class_groups
 from dynamarks_tf.evidence import amplitude_code, class_code, query_code, tie_code
 from dynamarks_tf.evidence.batch import Batch
+from dynamarks_tf.evidence.memory import Memory
 from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, ResidualTable
 from dynamarks_tf.params import MarkParams
 
@@ -90,6 +91,7 @@ class Collection:
     ) -> None:
         self._tables = {channel: _table(channel, bucketing, params, pairs) for channel in channels}
         self._bucketing = bucketing
+        self._memory = Memory()
         cells = num_class_groups(bucketing.num_classes) * COLUMNS
         self._meetings = FirstMeetings(cells) if logged else None
         self.num_queries = 0
@@ -108,14 +110,17 @@ class Collection:
         num_classes = clean.shape[-1]
         has_labels = suspect.ndim < clean.ndim
         batch = Batch(
-            clean.reshape(-1, num_classes), suspect.reshape(-1) if has_labels else suspect.reshape(-1, num_classes)
+            clean.reshape(-1, num_classes),
+            suspect.reshape(-1) if has_labels else suspect.reshape(-1, num_classes),
+            self._memory,
         )
         self.labels_only = self.labels_only and (batch.has_labels or is_one_hot(batch.suspect))
+        first = batch if batch.has_labels else self._first_of_their_kind(batch)
         for channel, table in self._tables.items():
-            if channel == "class" and not batch.has_labels:
-                table.add(self._first_of_their_kind(batch))
-            elif not batch.has_labels or channel in _WITH_LABELS:
+            if channel in _WITH_LABELS:
                 table.add(batch)
+            elif not batch.has_labels and len(first):
+                table.add(first)
         self._agreeing += batch.num_agreeing
         self._num_answers += len(batch)
         self.num_queries += len(clean)

@@ -52,8 +52,10 @@ class TieTable:
         clean, suspect = batch.clean, batch.suspect
         low, high, found = ties(batch, self._margin, self._budget)
         group = buckets.pair_group(low, high, self._bucketing.group_of_class, self._bucketing.num_classes, np)
-        cells = group * buckets.COLUMNS + self._bucketing.columns(clean[found])
+        cells = group * buckets.COLUMNS + self._bucketing.columns(clean[found].astype(np.float64))
         first = self._meetings.among(cells)
+        if not len(first):
+            return
         low, high, found, cells = low[first], high[first], found[first], cells[first]
         clean, suspect, each = clean[found], suspect[found], np.arange(len(found))
         x = np.log(clean[each, low].astype(np.float64) / clean[each, high])

@@ -24,13 +24,13 @@ def test_the_first_of_equal_classes_is_best_whatever_the_number_of_classes(num_c
     np.testing.assert_array_equal(batch.top, top)
     np.testing.assert_array_equal(batch.best, clean.max(axis=1))
     if not labels:
-        np.testing.assert_array_equal(batch.is_best.argmax(axis=1), [top, of_suspect])
-        assert (batch.is_best.sum(axis=1) == 1).all()
+        np.testing.assert_array_equal(batch.by_class.is_best.argmax(axis=1), [top, of_suspect])
+        assert (batch.by_class.is_best.sum(axis=1) == 1).all()
 
 
 def test_answers_of_different_precision_are_kept():
     clean, suspect = np.array([[0.25, 0.75]], np.float32), np.array([[1 / 3, 2 / 3]])
-    np.testing.assert_array_equal(Batch(clean, suspect).by_class[:, :, 0], [clean[0], suspect[0]])
+    np.testing.assert_array_equal(Batch(clean, suspect).by_class.answers[:, :, 0], [clean[0], suspect[0]])
 
 
 def test_one_row_is_enough_to_tell_probabilities_from_labels():

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import itertools
 
 import numpy as np
 import pytest
@@ -116,3 +117,20 @@ def test_in_logs_each_coin_is_met_by_its_first_query_only():
             again.residuals()[channel].values, once.residuals()[channel].values, rtol=1e-9, atol=1e-12
         )
     assert again.num_queries > once.num_queries
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_one_batch_leaves_nothing_to_the_next_whatever_their_sizes(logged):
+    """Batches share memory, which must not show."""
+    rng = np.random.default_rng(1)
+    book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
+    clean, suspect = rng.dirichlet(np.ones(10), 400), rng.dirichlet(np.ones(10), 400)
+    suspect[:150] = clean[:150]
+    collections = [Collection(CHANNELS, book.bucketing, WITH_TIES, logged=logged) for _ in range(2)]
+    collections[0].add(clean, suspect)
+    for start, stop in itertools.pairwise([0, 100, 200, 207, 208, 300, 400]):
+        collections[1].add(clean[start:stop], suspect[start:stop])
+    whole, parts = (collection.residuals() for collection in collections)
+    for channel in CHANNELS:
+        np.testing.assert_allclose(parts[channel].values, whole[channel].values, rtol=1e-7, atol=1e-9)
+    assert collections[0].fidelity == collections[1].fidelity > 0.375
