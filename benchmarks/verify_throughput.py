@@ -25,7 +25,7 @@ import numpy as np
 
 import dynamarks_tf as dm
 from dynamarks_tf import codebook
-from dynamarks_tf.evidence.collection import Collection
+from dynamarks_tf.evidence.collection import CHANNELS, Collection
 
 BATCH, TURNS = 4096, 15
 QUERIES = {10: 400_000, 1000: 16_384}
@@ -68,7 +68,8 @@ def main() -> None:
 
         def collect(*channels: str, book: Any = book, batches: Any = batches) -> Callable[[], Iterator[None]]:
             def work() -> Iterator[None]:
-                collection = Collection(channels, book.bucketing, params, logged=len(channels) > 1)
+                pairs = book.contrasts()
+                collection = Collection(channels, book.bucketing, params, pairs, logged=len(channels) > 1)
                 for batch in batches:
                     collection.add(*batch)
                     yield
@@ -77,7 +78,8 @@ def main() -> None:
 
             return work
 
-        base, *found = fastest(plain, collect("class"), collect("class", "amplitude", "tie"))
+        every = [name for name in CHANNELS if name != "query" or book.pairs is not None]
+        base, *found = fastest(plain, collect("class"), collect(*every))
         print(f"C = {num_classes}, {n:,} queries: numpy {1e6 * base.sum() / n:.3f} us a query")
         for name, seconds in zip(("class code", "all channels"), found, strict=True):
             add, finish = seconds[:-1], seconds[-1]
