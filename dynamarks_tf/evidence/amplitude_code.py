@@ -43,7 +43,7 @@ class AmplitudeTable:
 
     def add(self, batch: Batch) -> None:
         """Adds one batch of probabilities."""
-        cells = class_cells(batch, self._bucketing)
+        cells = batch.class_cells(self._bucketing)
         first = self._meetings.among(cells)
         suspect = batch.suspect[first, batch.top[first]]
         self._doubt[cells[first]] = floored_log(1 - suspect.astype(np.float64))
@@ -59,9 +59,3 @@ class AmplitudeTable:
         table = values.reshape(self._groups, buckets.COLUMNS)
         slope = float(regression.of_doubt(shared)[0] * regression.DOUBT_SCALE)
         return Residuals(table, len(met), len(met), slope)
-
-
-def class_cells(batch: Batch, bucketing: Bucketing) -> Array:
-    """The coin of each query in the amplitude code's flattened table, ints of shape `(n,)`."""
-    clean = batch.by_class.answers[0].T if batch.is_narrow else batch.clean
-    return np.asarray(bucketing.group_of_class[batch.top] * buckets.COLUMNS + bucketing.columns(clean))

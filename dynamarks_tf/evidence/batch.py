@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf.buckets import COLUMNS, Bucketing
 from dynamarks_tf.evidence.memory import Memory
 
 Array = npt.NDArray[Any]
@@ -54,6 +55,7 @@ class Batch:
         self.clean = clean
         self.suspect = suspect
         self._memory = memory or Memory()
+        self._class_cells: Array | None = None
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -94,6 +96,13 @@ class Batch:
         """The probability of that class, shape `(n,)`."""
         return self.by_class.best if self.is_narrow else np.asarray(self.clean[np.arange(len(self)), self.top])
 
+    def class_cells(self, bucketing: Bucketing) -> Array:
+        """The coin of each query in the flattened tables of amplitude and query code, ints of shape `(n,)`."""
+        if self._class_cells is None:
+            clean = self.by_class.answers[0].T if self.is_narrow else self.clean
+            self._class_cells = bucketing.group_of_class[self.top] * COLUMNS + bucketing.columns(clean)
+        return self._class_cells
+
     @property
     def num_agreeing(self) -> int:
         """For how many queries clean model and suspect have the same best class."""
@@ -104,8 +113,8 @@ class Batch:
 
     def only(self, queries: Array) -> Batch:
         """The batch of some of the queries, given by increasing indices."""
-        return (
-            self
-            if len(queries) == len(self)
-            else Batch(self.clean.take(queries, axis=0), self.suspect.take(queries, axis=0))
-        )
+        if len(queries) == len(self):
+            return self
+        part = Batch(self.clean.take(queries, axis=0), self.suspect.take(queries, axis=0))
+        part._class_cells = None if self._class_cells is None else self._class_cells[queries]
+        return part

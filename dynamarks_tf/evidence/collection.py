@@ -128,7 +128,7 @@ class Collection:
     def _first_of_their_kind(self, batch: Batch) -> Batch:
         if self._meetings is None:
             return batch
-        return batch.only(self._meetings.among(amplitude_code.class_cells(batch, self._bucketing)))
+        return batch.only(self._meetings.among(batch.class_cells(self._bucketing)))
 
     @property
     def pairs(self) -> npt.NDArray[np.int32] | None:

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from dynamarks_tf import buckets
 from dynamarks_tf.buckets import Bucketing
 from dynamarks_tf.evidence import regression
-from dynamarks_tf.evidence.amplitude_code import class_cells
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, floored_log
 
@@ -47,7 +46,7 @@ class QueryTable:
 
     def add(self, batch: Batch) -> None:
         """Adds one batch of probabilities."""
-        cells = class_cells(batch, self._bucketing)
+        cells = batch.class_cells(self._bucketing)
         first = self._meetings.among(cells)
         self._logs[cells[first]] = floored_log(batch.suspect[first].astype(np.float64))
         self._explained[cells[first]] = regression.regressors(batch, first, self._bucketing)

@@ -126,7 +126,7 @@ def test_one_batch_leaves_nothing_to_the_next_whatever_their_sizes(logged):
     book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
     clean, suspect = rng.dirichlet(np.ones(10), 400), rng.dirichlet(np.ones(10), 400)
     suspect[:150] = clean[:150]
-    collections = [Collection(CHANNELS, book.bucketing, WITH_TIES, logged=logged) for _ in range(2)]
+    collections = [Collection(CHANNELS, book.bucketing, WITH_TIES, book.contrasts(), logged=logged) for _ in range(2)]
     collections[0].add(clean, suspect)
     for start, stop in itertools.pairwise([0, 100, 200, 207, 208, 300, 400]):
         collections[1].add(clean[start:stop], suspect[start:stop])
