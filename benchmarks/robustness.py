@@ -227,6 +227,7 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
         f"{facts['source']}. Owner: {facts['owner']}, {facts['owner_epochs']} epochs on one half; the thief sends the "
         f"other {facts['pool']:,} and trains for {facts['epochs']} epochs. Budget {default.budget}, tie margin "
         f"{default.tie_margin}, the defaults, where nothing else is said. {len(paths)} seeds.",
+        *_about_scheme(facts),
         "",
         tables.costs(row for row in usual if row["kind"] == "cost").markdown(),
         "",
@@ -288,6 +289,18 @@ def _is_plain(row: dict[str, Any]) -> bool:
     """Rows of the trade-off: the cost of a setting, and untouched careless thefts into an MLP, studied with all."""
     is_theft = row["kind"] == "theft" and row["architecture"] == "mlp" and row["removal"] == "none"
     return row["kind"] == "cost" or (is_theft and row["extraction"] in ("full", "labels"))
+
+
+def _about_scheme(facts: dict[str, Any]) -> list[str]:
+    """What has changed in the mark since these results were made."""
+    if facts["scheme"] == SCHEME:
+        return []
+    return [
+        "",
+        f"Made with scheme {facts['scheme']}, before the query code. That leaves fresh queries and labels as they "
+        "were, and everything with more than 32 classes; *logged* probabilities of fewer classes convict by more than "
+        "stands here: [query-code.md](query-code.md).",
+    ]
 
 
 def _targets(
