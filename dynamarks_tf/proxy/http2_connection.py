@@ -132,8 +132,6 @@ class Http2Connection(asyncio.Protocol):
             self._pump()
 
     def data_received(self, data: bytes) -> None:
-        if self.is_closed:
-            return
         self.heard_at = time.monotonic()
         try:
             if self._preface is not None:
@@ -145,9 +143,9 @@ class Http2Connection(asyncio.Protocol):
                     return
                 self._preface, data = None, data[len(h2.PREFACE) :]
             for kind, flags, number, payload in self._reader.feed(data):
-                self._receive(kind, flags, number, payload)
                 if self.is_closed:
                     return
+                self._receive(kind, flags, number, payload)
         except Http2Error as error:
             LOG.debug("a connection is ended: %s", error)
             self.end(error.problem)
@@ -360,16 +358,11 @@ class Http2Connection(asyncio.Protocol):
 
     def _pump(self) -> None:
         """Sends of what waits as much as the windows allow, each stream a frame in turn."""
-        moved = bool(self._blocked)
-        while moved and not self._is_paused:
-            moved = False
-            for output in list(self._blocked.values()):
-                if self._is_paused:
-                    break
-                moved |= self._send_part(output)
-            if moved:
-                self.moved_at = time.monotonic()
-                self.flush()  # here it is seen whether the peer reads
+        while self._blocked and not self._is_paused:
+            if not any([self._send_part(output) for output in list(self._blocked.values())]):
+                break
+            self.moved_at = time.monotonic()
+            self.flush()  # here it is seen whether the peer reads
 
     def _send_part(self, output: _Output) -> bool:
         stream = output.stream

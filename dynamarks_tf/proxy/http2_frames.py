@@ -21,6 +21,8 @@ END_HEADERS = 0x4
 PADDED = 0x8
 WITH_PRIORITY = 0x20
 
+_HEAD = struct.Struct(">HBBBI")  # a length of three bytes, type, flags, stream
+
 Frame = tuple[int, int, int, bytes]
 """Type, flags, stream, payload."""
 
@@ -90,15 +92,15 @@ class FrameReader:
             self._parts = []
         start, end = 0, len(data)
         while end - start >= HEAD_BYTES:
-            head = int.from_bytes(data[start : start + HEAD_BYTES], "big")
-            length, kind = head >> 48, head >> 40 & 0xFF
+            high, low, kind, flags, stream = _HEAD.unpack_from(data, start)
+            length = high << 8 | low
             if length > (MAX_OTHER_FRAME_BYTES if kind else MAX_FRAME_BYTES):
                 raise Http2Error(Problem.FRAME_SIZE_ERROR, "a frame is too large")
             stop = start + HEAD_BYTES + length
             if stop > end:
                 self._need = stop - start
                 break
-            yield kind, head >> 32 & 0xFF, head & MAX_WINDOW, data[start + HEAD_BYTES : stop]
+            yield kind, flags, stream & MAX_WINDOW, data[start + HEAD_BYTES : stop]
             start = stop
         else:
             self._need = HEAD_BYTES
@@ -109,7 +111,7 @@ class FrameReader:
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """Returns one frame."""
-    return b"".join((len(payload).to_bytes(3, "big"), bytes((kind, flags)), stream.to_bytes(4, "big"), payload))
+    return _HEAD.pack(len(payload) >> 8, len(payload) & 0xFF, kind, flags, stream) + payload
 
 
 def header_frames(stream: int, block: bytes, flags: int, max_frame_bytes: int) -> bytes:
