@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from typing import ClassVar, Protocol
 
-from dynamarks_tf.local_server.status import Code, StatusError
+from dynamarks_tf.local_server.status import Code, StatusError, internal_error
 from dynamarks_tf.proxy import grpc_messages
 from dynamarks_tf.proxy import http2_frames as h2
 from dynamarks_tf.proxy.grpc_messages import PREFIX_BYTES, RequestHead
@@ -16,6 +17,8 @@ from dynamarks_tf.proxy.http2_connection import Http2Connection, Stream
 from dynamarks_tf.proxy.http2_frames import Http2Error, Problem, Setting
 from dynamarks_tf.proxy.in_flight import InFlight
 from dynamarks_tf.proxy.tls import names_of
+
+LOG = logging.getLogger(__name__)
 
 HANDSHAKE_S = 10.0  # for TLS, and then for the first frames
 BODY_TIMEOUT_S = 60.0  # for a client to send its request
@@ -32,14 +35,13 @@ class Call(Stream):
     Args:
         connection: the client's.
         number: its stream.
-        windows: of the stream, for sending and for receiving.
         head: its headers.
     """
 
     __slots__ = ("began", "body", "client", "connection", "head", "held", "is_done", "is_whole", "question", "retries")
 
-    def __init__(self, connection: ClientConnection, number: int, windows: tuple[int, int], head: RequestHead) -> None:
-        super().__init__(number, *windows)
+    def __init__(self, connection: ClientConnection, number: int, head: RequestHead) -> None:
+        super().__init__(number, connection.SETTINGS[Setting.INITIAL_WINDOW_SIZE])
         self.connection = connection
         self.head = head
         self.client: str | None = None
@@ -94,7 +96,8 @@ class ClientConnection(Http2Connection):
         super().__init__()
         self._calls = calls
         self._heads = ConnectionReader(calls.request_heads)
-        self._last = 0  # the last stream that the client has opened
+        self._seen = 0  # the last stream that the client has opened
+        self._last = 0  # the last one that was taken
         self._resets = 0
         self._is_leaving = False
         self._pinged_at: float | None = None
@@ -128,19 +131,20 @@ class ClientConnection(Http2Connection):
         return self._last
 
     def check_not_idle(self, number: int) -> None:
-        if number > self._last or number % 2 == 0:
+        if number > self._seen or number % 2 == 0:
             raise Http2Error(Problem.PROTOCOL_ERROR, "a stream is used before it is opened")
 
     # Requests
 
     def on_headers(self, number: int, block: bytes, is_last: bool) -> None:
-        if number % 2 == 0 or number <= self._last:
+        if number % 2 == 0 or number <= self._seen:
             raise Http2Error(Problem.PROTOCOL_ERROR, "a stream is opened out of turn")
         head = self._heads.read(block)
+        self._seen = number
         if self._is_leaving:
             return  # it has been told that this one is not taken
         self._last = number
-        call = Call(self, number, self.open(number), head)
+        call = Call(self, number, head)
         if len(self.streams) >= MAX_STREAMS:
             self.reset(call, Problem.REFUSED_STREAM)
             return
@@ -219,6 +223,10 @@ class ClientConnection(Http2Connection):
         except StatusError as error:
             if not call.is_done:
                 self.refuse(call, error)
+        except Exception:
+            LOG.exception("a message could not be unpacked")
+            if not call.is_done:
+                self.refuse(call, internal_error())
 
     def on_reset(self, number: int, problem: int) -> None:
         call = self.streams.get(number)
@@ -298,6 +306,8 @@ class ClientConnection(Http2Connection):
         """Ends what takes too long; called every second or so."""
         self._resets = 0
         if self.is_closed:
+            if now > self.heard_at + PONG_S:  # does not take the end of what it was sent
+                self.transport.abort()
             return
         if not self.is_ready:
             if now > self._began + HANDSHAKE_S:

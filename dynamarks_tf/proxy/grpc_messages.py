@@ -17,11 +17,15 @@ PREFIX_BYTES = 5  # before each message: whether it is compressed, and its lengt
 ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 _NAME = re.compile(rb":?[0-9a-z!#$%&'*+.^_`|~-]+")
+_NAME_OF_GRPC = re.compile(r"[0-9a-z_.-]+")
+_VALUE_OF_GRPC = re.compile(r"([!-~]([ -~]*[!-~])?)?")
+_BASE64 = re.compile(r"[A-Za-z0-9+/=,]*")
 _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 _PSEUDO = {b":method", b":scheme", b":path", b":authority"}
 _NEEDED = {b":method", b":scheme", b":path"}
 _OF_HTTP_1 = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 _OWN = {"te", "host", "user-agent", "content-type", "content-length", "grpc-encoding", "grpc-accept-encoding"}
+_GRPC_PASSED_ON = {"grpc-timeout", "grpc-previous-rpc-attempts", "grpc-trace-bin", "grpc-tags-bin"}
 _CONTENT_TYPE = re.compile(r"application/grpc(\+proto)?\s*(;.*)?", re.IGNORECASE)
 _TIMEOUT = re.compile(r"(?P<count>[0-9]{1,8})(?P<unit>[HMSmun])")
 _UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -90,6 +94,7 @@ def read_request(fields: Fields, *, authority: str, is_passed_on: Callable[[str]
     timeout_s, problem = None, None
     try:
         timeout_s = _timeout(headers)
+        _check_metadata(headers)
         if pseudo[b":method"] != b"POST" or not _CONTENT_TYPE.fullmatch(_only(headers, "content-type")):
             problem = StatusError(Code.INTERNAL, "This is no call of gRPC: it is a POST of application/grpc.")
         encoding = _only(headers, "grpc-encoding", "identity")
@@ -104,10 +109,22 @@ def read_request(fields: Fields, *, authority: str, is_passed_on: Callable[[str]
             (b"te", b"trailers"),
             (b"content-type", b"application/grpc"),
             (b"grpc-accept-encoding", b"identity"),
-            *((name, value) for name, value in regular if name.decode() not in _OWN and is_passed_on(name.decode())),
+            *((name, value) for name, value in regular if _is_metadata(name.decode()) and is_passed_on(name.decode())),
         ]
     )
     return RequestHead(path, headers, block, encoding, timeout_s, problem)
+
+
+def _is_metadata(name: str) -> bool:
+    """Whether a header is the client's own, and not of the connection."""
+    return name not in _OWN and (not name.startswith("grpc-") or name in _GRPC_PASSED_ON)
+
+
+def _check_metadata(headers: tuple[tuple[str, str], ...]) -> None:
+    for name, value in headers:
+        allowed = _BASE64 if name.endswith("-bin") else _VALUE_OF_GRPC
+        if not _NAME_OF_GRPC.fullmatch(name) or not allowed.fullmatch(value):
+            raise StatusError(Code.INTERNAL, "A header has characters that gRPC does not allow.")
 
 
 def _malformed(text: str) -> Http2Error:

@@ -62,13 +62,18 @@ class ConnectionReader(Generic[T]):
         self._stateless = stateless
         self._decoder = hpack.Decoder(MAX_LIST_BYTES)
 
+    @property
+    def is_stateless(self) -> bool:
+        """Whether the peer has given its dynamic table up."""
+        return self._decoder.header_table_size == 0
+
     def read(self, block: bytes) -> T:
         """Returns what the block means.
 
         Raises:
             Http2Error: it is malformed. Later blocks cannot be read then.
         """
-        if self._decoder.header_table_size == 0:
+        if self.is_stateless:
             return self._stateless.read(block)
         return self._stateless.interpret(_decode(self._decoder, block))
 

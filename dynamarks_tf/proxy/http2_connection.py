@@ -24,16 +24,18 @@ class Stream:
 
     Args:
         number: the stream's number.
-        send_window: how many bytes of DATA may be sent.
         receive_window: how many bytes of DATA the peer may send.
+
+    Attributes:
+        send_credit: how many bytes of DATA may be sent beyond what the peer's settings allow at first.
     """
 
-    __slots__ = ("number", "receive_window", "send_window")
+    __slots__ = ("number", "receive_window", "send_credit")
 
-    def __init__(self, number: int, send_window: int, receive_window: int) -> None:
+    def __init__(self, number: int, receive_window: int) -> None:
         self.number = number
-        self.send_window = send_window
         self.receive_window = receive_window
+        self.send_credit = 0
 
 
 class _Output:
@@ -57,6 +59,7 @@ class Http2Connection(asyncio.Protocol):
     SETTINGS: ClassVar[dict[Setting, int]]
     AWAITS_PREFACE: ClassVar[bool]
     SENDS_PREFACE: ClassVar[bool]
+    MOST_BYTES: ClassVar[int] = h2.MAX_OTHER_FRAME_BYTES  # of a frame that is no DATA
 
     def __init__(self) -> None:
         self.streams: dict[int, Stream] = {}
@@ -64,11 +67,12 @@ class Http2Connection(asyncio.Protocol):
         self.is_ready = False  # the peer's settings have come
         self.heard_at = self.moved_at = time.monotonic()  # when something came; when output that waits went on
         self.peer_streams = h2.MAX_WINDOW
-        self._reader = h2.FrameReader()
+        self._reader = h2.FrameReader(self.MOST_BYTES)
         self._preface: bytes | None = b"" if self.AWAITS_PREFACE else None
         self._out: list[bytes] = []
         self._flush_is_due = False
         self._is_paused = False
+        self._pump_is_due = False
         self._blocked: dict[int, _Output] = {}
         self.blocked_bytes = 0
         self._send_window = h2.DEFAULT_WINDOW
@@ -86,6 +90,10 @@ class Http2Connection(asyncio.Protocol):
     def on_headers(self, number: int, block: bytes, is_last: bool) -> None:
         """A header block is whole."""
         raise NotImplementedError
+
+    def on_large_headers(self, number: int) -> None:
+        """A header block is too large to be read."""
+        raise Http2Error(Problem.ENHANCE_YOUR_CALM, "a header block is too large")
 
     def on_data(self, number: int, data: bytes, size: int, is_last: bool) -> None:
         """DATA has come, which takes `size` bytes of the windows."""
@@ -146,6 +154,8 @@ class Http2Connection(asyncio.Protocol):
                 if self.is_closed:
                     return
                 self._receive(kind, flags, number, payload)
+            if self._pump_is_due:
+                self._pump()
         except Http2Error as error:
             LOG.debug("a connection is ended: %s", error)
             self.end(error.problem)
@@ -165,8 +175,10 @@ class Http2Connection(asyncio.Protocol):
         elif kind == h2.HEADERS:
             _check(number != 0)
             block = h2.without_padding(flags, payload, priority=True)
-            if flags & h2.END_HEADERS:
+            if flags & h2.END_HEADERS and len(block) <= MAX_BLOCK_BYTES:
                 self.on_headers(number, block, bool(flags & h2.END_STREAM))
+            elif flags & h2.END_HEADERS:
+                self.on_large_headers(number)
             else:
                 self._block = (number, flags, [block])
         elif kind == h2.CONTINUATION:
@@ -198,12 +210,16 @@ class Http2Connection(asyncio.Protocol):
         assert self._block is not None
         first, first_flags, parts = self._block
         _check(number == first)
-        parts.append(payload)
-        if len(parts) > MAX_CONTINUATIONS or sum(map(len, parts)) > MAX_BLOCK_BYTES:
-            raise Http2Error(Problem.ENHANCE_YOUR_CALM, "a header block is too large")
+        is_large = len(parts) > MAX_CONTINUATIONS or sum(map(len, parts)) + len(payload) > MAX_BLOCK_BYTES
+        if not is_large:
+            parts.append(payload)
+        elif len(parts) <= MAX_CONTINUATIONS:
+            parts[:] = [b""] * (MAX_CONTINUATIONS + 1)  # is not collected any further
+            self.on_large_headers(number)
         if flags & h2.END_HEADERS:
             self._block = None
-            self.on_headers(number, b"".join(parts), bool(first_flags & h2.END_STREAM))
+            if not is_large:
+                self.on_headers(number, b"".join(parts), bool(first_flags & h2.END_STREAM))
 
     def _receive_data(self, flags: int, number: int, payload: bytes) -> None:
         _check(number != 0)
@@ -229,17 +245,12 @@ class Http2Connection(asyncio.Protocol):
         self.peer_streams = values.get(Setting.MAX_CONCURRENT_STREAMS, self.peer_streams)
         self._max_frame_bytes = values.get(Setting.MAX_FRAME_SIZE, self._max_frame_bytes)
         if Setting.INITIAL_WINDOW_SIZE in values:
-            change = values[Setting.INITIAL_WINDOW_SIZE] - self._stream_window
-            self._stream_window += change
-            for stream in self.streams.values():
-                stream.send_window += change
-                if stream.send_window > h2.MAX_WINDOW:
-                    raise Http2Error(Problem.FLOW_CONTROL_ERROR, "a window is too large")
+            self._stream_window = values[Setting.INITIAL_WINDOW_SIZE]
         self.send(h2.frame(h2.SETTINGS, h2.ACK, 0))
         if not self.is_ready:
             self.is_ready = True
             self.on_ready()
-        self._pump()
+        self._pump_is_due = True
 
     def _widen(self, number: int, size: int) -> None:
         size &= h2.MAX_WINDOW
@@ -252,12 +263,11 @@ class Http2Connection(asyncio.Protocol):
             if stream is None:
                 self.check_not_idle(number)
                 return
-            stream.send_window += size
-            window = stream.send_window
+            stream.send_credit += size
+            window = self._stream_window + stream.send_credit
         if window > h2.MAX_WINDOW:
             raise Http2Error(Problem.FLOW_CONTROL_ERROR, "a window is too large")
-        if self._blocked:
-            self._pump()
+        self._pump_is_due = True
 
     def check_not_idle(self, number: int) -> None:
         """Raises `Http2Error` if the stream has not been opened yet."""
@@ -274,10 +284,6 @@ class Http2Connection(asyncio.Protocol):
             stream.receive_window = full
 
     # What goes
-
-    def open(self, number: int) -> tuple[int, int]:
-        """Returns the windows of a new stream, for sending and for receiving."""
-        return self._stream_window, self.SETTINGS[Setting.INITIAL_WINDOW_SIZE]
 
     def send(self, data: bytes) -> None:
         """Sends frames that need no window, together with what else is sent at the moment."""
@@ -302,9 +308,9 @@ class Http2Connection(asyncio.Protocol):
         """Sends a body as far as the windows allow, and the rest when they do; then trailers, or the stream's end."""
         size = len(body)
         is_free = not self._is_paused and not self._blocked
-        if is_free and size <= min(self._max_frame_bytes, self._send_window, stream.send_window):
+        if is_free and size <= min(self._max_frame_bytes, self._send_window, self._stream_window + stream.send_credit):
             self._send_window -= size
-            stream.send_window -= size
+            stream.send_credit -= size
             self.send(h2.frame(h2.DATA, h2.END_STREAM if trailers is None else 0, stream.number, body))
             if trailers is not None:
                 self.send_headers(stream, trailers, is_last=True)
@@ -358,6 +364,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _pump(self) -> None:
         """Sends of what waits as much as the windows allow, each stream a frame in turn."""
+        self._pump_is_due = False
         while self._blocked and not self._is_paused:
             if not any([self._send_part(output) for output in list(self._blocked.values())]):
                 break
@@ -367,7 +374,7 @@ class Http2Connection(asyncio.Protocol):
     def _send_part(self, output: _Output) -> bool:
         stream = output.stream
         left = len(output.body) - output.sent
-        size = min(left, self._max_frame_bytes, self._send_window, stream.send_window)
+        size = min(left, self._max_frame_bytes, self._send_window, self._stream_window + stream.send_credit)
         if size <= 0 < left:
             return False
         is_last = size == left
@@ -375,7 +382,7 @@ class Http2Connection(asyncio.Protocol):
         part = bytes(output.body[output.sent : output.sent + size])
         self.send(h2.frame(h2.DATA, flags, stream.number, part))
         self._send_window -= size
-        stream.send_window -= size
+        stream.send_credit -= size
         output.sent += size
         self.blocked_bytes -= size
         if is_last:

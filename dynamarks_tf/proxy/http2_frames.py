@@ -70,9 +70,14 @@ class Http2Error(Exception):
 
 
 class FrameReader:
-    """Cuts bytes, as they arrive, into frames."""
+    """Cuts bytes, as they arrive, into frames.
 
-    def __init__(self) -> None:
+    Args:
+        most: the size of the largest frame that is accepted if it is no DATA.
+    """
+
+    def __init__(self, most: int = MAX_OTHER_FRAME_BYTES) -> None:
+        self._most = most
         self._parts: list[bytes] = []  # what is left of the last call
         self._have = 0
         self._need = HEAD_BYTES
@@ -94,7 +99,7 @@ class FrameReader:
         while end - start >= HEAD_BYTES:
             high, low, kind, flags, stream = _HEAD.unpack_from(data, start)
             length = high << 8 | low
-            if length > (MAX_OTHER_FRAME_BYTES if kind else MAX_FRAME_BYTES):
+            if length > (self._most if kind else MAX_FRAME_BYTES):
                 raise Http2Error(Problem.FRAME_SIZE_ERROR, "a frame is too large")
             stop = start + HEAD_BYTES + length
             if stop > end:

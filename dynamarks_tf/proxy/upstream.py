@@ -12,7 +12,7 @@ from dynamarks_tf.proxy import grpc_messages
 from dynamarks_tf.proxy import http2_frames as h2
 from dynamarks_tf.proxy.client_connection import Call
 from dynamarks_tf.proxy.grpc_messages import AnswerHead
-from dynamarks_tf.proxy.header_blocks import BlockReader, ConnectionReader
+from dynamarks_tf.proxy.header_blocks import MAX_LIST_BYTES, BlockReader, ConnectionReader
 from dynamarks_tf.proxy.http2_connection import Http2Connection, Stream
 from dynamarks_tf.proxy.http2_frames import Http2Error, Problem, Setting
 
@@ -20,7 +20,6 @@ CONNECT_TIMEOUT_S = 5.0
 FIRST_PAUSE_S = 0.1  # before the server is tried again; doubled with each failure
 LONGEST_PAUSE_S = 2.0
 LAST_STREAM = 2**31 - 1
-PASSES_AWAY = frozenset({Problem.REFUSED_STREAM})
 
 _CODES = {
     Problem.CANCEL: Code.CANCELLED,
@@ -42,8 +41,8 @@ class Question(Stream):
 
     __slots__ = ("body", "call", "head", "is_sent")
 
-    def __init__(self, number: int, windows: tuple[int, int], call: Call) -> None:
-        super().__init__(number, *windows)
+    def __init__(self, number: int, call: Call) -> None:
+        super().__init__(number, UpstreamConnection.SETTINGS[Setting.INITIAL_WINDOW_SIZE])
         self.call = call
         self.head: AnswerHead | None = None
         self.body: bytes | bytearray = b""
@@ -62,7 +61,9 @@ class UpstreamConnection(Http2Connection):
         Setting.ENABLE_PUSH: 0,
         Setting.INITIAL_WINDOW_SIZE: h2.MAX_WINDOW,
         Setting.MAX_FRAME_SIZE: h2.MAX_FRAME_BYTES,
+        Setting.MAX_HEADER_LIST_SIZE: MAX_LIST_BYTES,
     }
+    MOST_BYTES = h2.MAX_FRAME_BYTES
     AWAITS_PREFACE = False
     SENDS_PREFACE = True
 
@@ -86,7 +87,7 @@ class UpstreamConnection(Http2Connection):
 
     def ask(self, call: Call) -> None:
         """Sends a request."""
-        question = Question(self._next, self.open(self._next), call)
+        question = Question(self._next, call)
         self._next += 2
         self.streams[question.number] = question
         call.question = question
@@ -105,7 +106,13 @@ class UpstreamConnection(Http2Connection):
             self.ready.set_result(None)
 
     def on_headers(self, number: int, block: bytes, is_last: bool) -> None:
-        head = self._heads.read(block)
+        try:
+            head = self._heads.read(block)
+        except Http2Error as error:
+            if error.problem is not Problem.ENHANCE_YOUR_CALM or not self._heads.is_stateless:
+                raise
+            self.on_large_headers(number)
+            return
         question = self._find(number)
         if question is None:
             return
@@ -116,6 +123,15 @@ class UpstreamConnection(Http2Connection):
                 question.head = head
         else:
             raise Http2Error(Problem.PROTOCOL_ERROR, "an answer has headers in its middle")
+
+    def on_large_headers(self, number: int) -> None:
+        if not self._heads.is_stateless:
+            raise Http2Error(Problem.ENHANCE_YOUR_CALM, "a header block is too large")
+        question = self._find(number)
+        if question is not None:  # a client may have provoked it: the others must not suffer
+            self.reset(question, Problem.CANCEL)
+            self._forget(question)
+            self._refuse(question, StatusError(Code.RESOURCE_EXHAUSTED, "The answer's headers are too large"))
 
     def on_data(self, number: int, data: bytes, size: int, is_last: bool) -> None:
         question = self._find(number)
