@@ -64,6 +64,7 @@ setup(
             "compose-pydantic>=0.2.2",  # tests/serving: the compose file against its specification
             *DOCS,
             "check-wheel-contents>=0.6",
+            "hyperframe>=6.0",  # tests/proxy: frames that no client would send
             "hypothesis>=6.100",
             "ipykernel>=6.29",  # examples/quickstart.ipynb
             "jax>=0.4.30",

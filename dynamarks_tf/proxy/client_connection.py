@@ -60,7 +60,15 @@ class Calls(Protocol):
     in_flight: InFlight
     max_body_bytes: int
     request_heads: BlockReader[RequestHead]
-    connections: set[ClientConnection]
+
+    def connected(self, connection: ClientConnection) -> None:
+        """Takes note of a connection."""
+
+    def greeted(self, connection: ClientConnection) -> None:
+        """Takes note that it speaks HTTP/2."""
+
+    def lost(self, connection: ClientConnection) -> None:
+        """Forgets it."""
 
     def admit(self, call: Call) -> None:
         """Names the client, or raises `StatusError`."""
@@ -109,7 +117,7 @@ class ClientConnection(Http2Connection):
         self.address = str(peer[0]) if peer else ""
         self.certificate_names = names_of(transport.get_extra_info("peercert"))
         self._began = time.monotonic()
-        self._calls.connections.add(self)
+        self._calls.connected(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -121,8 +129,11 @@ class ClientConnection(Http2Connection):
         if not self.is_closed:
             self.transport.resume_reading()
 
+    def on_ready(self) -> None:
+        self._calls.greeted(self)
+
     def on_lost(self) -> None:
-        self._calls.connections.discard(self)
+        self._calls.lost(self)
         for call in list(self.streams.values()):
             assert isinstance(call, Call)
             self._give_up(call, "CANCELLED")
@@ -334,5 +345,6 @@ class ClientConnection(Http2Connection):
 
     def abort(self) -> None:
         """Closes the connection at once."""
+        self.is_closed = True
         with contextlib.suppress(Exception):
             self.transport.abort()

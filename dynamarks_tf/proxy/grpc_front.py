@@ -78,6 +78,7 @@ class GrpcFront:
         self.in_flight = in_flight
         self.request_heads: BlockReader[RequestHead] = BlockReader(self._read_head)
         self.connections: set[ClientConnection] = set()
+        self._half_open: dict[ClientConnection, None] = {}  # in their order
         self._server: asyncio.Server | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -90,7 +91,7 @@ class GrpcFront:
         listener = ports.listen(host, port, "gRPC")
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            self._connected,
+            lambda: ClientConnection(self),
             sock=listener,
             backlog=BACKLOG,
             ssl=tls.grpc_context if tls is not None else None,
@@ -123,6 +124,21 @@ class GrpcFront:
 
     # For the connections
 
+    def connected(self, connection: ClientConnection) -> None:
+        self.connections.add(connection)
+        self._half_open[connection] = None
+        if len(self._half_open) > MAX_HALF_OPEN:
+            oldest = next(iter(self._half_open))
+            del self._half_open[oldest]
+            oldest.abort()
+
+    def greeted(self, connection: ClientConnection) -> None:
+        self._half_open.pop(connection, None)
+
+    def lost(self, connection: ClientConnection) -> None:
+        self.connections.discard(connection)
+        self._half_open.pop(connection, None)
+
     def admit(self, call: Call) -> None:
         head, connection = call.head, call.connection
         if head.problem is not None:
@@ -142,12 +158,6 @@ class GrpcFront:
 
     def finish(self, call: Call, code: str) -> None:
         self._metrics.count("grpc", code, time.monotonic() - call.began)
-
-    def _connected(self) -> ClientConnection:
-        half_open = [each for each in self.connections if not each.is_ready]
-        if len(half_open) >= MAX_HALF_OPEN:
-            min(half_open, key=lambda each: each.heard_at).abort()
-        return ClientConnection(self)
 
     def _read_head(self, fields: Fields) -> RequestHead:
         return grpc_messages.read_request(fields, authority=self._authority, is_passed_on=self._admission.passed_on)

@@ -210,15 +210,14 @@ class Http2Connection(asyncio.Protocol):
         assert self._block is not None
         first, first_flags, parts = self._block
         _check(number == first)
-        is_large = len(parts) > MAX_CONTINUATIONS or sum(map(len, parts)) + len(payload) > MAX_BLOCK_BYTES
-        if not is_large:
+        if parts:
             parts.append(payload)
-        elif len(parts) <= MAX_CONTINUATIONS:
-            parts[:] = [b""] * (MAX_CONTINUATIONS + 1)  # is not collected any further
-            self.on_large_headers(number)
+            if len(parts) > MAX_CONTINUATIONS or sum(map(len, parts)) > MAX_BLOCK_BYTES:
+                parts.clear()  # the rest is not collected
+                self.on_large_headers(number)
         if flags & h2.END_HEADERS:
             self._block = None
-            if not is_large:
+            if parts:
                 self.on_headers(number, b"".join(parts), bool(first_flags & h2.END_STREAM))
 
     def _receive_data(self, flags: int, number: int, payload: bytes) -> None:
