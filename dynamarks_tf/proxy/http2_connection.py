@@ -14,6 +14,7 @@ LOG = logging.getLogger(__name__)
 
 CONNECTION_WINDOW = 2**24
 WRITE_BUFFER_BYTES = 2**20
+TURN_BYTES = 2**18  # of one body, before the next one's turn
 MAX_BLOCK_BYTES = 2**15  # of a header block before it is decoded
 MAX_CONTINUATIONS = 16
 MAX_EMPTY_FRAMES = 1000  # DATA without data, in the life of a connection between two frames with data
@@ -69,7 +70,7 @@ class Http2Connection(asyncio.Protocol):
         self.peer_streams = h2.MAX_WINDOW
         self._reader = h2.FrameReader(self.MOST_BYTES)
         self._preface: bytes | None = b"" if self.AWAITS_PREFACE else None
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._flush_is_due = False
         self._is_paused = False
         self._pump_is_due = False
@@ -284,7 +285,7 @@ class Http2Connection(asyncio.Protocol):
 
     # What goes
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Sends frames that need no window, together with what else is sent at the moment."""
         self._out.append(data)
         if not self._flush_is_due:
@@ -362,7 +363,7 @@ class Http2Connection(asyncio.Protocol):
         return 0
 
     def _pump(self) -> None:
-        """Sends of what waits as much as the windows allow, each stream a frame in turn."""
+        """Sends of what waits as much as the windows allow, each stream in turn."""
         self._pump_is_due = False
         while self._blocked and not self._is_paused:
             if not any([self._send_part(output) for output in list(self._blocked.values())]):
@@ -371,20 +372,24 @@ class Http2Connection(asyncio.Protocol):
             self.flush()  # here it is seen whether the peer reads
 
     def _send_part(self, output: _Output) -> bool:
-        stream = output.stream
-        left = len(output.body) - output.sent
-        size = min(left, self._max_frame_bytes, self._send_window, self._stream_window + stream.send_credit)
-        if size <= 0 < left:
+        stream, size = output.stream, len(output.body)
+        window = min(self._send_window, self._stream_window + stream.send_credit, TURN_BYTES)
+        end = min(size, output.sent + max(window, 0))
+        if output.sent == end < size:
             return False
-        is_last = size == left
-        flags = h2.END_STREAM if is_last and output.trailers is None else 0
-        part = bytes(output.body[output.sent : output.sent + size])
-        self.send(h2.frame(h2.DATA, flags, stream.number, part))
-        self._send_window -= size
-        stream.send_credit -= size
-        output.sent += size
-        self.blocked_bytes -= size
-        if is_last:
+        begin = output.sent
+        while True:
+            stop = min(end, output.sent + self._max_frame_bytes)
+            flags = h2.END_STREAM if stop == size and output.trailers is None else 0
+            self.send(h2.frame_head(h2.DATA, flags, stream.number, stop - output.sent))
+            self.send(output.body[output.sent : stop])
+            output.sent = stop
+            if stop == end:
+                break
+        self._send_window -= end - begin
+        stream.send_credit -= end - begin
+        self.blocked_bytes -= end - begin
+        if end == size:
             del self._blocked[stream.number]
             if output.trailers is not None:
                 self.send_headers(stream, output.trailers, is_last=True)

@@ -119,6 +119,11 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return _HEAD.pack(len(payload) >> 8, len(payload) & 0xFF, kind, flags, stream) + payload
 
 
+def frame_head(kind: int, flags: int, stream: int, size: int) -> bytes:
+    """Returns the beginning of a frame, which its payload has to follow."""
+    return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream)
+
+
 def header_frames(stream: int, block: bytes, flags: int, max_frame_bytes: int) -> bytes:
     """Returns HEADERS with the flags, and as many CONTINUATIONs as the peer's limit makes necessary."""
     if len(block) <= max_frame_bytes:
