@@ -14,7 +14,8 @@ LOG = logging.getLogger(__name__)
 
 CONNECTION_WINDOW = 2**24
 WRITE_BUFFER_BYTES = 2**20
-TURN_BYTES = 2**18  # of one body, before the next one's turn
+TURN_BYTES = 2**15  # of one body, before the next one's turn
+FLUSH_BYTES = 2**18
 MAX_BLOCK_BYTES = 2**15  # of a header block before it is decoded
 MAX_CONTINUATIONS = 16
 MAX_EMPTY_FRAMES = 1000  # DATA without data, in the life of a connection between two frames with data
@@ -365,11 +366,17 @@ class Http2Connection(asyncio.Protocol):
     def _pump(self) -> None:
         """Sends of what waits as much as the windows allow, each stream in turn."""
         self._pump_is_due = False
+        if not self._blocked:
+            return
+        unsent = self.blocked_bytes
         while self._blocked and not self._is_paused:
             if not any([self._send_part(output) for output in list(self._blocked.values())]):
                 break
             self.moved_at = time.monotonic()
-            self.flush()  # here it is seen whether the peer reads
+            if unsent - self.blocked_bytes >= FLUSH_BYTES:
+                unsent = self.blocked_bytes
+                self.flush()  # here it is seen whether the peer reads
+        self.flush()
 
     def _send_part(self, output: _Output) -> bool:
         stream, size = output.stream, len(output.body)
