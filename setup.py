@@ -18,7 +18,7 @@ SUSPECTS = {  # what asks suspects of these kinds
     "onnx": ["onnxruntime>=1.17"],
     "parquet": ["pyarrow>=14"],  # recorded answers
 }
-PROXY = ["aiohttp>=3.11", "google-crc32c>=1.5"]  # HTTP; checksums of the log
+PROXY = ["aiohttp>=3.11", "hpack>=4.1", "google-crc32c>=1.5"]  # HTTP; headers of HTTP/2; checksums of the log
 
 setup(
     name="dynamarks_tf",
@@ -64,6 +64,7 @@ setup(
             "compose-pydantic>=0.2.2",  # tests/serving: the compose file against its specification
             *DOCS,
             "check-wheel-contents>=0.6",
+            "hyperframe>=6.0",  # tests/proxy: frames that no client would send
             "hypothesis>=6.100",
             "ipykernel>=6.29",  # examples/quickstart.ipynb
             "jax>=0.4.30",

@@ -11,8 +11,9 @@ from dynamarks_tf.errors import ServingError
 
 try:
     import aiohttp
+    import hpack
 except ImportError as error:
-    raise ServingError("The proxy needs aiohttp: pip install 'dynamarks_tf[proxy]'") from error
+    raise ServingError("The proxy needs aiohttp and hpack: pip install 'dynamarks_tf[proxy]'") from error
 
 from dynamarks_tf.proxy.admission import Admission
 from dynamarks_tf.proxy.api_keys import ApiKeys
@@ -22,4 +23,4 @@ from dynamarks_tf.proxy.tls import Tls
 
 __all__ = ["Admission", "ApiKeys", "Proxy", "RateLimiter", "Tls"]
 
-del aiohttp
+del aiohttp, hpack

@@ -1,22 +1,29 @@
-"""gRPC through the proxy: messages are passed on as bytes, never decoded."""
+"""gRPC through the proxy: each message is passed on as it came, each call counted, each prediction logged.
+
+The proxy takes a client's request whole before anything of it goes to the server, and an answer whole before anything
+of it goes to the client: no part of a prediction can be had unlogged. Header blocks are written anew both ways.
+"""
 
 from __future__ import annotations
 
-import functools
+import asyncio
+import logging
 import time
-from collections.abc import Callable
-from typing import Any
-
-import grpc
-import grpc.aio
 
 from dynamarks_tf.local_server import ports
-from dynamarks_tf.local_server.status import StatusError
+from dynamarks_tf.local_server.status import Code, StatusError
+from dynamarks_tf.proxy import grpc_messages
 from dynamarks_tf.proxy.admission import Admission
+from dynamarks_tf.proxy.client_connection import HANDSHAKE_S, Call, ClientConnection
+from dynamarks_tf.proxy.grpc_messages import PREFIX_BYTES, AnswerHead, RequestHead
+from dynamarks_tf.proxy.header_blocks import BlockReader, Fields
 from dynamarks_tf.proxy.in_flight import InFlight
 from dynamarks_tf.proxy.metrics import Metrics
 from dynamarks_tf.proxy.recorder import Recorder
-from dynamarks_tf.proxy.tls import Tls, names_in_context
+from dynamarks_tf.proxy.tls import Tls
+from dynamarks_tf.proxy.upstream import Upstream
+
+LOG = logging.getLogger(__name__)
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
@@ -31,26 +38,17 @@ METHODS = frozenset(
         RELOAD,
     }
 )
-LONGEST_WAIT_S = 365 * 24 * 3600.0  # gRPC reports the deadline of a call without one as the far future
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
-# A window that holds a batch of images; measured on messages of 600 kB, a fixed one takes a sixth less processor time.
-_WINDOW = [("grpc.http2.lookahead_bytes", 2**20), ("grpc.http2.bdp_probe", 0)]
-_UPSTREAM_OPTIONS = [
-    *_WINDOW,
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.enable_http_proxy", 0),  # the server behind is asked directly
-]
+BACKLOG = 1024  # connections that wait to be accepted
+MAX_HALF_OPEN = 512  # connections that have not sent their first frames
+LOOK_S = 1.0
+UNSENT_ANSWERS = 4  # of the size of the largest request, that wait for clients to take them; or one
 
 
-class GrpcFront(grpc.GenericRpcHandler):
+class GrpcFront:
     """Passes calls of PredictionService and ModelService on to a server.
 
     Args:
-        upstream: `host:port` of the server.
+        upstream: host and port of the server.
         admission: who may ask.
         metrics: counts the calls.
         recorder: logs predictions, if anything does.
@@ -61,7 +59,7 @@ class GrpcFront(grpc.GenericRpcHandler):
 
     def __init__(
         self,
-        upstream: str,
+        upstream: tuple[str, int],
         *,
         admission: Admission,
         metrics: Metrics,
@@ -73,21 +71,16 @@ class GrpcFront(grpc.GenericRpcHandler):
         self._admission = admission
         self._metrics = metrics
         self._recorder = recorder
-        self._in_flight = in_flight
-        self._server = grpc.aio.server(
-            handlers=[self],
-            options=[
-                *_WINDOW,
-                ("grpc.max_receive_message_length", max_body_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),  # else a second proxy would share the port instead of being refused
-                ("grpc.keepalive_time_ms", 60_000),  # finds clients that are gone
-            ],
-        )
-        self._channel = grpc.aio.insecure_channel(upstream, options=_UPSTREAM_OPTIONS)
-        self._handlers = {method: self._handler(method) for method in METHODS}
-        if not allow_reload:
-            self._handlers[RELOAD] = grpc.unary_unary_rpc_method_handler(self._refuse)
+        self._allow_reload = allow_reload
+        self._authority = f"[{upstream[0]}]:{upstream[1]}" if ":" in upstream[0] else f"{upstream[0]}:{upstream[1]}"
+        self._upstream = Upstream(*upstream, self._deliver)
+        self.max_body_bytes = max_body_bytes
+        self.in_flight = in_flight
+        self.request_heads: BlockReader[RequestHead] = BlockReader(self._read_head)
+        self.connections: set[ClientConnection] = set()
+        self._half_open: dict[ClientConnection, None] = {}  # in their order
+        self._server: asyncio.Server | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int, tls: Tls | None) -> int:
         """Opens the port, any free one if 0, and returns it.
@@ -95,78 +88,122 @@ class GrpcFront(grpc.GenericRpcHandler):
         Raises:
             ServingError: it cannot be had.
         """
-        free = ports.find_free(host, port, "gRPC")  # gRPC itself would write to stderr if it is not
-        address = f"[{host}]:{free}" if ":" in host else f"{host}:{free}"
-        if tls is None:
-            opened = self._server.add_insecure_port(address)
-        else:
-            opened = self._server.add_secure_port(address, tls.credentials)
-        await self._server.start()
-        return int(opened)
+        listener = ports.listen(host, port, "gRPC")
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: ClientConnection(self),
+            sock=listener,
+            backlog=BACKLOG,
+            ssl=tls.grpc_context if tls is not None else None,
+            ssl_handshake_timeout=HANDSHAKE_S if tls is not None else None,
+        )
+        self._looking = loop.create_task(self._look())
+        return int(listener.getsockname()[1])
 
     async def stop(self, grace_s: float) -> None:
         """Refuses new calls at once, and gives the ones being answered `grace_s` seconds to end."""
-        await self._server.stop(grace_s)
-        await self._channel.close()
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.leave()
+        end = time.monotonic() + grace_s
+        while self.connections and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            for call in list(connection.streams.values()):
+                if isinstance(call, Call) and not call.is_done:
+                    connection.refuse(call, StatusError(Code.UNAVAILABLE, "The proxy is stopping"))
+            connection.end()
+        self._upstream.stop()
+        await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.abort()
+        if self._looking is not None:
+            self._looking.cancel()
+        await asyncio.sleep(0)
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        return self._handlers.get(handler_call_details.method)
+    # For the connections
 
-    def _handler(self, method: str) -> grpc.RpcMethodHandler:
-        upstream = self._channel.unary_unary(method)
-        return grpc.unary_unary_rpc_method_handler(functools.partial(self._pass, method == PREDICT, upstream))
+    def connected(self, connection: ClientConnection) -> None:
+        self.connections.add(connection)
+        self._half_open[connection] = None
+        if len(self._half_open) > MAX_HALF_OPEN:
+            oldest = next(iter(self._half_open))
+            del self._half_open[oldest]
+            oldest.abort()
 
-    async def _pass(
-        self, is_predict: bool, upstream: Callable[..., Any], request: bytes, context: grpc.aio.ServicerContext
-    ) -> bytes:
-        began = time.perf_counter()
-        code = "CANCELLED"  # the client went away, unless something else is found below
-        try:
-            with self._in_flight.request() as take:
-                metadata = context.invocation_metadata() or ()
+    def greeted(self, connection: ClientConnection) -> None:
+        self._half_open.pop(connection, None)
+
+    def lost(self, connection: ClientConnection) -> None:
+        self.connections.discard(connection)
+        self._half_open.pop(connection, None)
+
+    def admit(self, call: Call) -> None:
+        head, connection = call.head, call.connection
+        if head.problem is not None:
+            raise StatusError(head.problem.code, head.problem.message)
+        if head.path not in METHODS:
+            raise StatusError(Code.UNIMPLEMENTED, "Method not found!")
+        if head.path == RELOAD and not self._allow_reload:
+            raise StatusError(Code.PERMISSION_DENIED, "Clients may not change what this server serves.")
+        names = connection.certificate_names if self._admission.needs_certificates else []
+        call.client = self._admission.admit(head.headers, certificate=names, address=connection.address)
+
+    def ask(self, call: Call) -> None:
+        self._upstream.ask(call)
+
+    def cancel(self, call: Call) -> None:
+        self._upstream.cancel(call)
+
+    def finish(self, call: Call, code: str) -> None:
+        self._metrics.count("grpc", code, time.monotonic() - call.began)
+
+    def _read_head(self, fields: Fields) -> RequestHead:
+        return grpc_messages.read_request(fields, authority=self._authority, is_passed_on=self._admission.passed_on)
+
+    def _deliver(self, call: Call, head: AnswerHead | None, body: bytes, trailers: AnswerHead) -> None:
+        connection = call.connection
+        status = (head or trailers).http_status
+        if status != 200:
+            connection.refuse(call, _no_answer(grpc_messages.code_of_http(status)))
+        elif trailers.status is None:
+            connection.refuse(call, _no_answer(Code.UNKNOWN))
+        elif trailers.status != 0:
+            code = grpc_messages.code_name(trailers.status)
+            connection.answer(call, head.block if head else None, b"", trailers.block, code)
+        elif head is None or not grpc_messages.is_whole(body):
+            connection.refuse(call, _no_answer(Code.INTERNAL))
+        else:
+            self._record(call, body)
+            if self._is_room_for(len(body)):
+                connection.answer(call, head.block, body, trailers.block, "OK")
+            else:
+                problem = "Too many answers wait for clients to take them."
+                connection.refuse(call, StatusError(Code.RESOURCE_EXHAUSTED, problem))
+
+    def _record(self, call: Call, body: bytes) -> None:
+        if call.head.path == PREDICT and self._recorder is not None:
+            try:
+                self._recorder.record_grpc(bytes(call.body[PREFIX_BYTES:]), body[PREFIX_BYTES:], call.client)
+            except Exception:  # no answer fails because of the log
+                LOG.exception("a prediction could not be logged")
+
+    def _is_room_for(self, size: int) -> bool:
+        unsent = sum(connection.blocked_bytes for connection in self.connections)
+        return not unsent or unsent + size <= UNSENT_ANSWERS * self.max_body_bytes
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = time.monotonic()
+            for connection in list(self.connections):
                 try:
-                    client = self._admit(metadata, context)
-                    take(len(request))
-                except StatusError as error:
-                    code = error.code.name
-                    await context.abort(_CODES[error.code], error.message)
-                call = upstream(request, timeout=_time_left(context), metadata=self._passed_on(metadata))
-                try:
-                    response: bytes = await call
-                    if initial := tuple(await call.initial_metadata()):
-                        await context.send_initial_metadata(initial)
-                    if trailing := tuple(await call.trailing_metadata()):
-                        context.set_trailing_metadata(trailing)
-                except grpc.aio.AioRpcError as error:
-                    code = error.code().name
-                    await context.abort(error.code(), _details(error), tuple(error.trailing_metadata() or ()))
-                code = "OK"
-                if is_predict and self._recorder is not None:
-                    self._recorder.record_grpc(request, response, client)
-                return response
-        finally:
-            self._metrics.count("grpc", code, time.perf_counter() - began)
-
-    async def _refuse(self, request: bytes, context: grpc.aio.ServicerContext) -> None:
-        self._metrics.count("grpc", "PERMISSION_DENIED", 0.0)
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "Clients may not change what this server serves.")
-
-    def _admit(self, metadata: Any, context: grpc.aio.ServicerContext) -> str | None:
-        names = names_in_context(context.auth_context()) if self._admission.needs_certificates else []
-        address = context.peer().rpartition(":")[0]  # without the port
-        return self._admission.admit(metadata, certificate=names, address=address)
-
-    def _passed_on(self, metadata: Any) -> list[tuple[str, str | bytes]]:
-        return [(key, value) for key, value in metadata if key != "user-agent" and self._admission.passed_on(key)]
+                    connection.look(now)
+                except Exception:
+                    LOG.exception("a connection failed")
+                    connection.abort()
 
 
-def _time_left(context: grpc.aio.ServicerContext) -> float | None:
-    seconds = context.time_remaining()
-    return None if seconds is None or seconds > LONGEST_WAIT_S else float(seconds)
-
-
-def _details(error: grpc.aio.AioRpcError) -> str:
-    """Returns the server's own words, but not gRPC's about where the server is that cannot be reached."""
-    details = str(error.details() or "")
-    unreachable = error.code() is grpc.StatusCode.UNAVAILABLE and "failed to connect" in details
-    return "The server behind this proxy cannot be reached" if unreachable else details
+def _no_answer(code: Code) -> StatusError:
+    return StatusError(code, "The server behind this proxy gave no proper answer")

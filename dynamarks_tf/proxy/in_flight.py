@@ -26,6 +26,20 @@ class InFlight:
         self._most = most
         self._size = 0
 
+    def take(self, size: int) -> None:
+        """Counts some bytes, until they are given back.
+
+        Raises:
+            OverloadError: there are too many.
+        """
+        if self._size + size > self._most:
+            raise OverloadError
+        self._size += size
+
+    def give_back(self, size: int) -> None:
+        """Counts some bytes no more."""
+        self._size -= size
+
     @contextlib.contextmanager
     def request(self) -> Iterator[Callable[[int], None]]:
         """Gives a function that counts some bytes of one request, until the end of the block.
@@ -36,12 +50,10 @@ class InFlight:
 
         def take(size: int) -> None:
             nonlocal held
-            if self._size + size > self._most:
-                raise OverloadError
-            self._size += size
+            self.take(size)
             held += size
 
         try:
             yield take
         finally:
-            self._size -= held
+            self.give_back(held)

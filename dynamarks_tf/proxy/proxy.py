@@ -205,7 +205,7 @@ class Proxy:
         try:
             if self._upstream is not None and self.grpc_port is not None:
                 grpc_front = GrpcFront(
-                    self._upstream,
+                    _parse(self._upstream),
                     admission=self._admission,
                     metrics=metrics,
                     recorder=recorder,
