@@ -27,7 +27,7 @@ HASHED_CLASSES = 32
 STEP = 1.0  # of the natural logarithm
 FLOOR = 1e-8
 MULTIPLIERS = 64  # how many different ones there are
-_BASE = 64  # COLUMNS is _BASE squared
+BASE = 64  # COLUMNS is its square
 _PAIRED_CLASSES = 11  # 55 pairs fit into 64 groups; 12 classes have 66
 _PAIR_FACTOR = 13
 
@@ -63,6 +63,7 @@ class Bucketing:
         """Column of each output: ints of shape `(n,)` for probabilities of shape `(n, C)`."""
         hashed = p if len(self.hashed_classes) == self.num_classes else p[:, self.hashed_classes]
         hashed = hashed.astype(np.float64)  # processors differ in the last bits of single-precision logarithms
+        hashed = np.where(np.isnan(hashed), 0.0, hashed)
         return np.asarray(hash_column(hashed, self.offsets, self.multipliers, np), np.intp)
 
     def __repr__(self) -> str:
@@ -73,7 +74,7 @@ def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Ten
     """Mixes the steps on which the logarithms of some probabilities fall.
 
     Args:
-        p: probabilities of the hashed classes, shape `(..., K)`. NaN counts as 0.
+        p: probabilities of the hashed classes, shape `(..., K)`. Of a NaN anything may come.
         offsets: where the steps begin, in units of a step, shape `(K,)`.
         multipliers: whole numbers in [0, 64), shape `(K, 2)`.
         xp: the array namespace, `numpy` or `keras.ops`.
@@ -81,11 +82,15 @@ def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Ten
     Returns:
         Whole numbers in [0, 4096) as floats, shape `(...)`.
     """
-    logs = xp.log(xp.where(p > FLOOR, xp.minimum(p, 1.0), FLOOR))
+    digits = hash_digits(p, offsets, multipliers, xp)
+    return digits[..., 0] * BASE + digits[..., 1]
+
+
+def hash_digits(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Tensor:
+    """The two digits of `hash_column`, to the base 64: whole numbers in [0, 64) as floats, shape `(..., 2)`."""
+    logs = xp.log(xp.maximum(xp.minimum(p, 1.0), FLOOR))
     steps = xp.floor(logs / STEP + offsets)  # from -19 to 0
-    digits = xp.matmul(steps, multipliers)
-    digits = digits - _BASE * xp.floor(digits / _BASE)
-    return digits[..., 0] * _BASE + digits[..., 1]
+    return xp.mod(xp.matmul(steps, multipliers), BASE)
 
 
 def num_class_groups(num_classes: int) -> int:

@@ -90,6 +90,20 @@ def test_weights_file_round_trip_restores_the_mark(marked, expected, tmp_path):
     np.testing.assert_array_equal(rebuilt(X), expected)
 
 
+def test_a_file_of_an_earlier_release_says_minus_one_where_a_class_favours_none(key):
+    layer, loaded = (DynaMarkLayer(key if keyed else None, tie_margin=0) for keyed in (True, False))
+    for each in (layer, loaded):
+        each.build((None, 10))
+    store = {str(index): np.array(weight) for index, weight in enumerate(layer.weights)}
+    (focus,) = (table for table in store.values() if table.shape == (10, 64))
+    focus[3] = -1
+    loaded.load_own_variables(store)
+    p = np.random.default_rng(0).dirichlet(np.ones(10), 500).astype(np.float32)
+    released, best = np.asarray(loaded(p)), p.argmax(axis=1)
+    np.testing.assert_array_equal(released[best == 3], p[best == 3])
+    np.testing.assert_array_equal(released[best != 3], np.asarray(layer(p))[best != 3])
+
+
 def test_clone_model_has_blank_tables_until_its_weights_are_set(marked, expected):
     clone = keras.models.clone_model(marked)
     assert find_mark(clone).is_blank
