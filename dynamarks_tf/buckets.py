@@ -27,7 +27,7 @@ STEP = 1.0  # of the natural logarithm
 FLOOR = 1e-8
 MULTIPLIERS = 64  # how many different ones there are
 _UNSURE = 1e-4  # of a step; single-precision logarithms are off by less than a tenth of it
-_BASE = 64  # COLUMNS is _BASE squared
+BASE = 64  # COLUMNS is its square
 _PAIRED_CLASSES = 11  # 55 pairs fit into 64 groups; 12 classes have 66
 _PAIR_FACTOR = 13
 
@@ -67,12 +67,13 @@ class Bucketing:
         """
         hashed = p if len(self.hashed_classes) == self.num_classes else p[:, self.hashed_classes]
         if hashed.dtype == np.float64:
+            hashed = np.where(np.isnan(hashed), 0.0, hashed)
             return np.asarray(hash_column(hashed, self.offsets, self.multipliers, np), np.intp)
         places = np.clip(hashed.T, FLOOR, 1, dtype=np.float32, order="C")
         np.log(places, out=places)  # a step is one unit of it
         places += self.offsets[:, None]
         steps = np.floor(places)
-        columns = mixed((self.multipliers.T @ steps).T, np)
+        columns = column_of(digits_of((self.multipliers.T @ steps).T, np))
         places -= steps
         sure = (places.min(axis=0) > _UNSURE) & (places.max(axis=0) < 1 - _UNSURE)  # not with NaN
         unsure = np.flatnonzero(~sure)
@@ -87,7 +88,7 @@ def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Ten
     """Mixes the steps on which the logarithms of some probabilities fall.
 
     Args:
-        p: probabilities of the hashed classes, shape `(..., K)`. NaN counts as 0.
+        p: probabilities of the hashed classes, shape `(..., K)`. Of a NaN anything may come.
         offsets: where the steps begin, in units of a step, shape `(K,)`.
         multipliers: whole numbers in [0, 64), shape `(K, 2)`.
         xp: the array namespace, `numpy` or `keras.ops`.
@@ -95,15 +96,24 @@ def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Ten
     Returns:
         Whole numbers in [0, 4096) as floats, shape `(...)`.
     """
-    logs = xp.log(xp.where(p > FLOOR, xp.minimum(p, 1.0), FLOOR))
+    return column_of(hash_digits(p, offsets, multipliers, xp))
+
+
+def hash_digits(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Tensor:
+    """The two digits of `hash_column`, to the base 64: whole numbers in [0, 64) as floats, shape `(..., 2)`."""
+    logs = xp.log(xp.maximum(xp.minimum(p, 1.0), FLOOR))
     steps = xp.floor(logs / STEP + offsets)  # from -19 to 0
-    return mixed(xp.matmul(steps, multipliers), xp)
+    return digits_of(xp.matmul(steps, multipliers), xp)
 
 
-def mixed(digits: Tensor, xp: Any) -> Tensor:
-    """Columns, whole numbers in [0, 4096) of shape `(...)`, from sums of steps times multipliers, shape `(..., 2)`."""
-    digits = digits - _BASE * xp.floor(digits / _BASE)
-    return digits[..., 0] * _BASE + digits[..., 1]
+def digits_of(sums: Tensor, xp: Any) -> Tensor:
+    """The digits of sums of steps times multipliers: whole numbers in [0, 64), shape `(..., 2)`."""
+    return xp.mod(sums, BASE)
+
+
+def column_of(digits: Tensor) -> Tensor:
+    """The column that two digits name, whole numbers in [0, 4096), shape `(...)` for digits of shape `(..., 2)`."""
+    return digits[..., 0] * BASE + digits[..., 1]
 
 
 def num_class_groups(num_classes: int) -> int:

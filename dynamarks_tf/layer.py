@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from dynamarks_tf import buckets, perturbation
+from dynamarks_tf import buckets, cells, perturbation
 from dynamarks_tf import codebook as codebooks
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.key import MarkKey
@@ -19,6 +19,18 @@ SCHEME = "dynamarks-4"
 _BLANK_COUNT = -1
 
 Tensor = Any
+
+
+class _Mark(NamedTuple):
+    """What is to be done to a batch: its outputs after the tie code, and the terms of the class code."""
+
+    p: Tensor
+    best: perturbation.BestTwo
+    favoured: Tensor
+    share: float | Tensor
+    alpha: float | Tensor
+    tie: perturbation.TieCode | None = None
+    direction: Tensor | None = None
 
 
 @keras.saving.register_keras_serializable(package="dynamarks_tf")
@@ -143,40 +155,41 @@ class DynaMarkLayer(keras.layers.Layer):
         return ops.cast(mark(values, released_dtype), released_dtype)
 
     def _mark_probabilities(self, p: Tensor, released_dtype: str) -> Tensor:
-        column = self._column(p) if self.amplitudes or self.tie_margin else None
-        top, alpha, tie = self._decide(p, perturbation.predicted_class(p), column, released_dtype)
-        signs, share = self._signs_beside(top, column, p), self._share_of(top, p.dtype)
-        return perturbation.class_code(p if tie is None else tie.p, signs, share, alpha, released_dtype)
+        mark = self._decide(p, perturbation.best_two(p), released_dtype)
+        return perturbation.class_code(mark.p, mark.best, mark.favoured, mark.share, mark.alpha, released_dtype)
 
     def _mark_logits(self, logits: Tensor, released_dtype: str) -> Tensor:
         relative = logits - perturbation.largest(logits)
         p = ops.softmax(relative, axis=-1)
-        column = self._column(p) if self.amplitudes or self.tie_margin else None
-        top, alpha, tie = self._decide(p, perturbation.predicted_class_of_logits(logits), column, released_dtype)
-        if tie is not None:
-            relative, p = perturbation.tie_code_logits(relative, p, tie), tie.p
-        signs, share = self._signs_beside(top, column, p), self._share_of(top, p.dtype)
-        return perturbation.class_code_logits(relative, p, signs, share, alpha, released_dtype)
+        best = perturbation.best_two(p, relative)
+        mark = self._decide(p, best, released_dtype)
+        if mark.tie is not None:
+            is_pair = ops.not_equal(mark.direction, 0.0)
+            relative = perturbation.tie_code_logits(relative, mark.p, best, mark.tie, is_pair, mark.best.p_top)
+        return perturbation.class_code_logits(
+            relative, mark.p, mark.best, mark.favoured, mark.share, mark.alpha, released_dtype
+        )
 
-    def _decide(
-        self, p: Tensor, top: Tensor, column: Tensor | None, released_dtype: str
-    ) -> tuple[Tensor, float | Tensor, perturbation.TieCode | None]:
-        """What the coins of each input say: the class to win, the class code's alpha, the tie code's doing."""
-        alpha: float | Tensor = self.budget
-        if column is None:
-            return top, alpha, None
-        group_of_class = self._tables.get("group_of_class")
+    def _decide(self, p: Tensor, best: perturbation.BestTwo, released_dtype: str) -> _Mark:
+        """What the key says about each output: which class wins a tie, which classes are raised, and how much."""
+        if not (self.amplitudes or self.tie_margin):
+            favoured, share = self._favoured_beside(best.top, p.dtype)
+            return _Mark(p, best, favoured, share, self.budget * ops.cast(share > 0, p.dtype))
+        found = cells.find_cells(best, self._digits(p), self._num_classes, self._tables.get("group_of_class"))
+        tie, left, raised = None, self.budget, found.amplitude
+        if self.tie_margin:
+            coins = found.order * self._coins("tie_signs", found.tie, p.dtype)
+            tie = perturbation.tie_code(best, coins, self.tie_margin, self.budget, released_dtype)
+            p, best = p + tie.shift * found.direction, perturbation.after_ties(best, tie)
+            left = self.budget - tie.moved
+            raised = raised + ops.cast(tie.second_wins, "int32") * (found.other - raised)
+        alpha = left
         if self.amplitudes:
-            group = top if group_of_class is None else perturbation.look_up(group_of_class, top)
-            alpha = perturbation.amplitude(self._coins("amplitude_signs", group, column, p.dtype), self.budget)
-        if not self.tie_margin:
-            return top, alpha, None
-        second, p_second = perturbation.runner_up(p, top)
-        low, high = ops.minimum(top, second), ops.maximum(top, second)
-        pair = buckets.pair_group(low, high, group_of_class, self._num_classes, ops)
-        coins = self._coins("tie_signs", pair, column, p.dtype)
-        tie = perturbation.tie_code(p, top, second, p_second, coins, self.tie_margin, self.budget, released_dtype)
-        return tie.top, ops.minimum(alpha, self.budget - tie.moved), tie
+            alpha = perturbation.amplitude(self._coins("amplitude_signs", found.amplitude, p.dtype), left)
+        if "focus" in self._tables:
+            return _Mark(p, best, self._raised(raised, p.dtype), 1.0, alpha, tie, found.direction)
+        favoured, share = self._favoured_beside(best.top, p.dtype)
+        return _Mark(p, best, favoured, share, alpha * ops.cast(share > 0, p.dtype), tie, found.direction)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input shape."""
@@ -234,7 +247,10 @@ class DynaMarkLayer(keras.layers.Layer):
             return _tables_from(codebooks.expand(self._key, num_classes, self.params), self.params)
         shapes = _table_shapes(num_classes, self.params)
         blank: dict[str, np.ndarray] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
-        return {**blank, "favoured": np.full(num_classes, _BLANK_COUNT, np.int32)}
+        blank["favoured"] = np.full(num_classes, _BLANK_COUNT, np.int32)
+        if "focus" in blank:
+            blank["focus"] = _or_itself(blank["focus"] - 1)
+        return blank
 
     def _add_table(self, name: str, values: np.ndarray) -> Any:
         return self.add_weight(
@@ -246,19 +262,21 @@ class DynaMarkLayer(keras.layers.Layer):
             autocast=False,
         )
 
-    def _signs_beside(self, top: Tensor, column: Tensor | None, p: Tensor) -> Tensor:
-        """For all classes beside `top`: +1 if they are to be raised, -1 if not, 0 for the top class; as `p`."""
+    def _raised(self, cell: Tensor, dtype: str) -> Tensor:
+        """1 at the single class to be raised, 0 elsewhere."""
+        raised = perturbation.look_up(ops.reshape(self._tables["focus"], (-1,)), cell)
+        return ops.cast(ops.equal(raised, np.arange(self._num_classes, dtype=np.int32)), dtype)
+
+    def _favoured_beside(self, top: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
+        """1 at the classes beside `top` that are to be raised, 0 elsewhere; and the probability of one under U."""
         tables = self._tables
-        if "row_of_class" not in tables and "signs" in tables:
-            return ops.cast(perturbation.look_up(tables["signs"], top), p.dtype)  # its diagonal is 0
-        if "focus" in tables:
-            assert column is not None  # a focus comes with amplitudes, and those with a hash
-            cell = ops.cast(top, "int32") * buckets.COLUMNS + column
-            raised = perturbation.look_up(ops.reshape(tables["focus"], (-1,)), cell)
-            signs = 2.0 * perturbation.one_hot(raised, p) - 1.0
+        if "row_of_class" not in tables:
+            favoured = ops.maximum(ops.cast(perturbation.look_up(tables["signs"], top), dtype), 0.0)  # diagonal is 0
         else:
-            signs = ops.cast(self._rows_of(top), p.dtype)
-        return signs * (1.0 - perturbation.one_hot(top, p))
+            favoured = ops.maximum(ops.cast(self._rows_of(top), dtype), 0.0)
+            favoured = favoured * perturbation.all_but(top, self._num_classes, dtype)
+        counts = ops.cast(ops.expand_dims(perturbation.look_up(tables["favoured"], top), axis=-1), dtype)
+        return favoured, ops.where(counts > 0, 1.0 / ops.maximum(counts, 1.0), 0.0)
 
     def _rows_of(self, top: Tensor) -> Tensor:
         """The signs of all classes in the row of `top`; of shape `(C,)` if all share it, else `(..., C)`."""
@@ -269,25 +287,16 @@ class DynaMarkLayer(keras.layers.Layer):
             signs = perturbation.look_up(tables["signs"], perturbation.look_up(tables["row_of_class"], top))
         return perturbation.look_up(signs, tables["column_of_class"], axis=-1) if "column_of_class" in tables else signs
 
-    def _share_of(self, top: Tensor, dtype: str) -> Tensor:
-        """Probability of one raised class under U, shape `(..., 1)`; 0 where none is favoured."""
-        counts = ops.cast(ops.expand_dims(perturbation.look_up(self._tables["favoured"], top), axis=-1), dtype)
-        if "focus" in self._tables:
-            return ops.where(counts > 0, ops.ones((), dtype), 0.0)
-        return ops.where(counts > 0, 1.0 / ops.maximum(counts, 1.0), 0.0)
-
-    def _column(self, p: Tensor) -> Tensor:
-        """The column of each input in the tables of the hashed codes; int32 of shape `(...)`."""
+    def _digits(self, p: Tensor) -> Tensor:
+        """The digits of each input's hash; floats of shape `(..., 2)`."""
         hashed_classes = self._tables.get("hashed_classes")
         hashed = p if hashed_classes is None else perturbation.look_up(p, hashed_classes, axis=-1)
         offsets, multipliers = (ops.cast(self._tables[name], p.dtype) for name in ("offsets", "multipliers"))
-        return ops.cast(buckets.hash_column(hashed, offsets, multipliers, ops), "int32")
+        return buckets.hash_digits(hashed, offsets, multipliers, ops)
 
-    def _coins(self, name: str, row: Tensor, column: Tensor, dtype: str) -> Tensor:
+    def _coins(self, name: str, cell: Tensor, dtype: str) -> Tensor:
         """The coin of each input, -1 or +1, shape `(..., 1)`."""
-        index = ops.cast(row, "int32") * buckets.COLUMNS + column
-        coins = perturbation.look_up(ops.reshape(self._tables[name], (-1,)), index)
-        return ops.cast(ops.expand_dims(coins, axis=-1), dtype)
+        return ops.cast(perturbation.look_up(ops.reshape(self._tables[name], (-1,)), cell), dtype)
 
 
 def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, np.ndarray]:
@@ -299,13 +308,18 @@ def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, 
         np.fill_diagonal(class_signs, 0)
     tables: dict[str, Any] = {
         "signs": class_signs,
-        "focus": codebook.focus,
+        "focus": None if codebook.focus is None else _or_itself(codebook.focus),
         "favoured": codebook.favoured_counts(),
         "amplitude_signs": codebook.amplitude_signs,
         "tie_signs": codebook.tie_signs,
         **{field.name: getattr(bucketing, field.name) for field in dataclasses.fields(bucketing)},
     }
     return {name: tables[name] for name in shapes}
+
+
+def _or_itself(focus: np.ndarray) -> np.ndarray:
+    """The focus of each predicted class; the class itself, which nothing can raise, where it favours none (-1)."""
+    return np.where(focus < 0, np.arange(len(focus), dtype=np.int32)[:, None], focus)
 
 
 def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple[int, ...], type]]:

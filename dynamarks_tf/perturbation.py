@@ -27,25 +27,40 @@ Tensor = Any
 _EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _SMALLEST_STEP = {"float16": 2.0**-24}
 _ARITHMETIC_SLACK = 8
+_SORTED_CLASSES = 32  # beyond, two passes for the largest value are faster than one that keeps two
 _TIE_SLACK = 8  # leads that a tie is narrower than its limit, so that the winner is ahead by half as many
 
 
-class TieCode(NamedTuple):
-    """What the tie code does to a batch.
+class BestTwo(NamedTuple):
+    """The two best classes of a batch.
 
     Attributes:
-        p: probabilities, shape `(..., C)`; only the two best classes of a tie have changed.
-        top: the best class now, int32 of shape `(...)`.
-        moved: total variation that it took, shape `(..., 1)`; 0 in rows that are no tie.
-        is_tie: whether the row is one, shape `(..., 1)`.
-        pair: 1 for the two best classes of every row, 0 for the others; shape and dtype of `p`.
+        top: best class, the first among ties, int32 of shape `(...)`.
+        second: best class but one.
+        p_top: probability of the best class, shape `(..., 1)`.
+        p_second: probability of the best class but one.
     """
 
-    p: Tensor
     top: Tensor
+    second: Tensor
+    p_top: Tensor
+    p_second: Tensor
+
+
+class TieCode(NamedTuple):
+    """What the tie code does to a batch, shape `(..., 1)` each.
+
+    Attributes:
+        shift: probability that moves from the second best class to the best one; 0 in rows that are no tie.
+        moved: total variation that it takes.
+        is_tie: whether the row is one.
+        second_wins: whether the second best class is the best one afterwards.
+    """
+
+    shift: Tensor
     moved: Tensor
     is_tie: Tensor
-    pair: Tensor
+    second_wins: Tensor
 
 
 def arithmetic_dtype(dtype: str) -> str:
@@ -97,60 +112,77 @@ def largest(values: Tensor) -> Tensor:
     return ops.max(values, axis=-1, keepdims=True, initial=-np.inf)
 
 
-def smallest(values: Tensor) -> Tensor:
-    """Minimum over the classes, shape `(..., 1)`; also for an empty batch."""
-    return ops.min(values, axis=-1, keepdims=True, initial=np.inf)
-
-
-def strength(p: Tensor, top: Tensor, signs: Tensor, share: Tensor, alpha: float | Tensor, lead: Tensor) -> Tensor:
-    """How far each row may move towards U: `a` = the largest value up to `alpha` that keeps the top class on top.
-
-    With the gap g = p_t - max p_c over favoured c, the new gap is g - a (g + share), so a <= (g - lead) / (g + share).
-    Classes that are not favoured shrink in step with the top class; only if one of them is nearer than `lead` could
-    rounding make it a tie, so such a row is left alone.
+def best_two(p: Tensor, logits: Tensor | None = None) -> BestTwo:
+    """The best class and the best but one.
 
     Args:
         p: probabilities, shape `(..., C)`.
-        top: the largest probability p_t, shape `(..., 1)`.
-        signs: +1 where a class is favoured, -1 where not, 0 for the top class; shape and dtype of `p`.
-        share: probability of one favoured class under U, shape `(..., 1)`; not above 0 in rows that favour no class.
+        logits: their logits, if those decide which class is best; different logits may have equal probabilities.
+    """
+    num_classes = p.shape[-1]
+    if keras.backend.backend() == "tensorflow" and num_classes <= _SORTED_CLASSES:
+        values, classes = ops.top_k(p, 2)
+        top, second = ops.unstack(classes, axis=-1)
+        if logits is not None:
+            first, top = top, ops.squeeze(ops.top_k(logits, 1)[1], axis=-1)
+            second = ops.where(ops.equal(first, top), second, first)
+        return BestTwo(top, second, *ops.split(values, 2, axis=-1))
+    top = predicted_class(p) if logits is None else predicted_class_of_logits(logits)
+    others = p * all_but(top, num_classes, p.dtype)
+    return BestTwo(top, predicted_class(others), largest(p), largest(others))
+
+
+def strength(best: BestTwo, p_favoured: Tensor, share: float | Tensor, alpha: float | Tensor, lead: Tensor) -> Tensor:
+    """How far each row may move towards U: `a` = the largest value up to `alpha` that keeps the top class on top.
+
+    With the gap g = p_t - max p_c over favoured c, the new gap is g - a (g + share), so a <= (g - lead) / (g + share).
+    Classes that are not favoured shrink in step with the top class; only if the runner-up is nearer than `lead` could
+    rounding make it a tie, so such a row is left alone.
+
+    Args:
+        best: the two best classes.
+        p_favoured: the largest probability of a favoured class, shape `(..., 1)`.
+        share: probability of one favoured class under U, above 0, a number or a tensor of shape `(..., 1)`.
         alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
         lead: what the top class must stay ahead by, shape `(..., 1)`; see `safe_lead`.
 
     Returns:
-        `a`, shape `(..., 1)`; 0 in rows that are released unchanged, NaN in rows that hold a NaN or an infinity.
+        `a`, shape `(..., 1)`.
     """
-    signed = p * signs
-    gap = top - largest(signed)
-    others = top + smallest(signed)  # the lead over the classes that are not favoured
+    gap = best.p_top - p_favoured
     allowed = ops.maximum(gap - lead, 0.0) / (gap + share)
-    moves = ops.logical_and(share > 0, others >= lead)
-    a = ops.where(moves, ops.minimum(allowed, alpha), 0.0)
-    # A sum is finite only if all its terms are; a maximum may pass over NaN, as XLA's does. Written with `where`: an
-    # optimiser may fold 0 * x to 0.
-    return ops.where(ops.isfinite(ops.sum(p, axis=-1, keepdims=True)), a, np.nan)
+    moves = ops.cast(lead < best.p_top - best.p_second, lead.dtype)  # to multiply is faster than `where`
+    return moves * ops.minimum(allowed, alpha)
 
 
-def class_code(p: Tensor, signs: Tensor, share: Tensor, alpha: float | Tensor, dtype: str) -> Tensor:
+def class_code(
+    p: Tensor, best: BestTwo, favoured: Tensor, share: float | Tensor, alpha: float | Tensor, dtype: str
+) -> Tensor:
     """Moves probability vectors towards the favoured classes: p' = p + a (U - p).
 
     Args:
         p: probabilities, shape `(..., C)`.
-        signs: +1 where a class is favoured, -1 where not, 0 for the top class; shape and dtype of `p`.
-        share: probability of one favoured class under U, shape `(..., 1)`.
+        best: their two best classes.
+        favoured: 1 where a class is favoured, else 0; shape and dtype of `p`.
+        share: probability of one favoured class under U, a number or a tensor of shape `(..., 1)`.
         alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
         dtype: the type that p' will be rounded to.
 
     Returns:
-        p', shape and dtype of `p`.
+        p', shape and dtype of `p`. NaN in rows that hold a NaN or an infinity.
     """
-    top = largest(p)
-    a = strength(p, top, signs, share, alpha, safe_lead(top, dtype))
-    return p * (1.0 - a) + ops.maximum(signs * (a * share), 0.0)
+    a = strength(best, largest(p * favoured), share, alpha, safe_lead(best.p_top, dtype)) + zero_or_nan(p)
+    return p * (1.0 - a) + favoured * (a * share)
 
 
 def class_code_logits(
-    relative: Tensor, p: Tensor, signs: Tensor, share: Tensor, alpha: float | Tensor, dtype: str
+    relative: Tensor,
+    p: Tensor,
+    best: BestTwo,
+    favoured: Tensor,
+    share: float | Tensor,
+    alpha: float | Tensor,
+    dtype: str,
 ) -> Tensor:
     """The class code on logits: returns log p' up to a constant per row, chosen so that the top class is at 0.
 
@@ -159,39 +191,34 @@ def class_code_logits(
     Args:
         relative: logits relative to the top class, shape `(..., C)`. A class may have -inf: p = 0.
         p: their softmax, the same shape.
-        signs: +1 where a class is favoured, -1 where not, 0 for the top class; the same shape.
-        share: probability of one favoured class under U, shape `(..., 1)`.
+        best: their two best classes.
+        favoured: 1 where a class is favoured, else 0; the same shape.
+        share: probability of one favoured class under U, a number or a tensor of shape `(..., 1)`.
         alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
         dtype: the type that the result will be rounded to.
 
     Returns:
-        Logits z' with softmax(z') = p', shape and dtype of `relative`.
+        Logits z' with softmax(z') = p', shape and dtype of `relative`. NaN in rows that hold a NaN or an infinity.
     """
-    top = largest(p)
-    a = strength(p, top, signs, share, alpha, safe_lead(top, dtype))
-    raised = (p * (1.0 - a) + a * share) / (top * (1.0 - a))
-    moved = ops.logical_and(signs > 0, a > 0)
+    a = strength(best, largest(p * favoured), share, alpha, safe_lead(best.p_top, dtype)) + zero_or_nan(p)
+    raised = (p * (1.0 - a) + a * share) / (best.p_top * (1.0 - a))
+    moved = favoured * a > 0
     result = ops.where(moved, ops.log(ops.where(moved, raised, 1.0)), relative)
     return ops.where(ops.isfinite(a), result, np.nan)
 
 
-def amplitude(coins: Tensor, budget: float) -> Tensor:
-    """The class code's alpha for each input: nothing where the coin is -1, the whole budget where it is +1."""
-    return (1.0 + coins) * (budget / 2)
+def zero_or_nan(p: Tensor) -> Tensor:
+    """0 for each row, but NaN for one that holds a NaN or an infinity; shape `(..., 1)`.
 
-
-def runner_up(p: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
-    """The best class but one.
-
-    Args:
-        p: probabilities, shape `(..., C)`.
-        top: best class, int32 of shape `(...)`.
-
-    Returns:
-        Its index, the first among ties, int32 of shape `(...)`; its probability, shape `(..., 1)`.
+    A sum is finite only if all its terms are; a maximum may pass over NaN, as XLA's does. The remainder of a whole
+    number by 1 is 0, that of an infinity is NaN, and no optimiser takes it for a constant, as it would 0 * x.
     """
-    others = p * (1.0 - one_hot(top, p))
-    return predicted_class(others), largest(others)
+    return ops.mod(ops.floor(ops.sum(p, axis=-1, keepdims=True)), 1.0)
+
+
+def amplitude(coins: Tensor, left: float | Tensor) -> Tensor:
+    """The class code's alpha for each input: nothing where the coin is -1, all that is left of the budget where +1."""
+    return (1.0 + coins) * (left / 2)
 
 
 def look_up(table: Tensor, index: Tensor, axis: int = 0) -> Tensor:
@@ -203,24 +230,24 @@ def look_up(table: Tensor, index: Tensor, axis: int = 0) -> Tensor:
     return tf.gather(ops.convert_to_tensor(table), index, axis=axis)
 
 
-def one_hot(index: Tensor, like: Tensor) -> Tensor:
-    """1 at a class index and 0 elsewhere; shape and dtype of `like`, for `index` of shape `(...)`.
+def one_hot(index: Tensor, num_classes: int, dtype: str) -> Tensor:
+    """1 at a class index and 0 elsewhere, shape `(..., C)`, for `index` of shape `(...)`.
 
     Multiplying by it is several times as fast as `ops.where` with a comparison of indices.
     """
-    return ops.one_hot(index, like.shape[-1], dtype=keras.backend.standardize_dtype(like.dtype))
+    return ops.one_hot(index, num_classes, dtype=keras.backend.standardize_dtype(dtype))
 
 
-def tie_code(
-    p: Tensor,
-    top: Tensor,
-    second: Tensor,
-    p_second: Tensor,
-    coins: Tensor,
-    margin: float,
-    budget: float,
-    dtype: str,
-) -> TieCode:
+def all_but(index: Tensor, num_classes: int, dtype: str) -> Tensor:
+    """0 at a class index and 1 elsewhere, shape `(..., C)`, for `index` of shape `(...)`."""
+    if keras.backend.backend() != "tensorflow":
+        return 1.0 - one_hot(index, num_classes, dtype)
+    import tensorflow as tf
+
+    return tf.one_hot(index, num_classes, on_value=0.0, off_value=1.0, dtype=dtype)
+
+
+def tie_code(best: BestTwo, coins: Tensor, margin: float, budget: float, dtype: str) -> TieCode:
     """Lets a coin decide which of the two best classes wins where they are nearly equal.
 
     A row is a tie if |log(p_t / p_b)| < margin and p_t - p_b < 2 budget, for its best class t and the next one b; that
@@ -230,44 +257,40 @@ def tie_code(
     total variation is (g - x) / 4 < g / 2 <= budget.
 
     Args:
-        p: probabilities, shape `(..., C)`.
-        top: best class, int32 of shape `(...)`.
-        second: best class but one, the same shape.
-        p_second: its probability, shape `(..., 1)`.
-        coins: +1 where the class with the smaller index shall win, -1 where the other; shape `(..., 1)`. 0 changes
-            nothing.
+        best: the two best classes.
+        coins: +1 where the best class shall win, -1 where the other; shape `(..., 1)`. 0 changes nothing.
         margin: largest |log(p_t / p_b)| of a tie, above 0.
         budget: largest total variation.
         dtype: the type that the output will be rounded to.
     """
-    at_top, at_second = one_hot(top, p), one_hot(second, p)
-    p_top = largest(p)
-    gap = p_top - p_second
-    limit = ops.minimum((p_top + p_second) * math.tanh(margin / 2), 2 * budget)
-    is_tie = gap < limit - _TIE_SLACK * safe_lead(p_top, dtype)
-    top_is_low = ops.expand_dims(top < second, axis=-1)
-    for_top = ops.where(top_is_low, coins, -coins)
-    step = ops.where(is_tie, ops.abs(coins) * (limit - for_top * gap) / 4, 0.0)
-    loses = ops.squeeze(ops.logical_and(is_tie, for_top < 0), axis=-1)
-    return TieCode(
-        p=p + (step * for_top) * (at_top - at_second),
-        top=ops.where(loses, second, top),
-        moved=step,
-        is_tie=is_tie,
-        pair=at_top + at_second,
-    )
+    gap = best.p_top - best.p_second
+    limit = ops.minimum((best.p_top + best.p_second) * math.tanh(margin / 2), 2 * budget)
+    is_tie = gap < limit - _TIE_SLACK * safe_lead(best.p_top, dtype)
+    moved = ops.cast(is_tie, gap.dtype) * ((limit - coins * gap) / 4)
+    shift = coins * moved
+    return TieCode(shift, moved, is_tie, second_wins=shift < 0)
 
 
-def tie_code_logits(relative: Tensor, p: Tensor, tie: TieCode) -> Tensor:
+def after_ties(best: BestTwo, tie: TieCode) -> BestTwo:
+    """The two best classes after the tie code."""
+    one, other = best.p_top + tie.shift, best.p_second - tie.shift
+    second_wins = ops.squeeze(tie.second_wins, axis=-1)
+    top = ops.where(second_wins, best.second, best.top)
+    second = ops.where(second_wins, best.top, best.second)
+    return BestTwo(top, second, ops.maximum(one, other), ops.minimum(one, other))
+
+
+def tie_code_logits(relative: Tensor, p: Tensor, best: BestTwo, tie: TieCode, is_pair: Tensor, p_top: Tensor) -> Tensor:
     """The tie code on logits: relative to the class that is on top afterwards, which is at 0.
 
     Args:
         relative: logits relative to the class that was on top before, shape `(..., C)`.
-        p: their softmax, before the tie code.
-        tie: what the tie code made of `p`.
+        p: probabilities after the tie code.
+        best: the two best classes before.
+        tie: what the tie code did.
+        is_pair: whether a class is one of the two, the shape of `p`.
+        p_top: largest probability after the tie code, shape `(..., 1)`.
     """
-    new_top = largest(tie.p)
-    is_pair = tie.pair > 0
-    pair = ops.log(ops.where(is_pair, tie.p / new_top, 1.0))
-    others = relative + ops.log(largest(p) / new_top)
+    pair = ops.log(ops.where(is_pair, p / p_top, 1.0))
+    others = relative + ops.log(best.p_top / p_top)
     return ops.where(tie.is_tie, ops.where(is_pair, pair, others), relative)

@@ -308,6 +308,23 @@ def test_nan_or_infinity_spoils_its_own_row_only(from_logits, bad, mode, place):
     np.testing.assert_array_equal(np.delete(marked, 2, axis=0), np.delete(clean, 2, axis=0))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
+@pytest.mark.parametrize("num_classes", [2, 10, 11, 12, 40])
+def test_nan_or_infinity_spoils_its_own_row_only_with_ties_too(num_classes, mode, bad):
+    """In the last class it once named a pair of classes that there is not, an error for the whole batch."""
+    import tensorflow as tf
+
+    layer = layer_for(num_classes, tie_margin=0.5)
+    call = layer if mode == "eager" else tf.function(lambda x: layer(x), jit_compile=mode == "XLA")
+    values = softmax(random_logits(0, num_classes))
+    clean = np.asarray(call(values))
+    values[2, -1] = bad
+    marked = np.asarray(call(values))
+    assert np.isnan(marked[2]).all()
+    np.testing.assert_array_equal(np.delete(marked, 2, axis=0), np.delete(clean, 2, axis=0))
+
+
 def test_the_same_query_gets_the_same_answer_alone_and_in_a_batch():
     p = softmax(random_logits(5, 100, rows=64))
     layer = layer_for(100)
