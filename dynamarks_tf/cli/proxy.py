@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from dynamarks_tf.cli.quiet import load_tensorflow
 from dynamarks_tf.cli.stopping import wait_until_stopped
+
+SWITCH_S = 0.0005  # an answer waits no longer than that for the thread that writes the log; Python's default is 5 ms
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -92,6 +95,7 @@ def proxy(
         max_body_bytes=max_body_mb * 2**20,
         allow_reload=allow_reload,
     )
+    sys.setswitchinterval(SWITCH_S)
     with running:
         if upstream is not None:
             click.echo(f"gRPC {running.grpc_address} -> {upstream}")
