@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "dynamarks_tf"
 # A module imports only what stands above it. A folder counts as one entry; inside it, anything but a cycle goes.
 ORDER = (
     "_version errors _files _json _formats _digests params buckets key commitment codebook answers metrics progress "
-    "evidence plan verdict recording bundle case judgement recheck report queries request_logs perturbation layer "
-    "marking callbacks _stderr export suspects local_server proxy attacks datasets inspection verification audit "
+    "evidence plan verdict recording bundle case judgement recheck report queries request_logs perturbation cells "
+    "layer marking callbacks _stderr export suspects local_server proxy attacks datasets inspection verification audit "
     "demo cli"
 ).split()
 
