@@ -86,7 +86,7 @@ WEAKNESSES = (
     "  coin on; and labels hold no class code. A surrogate of labels does hand its flipped ties on.",
     "- **smoothed** by 0.1 before training, then fine-tuned: nothing is left, at no loss of accuracy. Smoothing lifts",
     "  every small probability to 0.01, so that the mark moves its logarithm less, and true labels outweigh the rest.",
-    "  Untouched, logged queries convict; with the query code, which came later, fine-tuned too in the one case tried",
+    "  Untouched, logged queries convict; with the query code, which came later, fine-tuned too in both cases tried",
     "  ([query-code.md](query-code.md)). **Sharpened** probabilities hold less than plain ones, but some.",
     "- **other domain**: who asks about rendered characters learns the mark where clothes do not lie: fresh queries",
     "  say nothing, what was sent convicts until 3,000 true labels have made a model of clothes of it.",

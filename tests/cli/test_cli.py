@@ -66,14 +66,14 @@ def test_verify_asks_what_a_client_asked_according_to_the_log(run, folder, digit
     run("export", folder / "owner.keras", folder / "served" / "clf")
     with LocalServer(folder / "served" / "clf", grpc_port=0, rest_port=None, request_log=folder / "logs") as server:
         api = as_suspect(server.grpc_url)
-        for start in range(0, 300, 50):
+        for start in range(0, 600, 50):
             api.predict(digits.x_train[start : start + 50])
         api.close()
     marked_model.save(folder / "marked.keras")
     words = ("verify", folder / "surrogate.keras", "--owner", folder / "marked.keras", "--key", folder / "acme.key")
     code, out, _ = run(*words, "--log", folder / "logs", "--json")
     assert code == 0
-    assert json.loads(out)["num_queries"] == 300
+    assert json.loads(out)["num_queries"] == 600
     code, _, err = run(*words, "--log", folder / "logs", "--client", "nobody")
     assert code == 2
     assert "nobody" in err or "holds no inputs" in err
