@@ -304,6 +304,47 @@ def test_a_bundle_that_does_not_bear_out_what_it_says_is_refused(bundle, key, tm
         recheck.recheck(tmp_path / "other.zip")
 
 
+def change_pairs(change):
+    def changed(members):
+        pairs = np.load(io.BytesIO(members[bundles.PAIRS]))["pairs"]
+        members[bundles.PAIRS] = case._npz({"pairs": change(pairs)})
+
+    return changed
+
+
+def swap_first(pairs):
+    met = np.argwhere(pairs[..., 0] >= 0)[0]
+    pairs[tuple(met)] = pairs[tuple(met)][::-1]
+    return pairs
+
+
+def halve_first(pairs):
+    pairs[tuple(np.argwhere(pairs[..., 0] >= 0)[0])] = [-1, 2]
+    return pairs
+
+
+def test_a_bundle_holds_the_pairs_of_the_coins_that_were_met_and_no_others(verify, surrogate, key, tmp_path):
+    path = tmp_path / "logged.zip"
+    evidence = verify(surrogate, path, logged=True)
+    met = {channel.channel: channel.num_cells for channel in evidence.channels}["query"]
+    with zipfile.ZipFile(path) as archive:
+        pairs = np.load(io.BytesIO(archive.read(bundles.PAIRS)))["pairs"]
+    assert 0 < met == (pairs[..., 0] >= 0).sum() < 120
+    for index, (change, with_key, message) in enumerate(
+        (
+            (swap_first, None, "the table of the query code does not follow from the answers"),
+            (swap_first, key, "its pairs are not those that the key gives"),
+            (halve_first, None, "pairs.npz does not hold pairs of 10 classes"),
+            (lambda pairs: pairs[:5], None, "pairs.npz does not hold pairs of 10 classes"),
+            (lambda pairs: pairs + 10, None, "pairs.npz does not hold pairs of 10 classes"),
+        )
+    ):
+        changed = tmp_path / f"changed-{index}.zip"
+        rewritten(path, changed, key, change_pairs(change))
+        with pytest.raises(BundleError, match=message):
+            recheck.recheck(changed, key=with_key)
+
+
 def junk_of_every_kind():
     """What a forger may put into a member: other types, other shapes, nothing."""
     npz = lambda **arrays: case._npz(arrays)  # noqa: E731
