@@ -98,13 +98,12 @@ def study(threads: int, out: Path) -> None:
 def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> dict[str, list[float]]:
     """log10 p of one innocent, for each channel and all keys."""
     from dynamarks_tf import codebook
-    from dynamarks_tf.evidence.amplitude_code import AmplitudeTable
+    from dynamarks_tf.evidence import amplitude_code, query_code
     from dynamarks_tf.evidence.batch import Batch
     from dynamarks_tf.evidence.channels import channel_evidence
     from dynamarks_tf.evidence.class_code import ClassCodeTable
     from dynamarks_tf.evidence.combination import combined_log10_p
-    from dynamarks_tf.evidence.query_code import QueryTable
-    from dynamarks_tf.evidence.residuals import ResidualTable
+    from dynamarks_tf.evidence.first_answers import FirstAnswers
     from dynamarks_tf.evidence.tie_code import TieTable, ties
     from dynamarks_tf.params import MarkParams
 
@@ -116,21 +115,23 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
         book = codebook.expand(numbered_key(number), clean.shape[1], params)
         pairs = book.contrasts()
         assert pairs is not None
-        tables: dict[str, ResidualTable] = {
-            "class": ClassCodeTable(book.bucketing, book.class_signs.shape, BUDGET),
-            "amplitude": AmplitudeTable(book.bucketing),
-            "query": QueryTable(book.bucketing, pairs),
-            "tie": TieTable(book.bucketing, TIE_MARGIN, BUDGET),
-            "tie, labels only": TieTable(book.bucketing, TIE_MARGIN, BUDGET),
+        first = FirstAnswers(book.bucketing, every_class=True)
+        first.add(Batch(clean[:LOGGED], suspect[:LOGGED]))
+        fresh = ClassCodeTable(book.bucketing, book.class_signs.shape, BUDGET)
+        fresh.add(Batch(clean_fresh, suspect_fresh))
+        ties_of_probabilities, ties_of_labels = (TieTable(book.bucketing, TIE_MARGIN, BUDGET) for _ in range(2))
+        ties_of_probabilities.add(Batch(clean[near], suspect[near]))
+        ties_of_labels.add(Batch(clean[near], labels))
+        residuals = {
+            "class": fresh.residuals(),
+            "amplitude": amplitude_code.residuals(first),
+            "query": query_code.residuals(first, pairs),
+            "tie": ties_of_probabilities.residuals(),
+            "tie, labels only": ties_of_labels.residuals(),
         }
-        tables["class"].add(Batch(clean_fresh, suspect_fresh))
-        for channel in ("amplitude", "query"):
-            tables[channel].add(Batch(clean[:LOGGED], suspect[:LOGGED]))
-        tables["tie"].add(Batch(clean[near], suspect[near]))
-        tables["tie, labels only"].add(Batch(clean[near], labels))
         log10_p = {
-            channel: channel_evidence(channel, book.signs(channel.split(",")[0]), table.residuals()).log10_p
-            for channel, table in tables.items()
+            channel: channel_evidence(channel, book.signs(channel.split(",")[0]), of_channel).log10_p
+            for channel, of_channel in residuals.items()
         }
         log10_p["combined"] = combined_log10_p([log10_p[channel] for channel in ("class", "amplitude", "query", "tie")])
         for channel, value in log10_p.items():

@@ -73,7 +73,9 @@ class Bucketing:
         np.log(places, out=places)  # a step is one unit of it
         places += self.offsets[:, None]
         steps = np.floor(places)
-        columns = column_of(digits_of((self.multipliers.T @ steps).T, np))
+        with np.errstate(invalid="ignore"):  # NaN
+            sums = (self.multipliers.T @ steps).astype(np.int32)
+        columns = column_of(np.bitwise_and(sums, BASE - 1).T)  # `digits_of`, as BASE is a power of two
         places -= steps
         sure = (places.min(axis=0) > _UNSURE) & (places.max(axis=0) < 1 - _UNSURE)  # not with NaN
         unsure = np.flatnonzero(~sure)

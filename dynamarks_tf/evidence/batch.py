@@ -6,6 +6,7 @@ axis is that of the queries; answers with many classes are left as they came.
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any, NamedTuple
 
@@ -44,6 +45,9 @@ class Batch:
         memory: where what is worked out is put, fresh memory by default. The batch is then of use until the next one
             is made with the same memory.
 
+    Attributes:
+        counts: which queries count in sums, bools of shape `(n,)`; `None`: all of them.
+
     Example:
 
     >>> batch = Batch(np.array([[0.7, 0.3], [0.4, 0.6]]), np.array([[0.9, 0.1], [0.8, 0.2]]))
@@ -55,6 +59,7 @@ class Batch:
         self.clean = clean
         self.suspect = suspect
         self._memory = memory or Memory()
+        self.counts: Array | None = None
         self._class_cells: Array | None = None
 
     def __len__(self) -> int:
@@ -111,10 +116,14 @@ class Batch:
             return int(np.count_nonzero(is_best[0] & is_best[1]))
         return int(np.count_nonzero(self.top == (self.suspect if self.has_labels else self.suspect.argmax(axis=1))))
 
-    def only(self, queries: Array) -> Batch:
-        """The batch of some of the queries, given by increasing indices."""
-        if len(queries) == len(self):
-            return self
-        part = Batch(self.clean.take(queries, axis=0), self.suspect.take(queries, axis=0))
-        part._class_cells = None if self._class_cells is None else self._class_cells[queries]
+    def counting(self, queries: Array) -> Batch:
+        """A batch in which some of the queries count, given by increasing indices; the others may be left out.
+
+        To leave queries out takes a copy of those that stay, which pays if they are few.
+        """
+        if len(queries) < len(self) / 2:
+            return Batch(self.clean.take(queries, axis=0), self.suspect.take(queries, axis=0))
+        part = copy.copy(self)
+        part.counts = np.zeros(len(self), bool)
+        part.counts[queries] = True
         return part

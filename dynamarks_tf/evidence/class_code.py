@@ -37,7 +37,8 @@ ROW_RIDGE = 1.0  # in units of the mean energy of a row
 _SOLVER_PRECISION = 1e-13
 _ROUNDING = 1e-9  # of the largest logarithm: what is smaller is left by the arithmetic, not by the suspect
 _SHORT = 4096  # queries, few enough for a sum in the answers' own precision
-_CACHED = 2**17  # numbers that are handled at once, few enough for a processor's cache
+_CACHED = 2**18  # numbers that are handled at once, few enough for a processor's cache
+_SHORTER = 512  # queries, few enough for the sum of a row, in which the processor adds up one after the other
 
 
 class ClassCodeTable:
@@ -65,7 +66,7 @@ class ClassCodeTable:
     def add(self, batch: Batch) -> None:
         """Adds one batch of probabilities."""
         self._sums.add(batch)
-        self._num_queries += len(batch)
+        self._num_queries += len(batch) if batch.counts is None else int(np.count_nonzero(batch.counts))
 
     def residuals(self) -> Residuals:
         """R over everything added so far."""
@@ -150,9 +151,10 @@ def _solved(squares: Array, row_scale: Array, column_scale: Array, moments: Arra
     return solved
 
 
-def _confidence(best: Array) -> Array:
-    """How much a query weighs by the clean model's largest probability, in (0, 1], in the type of `best`."""
-    return np.asarray(CONFIDENCE / (CONFIDENCE + (1 - best)))
+def _confidence(batch: Batch) -> Array:
+    """How much each query weighs by the clean model's largest probability, in (0, 1]; 0 if it does not count."""
+    confidence = np.asarray(CONFIDENCE / (CONFIDENCE + (1 - batch.best)))
+    return confidence if batch.counts is None else confidence * batch.counts
 
 
 class _NarrowSums:
@@ -172,11 +174,11 @@ class _NarrowSums:
 
     def add(self, batch: Batch) -> None:
         """Adds one batch."""
-        answers, is_best, best = batch.by_class
-        n = len(best)
+        answers, is_best, _ = batch.by_class
+        n = len(batch)
         weights = self._memory.array("weights", (len(is_best[0]), n), answers.dtype)
         np.copyto(weights, is_best[0])
-        weights *= _confidence(best)
+        weights *= _confidence(batch)
         factors = self._memory.array("factors", (len(self._sums), n), answers.dtype)
         logs = factors[: self._num_logs]
         np.maximum(answers.reshape(logs.shape), np.full(n, LOG_FLOOR, answers.dtype), out=logs)
@@ -206,9 +208,9 @@ class _WideSums:
 
     def add(self, batch: Batch) -> None:
         """Adds one batch."""
-        weights = _confidence(batch.best)
+        weights = _confidence(batch)
         in_row = weights * (self._cells.rows[batch.top] == np.arange(self._cells.num_rows)[:, None])
-        size = max(1, _CACHED // self._cells.num_classes)
+        size = max(1, min(_CACHED // self._cells.num_classes, _SHORTER))
         for start in range(0, len(batch), size):
             part = slice(start, start + size)
             for sums, answers in zip(self._sums, (batch.clean, batch.suspect), strict=True):

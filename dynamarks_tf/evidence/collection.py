@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.answers import is_one_hot
-from dynamarks_tf.buckets import COLUMNS, Bucketing, num_class_groups
+from dynamarks_tf.buckets import Bucketing
 from dynamarks_tf.evidence import amplitude_code, class_code, query_code, tie_code
 from dynamarks_tf.evidence.batch import Batch
+from dynamarks_tf.evidence.first_answers import FirstAnswers
 from dynamarks_tf.evidence.memory import Memory
-from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, ResidualTable
+from dynamarks_tf.evidence.residuals import Residuals, ResidualTable
 from dynamarks_tf.params import MarkParams
 
 Array = npt.NDArray[Any]
@@ -30,6 +31,7 @@ TRANSFORMS = {
 }
 _WITH_LABELS = {"tie"}
 _ON_FRESH_QUERIES = {"class"}
+_OF_FIRST_ANSWERS = {"amplitude", "query"}
 _BESIDE_ANOTHER = {"class", "query"}
 _SMALLEST_CLASS_CODE = 3
 
@@ -89,11 +91,15 @@ class Collection:
         *,
         logged: bool = False,
     ) -> None:
-        self._tables = {channel: _table(channel, bucketing, params, pairs) for channel in channels}
-        self._bucketing = bucketing
+        self._channels = channels
+        self._tables = {
+            channel: _table(channel, bucketing, params) for channel in channels if channel not in _OF_FIRST_ANSWERS
+        }
+        needs_first = logged or _OF_FIRST_ANSWERS & set(channels)
+        self._first = FirstAnswers(bucketing, every_class="query" in channels) if needs_first else None
+        self._pairs = pairs if "query" in channels else None
+        self._logged = logged
         self._memory = Memory()
-        cells = num_class_groups(bucketing.num_classes) * COLUMNS
-        self._meetings = FirstMeetings(cells) if logged else None
         self.num_queries = 0
         self.labels_only = True
         self._agreeing = self._num_answers = 0
@@ -115,26 +121,25 @@ class Collection:
             self._memory,
         )
         self.labels_only = self.labels_only and (batch.has_labels or is_one_hot(batch.suspect))
-        first = batch if batch.has_labels else self._first_of_their_kind(batch)
+        counted = batch
+        if self._first and not batch.has_labels:
+            first = self._first.add(batch)
+            counted = batch.counting(first) if self._logged else batch
         for channel, table in self._tables.items():
             if channel in _WITH_LABELS:
                 table.add(batch)
-            elif not batch.has_labels and len(first):
-                table.add(first)
+            elif not batch.has_labels and len(counted):
+                table.add(counted)
         self._agreeing += batch.num_agreeing
         self._num_answers += len(batch)
         self.num_queries += len(clean)
 
-    def _first_of_their_kind(self, batch: Batch) -> Batch:
-        if self._meetings is None:
-            return batch
-        return batch.only(self._meetings.among(batch.class_cells(self._bucketing)))
-
     @property
     def pairs(self) -> npt.NDArray[np.int32] | None:
         """The pairs of the query code whose coins were met, -1 for others; `None` if it is not collected."""
-        table = self._tables.get("query")
-        return table.met_pairs if isinstance(table, query_code.QueryTable) else None
+        if self._first is None or self._pairs is None:
+            return None
+        return query_code.met_pairs(self._first, self._pairs)
 
     @property
     def fidelity(self) -> float:
@@ -144,20 +149,22 @@ class Collection:
     def residuals(self) -> dict[str, Residuals]:
         """The residuals of every channel that the answers so far can be tested in."""
         return {
-            channel: table.residuals()
-            for channel, table in self._tables.items()
+            channel: self._residuals_of(channel)
+            for channel in self._channels
             if not self.labels_only or channel in _WITH_LABELS
         }
 
+    def _residuals_of(self, channel: str) -> Residuals:
+        if channel in self._tables:
+            return self._tables[channel].residuals()
+        assert self._first is not None
+        if channel == "amplitude":
+            return amplitude_code.residuals(self._first)
+        assert self._pairs is not None
+        return query_code.residuals(self._first, self._pairs)
 
-def _table(
-    channel: str, bucketing: Bucketing, params: MarkParams, pairs: npt.NDArray[np.int32] | None
-) -> ResidualTable:
+
+def _table(channel: str, bucketing: Bucketing, params: MarkParams) -> ResidualTable:
     if channel == "class":
         return class_code.ClassCodeTable(bucketing, params.table_shape(bucketing.num_classes), params.budget)
-    if channel == "amplitude":
-        return amplitude_code.AmplitudeTable(bucketing)
-    if channel == "query":
-        assert pairs is not None
-        return query_code.QueryTable(bucketing, pairs)
     return tie_code.TieTable(bucketing, params.tie_margin, params.budget)

@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf import buckets
-from dynamarks_tf.buckets import Bucketing
 from dynamarks_tf.evidence import regression
-from dynamarks_tf.evidence.batch import Batch
-from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, floored_log
+from dynamarks_tf.evidence.first_answers import FirstAnswers
+from dynamarks_tf.evidence.residuals import Residuals
 
 Array = npt.NDArray[Any]
 
@@ -29,47 +27,28 @@ TRANSFORM = "query/1: clipped difference, between the classes of each coin's pai
 CLIP = 3.0
 
 
-class QueryTable:
-    """Collects answers to logged queries into the query code's residuals.
+def residuals(first: FirstAnswers, pairs: npt.NDArray[np.int32]) -> Residuals:
+    """R of the first answers to all queries, kept for every class.
 
     Args:
-        bucketing: columns of the coins.
+        first: the answers.
         pairs: the two classes of each coin, ints of shape `(C, 4096, 2)`; -1 for coins that are not tested.
     """
+    left, shared = regression.unexplained(first.regressors, first.logs, first.starts)
+    np.clip(left, -CLIP, CLIP, out=left)
+    of_met = pairs.reshape(-1, 2)[first.met]
+    has_pair = of_met[:, 0] >= 0
+    one, other = np.take_along_axis(left, np.maximum(of_met, 0), axis=1).T
+    values = np.where(has_pair, one - other, 0.0)
+    count = int(np.count_nonzero(has_pair))
+    return Residuals(first.table(values), count, count, _own_slope(shared))
 
-    def __init__(self, bucketing: Bucketing, pairs: npt.NDArray[np.int32]) -> None:
-        self._bucketing = bucketing
-        self._pairs = pairs.reshape(-1, 2)
-        self._meetings = FirstMeetings(len(self._pairs))
-        self._logs = np.zeros((len(self._pairs), bucketing.num_classes))
-        self._explained = np.zeros((len(self._pairs), regression.num_regressors(bucketing)))
 
-    def add(self, batch: Batch) -> None:
-        """Adds one batch of probabilities."""
-        cells = batch.class_cells(self._bucketing)
-        first = self._meetings.among(cells)
-        self._logs[cells[first]] = floored_log(batch.suspect[first].astype(np.float64))
-        self._explained[cells[first]] = regression.regressors(batch, first, self._bucketing)
-
-    @property
-    def met_pairs(self) -> npt.NDArray[np.int32]:
-        """The pairs whose coins were met, -1 for others; the shape of `pairs`."""
-        met = self._explained[:, 0] > 0  # the constant
-        return np.where(met[:, None], self._pairs, np.int32(-1)).reshape(-1, buckets.COLUMNS, 2)
-
-    def residuals(self) -> Residuals:
-        """R over everything added so far."""
-        met = np.flatnonzero(self._explained[:, 0])  # the constant
-        starts = np.searchsorted(met, np.arange(self._bucketing.num_classes + 1) * buckets.COLUMNS)
-        left, shared = regression.unexplained(self._explained[met], self._logs[met], starts)
-        np.clip(left, -CLIP, CLIP, out=left)
-        has_pair = self._pairs[met, 0] >= 0
-        met, left = met[has_pair], left[has_pair]
-        first, second = np.take_along_axis(left, self._pairs[met], axis=1).T
-        values = np.zeros(len(self._pairs))
-        values[met] = first - second
-        table = values.reshape(self._bucketing.num_classes, buckets.COLUMNS)
-        return Residuals(table, len(met), len(met), _own_slope(shared))
+def met_pairs(first: FirstAnswers, pairs: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The pairs whose coins were met, -1 for others; the shape of `pairs`."""
+    kept = np.full_like(pairs.reshape(-1, 2), -1)
+    kept[first.met] = pairs.reshape(-1, 2)[first.met]
+    return kept.reshape(pairs.shape)
 
 
 def _own_slope(shared: Array) -> float:

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.buckets import Bucketing
-from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.residuals import floored_log
 
 Array = npt.NDArray[Any]
@@ -27,25 +25,18 @@ LOG_SCALE = 0.1
 _FIRST_LOG = 3  # after the constant, the doubt and its square
 
 
-def num_regressors(bucketing: Bucketing) -> int:
-    """How many numbers `regressors` makes of one clean answer."""
-    return _FIRST_LOG + 2 * len(bucketing.hashed_classes[:REGRESSED_CLASSES])
-
-
-def regressors(batch: Batch, queries: Array, bucketing: Bucketing) -> Array:
+def regressors(best: Array, clean: Array) -> Array:
     """What explains the answers: numbers of about unit size from the clean model's.
 
     Args:
-        batch: the answers.
-        queries: which of them, ints of shape `(m,)`.
-        bucketing: it says which classes are regressed on.
+        best: the clean model's largest probability for each query, float64 of shape `(n,)`.
+        clean: its probabilities of the first `REGRESSED_CLASSES` hashed classes, float64 of shape `(n, K)`.
 
     Returns:
-        float64 of shape `(m, num_regressors)`; the first column is 1.
+        float64 of shape `(n, 3 + 2 K)`; the first column is 1.
     """
-    clean = batch.clean[queries[:, None], bucketing.hashed_classes[:REGRESSED_CLASSES]]
-    logs = floored_log(clean.astype(np.float64)) * LOG_SCALE
-    x = floored_log(1 - batch.best[queries].astype(np.float64))[:, None] * DOUBT_SCALE
+    logs = floored_log(clean) * LOG_SCALE
+    x = floored_log(1 - best)[:, None] * DOUBT_SCALE
     return np.concatenate([np.ones_like(x), x, x**2, logs, logs**2], axis=1)
 
 

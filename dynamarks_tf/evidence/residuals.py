@@ -83,3 +83,8 @@ class FirstMeetings:
         self._first[cells[::-1]] = new[::-1]  # where a coin stands twice, the last assignment holds: the first query
         self._met[cells] = True
         return np.asarray(new[self._first[cells] == new])
+
+    @property
+    def met(self) -> Array:
+        """The coins that were met, increasing, ints of shape `(m,)`."""
+        return np.flatnonzero(self._met)

@@ -70,9 +70,8 @@ def test_single_precision_answers_give_the_residuals_of_double_precision(num_cla
     clean, suspect = (random_answers(rng, 9000, num_classes).astype(np.float32) for _ in range(2))
     single = filled(book, clean, suspect, 4096).residuals().values
     double = filled(book, clean.astype(np.float64), suspect.astype(np.float64), 4096).residuals().values
-    np.testing.assert_allclose(
-        single, double, atol=2e-6 * max(1, np.abs(double).max())
-    )  # logarithms are of size 1 to 18
+    # Sums of up to 4,096 logarithms of size 1 to 18, in whatever order the processor takes.
+    np.testing.assert_allclose(single, double, atol=1e-5 * max(1, np.abs(double).max()))
 
 
 @pytest.mark.parametrize("num_classes", [10, 100])

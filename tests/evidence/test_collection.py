@@ -82,6 +82,7 @@ def test_modules_that_gather_residuals_import_nothing_that_holds_signs():
     for name in (
         "batch",
         "residuals",
+        "first_answers",
         "regression",
         "class_code",
         "amplitude_code",

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamarks_tf import buckets, codebook
-from dynamarks_tf.evidence.amplitude_code import AmplitudeTable
+from dynamarks_tf.evidence import amplitude_code, query_code
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.channels import channel_evidence
-from dynamarks_tf.evidence.query_code import QueryTable
+from dynamarks_tf.evidence.first_answers import FirstAnswers
 from dynamarks_tf.evidence.tie_code import TieTable, ties
 from dynamarks_tf.key import MarkKey
 from dynamarks_tf.params import MarkParams
@@ -40,6 +40,13 @@ def collected(table, clean, suspect, batch_size=1000):
     for start in range(0, len(clean), batch_size):
         table.add(Batch(clean[start : start + batch_size], suspect[start : start + batch_size]))
     return table.residuals()
+
+
+def kept(bucketing, clean, suspect, batch_size=1000):
+    first = FirstAnswers(bucketing, every_class=True)
+    for start in range(0, len(clean), batch_size):
+        first.add(Batch(clean[start : start + batch_size], suspect[start : start + batch_size]))
+    return first
 
 
 def first_of_each(cells):
@@ -82,7 +89,7 @@ def test_amplitude_residuals_are_what_the_slow_reference_says(seed, num_classes,
     rng = np.random.default_rng(seed)
     bucketing = codebook.expand(KEY, num_classes, MarkParams()).bucketing
     clean, suspect = random_answers(rng, 150, num_classes), random_answers(rng, 150, num_classes)
-    found = collected(AmplitudeTable(bucketing), clean, suspect, batch_size)
+    found = amplitude_code.residuals(kept(bucketing, clean, suspect, batch_size))
     expected, count = slow_amplitude_residuals(clean, suspect, bucketing)
     np.testing.assert_allclose(found.values, expected, atol=1e-6)
     assert found.num_queries == found.num_cells == np.count_nonzero(found.values) == count
@@ -120,14 +127,15 @@ def test_query_residuals_are_what_the_slow_reference_says(seed, num_classes, bat
     rng = np.random.default_rng(seed)
     book = codebook.expand(KEY, num_classes, MarkParams())
     clean, suspect = random_answers(rng, 150, num_classes), random_answers(rng, 150, num_classes)
-    table = QueryTable(book.bucketing, book.contrasts())
-    found = collected(table, clean, suspect, batch_size)
+    first = kept(book.bucketing, clean, suspect, batch_size)
+    found = query_code.residuals(first, book.contrasts())
     expected, count = slow_query_residuals(clean, suspect, book)
     np.testing.assert_allclose(found.values, expected, atol=1e-6)
     assert found.num_queries == found.num_cells == count
-    met = table.met_pairs[..., 0] >= 0
+    met_pairs = query_code.met_pairs(first, book.contrasts())
+    met = met_pairs[..., 0] >= 0
     assert met.sum() == count
-    np.testing.assert_array_equal(table.met_pairs[met], book.pairs[met])
+    np.testing.assert_array_equal(met_pairs[met], book.pairs[met])
 
 
 def slow_tie_residuals(clean, suspect, bucketing):
@@ -222,20 +230,22 @@ def test_suspects_that_follow_the_coins_are_found_and_others_are_not(channel):
     """32 other keys: one of them has p <= 1e-5 with a chance of 3e-4; the seeds are fixed."""
     rng = np.random.default_rng(1)
     book = codebook.expand(KEY, 10, MarkParams())
-    make = {
-        "amplitude": lambda b: AmplitudeTable(b.bucketing),
-        "query": lambda b: QueryTable(b.bucketing, b.contrasts()),
-        "tie": lambda b: TieTable(b.bucketing, MARGIN, BUDGET),
+    residuals = {
+        "amplitude": lambda b, *answers: amplitude_code.residuals(kept(b.bucketing, *answers)),
+        "query": lambda b, *answers: query_code.residuals(kept(b.bucketing, *answers), b.contrasts()),
+        "tie": lambda b, *answers: collected(TieTable(b.bucketing, MARGIN, BUDGET), *answers),
     }[channel]
+
+    def log10_p(codes, clean, suspect):
+        return channel_evidence(channel, codes.signs(channel), residuals(codes, clean, suspect)).log10_p
+
     clean, guilty = suspects_of(channel, book, rng, share=0.3)
-    found = collected(make(book), clean, guilty)
-    assert channel_evidence(channel, book.signs(channel), found).log10_p < -20
-    clean, innocent = suspects_of(channel, book, rng, share=0.0)
-    assert channel_evidence(channel, book.signs(channel), collected(make(book), clean, innocent)).log10_p > -3
+    assert log10_p(book, clean, guilty) < -20
+    innocents_clean, innocent = suspects_of(channel, book, rng, share=0.0)
+    assert log10_p(book, innocents_clean, innocent) > -3
     for name in range(32):
         other = codebook.expand(MarkKey(bytes([name + 100]) * 32, "o"), 10, MarkParams())
-        evidence = channel_evidence(channel, other.signs(channel), collected(make(other), clean, guilty))
-        assert evidence.log10_p > -5
+        assert log10_p(other, clean, guilty) > -5
 
 
 def test_labels_of_unknown_classes_side_with_nobody():

@@ -1,0 +1,105 @@
+"""The answers to the first query of each coin, kept until everything was asked: what amplitude and query code look at.
+
+Those codes explain the suspect's answers by the clean model's (`regression`), which takes all answers at once. While
+answers come in, they are only put in their place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.buckets import COLUMNS, Bucketing, num_class_groups
+from dynamarks_tf.evidence.batch import Batch
+from dynamarks_tf.evidence.regression import REGRESSED_CLASSES, regressors
+from dynamarks_tf.evidence.residuals import FirstMeetings, floored_log
+
+Array = npt.NDArray[Any]
+
+
+class FirstAnswers:
+    """Keeps the first answer in each cell (group of the predicted class, column of the hash).
+
+    Args:
+        bucketing: groups and columns of the cells.
+        every_class: whether to keep the suspect's probabilities of all classes, not of the predicted one alone.
+
+    Example:
+
+    >>> first = FirstAnswers(codebook.bucketing)
+    >>> first.add(Batch(clean_probabilities, suspect_probabilities))
+    >>> amplitude_code.residuals(first)
+    """
+
+    def __init__(self, bucketing: Bucketing, *, every_class: bool = False) -> None:
+        self.num_groups = num_class_groups(bucketing.num_classes)
+        self._bucketing = bucketing
+        self._classes = bucketing.hashed_classes[:REGRESSED_CLASSES]
+        num_cells = self.num_groups * COLUMNS
+        self._meetings = FirstMeetings(num_cells)
+        # One row for each cell met, in the order in which they were; the system finds the memory when it is filled.
+        self._size = 0
+        self._cells = np.empty(num_cells, np.intp)
+        self._clean = np.empty((num_cells, len(self._classes)))
+        self._best = np.empty(num_cells)
+        self._suspect_of_top = np.empty(num_cells)
+        self._suspect = np.empty((num_cells, bucketing.num_classes)) if every_class else None
+
+    def add(self, batch: Batch) -> Array:
+        """Adds one batch of probabilities.
+
+        Returns:
+            Which of its queries are the first of their cell: increasing indices.
+        """
+        cells = batch.class_cells(self._bucketing)
+        first = self._meetings.among(cells)
+        rows = slice(self._size, self._size + len(first))
+        self._cells[rows] = cells[first]
+        self._clean[rows] = batch.clean[first[:, None], self._classes]
+        self._best[rows] = batch.best[first]
+        self._suspect_of_top[rows] = batch.suspect[first, batch.top[first]]
+        if self._suspect is not None:
+            self._suspect[rows] = batch.suspect[first]
+        self._size = rows.stop
+        return first
+
+    @property
+    def met(self) -> Array:
+        """The cells that some query has met, increasing, ints of shape `(m,)`."""
+        return self._meetings.met
+
+    @property
+    def starts(self) -> Array:
+        """Where the cells of each group begin in `met`, and m."""
+        return np.asarray(np.searchsorted(self.met, np.arange(self.num_groups + 1) * COLUMNS))
+
+    @property
+    def regressors(self) -> Array:
+        """What explains the answers, float64 of shape `(m, k)`."""
+        rows = self._in_order()
+        return regressors(self._best[rows], self._clean[rows])
+
+    @property
+    def doubt(self) -> Array:
+        """log(1 - s_t), t the class that the clean model predicts, float64 of shape `(m,)`."""
+        return floored_log(1 - self._suspect_of_top[self._in_order()])
+
+    @property
+    def logs(self) -> Array:
+        """The suspect's log-probabilities of all classes, float64 of shape `(m, C)`."""
+        assert self._suspect is not None, "every_class was not asked for"
+        return floored_log(self._suspect[self._in_order()])
+
+    def table(self, values: Array) -> Array:
+        """Puts values of the cells met in their place, and 0 in the others: shape `(num_groups, 4096)`."""
+        table = np.zeros(self.num_groups * COLUMNS)
+        table[self.met] = values
+        return table.reshape(self.num_groups, COLUMNS)
+
+    def _in_order(self) -> Array:
+        """The row of each cell of `met`."""
+        row_of_cell = np.zeros(len(self._cells), np.intp)
+        row_of_cell[self._cells[: self._size]] = np.arange(self._size)
+        return row_of_cell[self.met]
