@@ -52,7 +52,7 @@ def test_every_kind_of_source_gives_the_same_rows_twice(tmp_path):
         ("x.csv", DatasetError, r"read from \.npy or \.npz files. Received: x\.csv"),
         ("none.npy", DatasetError, r"Cannot read queries from none\.npy"),
     ],
-    ids=str,
+    ids=["generator", "mapping", "endless", "ragged", "number", "object", "text file", "no file"],
 )
 def test_sources_that_cannot_be_used(queries, error, message):
     with pytest.raises(error, match=message):

@@ -116,7 +116,7 @@ def test_folders_of_a_server(write_log: WriteLog, tmp_path: Path, expected: Any)
     [
         (b"some text", "log.bin is no request log; accepted: TFRecord files of PredictionLog"),
         (b"", "log.bin is no request log"),
-        (gzip.compress(b"x"), "log.bin is compressed. Unpack it first: gunzip -k"),
+        (gzip.compress(b"x", mtime=0), "log.bin is compressed. Unpack it first: gunzip -k"),
         (None, "Cannot read the request log .*log.bin: No such file"),
     ],
 )
@@ -265,5 +265,5 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path, make_messages: Any) -
         assert sum(len(batch.inputs) for batch in log.answered_batches(256)) == 1000 * copies
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 100_000
+    assert peaks[1] < 1.5 * peaks[0]
     assert peaks[1] < 10_000_000
