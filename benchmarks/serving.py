@@ -4,9 +4,10 @@
     python benchmarks/serving.py --quick    # a minute or two: whether it works, not how fast
 
 A MobileNetV2 (random weights, 1,000 classes, one image a request) and a tiny CNN (10 classes), each marked and
-unmarked, are served by local servers in processes of their own; a proxy that logs stands before the unmarked one. 1, 8
-and 64 clients, in this process, ask over gRPC. The two sides of each comparison alternate; the ratio of throughputs is
-the median over rounds, that of latencies is of all answers of each side. Also: the memory of the layer's tables.
+unmarked, are served by local servers in processes of their own; a proxy that logs stands before the unmarked one, and
+beside it, where it is installed, HAProxy, which passes HTTP/2 on and logs nothing. 1, 8 and 64 clients, in this
+process, ask over gRPC. The two sides of each comparison alternate; the ratio of throughputs is the median over rounds,
+that of latencies is of all answers of each side. Also: the memory of the layer's tables.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
+import socket
 import statistics
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +38,19 @@ import dynamarks_tf as dm
 from dynamarks_tf.params import DEFAULT_TIE_MARGIN
 
 CLIENTS = (1, 8, 64)
+HAPROXY = """
+global
+  nbthread 1
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+listen grpc
+  bind {address} proto h2
+  http-reuse always
+  server behind {upstream} proto h2
+"""
 WARM_UP_S = 1.0
 
 
@@ -55,12 +72,14 @@ def main() -> None:
     for model in (mobilenet(), tiny()):
         with tempfile.TemporaryDirectory() as root, servers(Path(root), model, key, options.tie_margin) as addresses:
             request = request_for(model)
-            for name, (base, other) in {
-                "marked / unmarked": (addresses["unmarked"], addresses["marked"]),
-                "through the proxy / direct": (addresses["unmarked"], addresses["proxy"]),
-            }.items():
-                for clients in CLIENTS:
-                    sides = asyncio.run(alternate(base, other, request, clients, rounds, seconds))
+            comparisons = {
+                "marked / unmarked": addresses["marked"],
+                "through the proxy / direct": addresses["proxy"],
+                "through HAProxy / direct": addresses.get("haproxy"),
+            }
+            for name, other in comparisons.items():
+                for clients in CLIENTS if other is not None else ():
+                    sides = asyncio.run(alternate(addresses["unmarked"], other, request, clients, rounds, seconds))
                     figures.append(report(f"{model.name}, {name}", clients, *sides))
     if options.out:
         options.out.write_text(json.dumps({"format": 1, "figures": figures}, indent=1) + "\n")
@@ -95,8 +114,24 @@ def servers(root: Path, model: keras.Model, key: dm.MarkKey, tie_margin: float) 
         upstream = running["unmarked"]
         words = ("--upstream", upstream.grpc, "--upstream-rest", upstream.rest, "--log-dir", str(root / "logs"))
         running["proxy"] = stack.enter_context(run("proxy", *words))
-        yield {kind: served.grpc for kind, served in running.items()}
+        addresses = {kind: served.grpc for kind, served in running.items()}
+        if shutil.which("haproxy"):
+            addresses["haproxy"] = stack.enter_context(haproxy(upstream.grpc, root / "haproxy.cfg"))
+        yield addresses
     print(f"proxy before {model.name}: {running['proxy'].last_line}", flush=True)
+
+
+@contextlib.contextmanager
+def haproxy(upstream: str, config: Path) -> Iterator[str]:
+    """Runs HAProxy, one thread as our proxy has, before a gRPC server; yields its address."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    config.write_text(HAPROXY.format(address=address, upstream=upstream))
+    with subprocess.Popen(["haproxy", "-f", str(config), "-db"], stderr=subprocess.DEVNULL) as process:
+        try:
+            yield address
+        finally:
+            process.terminate()
 
 
 def request_for(model: keras.Model) -> bytes:

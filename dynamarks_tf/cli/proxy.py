@@ -10,7 +10,7 @@ import click
 from dynamarks_tf.cli.quiet import load_tensorflow
 from dynamarks_tf.cli.stopping import wait_until_stopped
 
-SWITCH_S = 0.0005  # an answer waits no longer than that for the thread that writes the log; Python's default is 5 ms
+SWITCH_S = 0.0001  # an answer waits no longer than that for the thread that writes the log; Python's default is 5 ms
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 

@@ -13,7 +13,7 @@ from dynamarks_tf.proxy import grpc_messages
 from dynamarks_tf.proxy import http2_frames as h2
 from dynamarks_tf.proxy.grpc_messages import PREFIX_BYTES, RequestHead
 from dynamarks_tf.proxy.header_blocks import MAX_LIST_BYTES, BlockReader, ConnectionReader
-from dynamarks_tf.proxy.http2_connection import Http2Connection, Stream
+from dynamarks_tf.proxy.http2_connection import Http2Connection, Stream, Turn
 from dynamarks_tf.proxy.http2_frames import Http2Error, Problem, Setting
 from dynamarks_tf.proxy.in_flight import InFlight
 from dynamarks_tf.proxy.tls import names_of
@@ -60,6 +60,7 @@ class Calls(Protocol):
     in_flight: InFlight
     max_body_bytes: int
     request_heads: BlockReader[RequestHead]
+    turn: Turn
 
     def connected(self, connection: ClientConnection) -> None:
         """Takes note of a connection."""
@@ -101,7 +102,7 @@ class ClientConnection(Http2Connection):
     SENDS_PREFACE = False
 
     def __init__(self, calls: Calls) -> None:
-        super().__init__()
+        super().__init__(calls.turn)
         self._calls = calls
         self._heads = ConnectionReader(calls.request_heads)
         self._seen = 0  # the last stream that the client has opened

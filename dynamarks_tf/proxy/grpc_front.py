@@ -7,6 +7,7 @@ of it goes to the client: no part of a prediction can be had unlogged. Header bl
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 
@@ -17,6 +18,7 @@ from dynamarks_tf.proxy.admission import Admission
 from dynamarks_tf.proxy.client_connection import HANDSHAKE_S, Call, ClientConnection
 from dynamarks_tf.proxy.grpc_messages import PREFIX_BYTES, AnswerHead, RequestHead
 from dynamarks_tf.proxy.header_blocks import BlockReader, Fields
+from dynamarks_tf.proxy.http2_connection import Turn
 from dynamarks_tf.proxy.in_flight import InFlight
 from dynamarks_tf.proxy.metrics import Metrics
 from dynamarks_tf.proxy.recorder import Recorder
@@ -73,7 +75,8 @@ class GrpcFront:
         self._recorder = recorder
         self._allow_reload = allow_reload
         self._authority = f"[{upstream[0]}]:{upstream[1]}" if ":" in upstream[0] else f"{upstream[0]}:{upstream[1]}"
-        self._upstream = Upstream(*upstream, self._deliver)
+        self.turn = Turn()
+        self._upstream = Upstream(*upstream, self._deliver, self.turn)
         self.max_body_bytes = max_body_bytes
         self.in_flight = in_flight
         self.request_heads: BlockReader[RequestHead] = BlockReader(self._read_head)
@@ -157,7 +160,7 @@ class GrpcFront:
         self._upstream.cancel(call)
 
     def finish(self, call: Call, code: str) -> None:
-        self._metrics.count("grpc", code, time.monotonic() - call.began)
+        self.turn.later(functools.partial(self._metrics.count, "grpc", code, time.monotonic() - call.began))
 
     def _read_head(self, fields: Fields) -> RequestHead:
         return grpc_messages.read_request(fields, authority=self._authority, is_passed_on=self._admission.passed_on)
@@ -175,19 +178,20 @@ class GrpcFront:
         elif head is None or not grpc_messages.is_whole(body):
             connection.refuse(call, _no_answer(Code.INTERNAL))
         else:
-            self._record(call, body)
+            if call.head.path == PREDICT and self._recorder is not None:
+                self.turn.later(functools.partial(self._record, self._recorder, bytes(call.body), body, call.client))
             if self._is_room_for(len(body)):
                 connection.answer(call, head.block, body, trailers.block, "OK")
             else:
                 problem = "Too many answers wait for clients to take them."
                 connection.refuse(call, StatusError(Code.RESOURCE_EXHAUSTED, problem))
 
-    def _record(self, call: Call, body: bytes) -> None:
-        if call.head.path == PREDICT and self._recorder is not None:
-            try:
-                self._recorder.record_grpc(bytes(call.body[PREFIX_BYTES:]), body[PREFIX_BYTES:], call.client)
-            except Exception:  # no answer fails because of the log
-                LOG.exception("a prediction could not be logged")
+    @staticmethod
+    def _record(recorder: Recorder, request: bytes, answer: bytes, client: str | None) -> None:
+        try:
+            recorder.record_grpc(request[PREFIX_BYTES:], answer[PREFIX_BYTES:], client)
+        except Exception:  # no answer fails because of the log
+            LOG.exception("a prediction could not be logged")
 
     def _is_room_for(self, size: int) -> bool:
         unsent = sum(connection.blocked_bytes for connection in self.connections)

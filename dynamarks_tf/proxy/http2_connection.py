@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import time
+from collections.abc import Callable
 from typing import ClassVar, cast
 
 from dynamarks_tf.proxy import http2_frames as h2
@@ -40,6 +43,45 @@ class Stream:
         self.send_credit = 0
 
 
+class Turn:
+    """What comes of one read. At its end, each connection sends what it has, together; then come the books.
+
+    One serves all connections that share a loop.
+    """
+
+    def __init__(self) -> None:
+        self._is_on = False
+        self._due: list[Http2Connection] = []
+        self._later: list[Callable[[], None]] = []
+
+    def begin(self) -> None:
+        """What is sent from now on waits for the end."""
+        self._is_on = True
+
+    def end(self) -> None:
+        """Sends it, and does what was left for later."""
+        self._is_on = False
+        due, self._due = self._due, []
+        for connection in due:
+            connection.flush_soon()
+        later, self._later = self._later, []
+        for work in later:
+            work()
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Does what no peer waits for, once everything is sent."""
+        if self._is_on:
+            self._later.append(work)
+        else:
+            work()
+
+    def takes(self, connection: Http2Connection) -> bool:
+        """Whether it will let the connection send at the end of a read, which goes on."""
+        if self._is_on:
+            self._due.append(connection)
+        return self._is_on
+
+
 class _Output:
     """A body that waits for a window, and the block after it if there is one."""
 
@@ -56,6 +98,9 @@ class Http2Connection(asyncio.Protocol):
     """What both sides have in common. Used by one thread.
 
     Subclasses say what happens with requests or answers: `on_headers`, `on_data`, `on_reset`, `on_goaway`, `on_lost`.
+
+    Args:
+        turn: decides when what waits is sent.
     """
 
     SETTINGS: ClassVar[dict[Setting, int]]
@@ -63,7 +108,8 @@ class Http2Connection(asyncio.Protocol):
     SENDS_PREFACE: ClassVar[bool]
     MOST_BYTES: ClassVar[int] = h2.MAX_OTHER_FRAME_BYTES  # of a frame that is no DATA
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
         self.streams: dict[int, Stream] = {}
         self.is_closed = False
         self.is_ready = False  # the peer's settings have come
@@ -116,6 +162,10 @@ class Http2Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        with contextlib.suppress(OSError):  # the peer has left already
+            # Else an answer may wait 40 ms for the peer to acknowledge the one before. asyncio sees to it only where
+            # the listener says that it is TCP.
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop = asyncio.get_running_loop()
         if self.SENDS_PREFACE:
             self.send(h2.PREFACE)
@@ -143,6 +193,7 @@ class Http2Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()
+        self._turn.begin()
         try:
             if self._preface is not None:
                 data = self._preface + data
@@ -164,6 +215,8 @@ class Http2Connection(asyncio.Protocol):
         except Exception:
             LOG.exception("a connection failed")
             self.end(Problem.INTERNAL_ERROR)
+        finally:
+            self._turn.end()
 
     # What comes
 
@@ -291,7 +344,12 @@ class Http2Connection(asyncio.Protocol):
         self._out.append(data)
         if not self._flush_is_due:
             self._flush_is_due = True
-            self._loop.call_soon(self.flush)
+            if not self._turn.takes(self):
+                self._loop.call_soon(self.flush)
+
+    def flush_soon(self) -> None:
+        """Sends at the end of a read what it has led to."""
+        self.flush()
 
     def flush(self) -> None:
         """Sends now what waits for no window."""

@@ -13,7 +13,7 @@ from dynamarks_tf.proxy import http2_frames as h2
 from dynamarks_tf.proxy.client_connection import Call
 from dynamarks_tf.proxy.grpc_messages import AnswerHead
 from dynamarks_tf.proxy.header_blocks import MAX_LIST_BYTES, BlockReader, ConnectionReader
-from dynamarks_tf.proxy.http2_connection import Http2Connection, Stream
+from dynamarks_tf.proxy.http2_connection import Http2Connection, Stream, Turn
 from dynamarks_tf.proxy.http2_frames import Http2Error, Problem, Setting
 
 CONNECT_TIMEOUT_S = 5.0
@@ -68,7 +68,7 @@ class UpstreamConnection(Http2Connection):
     SENDS_PREFACE = True
 
     def __init__(self, upstream: Upstream) -> None:
-        super().__init__()
+        super().__init__(upstream.turn)
         self._upstream = upstream
         self._heads = ConnectionReader(upstream.answer_heads)
         self._next = 1
@@ -100,6 +100,12 @@ class UpstreamConnection(Http2Connection):
         if self.streams.pop(question.number, None) is not None and not self.is_closed:
             self.reset(question, Problem.CANCEL)
             self._upstream.next(self)
+
+    def flush_soon(self) -> None:
+        if len(self.streams) > 1:  # other clients' requests may follow in a moment, to be sent together
+            self._loop.call_soon(self.flush)
+        else:
+            self.flush()
 
     def on_ready(self) -> None:
         if not self.ready.done():
@@ -224,11 +230,13 @@ class Upstream:
         host: where it is.
         port: its port.
         deliver: called with each answer.
+        turn: decides when what waits is sent.
     """
 
-    def __init__(self, host: str, port: int, deliver: Deliver) -> None:
+    def __init__(self, host: str, port: int, deliver: Deliver, turn: Turn) -> None:
         self._address = (host, port)
         self.deliver = deliver
+        self.turn = turn
         self.answer_heads = BlockReader(grpc_messages.read_answer)
         self._connection: UpstreamConnection | None = None
         self._connections: set[UpstreamConnection] = set()

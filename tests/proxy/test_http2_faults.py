@@ -16,6 +16,7 @@ from hyperframe import frame as frames
 from raw_http2 import DATA, HEADERS, PREFACE, SETTINGS, RawClient, block, call, message, raw, request_headers
 
 from dynamarks_tf.proxy import Proxy, client_connection, grpc_front, upstream
+from dynamarks_tf.proxy.http2_connection import Http2Connection
 
 UNREACHABLE = "The server behind this proxy cannot be reached"
 
@@ -25,6 +26,23 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_no_answer_waits_for_the_one_before_to_be_acknowledged(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Nagle's algorithm on, an answer may wait for as long as the client delays that: 40 ms."""
+    found = []
+    connection_made = Http2Connection.connection_made
+
+    def look(self: Http2Connection, transport: Any) -> None:
+        connection_made(self, transport)
+        found.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(Http2Connection, "connection_made", look)
+    with RawClient(proxy.grpc_address) as client:
+        client.send(call(1, b""))
+        client.answer(1)
+    assert found
+    assert all(found)
 
 
 class ScriptedServer:
