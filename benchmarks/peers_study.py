@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,7 @@ from dynamarks_tf import _files, metrics
 from dynamarks_tf.attacks import laundering, removal
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
+from dynamarks_tf.layer import SCHEME
 from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.verification import package_versions
 
@@ -47,6 +49,13 @@ RESULTS = HERE / "results" / "peers.json"
 REPORT = HERE.parent / "docs" / "peers.md"
 BUDGET, TIE_MARGIN = 0.05, 0.5
 OWNER_EPOCHS, EPOCHS = 6, 10
+SETTINGS = {
+    "scheme": SCHEME,
+    "budget": BUDGET,
+    "tie_margin": TIE_MARGIN,
+    "owner_epochs": OWNER_EPOCHS,
+    "epochs": EPOCHS,
+}
 FINE_TUNED = 3000
 COUNTS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 30000)
 SHOWN = (10, 100, 1000)
@@ -156,6 +165,12 @@ class Rows:
         if path.exists():
             self.content = json.loads(path.read_text())
 
+    def check_settings(self) -> None:
+        """Ends the program if the rows that are there are of other settings."""
+        settings = self.content.get("settings", SETTINGS)
+        if settings != SETTINGS:
+            sys.exit(f"{self._path} is of other settings: {settings}. Move it away, or give another --out.")
+
     def __contains__(self, name: str) -> bool:
         return any(row["name"] == name for row in self.content["rows"])
 
@@ -163,7 +178,7 @@ class Rows:
         """Appends a row and prints it."""
         self.content["rows"].append({"name": name, **row})
         self.content |= {
-            "settings": {"budget": BUDGET, "tie_margin": TIE_MARGIN, "owner_epochs": OWNER_EPOCHS, "epochs": EPOCHS},
+            "settings": SETTINGS,
             "versions": package_versions(),
         }
         self._path.parent.mkdir(exist_ok=True)
@@ -549,6 +564,8 @@ def main() -> None:
         REPORT.write_text(report(rows.content))
         print(report(rows.content))
     suspects = [pair for pair in SUSPECTS if not options.suspect or "/".join(pair) in options.suspect]
+    if options.seed:
+        rows.check_settings()
     for seed in options.seed:
         run_seed(seed, rows, suspects, options.architecture or ["separable_cnn"], options.weights)
 
