@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import inspect
 import ipaddress
 from collections.abc import Callable
 from pathlib import Path
@@ -158,9 +159,15 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
             .not_valid_after(now + datetime.timedelta(days=1))
+            # Python 3.13 accepts no authority without, and no certificate that does not name its authority's key.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
         if extension is not None:
             builder = builder.add_extension(extension, critical)
+        if isinstance(extension, x509.BasicConstraints):
+            uses = {name: False for name in inspect.signature(x509.KeyUsage).parameters}
+            builder = builder.add_extension(x509.KeyUsage(**{**uses, "key_cert_sign": True}), critical=True)
         return builder.sign(self.key, hashes.SHA256())
 
 
