@@ -74,7 +74,7 @@ setup(
             "nbclient>=0.10",
             "onnx>=1.16",
             "pytest>=8",
-            "pytest-xdist>=3.6",  # two tests at a time
+            "pytest-xdist>=3.8",  # two files at a time
             "ruff>=0.6",
             "setuptools>=77",  # builds the wheel that is tested
             "sybil>=9",  # runs the code blocks of the documentation

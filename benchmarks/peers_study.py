@@ -239,7 +239,7 @@ class Study:
         return self._kept(f"{name}-tuned", model, lambda surrogate: removal.fine_tune(surrogate, *self.tuning))
 
     def _kept(self, name: str, model: keras.Model, train: Callable[[keras.Model], Any]) -> keras.Model:
-        path = None if self._weights is None else self._weights / f"{self.seed}-{name}.weights.h5"
+        path = None if self._weights is None else self._weights / SCHEME / f"{self.seed}-{name}.weights.h5"
         if path is not None and path.exists():
             model.load_weights(path)
         else:

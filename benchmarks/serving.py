@@ -22,6 +22,7 @@ import socket
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ listen grpc
   server behind {upstream} proto h2
 """
 WARM_UP_S = 1.0
+START_S = 10.0
 
 
 def main() -> None:
@@ -127,11 +129,24 @@ def haproxy(upstream: str, config: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     config.write_text(HAPROXY.format(address=address, upstream=upstream))
-    with subprocess.Popen(["haproxy", "-f", str(config), "-db"], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(["haproxy", "-f", str(config), "-db"]) as process:
+        deadline = time.monotonic() + START_S
+        while not _is_open(address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                raise SystemExit("HAProxy did not start; see above")
+            time.sleep(0.05)
         try:
             yield address
         finally:
             process.terminate()
+
+
+def _is_open(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False
 
 
 def request_for(model: keras.Model) -> bytes:

@@ -3,9 +3,11 @@
 >>> import dynamarks_tf as dm
 >>> key = dm.MarkKey.generate(owner="ACME Vision")
 >>> key.save("acme.key")
->>> marked = dm.mark(model, key, budget=0.05)           # outputs change at inference only, top-1 never
+>>> marked = dm.mark(model, key, budget=0.05)           # outputs change at inference only
 >>> dm.export_saved_model(marked, "served/clf/1")       # stock TensorFlow Serving loads it
->>> evidence = dm.verify("suspect.keras", owner=marked, key=key, queries=x)
+>>> marked.save("marked.keras")
+>>> dm.commit(key, model="marked.keras").save("statement.json")  # publish it
+>>> evidence = dm.verify("suspect.keras", owner="marked.keras", key=key, queries=x)
 >>> evidence.detected(alpha=1e-6), evidence.log10_p
 (True, -21.4)
 
@@ -23,12 +25,14 @@ from dynamarks_tf._version import __version__
 
 if TYPE_CHECKING:
     from dynamarks_tf.callbacks import MarkReport, measure_cost
+    from dynamarks_tf.commitment import Statement, commit
     from dynamarks_tf.export import export_saved_model, export_tflite
     from dynamarks_tf.key import MarkKey
     from dynamarks_tf.layer import DynaMarkLayer
     from dynamarks_tf.marking import find_mark, mark, strip
     from dynamarks_tf.params import MarkParams
     from dynamarks_tf.report import write_report
+    from dynamarks_tf.request_logs import open_log
     from dynamarks_tf.verdict import Evidence
     from dynamarks_tf.verification import verify
 
@@ -38,12 +42,15 @@ __all__ = [
     "MarkKey",
     "MarkParams",
     "MarkReport",
+    "Statement",
     "__version__",
+    "commit",
     "export_saved_model",
     "export_tflite",
     "find_mark",
     "mark",
     "measure_cost",
+    "open_log",
     "strip",
     "verify",
     "write_report",
@@ -55,11 +62,14 @@ _HOME_OF = {
     "MarkKey": "key",
     "MarkParams": "params",
     "MarkReport": "callbacks",
+    "Statement": "commitment",
+    "commit": "commitment",
     "export_saved_model": "export",
     "export_tflite": "export",
     "find_mark": "marking",
     "mark": "marking",
     "measure_cost": "callbacks",
+    "open_log": "request_logs",
     "strip": "marking",
     "verify": "verification",
     "write_report": "report",

@@ -8,7 +8,8 @@ All arithmetic but the logarithm is on whole numbers below 2^16 held in floats. 
 matrix multiplication may use (TF32 and bfloat16 included), so processors can disagree only about which step a
 logarithm falls on.
 
-The functions take an array namespace, `numpy` or `keras.ops`, so that both sides run the same lines.
+The functions take an array namespace, `numpy` or `keras.ops`, so that both sides run the same lines;
+`Bucketing.columns` finds the same columns faster, for many outputs in NumPy.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Bucketing:
         steps = np.floor(places)
         with np.errstate(invalid="ignore"):  # NaN
             sums = (self.multipliers.T @ steps).astype(np.int32)
-        columns = column_of(np.bitwise_and(sums, BASE - 1).T)  # `digits_of`, as BASE is a power of two
+        columns = column_of(np.bitwise_and(sums, BASE - 1).T)  # BASE is a power of two
         places -= steps
         sure = (places.min(axis=0) > _UNSURE) & (places.max(axis=0) < 1 - _UNSURE)  # not with NaN
         unsure = np.flatnonzero(~sure)
@@ -105,12 +106,7 @@ def hash_digits(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Ten
     """The two digits of `hash_column`, to the base 64: whole numbers in [0, 64) as floats, shape `(..., 2)`."""
     logs = xp.log(xp.maximum(xp.minimum(p, 1.0), FLOOR))
     steps = xp.floor(logs / STEP + offsets)  # from -19 to 0
-    return digits_of(xp.matmul(steps, multipliers), xp)
-
-
-def digits_of(sums: Tensor, xp: Any) -> Tensor:
-    """The digits of sums of steps times multipliers: whole numbers in [0, 64), shape `(..., 2)`."""
-    return xp.mod(sums, BASE)
+    return xp.mod(xp.matmul(steps, multipliers), BASE)
 
 
 def column_of(digits: Tensor) -> Tensor:

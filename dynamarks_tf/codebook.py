@@ -115,7 +115,17 @@ def expand(key: MarkKey, num_classes: int, params: MarkParams) -> Codebook:
 
 
 def channel_signs(key: MarkKey, channel: str, num_classes: int, params: MarkParams) -> Signs:
-    """The sign table of one channel; the same as in the whole codebook."""
+    """The sign table of one channel; the same as in the whole codebook.
+
+    Args:
+        key: the owner's key.
+        channel: `"class"`, `"amplitude"`, `"query"` (which marks of many classes do not have) or `"tie"`.
+        num_classes: number of classes C.
+        params: settings of the mark.
+
+    Returns:
+        -1 and +1, int8 of the shape of the channel's table.
+    """
     shapes = {
         "class": params.table_shape(num_classes),
         "query": (num_classes, buckets.COLUMNS),

@@ -63,6 +63,7 @@ _ANSWERS = (
     "No bundle can show that the recorded answers are those of the owner's model and of the suspect. Whoever doubts it "
     "asks both again."
 )
+_NO_QUERIES = "For that he needs the queries, of which this bundle holds digests only (`verify --include-queries`)."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +196,7 @@ class _Recheck:
             yield _LOGGED_PART
         if recording.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
             yield _GIVEN_ANSWERS
-        yield _ANSWERS
+        yield _ANSWERS if self._head["keeps_queries"] else f"{_ANSWERS} {_NO_QUERIES}"
 
     def _selection(self) -> npt.NDArray[np.int64] | None:
         if bundles.SELECTION not in self._bundle:

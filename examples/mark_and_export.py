@@ -2,7 +2,8 @@
 
     python examples/mark_and_export.py --out my-release [--data FOLDER] [--epochs 2]
 
-Leaves in the output folder: the secret key, the clean and the marked model, and served/classifier/1 for TF Serving.
+Leaves in the output folder: the secret key, the marked model, the statement to publish, and served/classifier/1 for
+TF Serving.
 """
 
 from __future__ import annotations
@@ -40,10 +41,9 @@ def main(argv: list[str] | None = None) -> None:
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(images.x_train, images.y_train, batch_size=128, epochs=arguments.epochs, verbose=0)
 
-    # 1. A key. Keep the file secret, keep a backup, publish the commitment.
+    # 1. A key. Keep the file secret, keep a backup.
     key = dm.MarkKey.generate(owner="ACME Vision")
     key.save(arguments.out / "acme.key")
-    print("publish this commitment:", key.commitment)
 
     # 2. The mark.
     marked = dm.mark(model, key, budget=0.05)
@@ -51,6 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         _, accuracy = which.evaluate(images.x_test, images.y_test, verbose=0)
         print(f"accuracy of the {name} model: {accuracy:.4f}")
     marked.save(arguments.out / "marked.keras")
+    dm.commit(key, model=arguments.out / "marked.keras").save(arguments.out / "statement.json")
+    print("publish this, dated by somebody else, before a suspect appears:", arguments.out / "statement.json")
 
     # 3. The files for TensorFlow Serving.
     path = dm.export_saved_model(marked, arguments.out / "served" / "classifier" / "1", warmup=images.x_test[:8])

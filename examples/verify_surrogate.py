@@ -44,17 +44,20 @@ def main(argv: list[str] | None = None) -> dm.Evidence:
     # What the owner does. Any unlabelled images of the domain will do as queries.
     evidence = dm.verify(
         surrogate,
-        owner=marked,
+        owner=arguments.release / "marked.keras",
         key=dm.MarkKey.load(arguments.release / "acme.key"),
         queries=images.x_test,
         max_queries=1000,
+        statement=dm.Statement.load(arguments.release / "statement.json"),
         bundle=arguments.release / "case.zip",
+        include_queries=True,  # so that both models can be asked again
     )
     print(evidence)
     print("mark found" if evidence.detected() else "mark not found")
     evidence.save(arguments.release / "evidence.json")
 
-    # What the other side's expert does: NumPy and cryptography are enough. With the key, the signs are checked too.
+    # What the other side's expert does: NumPy and cryptography are enough. With the key, the signs are checked too,
+    # and with the inputs, he can ask both models again.
     result = recheck(arguments.release / "case.zip")
     print(*result.steps, *result.caveats, sep="\n")
     return evidence

@@ -74,6 +74,7 @@ def test_a_bundle_is_private_complete_and_bears_out_the_verdict(verify, surrogat
     assert "the statistic T was taken on the owner's word" in without_key.caveats[0]
     assert with_key.caveats == without_key.caveats[1:]
     assert "No bundle can show that the recorded answers" in with_key.caveats[-1]
+    assert "holds digests only" in with_key.caveats[-1]
     with zipfile.ZipFile(path) as archive:
         assert bundles.KEY not in archive.namelist()
         head = json.loads(archive.read(recording.HEAD))
@@ -99,6 +100,7 @@ def test_the_key_and_the_queries_are_in_the_bundle_only_if_asked_for(verify, sur
         np.testing.assert_array_equal(kept.queries, digits.x_test[:25])
         assert dm.MarkKey.from_json(opened.read(bundles.KEY), "k") == key
     assert "holds no published commitment" in result.caveats[0]
+    assert "digests only" not in result.caveats[-1]
     verify(surrogate, tmp_path / "closed.zip")
     with Bundle(tmp_path / "closed.zip") as opened:
         assert bundles.KEY not in opened

@@ -17,6 +17,16 @@ def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
 
 
+@pytest.mark.parametrize(
+    "page", [Path("README.md"), *(path.relative_to(ROOT) for path in ROOT.glob("docs/*.md"))], ids=str
+)
+def test_files_of_the_project_that_a_page_names_are_there(page):
+    named = re.findall(
+        r"(?<![\w/.-])(?:tests|benchmarks|examples|serving|docs|dynamarks_tf)/[\w/.-]+\.\w+", (ROOT / page).read_text()
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_every_command_has_an_example_in_its_help():
     context = click.Context(commands)
     for name in commands.list_commands(context):

@@ -19,7 +19,14 @@ TRANSFORM = "amplitude/2: log(1 - s_t) of the first query of each coin less its 
 
 
 def residuals(first: FirstAnswers) -> Residuals:
-    """R of the first answers to all queries."""
+    """R of the first answers to all queries.
+
+    Args:
+        first: the answers.
+
+    Returns:
+        R of shape `(min(C, 64), 4096)`.
+    """
     left, shared = regression.unexplained(first.regressors, first.doubt[:, None], first.starts)
     slope = float(regression.of_doubt(shared)[0] * regression.DOUBT_SCALE)
     return Residuals(first.table(left[:, 0]), len(left), len(left), slope)

@@ -117,9 +117,13 @@ class Batch:
         return int(np.count_nonzero(self.top == (self.suspect if self.has_labels else self.suspect.argmax(axis=1))))
 
     def counting(self, queries: Array) -> Batch:
-        """A batch in which some of the queries count, given by increasing indices; the others may be left out.
+        """A batch in which some of the queries count; the others may be left out.
 
-        To leave queries out takes a copy of those that stay, which pays if they are few.
+        To leave queries out takes a copy of those that stay, which pays if they are few. What does no summing, such as
+        `num_agreeing`, does not look at `counts`.
+
+        Args:
+            queries: those that count, increasing ints of shape `(k,)`.
         """
         if len(queries) < len(self) / 2:
             return Batch(self.clean.take(queries, axis=0), self.suspect.take(queries, axis=0))

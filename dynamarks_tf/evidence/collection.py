@@ -95,7 +95,7 @@ class Collection:
         self._tables = {
             channel: _table(channel, bucketing, params) for channel in channels if channel not in _OF_FIRST_ANSWERS
         }
-        needs_first = logged or _OF_FIRST_ANSWERS & set(channels)
+        needs_first = (logged and "class" in channels) or _OF_FIRST_ANSWERS & set(channels)
         self._first = FirstAnswers(bucketing, every_class="query" in channels) if needs_first else None
         self._pairs = pairs if "query" in channels else None
         self._logged = logged

@@ -51,7 +51,7 @@ class FirstAnswers:
         """Adds one batch of probabilities.
 
         Returns:
-            Which of its queries are the first of their cell: increasing indices.
+            Which of its queries are the first of their cell: increasing ints of shape `(k,)`.
         """
         cells = batch.class_cells(self._bucketing)
         first = self._meetings.among(cells)
@@ -88,12 +88,20 @@ class FirstAnswers:
 
     @property
     def logs(self) -> Array:
-        """The suspect's log-probabilities of all classes, float64 of shape `(m, C)`."""
-        assert self._suspect is not None, "every_class was not asked for"
+        """The suspect's log-probabilities of all classes, float64 of shape `(m, C)`; kept with `every_class` only."""
+        if self._suspect is None:
+            raise RuntimeError("The suspect's answers for all classes were not kept: every_class=True keeps them.")
         return floored_log(self._suspect[self._in_order()])
 
     def table(self, values: Array) -> Array:
-        """Puts values of the cells met in their place, and 0 in the others: shape `(num_groups, 4096)`."""
+        """Puts values of the cells met in their place, and 0 in the others.
+
+        Args:
+            values: float64 of shape `(m,)`.
+
+        Returns:
+            float64 of shape `(num_groups, 4096)`.
+        """
         table = np.zeros(self.num_groups * COLUMNS)
         table[self.met] = values
         return table.reshape(self.num_groups, COLUMNS)

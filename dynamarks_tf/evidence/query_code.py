@@ -28,11 +28,14 @@ CLIP = 3.0
 
 
 def residuals(first: FirstAnswers, pairs: npt.NDArray[np.int32]) -> Residuals:
-    """R of the first answers to all queries, kept for every class.
+    """R of the first answers to all queries.
 
     Args:
-        first: the answers.
-        pairs: the two classes of each coin, ints of shape `(C, 4096, 2)`; -1 for coins that are not tested.
+        first: the answers, kept with `every_class=True`.
+        pairs: the two classes of each coin, int32 of shape `(C, 4096, 2)`; -1 for coins that are not tested.
+
+    Returns:
+        R of shape `(C, 4096)`.
     """
     left, shared = regression.unexplained(first.regressors, first.logs, first.starts)
     np.clip(left, -CLIP, CLIP, out=left)
@@ -45,7 +48,12 @@ def residuals(first: FirstAnswers, pairs: npt.NDArray[np.int32]) -> Residuals:
 
 
 def met_pairs(first: FirstAnswers, pairs: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """The pairs whose coins were met, -1 for others; the shape of `pairs`."""
+    """The pairs whose coins were met, -1 for others: int32 of shape `(C, 4096, 2)`.
+
+    Args:
+        first: the answers.
+        pairs: as for `residuals`.
+    """
     kept = np.full_like(pairs.reshape(-1, 2), -1)
     kept[first.met] = pairs.reshape(-1, 2)[first.met]
     return kept.reshape(pairs.shape)

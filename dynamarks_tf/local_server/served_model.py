@@ -19,6 +19,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.client import pywrap_tf_session
 
 from dynamarks_tf.errors import ServingError
+from dynamarks_tf.export.inference_graph import quiet_tensorflow
 from dynamarks_tf.local_server.batching import Batcher
 from dynamarks_tf.local_server.status import Code, StatusError, invalid
 from dynamarks_tf.local_server.tensors import Array, from_proto
@@ -171,20 +172,8 @@ def production_problems(meta_graph: meta_graph_pb2.MetaGraphDef) -> list[str]:
 
 
 def _load(session: tf.compat.v1.Session, path: Path) -> meta_graph_pb2.MetaGraphDef:
-    with session.graph.as_default(), _quiet():
+    with session.graph.as_default(), quiet_tensorflow():
         return tf.compat.v1.saved_model.loader.load(session, [SERVE_TAG], str(path))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back TensorFlow's advice to load the model another way, and its progress lines."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _locate(graph: tf.Graph, definition: meta_graph_pb2.SignatureDef) -> Signature:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from typing import ClassVar, Protocol
@@ -282,7 +281,7 @@ class ClientConnection(Http2Connection):
     def sent(self, stream: Stream) -> None:
         assert isinstance(stream, Call)
         if not stream.is_whole:
-            self.send(h2.frame(h2.RST_STREAM, 0, stream.number, Problem.NO_ERROR.to_bytes(4, "big")))
+            self.reset(stream, Problem.NO_ERROR)
         self.streams.pop(stream.number, None)
         self._leave_if_done()
 
@@ -342,10 +341,4 @@ class ClientConnection(Http2Connection):
             self._pinged_at = now
             self.ping()
         elif now > self._pinged_at + PONG_S:
-            self.transport.abort()
-
-    def abort(self) -> None:
-        """Closes the connection at once."""
-        self.is_closed = True
-        with contextlib.suppress(Exception):
             self.transport.abort()

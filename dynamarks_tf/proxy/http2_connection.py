@@ -63,10 +63,17 @@ class Turn:
         self._is_on = False
         due, self._due = self._due, []
         for connection in due:
-            connection.flush_soon()
+            try:
+                connection.flush_soon()
+            except Exception:  # the others' answers go out
+                LOG.exception("a connection failed")
+                connection.abort()
         later, self._later = self._later, []
         for work in later:
-            work()
+            try:
+                work()
+            except Exception:
+                LOG.exception("an answer could not be counted")
 
     def later(self, work: Callable[[], None]) -> None:
         """Does what no peer waits for, once everything is sent."""
@@ -395,10 +402,6 @@ class Http2Connection(asyncio.Protocol):
         if output is not None:
             self.blocked_bytes -= len(output.body) - output.sent
 
-    def is_blocked(self, stream: Stream) -> bool:
-        """Whether a part of a stream's body waits to be sent."""
-        return stream.number in self._blocked
-
     def goaway(self, last: int, problem: Problem = Problem.NO_ERROR) -> None:
         """Tells the peer that no streams after `last` are taken."""
         self.send(h2.frame(h2.GOAWAY, 0, 0, last.to_bytes(4, "big") + problem.to_bytes(4, "big")))
@@ -416,6 +419,12 @@ class Http2Connection(asyncio.Protocol):
         self.flush()
         self.is_closed = True
         self.transport.close()
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
+        self.is_closed = True
+        with contextlib.suppress(Exception):
+            self.transport.abort()
 
     def last_taken(self) -> int:
         """The peer's last stream that was taken."""

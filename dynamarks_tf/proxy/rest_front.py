@@ -25,6 +25,7 @@ from dynamarks_tf.proxy.metrics import Metrics
 from dynamarks_tf.proxy.recorder import Recorder
 from dynamarks_tf.proxy.rest_prediction import is_prediction, may_be_prediction
 from dynamarks_tf.proxy.tls import Tls, names_of
+from dynamarks_tf.proxy.upstream import unreachable
 
 
 def _hide_what_was_sent(record: logging.LogRecord) -> bool:
@@ -195,14 +196,14 @@ class RestFront:
                     return response.status, response.reason, response.headers, await response.read()
             except aiohttp.ServerDisconnectedError as error:
                 if is_last:  # the first time it may be an old connection; a prediction may be asked twice
-                    raise _unreachable() from error
+                    raise unreachable() from error
             except aiohttp.ConnectionTimeoutError as error:
-                raise _unreachable() from error
+                raise unreachable() from error
             except asyncio.TimeoutError as error:
                 problem = "The server behind this proxy did not answer in time"
                 raise StatusError(Code.DEADLINE_EXCEEDED, problem) from error
             except (aiohttp.ClientError, OSError) as error:
-                raise _unreachable() from error
+                raise unreachable() from error
         raise AssertionError("the last attempt returns or raises")
 
 
@@ -235,7 +236,3 @@ def _error(status: int, message: str) -> web.Response:
 def _nameless(response: web.Response) -> web.Response:
     response.headers.setdefault("Server", "proxy")  # else aiohttp tells its version, and Python's
     return response
-
-
-def _unreachable() -> StatusError:
-    return StatusError(Code.UNAVAILABLE, "The server behind this proxy cannot be reached")

@@ -16,7 +16,7 @@ from hyperframe import frame as frames
 from raw_http2 import DATA, HEADERS, PREFACE, SETTINGS, RawClient, block, call, message, raw, request_headers
 
 from dynamarks_tf.proxy import Proxy, client_connection, grpc_front, upstream
-from dynamarks_tf.proxy.http2_connection import Http2Connection
+from dynamarks_tf.proxy.http2_connection import Http2Connection, Turn
 
 UNREACHABLE = "The server behind this proxy cannot be reached"
 
@@ -43,6 +43,38 @@ def test_no_answer_waits_for_the_one_before_to_be_acknowledged(proxy: Proxy, mon
         client.answer(1)
     assert found
     assert all(found)
+
+
+def test_what_fails_for_one_connection_does_not_touch_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    class Connection:
+        flushed = aborted = False
+
+        def flush_soon(self) -> None:
+            if self is broken:
+                raise RuntimeError
+            self.flushed = True
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    turn, broken, sound = Turn(), Connection(), Connection()
+    done: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError
+
+    turn.begin()
+    assert turn.takes(broken)  # type: ignore[arg-type]
+    assert turn.takes(sound)  # type: ignore[arg-type]
+    turn.later(fail)
+    turn.later(lambda: done.append("counted"))
+    turn.end()
+    assert sound.flushed
+    assert not sound.aborted
+    assert broken.aborted
+    assert done == ["counted"]
+    assert len(caplog.records) == 2
+    assert not turn.takes(sound)  # type: ignore[arg-type]
 
 
 class ScriptedServer:
