@@ -34,6 +34,7 @@ from dynamarks_tf import _files, codebook, metrics
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.export.tflite_conversion import LiteModel
+from dynamarks_tf.layer import SCHEME
 from dynamarks_tf.verification import package_versions
 
 HERE = Path(__file__).parent
@@ -41,6 +42,7 @@ RESULTS = HERE / "results" / "edge.json"
 GUIDE = HERE.parent / "docs" / "edge.md"
 BEGIN, END = "<!-- table: python benchmarks/edge.py --report -->\n", "<!-- end of table -->\n"
 SETTINGS: dict[str, Any] = {
+    "scheme": SCHEME,
     "owner": "pooled_cnn",
     "owner_images": 30000,
     "owner_epochs": 4,

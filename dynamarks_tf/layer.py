@@ -264,7 +264,7 @@ class DynaMarkLayer(keras.layers.Layer):
 
     def _raised(self, cell: Tensor, dtype: str) -> Tensor:
         """1 at the single class to be raised, 0 elsewhere."""
-        raised = perturbation.look_up(ops.reshape(self._tables["focus"], (-1,)), cell)
+        raised = ops.cast(perturbation.look_up(ops.reshape(self._tables["focus"], (-1,)), cell), "int32")
         return ops.cast(ops.equal(raised, np.arange(self._num_classes, dtype=np.int32)), dtype)
 
     def _favoured_beside(self, top: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
@@ -319,7 +319,7 @@ def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, 
 
 def _or_itself(focus: np.ndarray) -> np.ndarray:
     """The focus of each predicted class; the class itself, which nothing can raise, where it favours none (-1)."""
-    return np.where(focus < 0, np.arange(len(focus), dtype=np.int32)[:, None], focus)
+    return np.where(focus < 0, np.arange(len(focus))[:, None], focus).astype(np.int8)  # of at most 32 classes
 
 
 def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -327,7 +327,7 @@ def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple
     rows, columns = params.table_shape(num_classes)
     shapes: dict[str, tuple[tuple[int, ...], type]] = {"favoured": ((num_classes,), np.int32)}
     if params.is_focused(num_classes):
-        shapes["focus"] = ((num_classes, buckets.COLUMNS), np.int32)
+        shapes["focus"] = ((num_classes, buckets.COLUMNS), np.int8)
     else:
         shapes["signs"] = ((rows, columns), np.int8)
     if (rows, columns) != (num_classes, num_classes):  # classes share rows or columns

@@ -76,7 +76,7 @@ def sign_forms(key: dm.MarkKey) -> Forms:
         "amplitude signs": written_forms(book.amplitude_signs),
         "tie signs": written_forms(book.tie_signs),
         "query signs": written_forms(book.query_signs),
-        "focus": written_forms(book.focus),
+        "focus": [*written_forms(book.focus), *written_forms(book.focus.astype(np.int8))],  # a table of the layer
     }
 
 
