@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.local_server import LocalServer, TensorFlowServing
-from dynamarks_tf.proxy import Admission, ApiKeys, Proxy
+from dynamarks_tf.proxy import Admission, ApiKeys, Proxy, Tls
 
 SCRIPT = Path(__file__).parents[2] / "serving" / "smoke_test.py"
 DIGEST = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"  # of "alice"
@@ -64,6 +68,47 @@ def test_proxy(
         monkeypatch.setenv("DYNAMARKS_API_KEY", "alice")
         assert smoke.main(arguments(proxy.grpc_port, proxy.rest_port)) == 0
         assert capsys.readouterr().out.endswith("8 of 8 checks passed\n")
+
+
+def test_proxy_with_tls(
+    smoke: ModuleType,
+    server: LocalServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the README asks the deployment on Kubernetes through a forwarded port."""
+    certificate, private_key = self_signed(tmp_path)
+    admission = Admission(keys=ApiKeys([("alice", bytes.fromhex(DIGEST))]))
+    rest = f"127.0.0.1:{server.rest_port}"
+    tls = Tls(certificate, private_key)
+    monkeypatch.setenv("DYNAMARKS_API_KEY", "alice")
+    with Proxy(server.grpc_address, rest, grpc_port=0, rest_port=0, admission=admission, tls=tls) as proxy:
+        asked = ["localhost", str(proxy.grpc_port), "--rest-port", str(proxy.rest_port)]
+        assert smoke.main([*asked, "--tls", str(certificate)]) == 0
+        assert capsys.readouterr().out.endswith("8 of 8 checks passed\n")
+        assert smoke.main(asked) == 1
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that is its own authority, and the key for it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "tls.crt", folder / "tls.key"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    paths[1].write_bytes(key.private_bytes(*form))
+    return paths
 
 
 @pytest.mark.skipif(TensorFlowServing.find() is None, reason="tensorflow_model_server is not installed")
