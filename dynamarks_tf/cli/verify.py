@@ -43,6 +43,7 @@ SECTIONS = {
 @click.option("--log-model", help="Take only what this model was asked, from the logs.")
 @click.option(
     "--log-version",
+    multiple=True,
     type=click.IntRange(min=0),
     help="Take only what this version answered, from the logs: a mark's key belongs to one version.",
 )
@@ -85,7 +86,7 @@ def verify(
     log: tuple[Path, ...],
     client: tuple[str, ...],
     log_model: str | None,
-    log_version: int | None,
+    log_version: tuple[int, ...],
     logged: bool | None,
     max_queries: int | None,
     alpha: float,
@@ -194,7 +195,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _logged(
-    log: tuple[Path, ...], client: tuple[str, ...], log_model: str | None, log_version: int | None, owner: Path
+    log: tuple[Path, ...], client: tuple[str, ...], log_model: str | None, log_version: tuple[int, ...], owner: Path
 ) -> QueryLog:
     """The inputs in request logs that the owner model takes."""
     from dynamarks_tf import marking
@@ -202,7 +203,7 @@ def _logged(
 
     model = marking.load_model(owner)
     shape = model.inputs[0].shape[1:] if getattr(model, "inputs", None) else None
-    return open_log(log, client=client or None, model=log_model, version=log_version, input_shape=shape)
+    return open_log(log, client=client or None, model=log_model, version=log_version or None, input_shape=shape)
 
 
 def _text(evidence: Evidence) -> str:

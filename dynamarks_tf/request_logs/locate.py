@@ -25,7 +25,7 @@ def open_log(
     *,
     client: str | Sequence[str] | None = None,
     model: str | None = None,
-    version: int | None = None,
+    version: int | Sequence[int] | None = None,
     input: str | None = None,
     output: str | None = None,
     input_shape: Sequence[int | None] | None = None,
@@ -44,8 +44,9 @@ def open_log(
             `.npz` files, or folders that a server logs to.
         client: take the requests of this client only, or of these clients.
         model: take the requests to the model of this name only, and those of which no model was recorded.
-        version: take the requests that this version of the model answered only. A mark's key belongs to one version,
-            so batches are refused if answers of several were recorded and none is chosen.
+        version: take the requests that this version of the model answered only, or these versions. A mark's key
+            belongs to one version, so batches are refused if several answered and none is chosen. Name several if
+            they were marked with one key.
         input: name of the input, if the model has several.
         output: name of the output, if the model has several.
         input_shape: shape of one input, `None` for unknown axes. Requests of another shape are left out; by default
@@ -56,7 +57,7 @@ def open_log(
         The log: `batches(n)` yields inputs, `answered_batches(n)` inputs with answers, `requests()` single requests.
 
     Raises:
-        ArgumentError: no path is given, `version` is no whole number, or `dtype` is no type of numbers.
+        ArgumentError: no path is given, `version` is neither a whole number nor several, or `dtype` is no type of numbers.
         LogError: a file is missing or is no request log.
 
     Example:
@@ -72,18 +73,23 @@ def open_log(
         is_number = False
     if not is_number:
         raise ArgumentError(f"`dtype` must be a type of numbers, such as 'float32' or 'uint8'. Received: {dtype!r}")
-    if version is not None and (not isinstance(version, (int, np.integer)) or isinstance(version, bool)):
-        raise ArgumentError(f"`version` must be the number of a version, such as 2. Received: {version!r}")
     selection = Selection(
         clients=None if client is None else frozenset([client] if isinstance(client, str) else client),
         model=model,
-        version=None if version is None else int(version),
+        versions=None if version is None else _versions(version),
         input=input,
         output=output,
         input_shape=None if input_shape is None else tuple(input_shape),
     )
     files = [file for path in given for file in _expanded(Path(path))]
     return QueryLog([_log_file(file, dtype) for file in files], selection)
+
+
+def _versions(version: int | Sequence[int]) -> frozenset[int]:
+    given = list(version) if isinstance(version, (list, tuple, set, frozenset)) else [version]
+    if not given or not all(isinstance(each, (int, np.integer)) and not isinstance(each, bool) for each in given):
+        raise ArgumentError(f"`version` must be the number of a version, such as 2, or several. Received: {version!r}")
+    return frozenset(map(int, given))
 
 
 def _expanded(path: Path) -> list[Path]:

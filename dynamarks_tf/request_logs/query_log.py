@@ -51,7 +51,8 @@ class Selection:
     Attributes:
         clients: who asked; anybody if `None`.
         model: the name of the model that was asked; any if `None`. Records without a name are taken.
-        version: the version that answered; any if `None`. If one is wanted, records without a version are not taken.
+        versions: which versions answered; any, but one only in batches, if `None`. If some are wanted, records without
+            a version are not taken.
         input: the name of the input; the only one if `None`.
         output: the name of the output; the only one if `None`.
         input_shape: the shape of one input, `None` for unknown axes; that of the first usable request if `None`.
@@ -59,7 +60,7 @@ class Selection:
 
     clients: Collection[str] | None = None
     model: str | None = None
-    version: int | None = None
+    versions: Collection[int] | None = None
     input: str | None = None
     output: str | None = None
     input_shape: Shape | None = None
@@ -68,7 +69,7 @@ class Selection:
         """Whether a record is wanted. An unreadable one may be, and so is not passed over in silence."""
         if isinstance(record, UnreadableRecord):
             return True
-        return self.takes_model(record) and self.version in (None, record.version)
+        return self.takes_model(record) and (self.versions is None or record.version in self.versions)
 
     def takes_model(self, record: LogRecord) -> bool:
         """Whether it is wanted but for its version."""
@@ -195,7 +196,8 @@ class QueryLog:
         model: str | None = None
         for request in self.requests(answers=answers):
             if request.version is not None:
-                if version not in (None, request.version) or (model and request.model not in (None, model)):
+                is_other = self._selection.versions is None and version not in (None, request.version)
+                if is_other or (model and request.model not in (None, model)):
                     raise LogError(self._several_versions())
                 version, model = request.version, request.model or model
             start = 0
@@ -219,7 +221,7 @@ class QueryLog:
         where = ", ".join(map(str, self.paths))
         if first_reason:
             return f"No request in {where} can be used. The first: {first_reason}"
-        if self._selection.version is not None and (versions := self.versions()):
+        if self._selection.versions is not None and (versions := self.versions()):
             return (
                 f"No request in {where} is of {_said(self._selection)}. Of the others, these answered: "
                 f"{_counted(versions)}."
@@ -241,8 +243,8 @@ class QueryLog:
         options = []
         if len(models) > 1:
             options.append("model= (`dynamarks verify --log-model NAME`)")
-        if len({version for _, version in known}) > 1:
-            options.append("version= (`dynamarks verify --log-version N`)")
+        if len({version for _, version in known}) > 1 and self._selection.versions is None:
+            options.append("version= (`dynamarks verify --log-version N`; all that one key marked)")
         return (
             f"Several versions answered the requests in {', '.join(map(str, self.paths))}: {_counted(versions)}. "
             f"A mark's key belongs to one version of one model. Say which with {' and '.join(options)}."
@@ -311,7 +313,9 @@ def _joined(arrays: list[Array]) -> Array:
 def _said(selection: Selection) -> str:
     clients = " or ".join(map(repr, sorted(selection.clients))) if selection.clients is not None else "anybody"
     model = f" to the model {selection.model!r}" if selection.model else ""
-    return f"{clients}{model}" if selection.version is None else f"{clients}{model}, answered by {selection.version}"
+    if selection.versions is None:
+        return f"{clients}{model}"
+    return f"{clients}{model}, answered by version {' or '.join(map(str, sorted(selection.versions)))}"
 
 
 def _counted(versions: dict[tuple[str | None, int | None], int]) -> str:

@@ -168,16 +168,17 @@ def test_requests_that_one_version_answered(write_log: WriteLog, expected: Any) 
     unknown = write_log(4, name="unknown", version=None, start=3000)
     np.testing.assert_array_equal(next(open_log([old, new], version=2).batches(9)), expected([0, 1])[0])
     assert [len(batch.inputs) for batch in open_log([old, new], version=1).answered_batches(9)] == [3]
+    assert [len(batch) for batch in open_log([old, new], version=[1, 2]).batches(9)] == [5]
     log = open_log([old, new, unknown], version=np.int64(1))
     with pytest.warns(UserWarning, match="4 logged requests were left out: the version that answered was not recorded"):
         assert [len(batch) for batch in log.batches(9)] == [3]
     assert log.versions() == {("clf", 1): 3, ("clf", 2): 2, ("clf", None): 4}
     assert [len(batch) for batch in open_log([new, unknown]).batches(9)] == [6]
     with pytest.raises(
-        LogError, match="is of anybody, answered by 3. Of the others, these answered: 'clf', version 1: 3"
+        LogError, match="is of anybody, answered by version 3. Of the others, these answered: 'clf', version 1: 3"
     ):
         next(open_log([old, new], version=3).batches(9))
-    for version in ("2", True, 2.0):
+    for version in ("2", True, 2.0, [], ["2"]):
         with pytest.raises(ArgumentError, match="`version` must be the number of a version"):
             open_log(old, version=version)
 
@@ -197,7 +198,7 @@ def test_answers_of_several_versions_are_not_mixed(write_log: WriteLog) -> None:
     log = open_log(paths)
     message = (
         r"Several versions answered the requests in .*old, .*new: 'clf', version 1: 3 requests, 'clf', version 2: 2 "
-        r"requests. A mark's key belongs to one version of one model. Say which with version= \(.* --log-version N`\)"
+        r"requests. A mark's key belongs to one version of one model. Say which with version= \(.* --log-version N`; all .*\)"
     )
     for passes in (log.batches, log.answered_batches):
         with pytest.raises(LogError, match=message):
@@ -210,6 +211,8 @@ def test_answers_of_several_models_are_not_mixed(write_log: WriteLog, tmp_path: 
     with pytest.raises(LogError, match=r"Say which with model= \(`dynamarks verify --log-model NAME`\)\.$"):
         list(open_log(paths).batches(9))
     assert [len(batch) for batch in open_log(paths, model="b").batches(9)] == [3]
+    with pytest.raises(LogError, match=r"Say which with model= \([^)]*\)\.$"):
+        list(open_log(paths, version=7).batches(9))
     nameless = tmp_path / "c.jsonl"
     nameless.write_text('{"inputs": [[1, 2, 3, 4]], "version": 7}\n')
     assert [len(batch) for batch in open_log([paths[0], nameless]).batches(9)] == [3]
