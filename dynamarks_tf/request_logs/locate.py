@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def open_log(
         The log: `batches(n)` yields inputs, `answered_batches(n)` inputs with answers, `requests()` single requests.
 
     Raises:
-        ArgumentError: no path is given, `version` is neither a whole number nor several, or `dtype` is no type of numbers.
+        ArgumentError: no path is given, `version` is no number of a version, or `dtype` is no type of numbers.
         LogError: a file is missing or is no request log.
 
     Example:
@@ -86,7 +87,7 @@ def open_log(
 
 
 def _versions(version: int | Sequence[int]) -> frozenset[int]:
-    given = list(version) if isinstance(version, (list, tuple, set, frozenset)) else [version]
+    given: list[Any] = list(version) if isinstance(version, (list, tuple, set, frozenset)) else [version]
     if not given or not all(isinstance(each, (int, np.integer)) and not isinstance(each, bool) for each in given):
         raise ArgumentError(f"`version` must be the number of a version, such as 2, or several. Received: {version!r}")
     return frozenset(map(int, given))

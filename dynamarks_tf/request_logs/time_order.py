@@ -20,9 +20,9 @@ def merge(files: Sequence[Open], starts: Sequence[float | None]) -> Iterator[Log
     """Yields the records of all files in the order of their times.
 
     A file is opened when the first of its times has come, so that of files that follow each other few are open at
-    once; of each open file one record is in memory. A file's records keep their order: one without a time, or with an
-    earlier one than those before it, follows the record before it. So does a file without any times follow the file
-    before it. Of equal times, those of the file that comes first in `files` are first.
+    once; of each open file one record is in memory. A file's records keep their order, and one without a time follows
+    the record before it at once. So does a file without any times follow the file before it. Of equal times, those of
+    the file that comes first in `files` are first.
 
     Args:
         files: open a file each.
@@ -47,8 +47,7 @@ def merge(files: Sequence[Open], starts: Sequence[float | None]) -> Iterator[Log
             heapq.heappop(heap)
         else:
             next_time = _time(following)
-            time = time if next_time is None else max(time, next_time)
-            heapq.heapreplace(heap, (time, number, following, rest))
+            heapq.heapreplace(heap, (time if next_time is None else next_time, number, following, rest))
 
 
 def _chained(files: list[Open]) -> Iterator[LogRecord]:

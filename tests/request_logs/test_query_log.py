@@ -198,7 +198,8 @@ def test_answers_of_several_versions_are_not_mixed(write_log: WriteLog) -> None:
     log = open_log(paths)
     message = (
         r"Several versions answered the requests in .*old, .*new: 'clf', version 1: 3 requests, 'clf', version 2: 2 "
-        r"requests. A mark's key belongs to one version of one model. Say which with version= \(.* --log-version N`; all .*\)"
+        r"requests. A mark's key belongs to one version of one model. Say which with version= "
+        r"\(.* --log-version N`; all "
     )
     for passes in (log.batches, log.answered_batches):
         with pytest.raises(LogError, match=message):
