@@ -125,23 +125,20 @@ def read(path: Path, size: int) -> Iterator[LogRecord]:
 
 
 def _time(metadata: Any) -> float | None:
-    from google.protobuf import unknown_fields
+    from google.protobuf.unknown_fields import UnknownFieldSet
 
-    if not metadata.timestamp_secs:
-        return None
-    microseconds = [
-        field.data for field in unknown_fields.UnknownFieldSet(metadata) if field.field_number == _MICROSECONDS
-    ]
-    is_told = len(microseconds) == 1 and isinstance(microseconds[0], int)
-    return float(metadata.timestamp_secs) + (microseconds[0] / 1e6 if is_told else 0.0)
+    seconds = float(metadata.timestamp_secs)
+    for field in UnknownFieldSet(metadata):
+        if field.field_number == _MICROSECONDS and isinstance(field.data, int):
+            seconds += field.data / 1e6
+    return seconds or None
 
 
 def _version(log: prediction_log_pb2.PredictionLog) -> int | None:
     """Returns the version that answered; one that was asked for by number is the one that answered."""
-    predict = log.predict_log
-    for spec in (log.log_metadata.model_spec, predict.response.model_spec, predict.request.model_spec):
-        if spec.HasField("version"):
-            return int(spec.version.value)
+    for part in (log.log_metadata, log.predict_log.response, log.predict_log.request):
+        if part.model_spec.HasField("version"):
+            return int(part.model_spec.version.value)
     return None
 
 
