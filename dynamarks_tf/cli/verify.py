@@ -23,7 +23,7 @@ EXIT_FOUND = 0
 EXIT_NOT_FOUND = 1
 SECTIONS = {
     "Owner": "owner key statement from_logits",
-    "Queries": "queries log client logged max_queries seed",
+    "Queries": "queries log client log_model log_version logged max_queries seed",
     "Suspect": "signature output suspect_from_logits labels class_names batch_size timeout rate api_key_header",
     "Verdict": "alpha out bundle include_queries reveal_key as_json",
     "Report": "report plots true_labels confidential",
@@ -40,6 +40,13 @@ SECTIONS = {
 @click.option("--queries", type=click.Path(path_type=Path), help=".npy or .npz file of inputs.")
 @click.option("--log", multiple=True, type=click.Path(path_type=Path), help="Request log to take the inputs from.")
 @click.option("--client", multiple=True, help="Take only what this client asked, from the logs.")
+@click.option("--log-model", help="Take only what this model was asked, from the logs.")
+@click.option(
+    "--log-version",
+    multiple=True,
+    type=click.IntRange(min=0),
+    help="Take only what this version answered, from the logs: a mark's key belongs to one version.",
+)
 @click.option("--logged/--fresh", default=None, help="Whether --queries were really sent to the marked API.")
 @click.option(
     "--max-queries",
@@ -78,6 +85,8 @@ def verify(
     queries: Path | None,
     log: tuple[Path, ...],
     client: tuple[str, ...],
+    log_model: str | None,
+    log_version: tuple[int, ...],
     logged: bool | None,
     max_queries: int | None,
     alpha: float,
@@ -124,8 +133,9 @@ def verify(
     check_alpha(alpha)
     if (queries is None) == (not log):
         raise click.UsageError("Give the inputs to ask by either --queries or --log.")
-    if client and not log:
-        raise click.UsageError("--client chooses from request logs; give them by --log.")
+    for option, value in (("--client", client), ("--log-model", log_model), ("--log-version", log_version)):
+        if value not in (None, ()) and not log:
+            raise click.UsageError(f"{option} chooses from request logs; give them by --log.")
     loaded_key = MarkKey.load(key)
     loaded_statement = None if statement is None else Statement.load(statement)
     kept = bundle if include_queries or reveal_key else reports.bundle_for(bundle)
@@ -137,7 +147,7 @@ def verify(
         suspect,
         owner=owner,
         key=loaded_key,
-        queries=queries if queries is not None else _logged(log, client, owner),
+        queries=queries if queries is not None else _logged(log, client, log_model, log_version, owner),
         logged=logged,
         max_queries=max_queries,
         seed=seed,
@@ -184,14 +194,16 @@ def _names(path: Path) -> list[str]:
         raise ArgumentError(f"Cannot read class names from {path}: {error}") from error
 
 
-def _logged(log: tuple[Path, ...], client: tuple[str, ...], owner: Path) -> QueryLog:
+def _logged(
+    log: tuple[Path, ...], client: tuple[str, ...], log_model: str | None, log_version: tuple[int, ...], owner: Path
+) -> QueryLog:
     """The inputs in request logs that the owner model takes."""
     from dynamarks_tf import marking
     from dynamarks_tf.request_logs import open_log
 
     model = marking.load_model(owner)
     shape = model.inputs[0].shape[1:] if getattr(model, "inputs", None) else None
-    return open_log(log, client=client or None, input_shape=shape)
+    return open_log(log, client=client or None, model=log_model, version=log_version or None, input_shape=shape)
 
 
 def _text(evidence: Evidence) -> str:

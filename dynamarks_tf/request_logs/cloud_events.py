@@ -10,8 +10,9 @@ collector writes each down as one line, in one of two forms:
 The first is the CloudEvents JSON format (`data`, or `data_base64`); the second is what KServe sends, an HTTP request
 whose headers carry the attributes (`body`, or `body_base64`). Bodies are those of the v1 protocol (`instances` or
 `inputs`, `predictions` or `outputs`) and of the Open Inference protocol v2 (`inputs` and `outputs` with name, shape,
-datatype and data). The client is what the header `x-client-id` says, which KServe adds to the events if the
-InferenceService asks for it: `logger: {metadataHeaders: ["X-Client-Id"]}`.
+datatype and data). The version is the `model_version` of an answer of v2, if that is a number; else it is not recorded.
+The client is what the header `x-client-id` says, which KServe adds to the events if the InferenceService asks for it:
+`logger: {metadataHeaders: ["X-Client-Id"]}`.
 
 A client may choose the id, so that a repeated one proves nothing: only where one request and one answer have an id do
 they belong together, whichever came first. All other requests are read without an answer, and answers without a
@@ -42,6 +43,7 @@ RESPONSE = "org.kubeflow.serving.inference.response"
 BUFFER = 2**20  # bytes
 
 _TIME = re.compile(r"(?P<whole>[^.Z+]{19})(?P<part>\.[0-9]+)?(?P<zone>Z|[+-][0-9:]{5})")
+_VERSION = re.compile(r"[0-9]{1,18}")
 _V2_TYPES = {
     "BOOL": "bool",
     "FP16": "float16",
@@ -156,6 +158,7 @@ def _record(
         client=_client(attributes.get("metadata")),
         time=_seconds(attributes.get("time")),
         model=attributes.get("inferenceservicename"),
+        version=None if response is None else _version(response),
         request=request,
         response=response,
         unanswered=unanswered,
@@ -193,6 +196,15 @@ def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is a list or a single value")
     return value
+
+
+def _version(response: dict[str, Any]) -> int | None:
+    """Reads the version in an answer of the v2 protocol, a string; servers other than Triton put other things there."""
+    try:
+        version = _body(response).get("model_version")
+    except UnusableError:
+        return None
+    return int(version) if isinstance(version, str) and _VERSION.fullmatch(version) else None
 
 
 def _tensor(body: dict[str, Any], keys: tuple[str, str], name: str | None, dtype: str, what: str) -> Array:

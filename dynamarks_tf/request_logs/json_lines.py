@@ -8,6 +8,7 @@
 - `client`: who asked, a string.
 - `time`: when, in seconds since 1970.
 - `model`: the name of the model that was asked.
+- `version`: the version of it that answered, a whole number.
 
 Missing fields and `null` mean: not recorded. Others are ignored, and so are empty lines.
 """
@@ -55,6 +56,7 @@ def read(path: Path, size: int, *, dtype: str = "float32") -> Iterator[LogRecord
                     client=fields.get("client"),
                     time=fields.get("time"),
                     model=fields.get("model"),
+                    version=fields.get("version"),
                     fields=fields,
                     dtype=dtype,
                 )
@@ -107,9 +109,10 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     fields = json.loads(line)
     if not isinstance(fields, dict):
         raise ValueError("it is no JSON object")
-    for name, kinds in (("client", str), ("model", str), ("time", (int, float))):
-        if not isinstance(fields.get(name), (kinds, type(None))):
-            raise ValueError(f'"{name}" is {fields[name]!r}')
+    for name, kinds in (("client", str), ("model", str), ("version", int), ("time", (int, float))):
+        value = fields.get(name)
+        if not isinstance(value, (kinds, type(None))) or isinstance(value, bool):
+            raise ValueError(f'"{name}" is {value!r}')
     return fields
 
 

@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ def open_log(
     *,
     client: str | Sequence[str] | None = None,
     model: str | None = None,
+    version: int | Sequence[int] | None = None,
     input: str | None = None,
     output: str | None = None,
     input_shape: Sequence[int | None] | None = None,
@@ -35,11 +37,17 @@ def open_log(
     The format is told by the content of a file, not by its name. The length of each file is fixed now, so the log of
     a running server can be read too: what is logged later does not appear.
 
+    Records come in the order of their times, also where several files cover the same period, as those of replicas do;
+    records and files without times keep the order given.
+
     Args:
-        paths: one path or several, read in this order: TFRecord files of `PredictionLog`, JSON lines, CloudEvents of
-            KServe's logger, `.npz` files, or folders that a server logs to.
+        paths: one path or several: TFRecord files of `PredictionLog`, JSON lines, CloudEvents of KServe's logger,
+            `.npz` files, or folders that a server logs to.
         client: take the requests of this client only, or of these clients.
-        model: take the requests to the model of this name only.
+        model: take the requests to the model of this name only, and those of which no model was recorded.
+        version: take the requests that this version of the model answered only, or these versions. A mark's key
+            belongs to one version, so batches are refused if several answered and none is chosen. Name several if
+            they were marked with one key.
         input: name of the input, if the model has several.
         output: name of the output, if the model has several.
         input_shape: shape of one input, `None` for unknown axes. Requests of another shape are left out; by default
@@ -50,7 +58,7 @@ def open_log(
         The log: `batches(n)` yields inputs, `answered_batches(n)` inputs with answers, `requests()` single requests.
 
     Raises:
-        ArgumentError: no path is given, or `dtype` is no type of numbers.
+        ArgumentError: no path is given, `version` is no number of a version, or `dtype` is no type of numbers.
         LogError: a file is missing or is no request log.
 
     Example:
@@ -69,12 +77,20 @@ def open_log(
     selection = Selection(
         clients=None if client is None else frozenset([client] if isinstance(client, str) else client),
         model=model,
+        versions=None if version is None else _versions(version),
         input=input,
         output=output,
         input_shape=None if input_shape is None else tuple(input_shape),
     )
     files = [file for path in given for file in _expanded(Path(path))]
     return QueryLog([_log_file(file, dtype) for file in files], selection)
+
+
+def _versions(version: int | Sequence[int]) -> frozenset[int]:
+    given: list[Any] = list(version) if isinstance(version, (list, tuple, set, frozenset)) else [version]
+    if not given or not all(isinstance(each, (int, np.integer)) and not isinstance(each, bool) for each in given):
+        raise ArgumentError(f"`version` must be the number of a version, such as 2, or several. Received: {version!r}")
+    return frozenset(map(int, given))
 
 
 def _expanded(path: Path) -> list[Path]:

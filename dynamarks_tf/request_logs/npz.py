@@ -3,7 +3,8 @@
 - `inputs` (or `x`, `queries`), shape `(n, ...)`;
 - `answers` (optional), shape `(n, C)`;
 - `client` (optional), strings of shape `(n,)`, or one string for all;
-- `time` (optional), seconds since 1970, of shape `(n,)`, or one number for all.
+- `time` (optional), seconds since 1970, of shape `(n,)`, or one number for all;
+- `version` (optional), which version of the model answered, integers of shape `(n,)`, or one for all.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def read(path: Path, size: int) -> Iterator[LogRecord]:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayRecord(LogRecord):
-    """Consecutive rows of one client.
+    """Consecutive rows of one client, time and version.
 
     Attributes:
         input_rows: the inputs.
@@ -78,8 +79,8 @@ class _Column:
         if version > (2, 0):
             raise ValueError(f"the array {name!r} is in version {version} of the .npy format")
         read_header: Any = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        self.shape, fortran, self._dtype = read_header(self._file)
-        if self._dtype.hasobject:
+        self.shape, fortran, self.dtype = read_header(self._file)
+        if self.dtype.hasobject:
             raise ValueError(f"the array {name!r} holds Python objects; save numbers and strings only")
         self._whole: Array | None = None
         if fortran and len(self.shape) > 1:  # rows lie scattered: only as a whole
@@ -97,11 +98,11 @@ class _Column:
         return self._read((count, *self.shape[1:]))
 
     def _read(self, shape: tuple[int, ...]) -> Array:
-        wanted = math.prod(shape) * self._dtype.itemsize
+        wanted = math.prod(shape) * self.dtype.itemsize
         data = self._file.read(wanted)
         if len(data) < wanted:
             raise ValueError(f"{self._file.name} is too short")
-        return np.frombuffer(data, self._dtype, math.prod(shape)).reshape(shape)
+        return np.frombuffer(data, self.dtype, math.prod(shape)).reshape(shape)
 
 
 def _records(path: Path, archive: zipfile.ZipFile) -> Iterator[LogRecord]:
@@ -110,26 +111,37 @@ def _records(path: Path, archive: zipfile.ZipFile) -> Iterator[LogRecord]:
     if input_name is None:
         raise LogError(f"{path} holds the arrays {', '.join(sorted(names)) or '(none)'}; expected one called 'inputs'.")
     inputs = _Column(archive, input_name)
-    answers, clients, times = (
-        _Column(archive, name) if name in names else None for name in ("answers", "client", "time")
+    answers, clients, times, versions = (
+        _Column(archive, name) if name in names else None for name in ("answers", "client", "time", "version")
     )
     total = inputs.shape[0] if inputs.shape else 0
-    for name, column in (("answers", answers), ("client", clients), ("time", times)):
+    if versions is not None and versions.dtype.kind not in "iu":
+        raise LogError(f"{path}: 'version' holds {versions.dtype}; expected integers, or no such array.")
+    for name, column in (("answers", answers), ("client", clients), ("time", times), ("version", versions)):
         if column is not None and (column.shape or name == "answers") and column.shape[:1] != (total,):
             raise LogError(f"{path}: {name!r} has shape {column.shape}; expected {total} rows, as many as the inputs.")
     for start in range(0, total, BLOCK_ROWS):
         count = min(BLOCK_ROWS, total - start)
-        block = [None if column is None else column.rows(start, count) for column in (inputs, answers, clients, times)]
-        yield from _split_by_client(path, start, *block)
+        columns = (inputs, answers, clients, times, versions)
+        yield from _split(path, start, *(None if column is None else column.rows(start, count) for column in columns))
 
 
-def _split_by_client(
-    path: Path, start: int, inputs: Array | None, answers: Array | None, clients: Array | None, times: Array | None
+def _split(
+    path: Path,
+    start: int,
+    inputs: Array | None,
+    answers: Array | None,
+    clients: Array | None,
+    times: Array | None,
+    versions: Array | None,
 ) -> Iterator[LogRecord]:
     assert inputs is not None
     clients = None if clients is None else clients.astype(str)
-    changes = [] if clients is None else (np.flatnonzero(clients[1:] != clients[:-1]) + 1).tolist()
-    bounds = [0, *changes, len(inputs)]
+    changes = np.zeros(max(0, len(inputs) - 1), bool)
+    for column in (clients, times, versions):
+        if column is not None:
+            changes |= column[1:] != column[:-1]
+    bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(inputs)]
     for low, high in itertools.pairwise(bounds):
         yield ArrayRecord(
             path,
@@ -137,6 +149,7 @@ def _split_by_client(
             client=None if clients is None else str(clients[low]) or None,
             time=None if times is None else float(times[low]),
             model=None,
+            version=None if versions is None else int(versions[low]),
             input_rows=inputs[low:high],
             answer_rows=None if answers is None else answers[low:high],
         )

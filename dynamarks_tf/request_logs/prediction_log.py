@@ -3,7 +3,8 @@
 A log is a TFRecord file of them. Each holds request and response as they went over the wire, and in `log_metadata`:
 
 - `model_spec`: the model, version and signature that answered;
-- `timestamp_secs`: when, in seconds since 1970;
+- `timestamp_secs`: when, in whole seconds since 1970; what is left of the second stands, in microseconds, in a field of
+  our own, which other readers skip, as protocol buffers have it for fields that a reader does not know;
 - `request_origin`: who asked, empty if unknown. TensorFlow Serving calls it the "request origin identifier"; the
   request itself stays as the client sent it, and so does its own field `client_id`.
 
@@ -34,6 +35,9 @@ _PREDICT_LOG = 6
 _REQUEST = 1
 _RESPONSE = 2
 
+# Our own field of LogMetadata, far above the numbers that TensorFlow Serving uses: what `timestamp_secs` leaves out.
+_MICROSECONDS = 51_015
+
 
 def encode(
     request: predict_pb2.PredictRequest,
@@ -48,7 +52,7 @@ def encode(
         request: what was asked.
         response: what was answered.
         client: who asked.
-        time: when, in seconds since 1970.
+        time: when, in seconds since 1970; microseconds are kept.
     """
     return encode_bytes(request.SerializeToString(), response.SerializeToString(), client=client, time=time)
 
@@ -63,7 +67,10 @@ def encode_bytes(request: bytes, response: bytes, *, client: str | None = None, 
 
     log = prediction_log_pb2.PredictionLog()
     log.log_metadata.model_spec.CopyFrom(predict_pb2.PredictResponse.FromString(response).model_spec)
-    log.log_metadata.timestamp_secs = math.floor(time)
+    seconds, microseconds = divmod(math.floor(time * 1e6), 1_000_000)
+    log.log_metadata.timestamp_secs = seconds
+    if microseconds:
+        log.log_metadata.MergeFromString(_varint(_MICROSECONDS << 3) + _varint(microseconds))
     log.log_metadata.request_origin = client or ""
     inner = (*_field(_REQUEST, request), *_field(_RESPONSE, response))
     return b"".join((log.SerializeToString(), _key(_PREDICT_LOG), _varint(sum(map(len, inner))), *inner))
@@ -110,10 +117,29 @@ def read(path: Path, size: int) -> Iterator[LogRecord]:
             path,
             offset,
             client=metadata.request_origin or None,
-            time=float(metadata.timestamp_secs) or None,
+            time=_time(metadata),
             model=metadata.model_spec.name or log.predict_log.request.model_spec.name or None,
+            version=_version(log),
             message=log,
         )
+
+
+def _time(metadata: Any) -> float | None:
+    from google.protobuf.unknown_fields import UnknownFieldSet
+
+    seconds = float(metadata.timestamp_secs)
+    for field in UnknownFieldSet(metadata):
+        if field.field_number == _MICROSECONDS and isinstance(field.data, int):
+            seconds += field.data / 1e6
+    return seconds or None
+
+
+def _version(log: prediction_log_pb2.PredictionLog) -> int | None:
+    """Returns the version that answered; one that was asked for by number is the one that answered."""
+    for part in (log.log_metadata, log.predict_log.response, log.predict_log.request):
+        if part.model_spec.HasField("version"):
+            return int(part.model_spec.version.value)
+    return None
 
 
 def _parse(data: bytes) -> prediction_log_pb2.PredictionLog:

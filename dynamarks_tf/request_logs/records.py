@@ -31,12 +31,16 @@ class LoggedRequest:
         answers: the answers as they were given, shape `(n, C)` for probabilities; `None` if they were not asked for.
         client: who asked, `None` if that was not recorded.
         time: seconds since 1970, `None` if that was not recorded.
+        model: the name of the model that was asked, `None` if that was not recorded.
+        version: the version of it that answered, `None` if that was not recorded.
     """
 
     inputs: Array
     answers: Array | None = None
     client: str | None = None
     time: float | None = None
+    model: str | None = None
+    version: int | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -72,6 +76,7 @@ class LogRecord(abc.ABC):
         client: who asked, `None` if that was not recorded.
         time: seconds since 1970, `None` if that was not recorded.
         model: the name of the model that was asked, `None` if that was not recorded.
+        version: the version of it that answered, `None` if that was not recorded.
     """
 
     path: Path
@@ -79,6 +84,7 @@ class LogRecord(abc.ABC):
     client: str | None
     time: float | None
     model: str | None
+    version: int | None
 
     @property
     def place(self) -> str:
@@ -127,4 +133,4 @@ class UnreadableRecord(LogRecord):
 
 def unreadable(path: Path, offset: int, problem: str) -> UnreadableRecord:
     """Makes such a record."""
-    return UnreadableRecord(path, offset, client=None, time=None, model=None, problem=problem)
+    return UnreadableRecord(path, offset, client=None, time=None, model=None, version=None, problem=problem)

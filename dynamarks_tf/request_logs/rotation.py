@@ -20,10 +20,11 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLO
 class RotatingFiles:
     """Appends records to `requests-00000001-20260102T030405Z.tfrecord`, then `requests-00000002-...`, and so on.
 
-    The number goes on where the folder left off, so names sort in the order of writing; the time is that of the
-    file's first record. A file has its final name from the start, as a crash must not hide what it holds: a record is
-    handed to the operating system at once and whole, so a killed process leaves at worst a truncated last record.
-    Files are private to their owner (0600). Several processes may share a folder; each writes files of its own.
+    The number goes on where the folder left off, so names sort in the order of writing; the time is when the file was
+    begun, which is later than its first record's by what that waited to be written. A file has its final name from the
+    start, as a crash must not hide what it holds: a record is handed to the operating system at once and whole, so a
+    killed process leaves at worst a truncated last record. Files are private to their owner (0600). Several processes
+    may share a folder; each writes files of its own.
 
     Args:
         folder: where the files go; created (0700) if missing.
@@ -94,7 +95,7 @@ class RotatingFiles:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Returns the files of a log in the order of writing."""
+    """Returns the files of a log in the order in which they were begun."""
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_number)
 
 

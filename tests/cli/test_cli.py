@@ -81,10 +81,41 @@ def test_verify_asks_what_a_client_asked_according_to_the_log(run, folder, digit
         ((), "either --queries or --log"),
         (("--queries", folder / "x.npy", "--log", folder / "logs"), "either --queries or --log"),
         (("--queries", folder / "x.npy", "--client", "a"), "--client chooses from request logs"),
+        (("--queries", folder / "x.npy", "--log-version", "0"), "--log-version chooses from request logs"),
+        (("--queries", folder / "x.npy", "--log-model", "clf"), "--log-model chooses from request logs"),
     ):
         code, _, err = run(*words, *wrong)
         assert code == 2
         assert message in err
+
+
+def test_verify_takes_one_version_of_a_log_that_holds_several(run, folder, digits, marked_model):
+    """A key was rotated: clients were answered by version 1, marked with the key, then by version 2."""
+    from dynamarks_tf.local_server import LocalServer
+    from dynamarks_tf.suspects import as_suspect
+
+    for version in (1, 2):
+        run("export", folder / "owner.keras", folder / "served" / "clf", "--version", version)
+        with LocalServer(folder / "served" / "clf", grpc_port=0, rest_port=None, request_log=folder / "logs") as server:
+            api = as_suspect(server.grpc_url)
+            for start in range(0, 100 * version, 50):
+                api.predict(digits.x_train[start : start + 50])
+            api.close()
+    marked_model.save(folder / "marked.keras")
+    words = ("verify", folder / "surrogate.keras", "--owner", folder / "marked.keras", "--key", folder / "acme.key")
+    words = (*words, "--log", folder / "logs", "--json")
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert "'clf', version 1: 2 requests, 'clf', version 2: 4 requests" in err
+    assert "--log-version N" in err
+    for versions, count in (((1,), 100), ((2,), 200), ((1, 2), 300)):
+        chosen = [word for version in versions for word in ("--log-version", version)]
+        code, out, _ = run(*words, "--log-model", "clf", *chosen)
+        assert code in (0, 1)
+        assert json.loads(out)["num_queries"] == count
+    code, _, err = run(*words, "--log-version", 3)
+    assert code == 2
+    assert "answered by version 3" in err
 
 
 def test_verify_writes_a_bundle_that_check_recomputes(run, folder, key):

@@ -28,10 +28,11 @@ def answers_of(index: int, rows: int = 1) -> np.ndarray:
 
 
 def messages(index: int = 0, rows: int = 1, **changes: Any) -> Messages:
-    """Request and response of one prediction; `inputs` and `outputs` may be replaced."""
+    """Request and response of one prediction; `inputs`, `outputs`, `model` and `version` may be replaced."""
     request, response = predict_pb2.PredictRequest(), predict_pb2.PredictResponse()
-    request.model_spec.name = response.model_spec.name = "clf"
-    response.model_spec.version.value = 7
+    request.model_spec.name = response.model_spec.name = changes.get("model", "clf")
+    if changes.get("version", 7) is not None:
+        response.model_spec.version.value = changes.get("version", 7)
     response.model_spec.signature_name = "serving_default"
     for name, array in changes.get("inputs", {"image": inputs_of(index, rows)}).items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
@@ -47,13 +48,27 @@ def make_messages() -> Callable[..., Messages]:
 
 @pytest.fixture
 def write_log(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a file of PredictionLog: `write_log(10, rows=2, clients=["alice", None])`, the clients taking turns."""
+    """Writes a file of PredictionLog: `write_log(10, rows=2, clients=["alice", None])`, the clients taking turns.
+
+    The request number `i` is answered at the time `start + i * step`.
+    """
 
     def write(
-        count: int, *, name: str = "log.tfrecord", rows: int = 1, clients: Any = ("alice",), **changes: Any
+        count: int,
+        *,
+        name: str = "log.tfrecord",
+        rows: int = 1,
+        clients: Any = ("alice",),
+        start: float = 1000.0,
+        step: float = 1.0,
+        **changes: Any,
     ) -> Path:
         records = [
-            frame(encode(*messages(index, rows, **changes), client=clients[index % len(clients)], time=1000.0 + index))
+            frame(
+                encode(
+                    *messages(index, rows, **changes), client=clients[index % len(clients)], time=start + index * step
+                )
+            )
             for index in range(count)
         ]
         path = tmp_path / name

@@ -104,6 +104,17 @@ def test_an_id_that_a_client_repeats_pairs_nothing_but_keeps_the_requests(tmp_pa
     assert sum(map(len, open_log(path, client="mallory").batches(1))) == order.count("q")
 
 
+@pytest.mark.parametrize("form", [structured, binary, in_base64])
+@pytest.mark.parametrize(("told", "version"), [("2", 2), ("v0.1", None), (None, None), (2, None), ("9" * 30, None)])
+def test_the_version_that_answered(tmp_path: Path, form: Any, told: Any, version: int | None) -> None:
+    request, response = BODIES["v2"]
+    path = write(
+        tmp_path / "events", form("request", "1", request), form("response", "1", {**response, "model_version": told})
+    )
+    (found,) = open_log(path).requests()
+    assert (found.model, found.version) == ("clf", version)
+
+
 def test_an_answer_may_come_before_its_request(tmp_path: Path) -> None:
     answer, request = (
         structured("response", "1", {"predictions": P.tolist()}),

@@ -35,6 +35,13 @@ def test_requests_come_back(path: Path) -> None:
     assert second.inputs.dtype == np.float32  # also where a client happens to send whole numbers
 
 
+def test_the_version_that_answered(path: Path) -> None:
+    log = open_log(write(path, {**ALICE, "version": 2}, {**BOB, "version": 3}, BOB), version=2)
+    assert [request.version for request in open_log(path).requests()] == [2, 3, None]
+    with pytest.warns(UserWarning, match="1 logged requests were left out: the version"):
+        assert [(request.client, request.version) for request in log.requests()] == [("alice", 2)]
+
+
 def test_the_type_of_inputs_can_be_told(path: Path) -> None:
     (request,) = open_log(write(path, BOB), dtype="uint8").requests()
     assert (request.inputs.dtype, request.answers.dtype) == (np.uint8, np.float32)
@@ -83,11 +90,13 @@ def test_the_last_line_cut_anywhere_is_reported_and_skipped(path: Path) -> None:
         ("{nonsense", "Expecting property name"),
         ('["inputs"]', "it is no JSON object"),
         ('{"inputs": [[1]], "client": 7}', '"client" is 7'),
+        ('{"inputs": [[1]], "version": 1.5}', '"version" is 1.5'),
+        ('{"inputs": [[1]], "version": true}', '"version" is True'),
         ('{"inputs": [[1]], "time": "noon"}', "\"time\" is 'noon'"),
         ("{" * 9 + "[" * 100_000, "Expecting property name|recursion"),
         ('{"inputs": ' + "[" * 100_000, "recursion|Expecting value"),
     ],
-    ids=["no JSON", "no object", "client", "time", "braces", "deep"],
+    ids=["no JSON", "no object", "client", "version", "truth", "time", "braces", "deep"],
 )
 def test_a_corrupt_line_names_file_and_offset(path: Path, line: str, reason: str) -> None:
     offset = len(json.dumps(ALICE)) + 1

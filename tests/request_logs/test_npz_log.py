@@ -46,6 +46,16 @@ def test_one_client_and_time_for_all(path: Path) -> None:
     assert {(r.client, r.time) for r in open_log(path).requests(answers=False)} == {("alice", 5.0)}
 
 
+def test_versions_row_by_row_or_for_all(path: Path) -> None:
+    versions = np.repeat([1, 2], 300)
+    np.savez(path, inputs=INPUTS, version=versions)
+    np.testing.assert_array_equal(np.concatenate(list(open_log(path, version=2).batches(64))), INPUTS[versions == 2])
+    with pytest.raises(LogError, match="a model not recorded, version 1: "):
+        list(open_log(path).batches(64))
+    np.savez(path, inputs=INPUTS, version=5)
+    assert {request.version for request in open_log(path).requests(answers=False)} == {5}
+
+
 def test_rows_that_lie_scattered(path: Path) -> None:
     scattered = np.asfortranarray(INPUTS)
     np.savez(path, inputs=scattered)
@@ -65,6 +75,7 @@ def test_missing_answers(path: Path) -> None:
         ({"inputs": INPUTS, "answers": ANSWERS[1:]}, r"'answers' has shape \(599, 3\); expected 600 rows"),
         ({"inputs": INPUTS, "answers": 1.0}, r"'answers' has shape \(\); expected 600 rows"),
         ({"inputs": INPUTS, "client": ["a"]}, r"'client' has shape \(1,\); expected 600 rows"),
+        ({"inputs": INPUTS, "version": 1.5}, r"'version' holds float64; expected integers"),
         ({"inputs": np.array([None])}, r"the array 'inputs' holds Python objects"),
         ({"inputs": np.float32(1)}, "There is no request in"),
     ],

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import json_format
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
@@ -50,6 +51,31 @@ def test_plain_tensorflow_reads_the_file(write_log: WriteLog, make_messages: Any
         assert log.log_metadata.model_spec == response.model_spec
         assert log.log_metadata.timestamp_secs == 1000 + index
         assert not log.log_metadata.HasField("sampling_config")
+
+
+def test_a_part_of_a_second_is_kept_and_skipped_by_other_readers(write_log: WriteLog) -> None:
+    path = write_log(2, start=1000.999999, step=0.125)
+    assert [request.time for request in open_log(path).requests()] == pytest.approx(
+        [1000.999999, 1001.124999], abs=2e-6
+    )
+    for data, second in zip(tf.data.TFRecordDataset(str(path)), (1000, 1001), strict=True):
+        log = prediction_log_pb2.PredictionLog.FromString(data.numpy())
+        assert (log.log_metadata.timestamp_secs, log.log_metadata.request_origin) == (second, "alice")
+        assert json_format.MessageToDict(log.log_metadata).keys() == {"modelSpec", "timestampSecs", "requestOrigin"}
+
+
+@pytest.mark.parametrize("told_by", [0, 1, 2])
+def test_the_version_that_answered(tmp_path: Path, make_messages: Any, told_by: int) -> None:
+    """Other loggers may leave the metadata empty; who asked for a version by number was answered by it."""
+    log = prediction_log_pb2.PredictionLog()
+    request, response = make_messages(version=None)
+    log.predict_log.request.CopyFrom(request)
+    log.predict_log.response.CopyFrom(response)
+    specs = (log.log_metadata.model_spec, log.predict_log.response.model_spec, log.predict_log.request.model_spec)
+    assert only_request(write(tmp_path / "log.tfrecord", log)).version is None
+    for version, spec in enumerate(specs[told_by:], start=1):
+        spec.version.value = version
+    assert only_request(write(tmp_path / "log.tfrecord", log)).version == 1
 
 
 def test_plain_tensorflow_wrote_the_file(tmp_path: Path, make_messages: Any, expected: Any) -> None:
@@ -152,13 +178,13 @@ def test_a_request_nested_as_deep_as_the_server_allows_is_read(tmp_path: Path, m
     request, response = (message.SerializeToString() for message in make_messages(1))
     groups = b"\xa3\x06" * depth + b"\xa4\x06" * depth  # field 100, which nobody knows
     predict_pb2.PredictRequest.FromString(request + groups)  # as the server does
-    good, hostile = (encode_bytes(data, response, client="mallory", time=5.0) for data in (request, request + groups))
+    good, hostile = (encode_bytes(data, response, client="mallory", time=5.25) for data in (request, request + groups))
     path = tmp_path / "log"
     path.write_bytes(frame(good) + frame(hostile))
     first, second = open_log(path, client="mallory").requests()
     np.testing.assert_array_equal(second.inputs, first.inputs, strict=True)
     np.testing.assert_array_equal(second.answers, first.answers, strict=True)
-    assert second.time == 5.0
+    assert second.time == 5.25
 
 
 def test_a_log_serves_as_warmup_file(write_log: WriteLog, tmp_path: Path) -> None:

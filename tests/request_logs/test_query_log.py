@@ -1,4 +1,4 @@
-"""A log as a source of queries: files in order, selection, batches, what is left out and what is an error."""
+"""A log as a source of queries: files, selection, batches, what is left out and what is an error."""
 
 from __future__ import annotations
 
@@ -58,11 +58,13 @@ def test_a_batch_has_rows(write_log: WriteLog) -> None:
 # Files
 
 
-def test_files_of_all_kinds_are_read_in_the_order_given(write_log: WriteLog, expected: Any, tmp_path: Path) -> None:
+def test_files_of_all_kinds_without_times_are_read_in_the_order_given(
+    write_log: WriteLog, expected: Any, tmp_path: Path
+) -> None:
     inputs, _ = expected(range(2))
     np.savez(tmp_path / "b.npz", inputs=inputs + 1)
     (tmp_path / "c.jsonl").write_text('\n  {"inputs": %s}\n' % (inputs + 2).tolist())  # noqa: UP031
-    paths = [tmp_path / "c.jsonl", tmp_path / "b.npz", str(write_log(2, name="a"))]
+    paths = [tmp_path / "c.jsonl", tmp_path / "b.npz", str(write_log(2, name="a", start=0, step=0))]
     log = open_log(paths)
     assert [path.name for path in log.paths] == ["c.jsonl", "b.npz", "a"]
     np.testing.assert_array_equal(next(log.batches(9)), np.concatenate([inputs + 2, inputs + 1, inputs]))
@@ -106,7 +108,7 @@ def test_folders_of_a_server(write_log: WriteLog, tmp_path: Path, expected: Any)
     with pytest.raises(LogError, match="logs holds no request log: no file is called requests-NUMBER-TIME.tfrecord"):
         open_log(folder)
     for number, count in ((100000000, 1), (99999999, 2)):
-        write_log(count).rename(folder / f"requests-{number}-20260102T030405Z.tfrecord")
+        write_log(count, step=0).rename(folder / f"requests-{number}-20260102T030405Z.tfrecord")
     (folder / "notes.txt").write_text("not a log")
     np.testing.assert_array_equal(next(open_log(folder).batches(9)), expected([0, 1, 0])[0])
 
@@ -159,6 +161,62 @@ def test_requests_to_one_model(write_log: WriteLog) -> None:
     assert len(next(open_log(path, model="clf").batches(9))) == 2
     with pytest.raises(LogError, match="is of anybody to the model 'other'. There are requests of the clients 'alice'"):
         next(open_log(path, model="other").batches(9))
+
+
+def test_requests_that_one_version_answered(write_log: WriteLog, expected: Any) -> None:
+    old, new = write_log(3, name="old", version=1), write_log(2, name="new", version=2, start=2000)
+    unknown = write_log(4, name="unknown", version=None, start=3000)
+    np.testing.assert_array_equal(next(open_log([old, new], version=2).batches(9)), expected([0, 1])[0])
+    assert [len(batch.inputs) for batch in open_log([old, new], version=1).answered_batches(9)] == [3]
+    assert [len(batch) for batch in open_log([old, new], version=[1, 2]).batches(9)] == [5]
+    log = open_log([old, new, unknown], version=np.int64(1))
+    with pytest.warns(UserWarning, match="4 logged requests were left out: the version that answered was not recorded"):
+        assert [len(batch) for batch in log.batches(9)] == [3]
+    assert log.versions() == {("clf", 1): 3, ("clf", 2): 2, ("clf", None): 4}
+    assert [len(batch) for batch in open_log([new, unknown]).batches(9)] == [6]
+    with pytest.raises(
+        LogError, match="is of anybody, answered by version 3. Of the others, these answered: 'clf', version 1: 3"
+    ):
+        next(open_log([old, new], version=3).batches(9))
+    for version in ("2", True, 2.0, [], ["2"]):
+        with pytest.raises(ArgumentError, match="`version` must be the number of a version"):
+            open_log(old, version=version)
+
+
+def test_a_version_is_chosen_for_one_client(write_log: WriteLog) -> None:
+    """The requests of others that have no version are none of his."""
+    old = write_log(4, name="old", version=1, clients=["alice", "bob"])
+    unknown = write_log(4, name="unknown", version=None, clients=["bob"])
+    log = open_log([old, unknown], client="alice", version=1)
+    assert [len(batch) for batch in log.batches(9)] == [2]
+    assert log.versions() == {("clf", 1): 2}
+
+
+def test_answers_of_several_versions_are_not_mixed(write_log: WriteLog) -> None:
+    """Unless one asks for single requests, which say whose they are."""
+    paths = [write_log(3, name="old", version=1), write_log(2, name="new", version=2, start=2000)]
+    log = open_log(paths)
+    message = (
+        r"Several versions answered the requests in .*old, .*new: 'clf', version 1: 3 requests, 'clf', version 2: 2 "
+        r"requests. A mark's key belongs to one version of one model. Say which with version= "
+        r"\(.* --log-version N`; all "
+    )
+    for passes in (log.batches, log.answered_batches):
+        with pytest.raises(LogError, match=message):
+            list(passes(9))
+    assert [(each.model, each.version) for each in log.requests()] == 3 * [("clf", 1)] + 2 * [("clf", 2)]
+
+
+def test_answers_of_several_models_are_not_mixed(write_log: WriteLog, tmp_path: Path) -> None:
+    paths = [write_log(2, name="a", model="a"), write_log(3, name="b", model="b", start=2000)]
+    with pytest.raises(LogError, match=r"Say which with model= \(`dynamarks verify --log-model NAME`\)\.$"):
+        list(open_log(paths).batches(9))
+    assert [len(batch) for batch in open_log(paths, model="b").batches(9)] == [3]
+    with pytest.raises(LogError, match=r"Say which with model= \([^)]*\)\.$"):
+        list(open_log(paths, version=7).batches(9))
+    nameless = tmp_path / "c.jsonl"
+    nameless.write_text('{"inputs": [[1, 2, 3, 4]], "version": 7}\n')
+    assert [len(batch) for batch in open_log([paths[0], nameless]).batches(9)] == [3]
 
 
 def test_nothing_found(write_log: WriteLog, tmp_path: Path) -> None:
@@ -220,7 +278,7 @@ def test_answers_of_another_width_are_left_out_only_with_answers(tmp_path: Path,
 def test_a_truncated_record_is_reported_once_and_the_next_file_goes_on(write_log: WriteLog, expected: Any) -> None:
     cut = write_log(3, name="cut.tfrecord")
     cut.write_bytes(cut.read_bytes()[:-1])
-    log = open_log([cut, write_log(1)])
+    log = open_log([cut, write_log(1, start=2000)])
     with pytest.warns(UserWarning, match=r"cut.tfrecord: the last record, at offset \d+, is cut off after") as caught:
         passes = [next(log.batches(9)) for _ in range(2)]
     assert len(caught) == len(log.problems) == 1
