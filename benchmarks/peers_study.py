@@ -110,7 +110,7 @@ INTRODUCTION = (
     "",
     "Both are rebuilt; where they deviate from the papers stands in",
     "[benchmarks/peers/cosine.py](../benchmarks/peers/cosine.py) and [dawn.py](../benchmarks/peers/dawn.py).",
-    "DynaMarks (arXiv 2207.13321), whose idea this project follows, is not among them: we had no more than its abstract.",
+    "DynaMarks (arXiv 2207.13321), whose idea this project follows, is not among them: only its abstract could be had.",
     "",
     "What the tables hold: log10 p, the *worst* of the seeds. CosWM states no p-value; its first figure is the rank",
     "of the key among 1,000 decoy keys, which cannot fall below -3.0, the figure in round brackets an",
