@@ -43,6 +43,7 @@ from dynamarks_tf.params import MarkParams
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DOCS = HERE.parent / "docs"
+EARLIER_SCHEMES = ("dynamarks-3",)  # whose results are kept, in files that name the scheme
 FINE_TUNED = 3000
 OTHER_DOMAIN = 30_000
 MAIN = "separable_cnn"
@@ -76,7 +77,7 @@ GLYPH_TARGETS: list[tuple[list[str], list[str], str, float]] = [
 
 # Why some lines of the tables are weak. Figures are in the tables; these are reasons.
 WEAKNESSES = (
-    "- **prune 60 %, 80 %**: cost this small network 13 to 22 points of accuracy, and all of it. Fine-tuned after 60 %",
+    "- **prune 60 %, 80 %**: cost this small network 13 to 33 points of accuracy, and all of it. Fine-tuned after 60 %",
     "  it is a model again, and convicted again. (In a first run depthwise kernels were pruned as well: accuracy 0.45,",
     "  log10 p -2.2 with 100 fresh queries after pruning 60 %, -5.2 fine-tuned; no command gives that any more.)",
     "- **new head**: all channels live in what the last layer makes of its inputs. Who draws that layer anew and",
@@ -84,10 +85,10 @@ WEAKNESSES = (
     "  an outsider could ask for.",
     "- **distil, labels** of a surrogate of probabilities: it learned that a tie is a tie, so that its labels hand no",
     "  coin on; and labels hold no class code. A surrogate of labels does hand its flipped ties on.",
-    "- **smoothed** by 0.1 before training, then fine-tuned: nothing is left, at no loss of accuracy. Smoothing lifts",
-    "  every small probability to 0.01, so that the mark moves its logarithm less, and true labels outweigh the rest.",
-    "  Untouched, logged queries convict; with the query code, which came later, fine-tuned too in both cases tried",
-    "  ([query-code.md](query-code.md)). **Sharpened** probabilities hold less than plain ones, but some.",
+    "- **smoothed** by 0.1 before training, then fine-tuned: fresh queries say nothing, at no loss of accuracy.",
+    "  Smoothing lifts every small probability to 0.01, so that the mark moves its logarithm less, and true labels",
+    "  outweigh the rest. What was sent convicts, since there is the query code. **Sharpened** probabilities hold less",
+    "  than plain ones.",
     "- **other domain**: who asks about rendered characters learns the mark where clothes do not lie: fresh queries",
     "  say nothing, what was sent convicts until 3,000 true labels have made a model of clothes of it.",
     "- **labels, no ties**: nothing marked was released. Only wrong answers on confident inputs could mark that thief.",
@@ -208,13 +209,17 @@ def report(folder: Path, docs: Path) -> str:
     ]
     parts += ["", "## Where it is weak, and why", "", *WEAKNESSES]
     for data in SETS:
-        paths = sorted(folder.glob(f"robustness-{data}-seed*.json"))
-        if paths:
-            parts += _section(data, paths, docs)
+        parts += _section(data, sorted(folder.glob(f"robustness-{data}-seed*.json")), docs, data)
+        for scheme in EARLIER_SCHEMES:
+            name = f"{data}-{scheme}"
+            parts += _section(data, sorted(folder.glob(f"robustness-{name}-seed*.json")), docs, name)
     return "\n".join([*parts, ""])
 
 
-def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
+def _section(data: str, paths: list[Path], docs: Path, name: str) -> list[str]:
+    """What is known of a data set under one scheme, called `name`; nothing if there are no results."""
+    if not paths:
+        return []
     rows = sorted(read_all(paths), key=_place)
     facts = read(paths[0])["settings"]
     default = MarkParams()
@@ -223,7 +228,7 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
     innocents = [row for row in usual if row["kind"] == "innocent"]
     lines = [
         "",
-        f"## {data}",
+        f"## {name}",
         "",
         f"{facts['source']}. Owner: {facts['owner']}, {facts['owner_epochs']} epochs on one half; the thief sends the "
         f"other {facts['pool']:,} and trains for {facts['epochs']} epochs. Budget {default.budget}, tie margin "
@@ -248,11 +253,11 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
         "",
         tables.suspects(innocents).markdown(),
     ]
-    plots.matrix([row for row in thefts if row["architecture"] == _main(data)], f"robustness-{data}").save_png(docs)
-    lines += ["", f"![log10 p of every theft and removal attack, {_main(data)}](robustness-{data}.png)"]
+    plots.matrix([row for row in thefts if row["architecture"] == _main(data)], f"robustness-{name}").save_png(docs)
+    lines += ["", f"![log10 p of every theft and removal attack, {_main(data)}](robustness-{name}.png)"]
     summaries = [s for s in summarise(row for row in rows if _is_plain(row)) if s.tie_margin == default.tie_margin]
     if len(summaries) > 1:
-        plots.trade_off(summaries, f"trade-off-{data}").save_png(docs)
+        plots.trade_off(summaries, f"trade-off-{name}").save_png(docs)
         lines += [
             "",
             "### Strength against budget",
@@ -264,7 +269,7 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
             "",
             tables.settings(summaries).markdown(),
             "",
-            f"![trade-off](trade-off-{data}.png)",
+            f"![trade-off](trade-off-{name}.png)",
         ]
     return lines
 
@@ -298,9 +303,9 @@ def _about_scheme(facts: dict[str, Any]) -> list[str]:
         return []
     return [
         "",
-        f"Made with scheme {facts['scheme']}, before the query code. That leaves fresh queries and labels as they "
-        "were, and everything with more than 32 classes; *logged* probabilities of fewer classes convict by more than "
-        "stands here: [query-code.md](query-code.md).",
+        f"Made with scheme {facts['scheme']}, before the query code. That leaves labels as they were to the digit, and "
+        "everything with more than 32 classes; with fewer, fresh queries say as much as they did, but for chance, and "
+        "*logged* probabilities convict by far more than stands here.",
     ]
 
 
