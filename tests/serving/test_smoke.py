@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +10,7 @@ from typing import Any
 
 import pytest
 import requests
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from helpers import self_signed
 
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.local_server import LocalServer, TensorFlowServing
@@ -88,27 +85,6 @@ def test_proxy_with_tls(
         assert smoke.main([*asked, "--tls", str(certificate)]) == 0
         assert capsys.readouterr().out.endswith("8 of 8 checks passed\n")
         assert smoke.main(asked) == 1
-
-
-def self_signed(folder: Path) -> tuple[Path, Path]:
-    """A certificate for localhost that is its own authority, and the key for it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "tls.crt", folder / "tls.key"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    paths[1].write_bytes(key.private_bytes(*form))
-    return paths
 
 
 @pytest.mark.skipif(TensorFlowServing.find() is None, reason="tensorflow_model_server is not installed")

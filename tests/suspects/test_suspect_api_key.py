@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from helpers import self_signed
 from model_server import ModelServer, respond, serving
 from test_suspect_servers import Service, grpc_server
 from test_suspect_servers import respond as respond_by_grpc
@@ -170,7 +171,8 @@ def test_tls(tmp_path: Path) -> None:
 
     In a process of its own: gRPC reads its list of authorities once.
     """
-    make_certificate(tmp_path)
+    for name in ("good", "bad"):
+        self_signed(tmp_path, name)
     done = subprocess.run(
         [sys.executable, "-c", TLS_SCRIPT, str(tmp_path)],
         capture_output=True,
@@ -187,7 +189,7 @@ TLS_SCRIPT = f"""
 import os, sys
 from pathlib import Path
 folder = Path(sys.argv[1])
-sys.path.insert(0, str(Path.cwd().parents[1]))
+sys.path[:0] = map(str, Path.cwd().parents[:2])  # helpers of the tests, and the package
 os.environ.update({VARIABLE}={KEY!r}, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=str(folder / "good.pem"))
 from concurrent import futures
 import grpc
@@ -218,31 +220,3 @@ except SuspectError as error:
     assert "cannot be reached" in str(error), error
     print("as it should be")
 """
-
-
-def make_certificate(folder: Path) -> None:
-    """Two certificates for localhost, `good` and `bad`, each signed by itself."""
-    import datetime
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    for name in ("good", "bad"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-        now = datetime.datetime.now(datetime.timezone.utc)
-        certificate = (
-            x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        (folder / f"{name}.key").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
