@@ -156,3 +156,18 @@ def test_agreement_is_between_minus_one_and_one():
     assert none.log10_p == 0
     assert full.to_dict()["largest_possible"] == 3.5
     assert type(full).from_dict(full.to_dict()) == full
+
+
+@pytest.mark.parametrize("num_classes", [10, 100])
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_queries_that_do_not_count_are_as_if_left_out(num_classes, share):
+    """Whether few or most of them count, which are handled differently."""
+    rng = np.random.default_rng(0)
+    book = codebook.expand(KEY, num_classes, MarkParams())
+    clean, suspect = (random_answers(rng, 600, num_classes) for _ in range(2))
+    counted = np.flatnonzero(rng.random(600) < share)
+    table = ClassCodeTable(book.bucketing, book.class_signs.shape, 0.05)
+    table.add(Batch(clean, suspect).counting(counted))
+    found, expected = table.residuals(), filled(book, clean[counted], suspect[counted], 600).residuals()
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-9 * np.abs(expected.values).max())
+    assert found.num_queries == expected.num_queries == len(counted)
