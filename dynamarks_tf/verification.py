@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import importlib.metadata
+import importlib
 import numbers
 import os
 import platform
@@ -326,11 +326,12 @@ def _nothing_to_test(obstacles: dict[str, str | None]) -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of what took part in a verification."""
-    names = ("tensorflow", "keras", "numpy", "cryptography")
+    modules = (importlib.import_module(name) for name in ("tensorflow", "keras", "numpy", "cryptography"))
     return {
         "dynamarks_tf": __version__,
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in names},
+        # Not what pip calls them: TensorFlow also comes as tensorflow-cpu, tf-nightly and others.
+        **{module.__name__: module.__version__ for module in modules},
     }
 
 

@@ -1,11 +1,13 @@
 """verify: convicts surrogates, spares innocents, and says what is wrong with bad input. Real images, trained models."""
 
+import importlib.metadata
 import json
 import tracemalloc
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import small_classifier
 
 import dynamarks_tf as dm
@@ -152,6 +154,17 @@ def test_two_classes_hold_no_evidence(key):
     owner = small_classifier(num_classes=2)
     with pytest.raises(ArgumentError, match="There is no evidence to be had .* two classes leave only one; amplitude"):
         dm.verify(owner, owner=owner, key=key, queries=np.zeros((4, 8, 8, 1)))
+
+
+def test_tensorflow_may_have_been_installed_under_another_name(owner_model, digits, key, monkeypatch):
+    """As tensorflow-cpu, tf-nightly and the like: pip then knows of no "tensorflow"."""
+
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    evidence = check(owner_model, owner_model, key, digits, max_queries=10)
+    assert evidence.to_dict()["versions"]["tensorflow"] == tf.__version__
 
 
 def test_evidence_as_json(digits, owner_model, key, surrogate, tmp_path):

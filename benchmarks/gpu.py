@@ -1,0 +1,156 @@
+"""Does a GPU give an input the same coin as a processor does, and what does the mark cost there? On JAX.
+
+    KERAS_BACKEND=jax python benchmarks/gpu.py             # with JAX's package for the GPU at hand
+
+The owner model and its marked copy answer Fashion-MNIST's 10,000 test images on the GPU; the reference is the same
+model on the processor of the same machine. Products of matrices and convolutions are taken in full single precision,
+and in TensorFloat-32, which is what JAX and TensorFlow do by default on recent GPUs. The last line gives the mark alone
+the processor's probabilities: whatever differs then, the mark did.
+
+The cost is the time of an answer, marked over unmarked, of a MobileNetV2 with 1,000 classes (random weights); the
+median of turns that alternate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import fashion_mnist
+import jax
+import keras
+import numpy as np
+
+import dynamarks_tf as dm
+from dynamarks_tf import codebook
+from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.extraction import train_classifier
+from dynamarks_tf.verification import package_versions
+
+RESULTS = Path(__file__).parent / "results" / "gpu.json"
+SEED, EPOCHS, SINGLE = 11, 6, 2000
+VISIBLE = 1e-3
+BATCHES = (1, 64)
+TURNS, CALLS = 15, 20
+
+Answer = Callable[[Any], Any]
+
+
+def on(device: Any, model: keras.Model, precision: str) -> Answer:
+    """The model as a function of a batch on a device, with products of the precision that JAX calls so."""
+    trained, fixed = (
+        jax.device_put([variable.value for variable in variables], device)
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    )
+    call = jax.jit(lambda t, f, x: model.stateless_call(t, f, x, training=False)[0])
+
+    def answer(batch: Any) -> Any:
+        with jax.default_matmul_precision(precision):
+            return call(trained, fixed, jax.device_put(batch, device))
+
+    return answer
+
+
+def in_batches(answer: Answer, x: Any, batch_size: int) -> Any:
+    """Answers of shape `(n, C)`, asked `batch_size` inputs at a time."""
+    return np.concatenate([np.asarray(answer(x[i : i + batch_size])) for i in range(0, len(x), batch_size)])
+
+
+def stability(gpu: Any, cpu: Any) -> dict[str, dict[str, float]]:
+    """Trains, marks, asks, compares."""
+    images = fashion_mnist.load()
+    keras.utils.set_random_seed(SEED)
+    owner = ARCHITECTURES["pooled_cnn"](images.x_train.shape[1:], images.num_classes)
+    train_classifier(owner, images.x_train[:30000], images.y_train[:30000], epochs=EPOCHS)
+    key = dm.MarkKey(bytes(range(32)), "Stability")
+    marked = dm.mark(owner, key, 0.05, tie_margin=0.5)
+    bucketing = codebook.expand(key, images.num_classes, dm.MarkParams()).bucketing
+    x = images.x_test
+    clean, released = (in_batches(on(cpu, model, "highest"), x, 256) for model in (owner, marked))
+    rows = {}
+
+    def compare(title: str, other_clean: Any, other_released: Any) -> None:
+        n = len(other_clean)
+        columns = bucketing.columns(other_clean) != bucketing.columns(clean[:n])
+        visible = np.abs(other_released - released[:n]).max(axis=1) > VISIBLE
+        off = np.abs(np.log(other_clean + 1e-9) - np.log(clean[:n] + 1e-9))
+        rows[title] = {
+            "inputs": n,
+            "other column": float(columns.mean()),
+            "other answer": float(visible.mean()),
+            "median difference of logarithms": float(np.median(off)),
+        }
+        print(
+            f"{title:40} {n:6} inputs: {columns.mean():.3%} other column, {visible.mean():.3%} other answer", flush=True
+        )
+
+    for name, precision in (("float32", "highest"), ("TensorFloat-32", "default")):
+        for size, n, words in ((256, len(x), "batches of 256"), (1, SINGLE, "one by one")):
+            found = (in_batches(on(gpu, model, precision), x[:n], size) for model in (owner, marked))
+            compare(f"GPU, {name}, {words}", *found)
+    alone = marked.layers[-1]
+    inputs = keras.Input((images.num_classes,))
+    mark = keras.Model(inputs, alone(inputs))
+    compare("the mark alone, TensorFloat-32", clean, in_batches(on(gpu, mark, "default"), clean, 256))
+    return rows
+
+
+def cost(gpu: Any) -> dict[str, dict[str, float]]:
+    """Milliseconds of an answer, unmarked and marked."""
+    keras.utils.set_random_seed(SEED)
+    model = keras.applications.MobileNetV2(weights=None, classes=1000)
+    marked = dm.mark(model, dm.MarkKey(bytes(range(32)), "Cost"), 0.05, tie_margin=0.5)
+    sides = [on(gpu, each, "default") for each in (model, marked)]
+    rows = {}
+    for size in BATCHES:
+        batch = jax.device_put(np.random.default_rng(0).random((size, 224, 224, 3), np.float32), gpu)
+        times: list[list[float]] = [[], []]
+        for side in sides:
+            jax.block_until_ready(side(batch))  # compiles
+        for _ in range(TURNS):
+            for side, taken in zip(sides, times, strict=True):
+                start = time.perf_counter()
+                for _ in range(CALLS):
+                    jax.block_until_ready(side(batch))
+                taken.append(1e3 * (time.perf_counter() - start) / CALLS)
+        ratio = statistics.median(b / a for a, b in zip(*times, strict=True))
+        plain, with_mark = map(statistics.median, times)
+        rows[f"batch of {size}"] = {"ratio": ratio, "unmarked ms": plain, "marked ms": with_mark}
+        print(f"MobileNetV2, batch of {size}: {plain:.3f} ms, marked {with_mark:.3f} ms, ratio {ratio:.3f}", flush=True)
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results")
+    options = parser.parse_args()
+    if keras.backend.backend() != "jax":
+        raise SystemExit("This study needs KERAS_BACKEND=jax.")
+    gpu, cpu = jax.devices()[0], jax.devices("cpu")[0]
+    print(f"JAX {jax.__version__}, {gpu.device_kind}")
+    if gpu.platform == "cpu":
+        print("No GPU: processor against processor.")
+    content = {
+        "format": "dynamarks-study",
+        "version": 1,
+        "device": gpu.device_kind,
+        "stability": stability(gpu, cpu),
+        "cost": cost(gpu),
+        "versions": {**package_versions(), "jax": jax.__version__},
+    }
+    options.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
