@@ -1,13 +1,15 @@
 """What the mark and the proxy cost clients: throughput and 99th percentile of latency, as ratios of one run.
 
-    python benchmarks/serving.py            # about ten minutes on a quiet machine
-    python benchmarks/serving.py --quick    # a minute or two: whether it works, not how fast
+    python benchmarks/serving.py            # about 20 minutes, on a quiet machine
+    python benchmarks/serving.py --quick    # two or three: whether it works, not how fast
 
 A MobileNetV2 (random weights, 1,000 classes, one image a request) and a tiny CNN (10 classes), each marked and
 unmarked, are served by local servers in processes of their own; a proxy that logs stands before the unmarked one, and
-beside it, where it is installed, HAProxy, which passes HTTP/2 on and logs nothing. 1, 8 and 64 clients, in this
-process, ask over gRPC. The two sides of each comparison alternate; the ratio of throughputs is the median over rounds,
-that of latencies is of all answers of each side. Also: the memory of the layer's tables.
+beside it, where it is installed, HAProxy, which passes HTTP/2 on and logs nothing. As a control the unmarked one is
+served twice: what that comparison shows is the machine's doing. 1, 8 and 64 clients, in this process, ask over gRPC.
+The two sides of each comparison alternate in short rounds, so that both meet the same moods of the machine; the ratio
+of throughputs is the median over rounds, that of latencies is of all answers of each side. In brackets: 90 % intervals,
+by drawing rounds anew (Efron, Bootstrap methods, 1979). Also: the memory of the layer's tables.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,9 @@ from tensorflow_serving.apis import predict_pb2
 import dynamarks_tf as dm
 from dynamarks_tf.params import DEFAULT_TIE_MARGIN
 
-CLIENTS = (1, 8, 64)
+ROUND_S = {1: 0.5, 8: 0.5, 64: 2.0}  # by number of clients; 64 of them wait for each other
+SECONDS, QUICK_SECONDS = 24.0, 2.0
+DRAWS = 1000
 HAPROXY = """
 global
   nbthread 1
@@ -58,14 +62,12 @@ START_S = 10.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few and short rounds")
-    parser.add_argument("--rounds", type=int, help="rounds of each comparison (default 8, quick: 2)")
-    parser.add_argument("--seconds", type=float, help="seconds of each side in each round (default 2, quick: 1)")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_SECONDS:g} seconds of each side")
+    parser.add_argument("--seconds", type=float, help=f"of each side of each comparison (default {SECONDS:g})")
     parser.add_argument("--tie-margin", type=float, default=DEFAULT_TIE_MARGIN, help="of the mark; 0: no tie code")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     options = parser.parse_args()
-    rounds = options.rounds or (2 if options.quick else 8)
-    seconds = options.seconds or (1.0 if options.quick else 2.0)
+    seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
     print(
         f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
     )
@@ -75,13 +77,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as root, servers(Path(root), model, key, options.tie_margin) as addresses:
             request = request_for(model)
             comparisons = {
+                "unmarked / itself (control)": addresses["control"],
                 "marked / unmarked": addresses["marked"],
                 "through the proxy / direct": addresses["proxy"],
                 "through HAProxy / direct": addresses.get("haproxy"),
             }
             for name, other in comparisons.items():
-                for clients in CLIENTS if other is not None else ():
-                    sides = asyncio.run(alternate(addresses["unmarked"], other, request, clients, rounds, seconds))
+                for clients in ROUND_S if other is not None else ():
+                    sides = asyncio.run(alternate(addresses["unmarked"], other, request, clients, seconds))
                     figures.append(report(f"{model.name}, {name}", clients, *sides))
     if options.out:
         options.out.write_text(json.dumps({"format": 1, "figures": figures}, indent=1) + "\n")
@@ -108,11 +111,12 @@ def tiny() -> keras.Model:
 
 @contextlib.contextmanager
 def servers(root: Path, model: keras.Model, key: dm.MarkKey, tie_margin: float) -> Iterator[dict[str, str]]:
-    """Serves the model unmarked, marked, and unmarked behind a proxy; yields their addresses."""
+    """Serves the model unmarked, twice, marked, and unmarked behind a proxy; yields their addresses."""
     for kind, exported in (("unmarked", model), ("marked", dm.mark(model, key, tie_margin=tie_margin))):
         dm.export_saved_model(exported, root / kind / "m" / "1")
     with contextlib.ExitStack() as stack:
-        running = {kind: stack.enter_context(run("serve", str(root / kind / "m"))) for kind in ("unmarked", "marked")}
+        folders = {"unmarked": "unmarked", "control": "unmarked", "marked": "marked"}
+        running = {kind: stack.enter_context(run("serve", str(root / of / "m"))) for kind, of in folders.items()}
         upstream = running["unmarked"]
         words = ("--upstream", upstream.grpc, "--upstream-rest", upstream.rest, "--log-dir", str(root / "logs"))
         running["proxy"] = stack.enter_context(run("proxy", *words))
@@ -159,41 +163,69 @@ def request_for(model: keras.Model) -> bytes:
 
 
 async def alternate(
-    base: str, other: str, request: bytes, clients: int, rounds: int, seconds: float
+    base: str, other: str, request: bytes, clients: int, seconds: float
 ) -> tuple[list[Block], list[Block]]:
-    """Asks two servers in turn; each begins every other round."""
+    """Asks two servers in turn, each for so many seconds altogether; each begins every other round."""
     for address in (base, other):
         await ask(address, request, clients=clients, seconds=min(WARM_UP_S, seconds))
     blocks: dict[str, list[Block]] = {base: [], other: []}
-    for index in range(rounds):
+    for index in range(max(1, round(seconds / ROUND_S[clients]))):
         for address in (base, other) if index % 2 else (other, base):
-            blocks[address].append(await ask(address, request, clients=clients, seconds=seconds))
+            blocks[address].append(await ask(address, request, clients=clients, seconds=ROUND_S[clients]))
     return blocks[base], blocks[other]
 
 
 def report(title: str, clients: int, base: list[Block], other: list[Block]) -> dict[str, Any]:
     """Prints a comparison, and returns its figures."""
-    rates = sorted(b.rate / a.rate for a, b in zip(base, other, strict=True))
-    slow = [float(np.quantile([each for block in side for each in block.latencies], 0.99)) for side in (base, other)]
+    throughput, p99 = with_interval(throughput_ratio, base, other), with_interval(p99_ratio, base, other)
     figures: dict[str, Any] = {
         "comparison": title,
         "clients": clients,
-        "throughput_ratio": round(statistics.median(rates), 3),
-        "throughput_ratio_range": [round(rates[0], 3), round(rates[-1], 3)],
-        "p99_ratio": round(slow[1] / slow[0], 3),
+        "throughput_ratio": throughput[0],
+        "throughput_ratio_90": throughput[1:],
+        "p99_ratio": p99[0],
+        "p99_ratio_90": p99[1:],
         "per_second": [round(statistics.median(block.rate for block in side), 1) for side in (base, other)],
-        "p99_ms": [round(1000 * each, 2) for each in slow],
+        "p99_ms": [round(1000 * p99_of(side), 2) for side in (base, other)],
+        "rounds": len(base),
         "answers": [sum(len(block.latencies) for block in side) for side in (base, other)],
         "errors": sum(block.errors for block in base + other),
     }
     rate, slowest = figures["per_second"], figures["p99_ms"]
     print(
-        f"{title:<42} {clients:>3} clients: throughput {figures['throughput_ratio']:.3f} "
-        f"({rates[0]:.2f}-{rates[-1]:.2f}; {rate[1]:g} and {rate[0]:g} a second), p99 {figures['p99_ratio']:.3f} "
-        f"({slowest[1]:g} and {slowest[0]:g} ms), {figures['errors']} errors",
+        f"{title:<42} {clients:>3} clients: throughput {throughput[0]:.3f} ({throughput[1]:.2f}-{throughput[2]:.2f}; "
+        f"{rate[1]:g} and {rate[0]:g} a second), p99 {p99[0]:.3f} ({p99[1]:.2f}-{p99[2]:.2f}; {slowest[1]:g} and "
+        f"{slowest[0]:g} ms), {figures['errors']} errors",
         flush=True,
     )
     return figures
+
+
+def throughput_ratio(base: list[Block], other: list[Block]) -> float:
+    """Median over rounds."""
+    return statistics.median(b.rate / a.rate for a, b in zip(base, other, strict=True))
+
+
+def p99_ratio(base: list[Block], other: list[Block]) -> float:
+    """Of all answers of each side."""
+    return p99_of(other) / p99_of(base)
+
+
+def p99_of(side: list[Block]) -> float:
+    """Seconds within which 99 of 100 answers came."""
+    return float(np.quantile(np.concatenate([block.latencies for block in side]), 0.99))
+
+
+def with_interval(
+    ratio: Callable[[list[Block], list[Block]], float], base: list[Block], other: list[Block]
+) -> list[float]:
+    """A ratio, and the 5 and 95 % quantiles of what it would be for rounds drawn anew."""
+    rng = np.random.default_rng(0)
+    draws = [
+        ratio([base[i] for i in chosen], [other[i] for i in chosen])
+        for chosen in rng.integers(len(base), size=(DRAWS, len(base)))
+    ]
+    return [round(float(value), 3) for value in (ratio(base, other), *np.quantile(draws, (0.05, 0.95)))]
 
 
 def table_memory(key: dm.MarkKey) -> dict[str, Any]:

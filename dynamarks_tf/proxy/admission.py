@@ -66,6 +66,11 @@ class Admission:
             self._kept_back.add(self._header)  # what clients call themselves
 
     @property
+    def keys(self) -> ApiKeys | None:
+        """The API keys that are accepted; `None` if none are needed."""
+        return self._keys
+
+    @property
     def needs_certificates(self) -> bool:
         """Whether clients are named by their certificates."""
         return self._certificates

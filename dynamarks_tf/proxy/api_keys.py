@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dynamarks_tf.errors import ArgumentError
@@ -30,10 +30,12 @@ class ApiKeys:
 
     Args:
         digests: pairs of a client's name and the SHA-256 of its key.
+        files: the file that they were read from, to be read again when it changes.
     """
 
-    def __init__(self, digests: Iterable[tuple[str, bytes]]) -> None:
+    def __init__(self, digests: Iterable[tuple[str, bytes]], files: Sequence[Path] = ()) -> None:
         self._digests = list(digests)
+        self.files = tuple(files)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ApiKeys:
@@ -60,7 +62,16 @@ class ApiKeys:
             digests.append((found["name"], bytes.fromhex(found["digest"])))
         if not digests:
             raise ArgumentError(f"The key file {path} holds no key: nobody could ask. Add a line NAME:SHA256.")
-        return cls(digests)
+        return cls(digests, [Path(path)])
+
+    def reload(self) -> None:
+        """Reads the file again: keys that are not in it any more are refused from now on.
+
+        Raises:
+            ArgumentError: as for `load`; the keys stay as they were.
+        """
+        for path in self.files:
+            self._digests = ApiKeys.load(path)._digests
 
     def owner(self, key: str) -> str | None:
         """Returns the name of the client that `key` belongs to, in a time that does not depend on the key."""

@@ -34,6 +34,9 @@ class Metrics:
             buckets=BUCKETS_S,
             registry=self._registry,
         )
+        self._reloads = Counter(
+            "dynamarks_proxy_reloads", "Changed files read again", ["what", "outcome"], registry=self._registry
+        )
         self._count_of = functools.cache(requests.labels)  # looking labels up takes longer than counting
         self._seconds_of = {interface: seconds.labels(interface) for interface in ("grpc", "rest")}
         if writer is not None:
@@ -43,6 +46,15 @@ class Metrics:
         """Counts a request over `interface`, "grpc" or "rest", that was answered with `code`."""
         self._count_of(interface, code).inc()
         self._seconds_of[interface].observe(seconds)
+
+    def expect_reloads(self, what: str) -> None:
+        """Shows zeros for what may be read again: an alert sees a counter rise only from a value that was there."""
+        for outcome in ("used", "refused"):
+            self._reloads.labels(what, outcome)
+
+    def count_reload(self, what: str, outcome: str) -> None:
+        """Counts an attempt to use changed files, `outcome` being "used" or "refused"."""
+        self._reloads.labels(what, outcome).inc()
 
     def exposition(self) -> bytes:
         """Returns them in Prometheus' text format."""

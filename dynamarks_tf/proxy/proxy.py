@@ -19,6 +19,7 @@ from dynamarks_tf.proxy.operations import Operations
 from dynamarks_tf.proxy.recorder import Recorder
 from dynamarks_tf.proxy.rest_front import RestFront
 from dynamarks_tf.proxy.tls import Tls
+from dynamarks_tf.proxy.watched_files import FromFiles, WatchedFiles
 from dynamarks_tf.request_logs import PredictionLogWriter
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Proxy:
 
     One event loop in one thread carries gRPC and REST; another thread writes the log. Towards the server behind there
     is neither TLS nor authentication: keep it on the same host or pod, with its ports unpublished. Reloading its
-    configuration is refused, and so is every REST path outside `/v1/models`.
+    configuration is refused, and so is every REST path outside `/v1/models`. API keys, certificate and private key that
+    were read from files are read again within seconds of a change.
 
     Args:
         upstream: `host:port` of the server's gRPC; `None` for no gRPC.
@@ -202,6 +204,12 @@ class Proxy:
         in_flight = InFlight(REQUESTS_AT_ONCE * self._max_body_bytes)
         fronts: list[GrpcFront | RestFront] = []
         operations = Operations(metrics, self._upstreams)
+        watched: dict[str, FromFiles] = {}
+        if self._admission.keys is not None:
+            watched["API keys"] = self._admission.keys
+        if self._tls is not None:
+            watched["certificates"] = self._tls
+        watching = asyncio.create_task(WatchedFiles(watched, metrics).watch())
         try:
             if self._upstream is not None and self.grpc_port is not None:
                 grpc_front = GrpcFront(
@@ -233,6 +241,7 @@ class Proxy:
             started.set_result(None)
             await stop.wait()
         finally:
+            watching.cancel()
             operations.announce_stop()
             await asyncio.gather(*(front.stop(self._grace_s) for front in fronts))  # at once: they share the grace
             await operations.stop()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from dynamarks_tf.errors import ArgumentError
@@ -30,22 +32,30 @@ class Tls:
         client_authority: str | os.PathLike[str] | None = None,
     ) -> None:
         self.checks_clients = client_authority is not None
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._grpc_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.files = (Path(certificate), Path(private_key))
+        self._context, self._grpc_context = _context(), _context()
         self._grpc_context.set_alpn_protocols(["h2"])
-        try:
-            for context in (self._context, self._grpc_context):
-                context.minimum_version = ssl.TLSVersion.TLSv1_2
-                context.load_cert_chain(certificate, private_key, password="")
-                if client_authority is not None:
+        self.reload()
+        if client_authority is not None:
+            for context in self._contexts:
+                with _explained(client_authority):
                     context.load_verify_locations(client_authority)
-                    context.verify_mode = ssl.CERT_REQUIRED
-        except (OSError, ssl.SSLError) as error:
-            given = ", ".join(str(path) for path in (certificate, private_key, client_authority) if path is not None)
-            raise ArgumentError(
-                f"TLS cannot be set up with {given}: {error}. Needed are PEM files: the certificate, the private key "
-                "for it without a password, and the authority of the clients if they must show certificates."
-            ) from error
+                context.verify_mode = ssl.CERT_REQUIRED
+
+    def reload(self) -> None:
+        """Reads certificate and private key again, for connections from now on. The authority stays.
+
+        Raises:
+            ArgumentError: a file cannot be read, or does not fit the other; all stays as it was.
+        """
+        with _explained(*self.files):
+            # First where nothing can break: with a key that does not fit, half of the new pair would be in use.
+            for context in (_context(), *self._contexts):
+                context.load_cert_chain(*self.files, password="")
+
+    @property
+    def _contexts(self) -> tuple[ssl.SSLContext, ...]:
+        return self._context, self._grpc_context
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -56,6 +66,25 @@ class Tls:
     def grpc_context(self) -> ssl.SSLContext:
         """For gRPC, whose clients want HTTP/2."""
         return self._grpc_context
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+@contextlib.contextmanager
+def _explained(*files: str | os.PathLike[str]) -> Iterator[None]:
+    """Says of an error which files it is about, and what is needed."""
+    try:
+        yield
+    except (OSError, ssl.SSLError) as error:
+        names = ", ".join(map(str, files))
+        raise ArgumentError(
+            f"TLS cannot be set up with {names}: {error}. Needed are PEM files: the certificate, the private key for "
+            "it without a password, and the authority of the clients if they must show certificates."
+        ) from error
 
 
 def names_of(certificate: Mapping[str, Any] | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+from certificates import Authority
+from cryptography import x509
 from tensorflow_serving.apis import predict_pb2
 
 from dynamarks_tf.local_server import LocalServer
@@ -110,3 +113,13 @@ def ask() -> Callable[..., predict_pb2.PredictRequest]:
         return request
 
     return build
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"), "acme-ca")
+
+
+@pytest.fixture(scope="session")
+def server_certificate(authority: Authority) -> tuple[Path, Path]:
+    return authority.issue("server", x509.IPAddress(ipaddress.ip_address("127.0.0.1")))

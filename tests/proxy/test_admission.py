@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import inspect
-import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,40 +10,16 @@ import grpc
 import numpy as np
 import pytest
 import requests
+from asking import ROWS, digest, over_grpc, over_rest
+from certificates import Authority, channel_credentials
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.proxy import Admission, ApiKeys, Proxy, RateLimiter, Tls, rate_limit
 from dynamarks_tf.request_logs import open_log
 
-ROWS = [[0.1, 0.2, 0.3, 0.4]]
 SECRET = "alice-s-secret-key"
 OLD_SECRET = "alice-s-old-secret-key"
-
-
-def over_rest(proxy: Proxy, headers: dict[str, str] | None = None, **options: Any) -> requests.Response:
-    url = f"{proxy.rest_url}/v1/models/m:predict"
-    return requests.post(url, json={"instances": ROWS}, headers=headers, timeout=30, **options)
-
-
-def over_grpc(proxy: Proxy, request: Any, *metadata: tuple[str, str], credentials: Any = None) -> grpc.StatusCode:
-    address = proxy.grpc_address
-    make = grpc.insecure_channel(address) if credentials is None else grpc.secure_channel(address, credentials)
-    with make as channel:
-        try:
-            prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, metadata=metadata, timeout=10)
-        except grpc.RpcError as error:
-            code: grpc.StatusCode = error.code()
-            return code
-    return grpc.StatusCode.OK
-
-
-def digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 @pytest.fixture
@@ -125,65 +97,6 @@ def test_keys_and_certificates_exclude_each_other(key_file: Path) -> None:
         Proxy("localhost:1", admission=Admission(certificates=True))
     with pytest.raises(ArgumentError, match="carries secrets"):
         Admission(client_header="Authorization")
-
-
-class Authority:
-    """Signs certificates, for one test run."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.path = folder / f"{name}.pem"
-        basic = x509.BasicConstraints(ca=True, path_length=0)
-        self.path.write_bytes(self._sign(self.name, self.key, basic, True).public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str | None, *alternatives: x509.GeneralName) -> tuple[Path, Path]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
-        names = x509.SubjectAlternativeName(alternatives) if alternatives else None
-        certificate = self._sign(subject, key, names, False)
-        paths = (self.folder / f"{name}-{self.path.stem}.crt", self.folder / f"{name}-{self.path.stem}.key")
-        paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        paths[1].write_bytes(key.private_bytes(*form))
-        return paths
-
-    def _sign(self, subject: x509.Name, key: Any, extension: Any, critical: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.timezone.utc)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            # Python 3.13 accepts no authority without, and no certificate that does not name its authority's key.
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
-        )
-        if extension is not None:
-            builder = builder.add_extension(extension, critical)
-        if isinstance(extension, x509.BasicConstraints):
-            uses = {name: False for name in inspect.signature(x509.KeyUsage).parameters}
-            builder = builder.add_extension(x509.KeyUsage(**{**uses, "key_cert_sign": True}), critical=True)
-        return builder.sign(self.key, hashes.SHA256())
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"), "acme-ca")
-
-
-@pytest.fixture(scope="session")
-def server_certificate(authority: Authority) -> tuple[Path, Path]:
-    return authority.issue("server", x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-
-
-def channel_credentials(authority: Authority, client: tuple[Path, Path] | None = None) -> grpc.ChannelCredentials:
-    chain, key = (path.read_bytes() for path in client) if client else (None, None)
-    return grpc.ssl_channel_credentials(authority.path.read_bytes(), key, chain)
 
 
 def test_plain_tls(
