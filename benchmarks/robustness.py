@@ -43,7 +43,6 @@ from dynamarks_tf.params import MarkParams
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DOCS = HERE.parent / "docs"
-EARLIER_SCHEMES = ("dynamarks-3",)  # whose results are kept, in files that name the scheme
 FINE_TUNED = 3000
 OTHER_DOMAIN = 30_000
 MAIN = "separable_cnn"
@@ -204,20 +203,16 @@ def report(folder: Path, docs: Path) -> str:
         "*Fresh*: so many unlabelled test images, chosen by `--max-queries`. *Logged*: all that the thief sent, all",
         "channels combined; *labels*: the same for a suspect that answers labels only. *Queries needed*: for p <= 1e-6",
         "by the worst of the seeds.",
-        "Lines with fewer than three seeds, and scenarios of the study without a line, have not run to their end yet.",
         "Beside the peers: [peers.md](peers.md). What the attacks are: `dynamarks audit --list`.",
     ]
     parts += ["", "## Where it is weak, and why", "", *WEAKNESSES]
     for data in SETS:
-        parts += _section(data, sorted(folder.glob(f"robustness-{data}-seed*.json")), docs, data)
-        for scheme in EARLIER_SCHEMES:
-            name = f"{data}-{scheme}"
-            parts += _section(data, sorted(folder.glob(f"robustness-{name}-seed*.json")), docs, name)
+        parts += _section(data, sorted(folder.glob(f"robustness-{data}-seed*.json")), docs)
     return "\n".join([*parts, ""])
 
 
-def _section(data: str, paths: list[Path], docs: Path, name: str) -> list[str]:
-    """What is known of a data set under one scheme, called `name`; nothing if there are no results."""
+def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
+    """What is known of a data set; nothing if there are no results."""
     if not paths:
         return []
     rows = sorted(read_all(paths), key=_place)
@@ -228,7 +223,7 @@ def _section(data: str, paths: list[Path], docs: Path, name: str) -> list[str]:
     innocents = [row for row in usual if row["kind"] == "innocent"]
     lines = [
         "",
-        f"## {name}",
+        f"## {data}",
         "",
         f"{facts['source']}. Owner: {facts['owner']}, {facts['owner_epochs']} epochs on one half; the thief sends the "
         f"other {facts['pool']:,} and trains for {facts['epochs']} epochs. Budget {default.budget}, tie margin "
@@ -253,11 +248,11 @@ def _section(data: str, paths: list[Path], docs: Path, name: str) -> list[str]:
         "",
         tables.suspects(innocents).markdown(),
     ]
-    plots.matrix([row for row in thefts if row["architecture"] == _main(data)], f"robustness-{name}").save_png(docs)
-    lines += ["", f"![log10 p of every theft and removal attack, {_main(data)}](robustness-{name}.png)"]
+    plots.matrix([row for row in thefts if row["architecture"] == _main(data)], f"robustness-{data}").save_png(docs)
+    lines += ["", f"![log10 p of every theft and removal attack, {_main(data)}](robustness-{data}.png)"]
     summaries = [s for s in summarise(row for row in rows if _is_plain(row)) if s.tie_margin == default.tie_margin]
     if len(summaries) > 1:
-        plots.trade_off(summaries, f"trade-off-{name}").save_png(docs)
+        plots.trade_off(summaries, f"trade-off-{data}").save_png(docs)
         lines += [
             "",
             "### Strength against budget",
@@ -269,7 +264,7 @@ def _section(data: str, paths: list[Path], docs: Path, name: str) -> list[str]:
             "",
             tables.settings(summaries).markdown(),
             "",
-            f"![trade-off](trade-off-{name}.png)",
+            f"![trade-off](trade-off-{data}.png)",
         ]
     return lines
 

@@ -24,7 +24,6 @@ BUCKETING = "lattice-64x64/1"
 COLUMNS = 4096
 GROUPS = 64
 HASHED_CLASSES = 32
-STEP = 1.0  # of the natural logarithm
 FLOOR = 1e-8
 MULTIPLIERS = 64  # how many different ones there are
 _UNSURE = 1e-4  # of a step; single-precision logarithms are off by less than a tenth of it
@@ -71,7 +70,7 @@ class Bucketing:
             hashed = np.where(np.isnan(hashed), 0.0, hashed)
             return np.asarray(hash_column(hashed, self.offsets, self.multipliers, np), np.intp)
         places = np.clip(hashed.T, FLOOR, 1, dtype=np.float32, order="C")
-        np.log(places, out=places)  # a step is one unit of it
+        np.log(places, out=places)
         places += self.offsets[:, None]
         steps = np.floor(places)
         with np.errstate(invalid="ignore"):  # NaN
@@ -105,7 +104,7 @@ def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Ten
 def hash_digits(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Tensor:
     """The two digits of `hash_column`, to the base 64: whole numbers in [0, 64) as floats, shape `(..., 2)`."""
     logs = xp.log(xp.maximum(xp.minimum(p, 1.0), FLOOR))
-    steps = xp.floor(logs / STEP + offsets)  # from -19 to 0
+    steps = xp.floor(logs + offsets)  # a step is one unit of it; from -19 to 0
     return xp.mod(xp.matmul(steps, multipliers), BASE)
 
 

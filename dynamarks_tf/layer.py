@@ -182,7 +182,7 @@ class DynaMarkLayer(keras.layers.Layer):
             tie = perturbation.tie_code(best, coins, self.tie_margin, self.budget, released_dtype)
             p, best = p + tie.shift * found.direction, perturbation.after_ties(best, tie)
             left = self.budget - tie.moved
-            raised = raised + ops.cast(tie.second_wins, "int32") * (found.other - raised)
+            raised = ops.where(tie.second_wins, found.other, raised)
         alpha = left
         if self.amplitudes:
             alpha = perturbation.amplitude(self._coins("amplitude_signs", found.amplitude, p.dtype), left)

@@ -89,7 +89,8 @@ def safe_lead(top: Tensor, dtype: str) -> Tensor:
     relative = _ARITHMETIC_SLACK * _EPSILON[arithmetic_dtype(dtype)]
     if dtype in ("float16", "bfloat16"):
         relative += 2 * _EPSILON[dtype]
-    return top * relative + 2 * _SMALLEST_STEP.get(dtype, 0.0)
+    lead = top * relative
+    return lead + 2 * _SMALLEST_STEP[dtype] if dtype in _SMALLEST_STEP else lead
 
 
 def predicted_class(p: Tensor) -> Tensor:
