@@ -27,6 +27,7 @@ import dynamarks_tf as dm
 from dynamarks_tf import codebook
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
+from dynamarks_tf.buckets import Bucketing
 from dynamarks_tf.export.tflite_conversion import LiteModel
 from dynamarks_tf.verification import package_versions
 
@@ -47,16 +48,29 @@ def as_tflite(model: keras.Model, path: str, quantize: str | None) -> Any:
     return lambda batch: lite.answer({name: batch})
 
 
-def main() -> None:
-    """Trains, exports, asks, compares."""
+def models() -> tuple[keras.Model, keras.Model, Bucketing, Any]:
+    """An owner model on Fashion-MNIST, its marked copy, where its outputs fall, and the test images."""
     images = fashion_mnist.load()
     keras.utils.set_random_seed(SEED)
     owner = ARCHITECTURES["pooled_cnn"](images.x_train.shape[1:], images.num_classes)
     train_classifier(owner, images.x_train[:30000], images.y_train[:30000], epochs=EPOCHS)
     key = dm.MarkKey(bytes(range(32)), "Stability")
     marked = dm.mark(owner, key, 0.05, tie_margin=0.5)
-    bucketing = codebook.expand(key, images.num_classes, dm.MarkParams()).bucketing
-    x = images.x_test
+    return owner, marked, codebook.expand(key, images.num_classes, dm.MarkParams()).bucketing, images.x_test
+
+
+def compared(way: str, bucketing: Bucketing, clean: Any, released: Any, answers: tuple[Any, Any]) -> dict[str, float]:
+    """How many inputs get another coin by `answers`, of clean and marked model, than by the reference; printed too."""
+    n = len(answers[0])
+    column = bucketing.columns(answers[0]) != bucketing.columns(clean[:n])
+    visible = np.abs(answers[1] - released[:n]).max(axis=1) > VISIBLE
+    print(f"{way:34} {n:6} inputs: {column.mean():.3%} other column, {visible.mean():.3%} other answer", flush=True)
+    return {"inputs": n, "other column": float(column.mean()), "other answer": float(visible.mean())}
+
+
+def main() -> None:
+    """Trains, exports, asks, compares."""
+    owner, marked, bucketing, x = models()
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         ways, loaded = {}, []
@@ -77,14 +91,7 @@ def main() -> None:
         reference = {name: in_batches(ways[name]["Keras, batches of 256"][0], x, 256) for name in ways}
         for way in list(ways["clean"])[1:]:
             clean, released = (in_batches(ways[n][way][0], x[: ways[n][way][2]], ways[n][way][1]) for n in ways)
-            n = len(clean)
-            column = bucketing.columns(clean) != bucketing.columns(reference["clean"][:n])
-            visible = np.abs(released - reference["marked"][:n]).max(axis=1) > VISIBLE
-            rows[way] = {"inputs": n, "other column": float(column.mean()), "other answer": float(visible.mean())}
-            print(
-                f"{way:28} {n:6} inputs: {column.mean():.3%} other column, {visible.mean():.3%} other answer",
-                flush=True,
-            )
+            rows[way] = compared(way, bucketing, reference["clean"], reference["marked"], (clean, released))
     RESULTS.parent.mkdir(exist_ok=True)
     content = {"format": "dynamarks-study", "version": 1, "rows": rows, "versions": package_versions()}
     RESULTS.write_text(json.dumps(content, indent=1) + "\n")

@@ -26,20 +26,15 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-import fashion_mnist
 import jax
 import keras
 import numpy as np
+from bucket_stability import SEED, SINGLE, compared, in_batches, models
 
 import dynamarks_tf as dm
-from dynamarks_tf import codebook
-from dynamarks_tf.attacks.architectures import ARCHITECTURES
-from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.verification import package_versions
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
-SEED, EPOCHS, SINGLE = 11, 6, 2000
-VISIBLE = 1e-3
 BATCHES = (1, 64)
 TURNS, CALLS = 15, 20
 
@@ -61,47 +56,21 @@ def on(device: Any, model: keras.Model, precision: str) -> Answer:
     return answer
 
 
-def in_batches(answer: Answer, x: Any, batch_size: int) -> Any:
-    """Answers of shape `(n, C)`, asked `batch_size` inputs at a time."""
-    return np.concatenate([np.asarray(answer(x[i : i + batch_size])) for i in range(0, len(x), batch_size)])
-
-
 def stability(gpu: Any, cpu: Any) -> dict[str, dict[str, float]]:
     """Trains, marks, asks, compares."""
-    images = fashion_mnist.load()
-    keras.utils.set_random_seed(SEED)
-    owner = ARCHITECTURES["pooled_cnn"](images.x_train.shape[1:], images.num_classes)
-    train_classifier(owner, images.x_train[:30000], images.y_train[:30000], epochs=EPOCHS)
-    key = dm.MarkKey(bytes(range(32)), "Stability")
-    marked = dm.mark(owner, key, 0.05, tie_margin=0.5)
-    bucketing = codebook.expand(key, images.num_classes, dm.MarkParams()).bucketing
-    x = images.x_test
+    owner, marked, bucketing, x = models()
     clean, released = (in_batches(on(cpu, model, "highest"), x, 256) for model in (owner, marked))
     rows = {}
-
-    def compare(title: str, other_clean: Any, other_released: Any) -> None:
-        n = len(other_clean)
-        columns = bucketing.columns(other_clean) != bucketing.columns(clean[:n])
-        visible = np.abs(other_released - released[:n]).max(axis=1) > VISIBLE
-        off = np.abs(np.log(other_clean + 1e-9) - np.log(clean[:n] + 1e-9))
-        rows[title] = {
-            "inputs": n,
-            "other column": float(columns.mean()),
-            "other answer": float(visible.mean()),
-            "median difference of logarithms": float(np.median(off)),
-        }
-        print(
-            f"{title:40} {n:6} inputs: {columns.mean():.3%} other column, {visible.mean():.3%} other answer", flush=True
-        )
-
     for name, precision in (("float32", "highest"), ("TensorFloat-32", "default")):
         for size, n, words in ((256, len(x), "batches of 256"), (1, SINGLE, "one by one")):
-            found = (in_batches(on(gpu, model, precision), x[:n], size) for model in (owner, marked))
-            compare(f"GPU, {name}, {words}", *found)
-    alone = marked.layers[-1]
-    inputs = keras.Input((images.num_classes,))
-    mark = keras.Model(inputs, alone(inputs))
-    compare("the mark alone, TensorFloat-32", clean, in_batches(on(gpu, mark, "default"), clean, 256))
+            way = f"GPU, {name}, {words}"
+            one, other = (in_batches(on(gpu, model, precision), x[:n], size) for model in (owner, marked))
+            rows[way] = compared(way, bucketing, clean, released, (one, other))
+    inputs = keras.Input(clean.shape[1:])
+    mark = keras.Model(inputs, marked.layers[-1](inputs))
+    way = "the mark alone, TensorFloat-32"
+    alone = in_batches(on(gpu, mark, "default"), clean, 256)
+    rows[way] = compared(way, bucketing, clean, released, (clean, alone))
     return rows
 
 

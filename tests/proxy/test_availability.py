@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import requests
 from tensorflow_serving.apis import prediction_service_pb2_grpc
+from waiting import eventually
 
 from dynamarks_tf.cli import main
 from dynamarks_tf.errors import ArgumentError, ServingError
@@ -43,13 +44,6 @@ def predict(proxy: Proxy, request: Any) -> tuple[grpc.StatusCode, str]:
         except grpc.RpcError as error:
             return error.code(), error.details()
     return grpc.StatusCode.OK, ""
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_server_that_is_down_is_said_so_and_found_again(model_folder: Path, ask: Any) -> None:

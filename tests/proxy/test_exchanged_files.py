@@ -18,6 +18,7 @@ from certificates import Authority, channel_credentials
 from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import prediction_service_pb2_grpc
+from waiting import eventually
 
 from dynamarks_tf.proxy import Admission, ApiKeys, Proxy, Tls, watched_files
 
@@ -27,13 +28,6 @@ LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watched_files, "EVERY_S", 0.02)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def put(path: Path, content: str) -> None:
@@ -130,8 +124,11 @@ def test_what_has_not_changed_is_left_alone(
     path = tmp_path / "clients.keys"
     path.write_text(f"alice:{digest('key')}\n")
     keys = ApiKeys.load(path)
-    monkeypatch.setattr(ApiKeys, "load", lambda path: pytest.fail("read again"))
+    read: list[None] = []
+    monkeypatch.setattr(ApiKeys, "reload", lambda self: read.append(None))
     with make_proxy(admission=Admission(keys=keys), ops_port=0) as proxy:
         time.sleep(0.2)
-        assert reloads(proxy, "API keys") == {"used": 0, "refused": 0}
-        assert over_rest(proxy, {"x-api-key": "key"}).status_code == 200
+        assert not read
+        path.touch()
+        eventually(lambda: reloads(proxy, "API keys") == {"used": 1, "refused": 0})
+    assert len(read) == 1

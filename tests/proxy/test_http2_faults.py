@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,18 +13,12 @@ import numpy as np
 import pytest
 from hyperframe import frame as frames
 from raw_http2 import DATA, HEADERS, PREFACE, SETTINGS, RawClient, block, call, message, raw, request_headers
+from waiting import eventually
 
 from dynamarks_tf.proxy import Proxy, client_connection, grpc_front, upstream
 from dynamarks_tf.proxy.http2_connection import Http2Connection, Turn
 
 UNREACHABLE = "The server behind this proxy cannot be reached"
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_no_answer_waits_for_the_one_before_to_be_acknowledged(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
