@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.framework import node_def_pb2, tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 # Session.run() refuses a request whose shape differs from the declared one. TensorFlow Serving never compares the two,
@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 
 SERVE_TAG = "serve"
 DEFAULT_SIGNATURE = "serving_default"
+LOOP_OPS = frozenset({"While", "StatelessWhile", "Enter", "RefEnter"})
+OWN_THREAD = -1  # of `RunOptions.inter_op_thread_pool`: operations run in the thread that asks
 PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 
@@ -65,8 +67,9 @@ class ServedModel:
         self.version = version
         self._batcher = batcher
         graph = tf.Graph()
-        options = tf.compat.v1.GPUOptions(allow_growth=True)  # the trainer may sit on the same GPU
-        self._session = tf.compat.v1.Session(graph=graph, config=tf.compat.v1.ConfigProto(gpu_options=options))
+        config = tf.compat.v1.ConfigProto()
+        config.gpu_options.allow_growth = True  # the trainer may sit on the same GPU
+        self._session = tf.compat.v1.Session(graph=graph, config=config)
         try:
             meta_graph = _load(self._session, path)
         except Exception as error:  # the loader has no error type of its own: OSError, RuntimeError, OpError, ...
@@ -75,6 +78,8 @@ class ServedModel:
                 f"{path} cannot be loaded as a SavedModel: {str(error).splitlines()[0]} Export the model again, for "
                 f'example with dynamarks_tf.export_saved_model(model, "{path}").'
             ) from error
+        # It is quicker, and many requests at once keep all cores busy; but then a run cannot be broken off.
+        self._runs_in_own_thread = not any(node.op in LOOP_OPS for node in _nodes(meta_graph))
         self.signatures = {key: _locate(graph, value) for key, value in meta_graph.signature_def.items()}
         for problem in production_problems(meta_graph):
             LOG.warning("%s: %s", path, problem)
@@ -152,23 +157,42 @@ class ServedModel:
 
     def _run_now(self, feeds: dict[Any, Array], fetches: list[Any], timeout_s: float | None) -> list[Array]:
         try:
-            with _run_options(timeout_s) as options:
+            with self._run_options(timeout_s) as options:
                 results = self._session._call_tf_sessionrun(options, feeds, fetches, [], None)
         except tf.errors.OpError as error:
             raise StatusError(Code(error.error_code), error.message) from error
         return [np.asarray(result, object if isinstance(result, bytes) else None) for result in results]  # scalars too
 
+    @contextlib.contextmanager
+    def _run_options(self, timeout_s: float | None) -> Iterator[Any]:
+        options = tf.compat.v1.RunOptions()
+        if timeout_s is not None:
+            options.timeout_in_ms = max(1, round(timeout_s * 1000))
+        if self._runs_in_own_thread:
+            options.inter_op_thread_pool = OWN_THREAD
+        buffer = pywrap_tf_session.TF_NewBufferFromString(options.SerializeToString())
+        try:
+            yield buffer
+        finally:
+            pywrap_tf_session.TF_DeleteBuffer(buffer)
+
 
 def production_problems(meta_graph: meta_graph_pb2.MetaGraphDef) -> list[str]:
     """Lists what runs in the local server and fails in TensorFlow Serving."""
-    functions = meta_graph.graph_def.library.function
-    nodes = [*meta_graph.graph_def.node, *(node for function in functions for node in function.node_def)]
+    nodes = _nodes(meta_graph)
+    parts = [*meta_graph.graph_def.library.function, *nodes]
     problems = []
-    if any("_XlaMustCompile" in part.attr and part.attr["_XlaMustCompile"].b for part in [*functions, *nodes]):
+    if any("_XlaMustCompile" in part.attr and part.attr["_XlaMustCompile"].b for part in parts):
         problems.append("a function is marked jit_compile=True; TensorFlow Serving fails on its first call")
     if any(node.op in PYTHON_OPS for node in nodes):
         problems.append("the model calls back into Python; TensorFlow Serving cannot run that")
     return problems
+
+
+def _nodes(meta_graph: meta_graph_pb2.MetaGraphDef) -> list[node_def_pb2.NodeDef]:
+    """Returns the nodes of the graph and of its functions."""
+    functions = meta_graph.graph_def.library.function
+    return [*meta_graph.graph_def.node, *(node for function in functions for node in function.node_def)]
 
 
 def _load(session: tf.compat.v1.Session, path: Path) -> meta_graph_pb2.MetaGraphDef:
@@ -242,16 +266,3 @@ def _output_names(signature: Signature, output_filter: Sequence[str]) -> list[st
 
 def _names(names: set[str]) -> str:
     return "{" + ",".join(sorted(names)) + "}"
-
-
-@contextlib.contextmanager
-def _run_options(timeout_s: float | None) -> Iterator[Any]:
-    if timeout_s is None:
-        yield None
-        return
-    options = tf.compat.v1.RunOptions(timeout_in_ms=max(1, round(timeout_s * 1000)))
-    buffer = pywrap_tf_session.TF_NewBufferFromString(options.SerializeToString())
-    try:
-        yield buffer
-    finally:
-        pywrap_tf_session.TF_DeleteBuffer(buffer)

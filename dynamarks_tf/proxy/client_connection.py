@@ -15,6 +15,7 @@ from dynamarks_tf.proxy.header_blocks import MAX_LIST_BYTES, BlockReader, Connec
 from dynamarks_tf.proxy.http2_connection import Http2Connection, Stream, Turn
 from dynamarks_tf.proxy.http2_frames import Http2Error, Problem, Setting
 from dynamarks_tf.proxy.in_flight import InFlight
+from dynamarks_tf.proxy.pieces import Piece, Pieces
 from dynamarks_tf.proxy.tls import names_of
 
 LOG = logging.getLogger(__name__)
@@ -37,14 +38,27 @@ class Call(Stream):
         head: its headers.
     """
 
-    __slots__ = ("began", "body", "client", "connection", "head", "held", "is_done", "is_whole", "question", "retries")
+    __slots__ = (
+        "began",
+        "body",
+        "client",
+        "connection",
+        "head",
+        "held",
+        "is_done",
+        "is_whole",
+        "pieces",
+        "question",
+        "retries",
+    )
 
     def __init__(self, connection: ClientConnection, number: int, head: RequestHead) -> None:
         super().__init__(number, connection.SETTINGS[Setting.INITIAL_WINDOW_SIZE])
         self.connection = connection
         self.head = head
         self.client: str | None = None
-        self.body: bytes | bytearray = b""
+        self.pieces = Pieces()  # of the body, until it is whole
+        self.body = b""
         self.held = 0  # bytes that count as in flight
         self.began = time.monotonic()
         self.is_whole = False
@@ -168,7 +182,7 @@ class ClientConnection(Http2Connection):
         except StatusError as error:
             self.refuse(call, error)
 
-    def on_data(self, number: int, data: bytes, size: int, is_last: bool) -> None:
+    def on_data(self, number: int, data: Piece, size: int, is_last: bool) -> None:
         call = self.streams.get(number)
         if call is None:
             self.check_not_idle(number)
@@ -185,31 +199,26 @@ class ClientConnection(Http2Connection):
         except StatusError as error:
             self.refuse(call, error)
 
-    def _collect(self, call: Call, data: bytes) -> None:
+    def _collect(self, call: Call, data: Piece) -> None:
         self._calls.in_flight.take(len(data))
         call.held += len(data)
-        if not call.body:
-            call.body = data
-        elif data:
-            if isinstance(call.body, bytes):
-                call.body = bytearray(call.body)
-            call.body += data
-        if len(call.body) < PREFIX_BYTES:
+        call.pieces.add(data)
+        if call.pieces.size < PREFIX_BYTES:
             return
-        length = int.from_bytes(call.body[1:PREFIX_BYTES], "big")
+        length = int.from_bytes(call.pieces.start(PREFIX_BYTES)[1:], "big")
         if length > self._calls.max_body_bytes:
             most = self._calls.max_body_bytes
             raise StatusError(Code.RESOURCE_EXHAUSTED, f"Received message larger than max ({length} vs. {most})")
-        if len(call.body) > PREFIX_BYTES + length:
+        if call.pieces.size > PREFIX_BYTES + length:
             raise StatusError(Code.INTERNAL, "The request has more than one message.")
 
     def _forward(self, call: Call) -> None:
+        call.body = call.pieces.take()
         if len(call.body) < PREFIX_BYTES or call.body[0] > 1:
             raise StatusError(Code.INTERNAL, "The request has no proper message.")
         if len(call.body) - PREFIX_BYTES != int.from_bytes(call.body[1:PREFIX_BYTES], "big"):
             raise StatusError(Code.INTERNAL, "The request ends before its message does.")
         if call.body[0] == 0:
-            call.body = bytes(call.body)
             self._calls.ask(call)
         elif call.head.encoding in grpc_messages.ENCODINGS:
             task = self._loop.create_task(self._unpack(call))
@@ -222,7 +231,7 @@ class ClientConnection(Http2Connection):
 
     async def _unpack(self, call: Call) -> None:
         most = self._calls.max_body_bytes
-        packed = bytes(call.body[PREFIX_BYTES:])
+        packed = call.body[PREFIX_BYTES:]
         try:
             message = await asyncio.to_thread(grpc_messages.unpack, packed, call.head.encoding, most)
             if call.is_done:
@@ -298,6 +307,7 @@ class ClientConnection(Http2Connection):
         self._calls.in_flight.give_back(call.held)
         call.held = 0
         call.body = b""
+        call.pieces = Pieces()
         self._calls.finish(call, code)
 
     # The end

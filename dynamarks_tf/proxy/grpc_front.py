@@ -179,7 +179,7 @@ class GrpcFront:
             connection.refuse(call, _no_answer(Code.INTERNAL))
         else:
             if call.head.path == PREDICT and self._recorder is not None:
-                self.turn.later(functools.partial(self._record, self._recorder, bytes(call.body), body, call.client))
+                self.turn.later(functools.partial(self._record, self._recorder, call.body, body, call.client))
             if self._is_room_for(len(body)):
                 connection.answer(call, head.block, body, trailers.block, "OK")
             else:
@@ -189,7 +189,7 @@ class GrpcFront:
     @staticmethod
     def _record(recorder: Recorder, request: bytes, answer: bytes, client: str | None) -> None:
         try:
-            recorder.record_grpc(request[PREFIX_BYTES:], answer[PREFIX_BYTES:], client)
+            recorder.record_grpc(memoryview(request)[PREFIX_BYTES:], answer[PREFIX_BYTES:], client)
         except Exception:  # no answer fails because of the log
             LOG.exception("a prediction could not be logged")
 

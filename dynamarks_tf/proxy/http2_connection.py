@@ -12,6 +12,7 @@ from typing import ClassVar, cast
 
 from dynamarks_tf.proxy import http2_frames as h2
 from dynamarks_tf.proxy.http2_frames import Http2Error, Problem, Setting
+from dynamarks_tf.proxy.pieces import Piece
 
 LOG = logging.getLogger(__name__)
 
@@ -150,8 +151,8 @@ class Http2Connection(asyncio.Protocol):
         """A header block is too large to be read."""
         raise Http2Error(Problem.ENHANCE_YOUR_CALM, "a header block is too large")
 
-    def on_data(self, number: int, data: bytes, size: int, is_last: bool) -> None:
-        """DATA has come, which takes `size` bytes of the windows."""
+    def on_data(self, number: int, data: Piece, size: int, is_last: bool) -> None:
+        """DATA has come, or a part of it, which takes `size` bytes of the windows."""
         raise NotImplementedError
 
     def on_reset(self, number: int, problem: int) -> None:
@@ -227,14 +228,16 @@ class Http2Connection(asyncio.Protocol):
 
     # What comes
 
-    def _receive(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+    def _receive(self, kind: int, flags: int, number: int, payload: Piece) -> None:
         if not self.is_ready and (kind != h2.SETTINGS or flags & h2.ACK):
             raise Http2Error(Problem.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         if self._block is not None and kind != h2.CONTINUATION:
             raise Http2Error(Problem.PROTOCOL_ERROR, "a header block is interrupted")
         if kind == h2.DATA:
             self._receive_data(flags, number, payload)
-        elif kind == h2.HEADERS:
+            return
+        assert isinstance(payload, bytes)
+        if kind == h2.HEADERS:
             _check(number != 0)
             block = h2.without_padding(flags, payload, priority=True)
             if flags & h2.END_HEADERS and len(block) <= MAX_BLOCK_BYTES:
@@ -282,7 +285,7 @@ class Http2Connection(asyncio.Protocol):
             if parts:
                 self.on_headers(number, b"".join(parts), bool(first_flags & h2.END_STREAM))
 
-    def _receive_data(self, flags: int, number: int, payload: bytes) -> None:
+    def _receive_data(self, flags: int, number: int, payload: Piece) -> None:
         _check(number != 0)
         size = len(payload)
         self._receive_window -= size
@@ -295,6 +298,7 @@ class Http2Connection(asyncio.Protocol):
         if self._empty_frames > MAX_EMPTY_FRAMES:
             raise Http2Error(Problem.ENHANCE_YOUR_CALM, "too many frames are empty")
         if flags & h2.PADDED:
+            assert isinstance(payload, bytes)
             payload = h2.without_padding(flags, payload)
         self.on_data(number, payload, size, bool(flags & h2.END_STREAM))
 
@@ -349,6 +353,9 @@ class Http2Connection(asyncio.Protocol):
     def send(self, data: bytes | memoryview) -> None:
         """Sends frames that need no window, together with what else is sent at the moment."""
         self._out.append(data)
+        self._flush_later()
+
+    def _flush_later(self) -> None:
         if not self._flush_is_due:
             self._flush_is_due = True
             if not self._turn.takes(self):
@@ -447,19 +454,16 @@ class Http2Connection(asyncio.Protocol):
 
     def _send_part(self, output: _Output) -> bool:
         stream, size = output.stream, len(output.body)
-        window = min(self._send_window, self._stream_window + stream.send_credit, TURN_BYTES)
-        end = min(size, output.sent + max(window, 0))
-        if output.sent == end < size:
+        turn = TURN_BYTES if len(self._blocked) > 1 else FLUSH_BYTES
+        window = min(self._send_window, self._stream_window + stream.send_credit, turn)
+        begin, end = output.sent, min(size, output.sent + max(window, 0))
+        if begin == end < size:
             return False
-        begin = output.sent
-        while True:
-            stop = min(end, output.sent + self._max_frame_bytes)
-            flags = h2.END_STREAM if stop == size and output.trailers is None else 0
-            self.send(h2.frame_head(h2.DATA, flags, stream.number, stop - output.sent))
-            self.send(output.body[output.sent : stop])
-            output.sent = stop
-            if stop == end:
-                break
+        last_flags = h2.END_STREAM if end == size and output.trailers is None else 0
+        part = output.body[begin:end]
+        self._out += h2.data_frames(stream.number, part, last_flags, self._max_frame_bytes)
+        self._flush_later()
+        output.sent = end
         self._send_window -= end - begin
         stream.send_credit -= end - begin
         self.blocked_bytes -= end - begin

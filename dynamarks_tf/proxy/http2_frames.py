@@ -6,6 +6,8 @@ import enum
 import struct
 from collections.abc import Iterator
 
+from dynamarks_tf.proxy.pieces import Piece
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_BYTES = 9
 MAX_FRAME_BYTES = 2**18  # the largest frame that is accepted; announced in the settings
@@ -23,8 +25,8 @@ WITH_PRIORITY = 0x20
 
 _HEAD = struct.Struct(">HBBBI")  # a length of three bytes, type, flags, stream
 
-Frame = tuple[int, int, int, bytes]
-"""Type, flags, stream, payload."""
+Frame = tuple[int, int, int, Piece]
+"""Type, flags, stream, payload; a view only in DATA."""
 
 
 class Problem(enum.IntEnum):
@@ -72,6 +74,9 @@ class Http2Error(Exception):
 class FrameReader:
     """Cuts bytes, as they arrive, into frames.
 
+    DATA without padding is not collected: what has come of its payload comes at once, as a frame of its own, and only
+    the last one has the flags.
+
     Args:
         most: the size of the largest frame that is accepted if it is no DATA.
     """
@@ -81,9 +86,11 @@ class FrameReader:
         self._parts: list[bytes] = []  # what is left of the last call
         self._have = 0
         self._need = HEAD_BYTES
+        self._open = (0, 0)  # flags and stream of DATA that is not whole
+        self._missing = 0  # bytes of it
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yields each frame that is whole now.
+        """Yields each frame that is whole now, and DATA as far as it has come.
 
         Raises:
             Http2Error: a frame is too large.
@@ -96,12 +103,23 @@ class FrameReader:
             data = b"".join(self._parts)
             self._parts = []
         start, end = 0, len(data)
+        if self._missing:
+            start = min(self._missing, end)
+            yield self._data(data, 0, start)
         while end - start >= HEAD_BYTES:
             high, low, kind, flags, stream = _HEAD.unpack_from(data, start)
             length = high << 8 | low
             if length > (self._most if kind else MAX_FRAME_BYTES):
                 raise Http2Error(Problem.FRAME_SIZE_ERROR, "a frame is too large")
             stop = start + HEAD_BYTES + length
+            if kind == DATA and length and not flags & PADDED:
+                self._open, self._missing = (flags, stream & MAX_WINDOW), length
+                start += HEAD_BYTES
+                stop = min(stop, end)
+                if start < stop:
+                    yield self._data(data, start, stop)
+                start = stop
+                continue
             if stop > end:
                 self._need = stop - start
                 break
@@ -113,15 +131,41 @@ class FrameReader:
             self._parts = [data[start:] if start else data]
         self._have = end - start
 
+    def _data(self, data: bytes, start: int, stop: int) -> Frame:
+        self._missing -= stop - start
+        flags, stream = self._open
+        return DATA, 0 if self._missing else flags, stream, _piece(data, start, stop)
+
+
+def _piece(data: bytes, start: int, stop: int) -> Piece:
+    """A part of what has come: a view, unless that would keep much more in memory than itself."""
+    if stop - start == len(data):
+        return data
+    return memoryview(data)[start:stop] if 2 * (stop - start) >= len(data) else data[start:stop]
+
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """Returns one frame."""
     return _HEAD.pack(len(payload) >> 8, len(payload) & 0xFF, kind, flags, stream) + payload
 
 
-def frame_head(kind: int, flags: int, stream: int, size: int) -> bytes:
-    """Returns the beginning of a frame, which its payload has to follow."""
-    return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream)
+def data_frames(stream: int, body: memoryview, flags: int, max_frame_bytes: int) -> list[Piece]:
+    """Returns DATA in as many frames as the peer's limit makes necessary, in pieces, so that the body is not copied.
+
+    Args:
+        stream: its number.
+        body: what to send; a single frame if it is empty.
+        flags: of the last frame.
+        max_frame_bytes: the peer's limit.
+    """
+    full, rest = divmod(len(body), max_frame_bytes)
+    if full and not rest:
+        full, rest = full - 1, max_frame_bytes
+    head = _HEAD.pack(max_frame_bytes >> 8, max_frame_bytes & 0xFF, DATA, 0, stream)
+    pieces: list[Piece] = []
+    for start in range(0, full * max_frame_bytes, max_frame_bytes):
+        pieces += (head, body[start : start + max_frame_bytes])
+    return [*pieces, _HEAD.pack(rest >> 8, rest & 0xFF, DATA, flags, stream), body[full * max_frame_bytes :]]
 
 
 def header_frames(stream: int, block: bytes, flags: int, max_frame_bytes: int) -> bytes:

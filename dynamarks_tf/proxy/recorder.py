@@ -23,7 +23,7 @@ class Recorder:
         self._writer = writer
         self._decoder = RestDecoder(rest_url, max_body_bytes) if rest_url is not None else None
 
-    def record_grpc(self, request: bytes, response: bytes, client: str | None) -> None:
+    def record_grpc(self, request: bytes | memoryview, response: bytes, client: str | None) -> None:
         """Logs a call of Predict."""
         record = functools.partial(encode_bytes, request, response, client=client, time=time.time())
         self._writer.log_later(len(request) + len(response), record, client=client)

@@ -15,6 +15,7 @@ from dynamarks_tf.proxy.grpc_messages import AnswerHead
 from dynamarks_tf.proxy.header_blocks import MAX_LIST_BYTES, BlockReader, ConnectionReader
 from dynamarks_tf.proxy.http2_connection import Http2Connection, Stream, Turn
 from dynamarks_tf.proxy.http2_frames import Http2Error, Problem, Setting
+from dynamarks_tf.proxy.pieces import Piece, Pieces
 
 CONNECT_TIMEOUT_S = 5.0
 FIRST_PAUSE_S = 0.1  # before the server is tried again; doubled with each failure
@@ -45,7 +46,7 @@ class Question(Stream):
         super().__init__(number, UpstreamConnection.SETTINGS[Setting.INITIAL_WINDOW_SIZE])
         self.call = call
         self.head: AnswerHead | None = None
-        self.body: bytes | bytearray = b""
+        self.body = Pieces()
         self.is_sent = False
 
 
@@ -92,7 +93,6 @@ class UpstreamConnection(Http2Connection):
         self.streams[question.number] = question
         call.question = question
         self.send_headers(question, call.head.block, is_last=False)
-        assert isinstance(call.body, bytes)
         self.send_body(question, call.body, None)
 
     def cancel(self, question: Stream) -> None:
@@ -139,19 +139,14 @@ class UpstreamConnection(Http2Connection):
             self._forget(question)
             self._refuse(question, StatusError(Code.RESOURCE_EXHAUSTED, "The answer's headers are too large"))
 
-    def on_data(self, number: int, data: bytes, size: int, is_last: bool) -> None:
+    def on_data(self, number: int, data: Piece, size: int, is_last: bool) -> None:
         question = self._find(number)
         if question is None:
             return
         if question.head is None:
             raise Http2Error(Problem.PROTOCOL_ERROR, "an answer has no headers")
         self.take(question, size, is_last)
-        if not question.body:
-            question.body = data
-        else:
-            if isinstance(question.body, bytes):
-                question.body = bytearray(question.body)
-            question.body += data
+        question.body.add(data)
         if is_last:
             self._answered(question, AnswerHead(b"", None, None))
 
@@ -212,7 +207,7 @@ class UpstreamConnection(Http2Connection):
         if not question.is_sent:  # the server did not wait for the end
             self.reset(question, Problem.NO_ERROR)
         self._forget(question)
-        self._upstream.deliver(question.call, question.head, bytes(question.body), trailers)
+        self._upstream.deliver(question.call, question.head, question.body.take(), trailers)
         self._upstream.next(self)
         if not self.takes_requests and not self.streams:
             self.end()

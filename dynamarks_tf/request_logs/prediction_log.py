@@ -57,7 +57,9 @@ def encode(
     return encode_bytes(request.SerializeToString(), response.SerializeToString(), client=client, time=time)
 
 
-def encode_bytes(request: bytes, response: bytes, *, client: str | None = None, time: float = 0.0) -> bytes:
+def encode_bytes(
+    request: bytes | memoryview, response: bytes, *, client: str | None = None, time: float = 0.0
+) -> bytes:
     """Returns the same from serialized messages, whose tensors are neither decoded nor copied more than once.
 
     Raises:
@@ -76,7 +78,7 @@ def encode_bytes(request: bytes, response: bytes, *, client: str | None = None, 
     return b"".join((log.SerializeToString(), _key(_PREDICT_LOG), _varint(sum(map(len, inner))), *inner))
 
 
-def _field(number: int, data: bytes) -> tuple[bytes, bytes, bytes]:
+def _field(number: int, data: bytes | memoryview) -> tuple[bytes, bytes, bytes | memoryview]:
     return _key(number), _varint(len(data)), data
 
 

@@ -13,6 +13,8 @@ from dynamarks_tf._files import PRIVATE_FILE, PRIVATE_FOLDER
 PREFIX = "requests-"
 SUFFIX = ".tfrecord"
 
+LARGE_BYTES = 2**16  # of a record that is not copied to be written in one piece
+
 _NAME = re.compile(rf"{PREFIX}(\d+)-.*{re.escape(SUFFIX)}")
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
 
@@ -42,22 +44,23 @@ class RotatingFiles:
         self._synced = True
         folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
 
-    def append(self, record: bytes) -> None:
-        """Writes a record whole or not at all.
+    def append(self, *parts: bytes) -> None:
+        """Writes a record, given in one part or several, whole or not at all.
 
         Raises:
             OSError: it cannot be written.
         """
-        if self._file is not None and self._size and self._size + len(record) > self._max_bytes:
+        size = sum(map(len, parts))
+        if self._file is not None and self._size and self._size + size > self._max_bytes:
             self.close()
         if self._file is None:
             self._file, self._size = _create(self.folder), 0
         try:
-            _write(self._file, record)
+            _write(self._file, parts)
         except OSError:
             self._take_back()
             raise
-        self._size += len(record)
+        self._size += size
         self._synced = False
 
     def sync(self) -> None:
@@ -67,7 +70,7 @@ class RotatingFiles:
             OSError: they cannot be brought there.
         """
         if self._file is not None and not self._synced:
-            os.fsync(self._file)
+            _sync(self._file)
             self._synced = True
 
     def close(self) -> None:
@@ -79,7 +82,7 @@ class RotatingFiles:
         file, self._file = self._file, None
         if file is not None:
             try:
-                os.fsync(file)
+                _sync(file)
             finally:
                 os.close(file)
 
@@ -114,7 +117,19 @@ def _create(folder: Path) -> int:
             return os.open(folder / f"{PREFIX}{number:08}-{started}{SUFFIX}", _FLAGS, PRIVATE_FILE)
 
 
-def _write(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
+def _sync(file: int) -> None:
+    os.fsync(file)
+    if hasattr(os, "posix_fadvise"):  # else a log, which nobody reads soon, would fill the memory for files
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _write(file: int, parts: tuple[bytes, ...]) -> None:
+    if sum(map(len, parts)) < LARGE_BYTES or not hasattr(os, "writev"):
+        parts = (b"".join(parts),)
+    views = [memoryview(part) for part in parts if part]
+    while views:
+        written = os.writev(file, views) if len(views) > 1 else os.write(file, views[0])
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]

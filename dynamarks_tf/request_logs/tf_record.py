@@ -20,8 +20,13 @@ HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
 
 def frame(data: bytes) -> bytes:
     """Returns a record with `data` in it, ready to be appended to a file."""
+    return b"".join(frame_parts(data))
+
+
+def frame_parts(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Returns the same in parts, so that `data` is not copied."""
     length = _LENGTH.pack(len(data))
-    return b"".join((length, _checksum(length), data, _checksum(data)))
+    return length + _checksum(length), data, _checksum(data)
 
 
 def is_header(start: bytes) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.request_logs.prediction_log import encode
 from dynamarks_tf.request_logs.rotation import RotatingFiles
-from dynamarks_tf.request_logs.tf_record import frame
+from dynamarks_tf.request_logs.tf_record import frame_parts
 
 if TYPE_CHECKING:
     from tensorflow_serving.apis import predict_pb2
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 FLUSH_S = 0.5  # a crash of the process loses what came later than this
+BATCH_BYTES = 2**20  # are written at once, so that no long work makes answers wait for the processor
 WARNING_S = 60.0  # at most one warning in this time
 CLOSE_S = 30.0
 BYTES_EACH = 2048  # about what a waiting request takes beside its tensors
@@ -43,9 +44,9 @@ class _Waiting:
 class PredictionLogWriter:
     """Writes requests and answers as TFRecord files of `PredictionLog`, in the background.
 
-    `log` only puts a request into a queue. One thread takes the queue every half second, writes it and brings it to
-    the disk. When the queue is full, or the disk is, requests are dropped, counted, and reported once a minute; an
-    answer never waits for the log nor fails because of it.
+    `log` only puts a request into a queue. One thread takes the queue every half second, or when a megabyte waits, and
+    writes it; every half second it brings to the disk what is written. When the queue is full, or the disk is, requests
+    are dropped, counted, and reported once a minute; an answer never waits for the log nor fails because of it.
 
     Args:
         folder: where the files go; created if missing. Files and folder are private to their owner.
@@ -146,7 +147,7 @@ class PredictionLogWriter:
             else:
                 self._waiting.append(_Waiting(size, record, undecoded, client))
                 self._waiting_bytes += size
-                if self._is_half_full():
+                if self._is_due():
                     self._changed.notify()
 
     def drop(self, reason: str, client: str | None) -> None:
@@ -176,19 +177,23 @@ class PredictionLogWriter:
         self.close()
 
     def _run(self) -> None:
-        reported, next_report = 0, 0.0
+        reported, next_report, next_sync = 0, 0.0, 0.0
         closing = False
         while not closing:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or self._is_half_full(), FLUSH_S)
+                self._changed.wait_for(lambda: self._closing or self._is_due(), FLUSH_S)
                 closing = self._closing
                 batch, self._waiting = self._waiting, deque()
             self._write(batch)
+            now = time.monotonic()
             try:
-                self._files.close() if closing else self._files.sync()
+                if closing:
+                    self._files.close()
+                elif now >= next_sync:
+                    self._files.sync()
+                    next_sync = now + FLUSH_S
             except OSError as error:
                 LOG.warning("request log %s: the last requests may be lost: %s", self.folder, error.strerror)
-            now = time.monotonic()
             if self._dropped > reported and (closing or now >= next_report):
                 LOG.warning(
                     "request log %s: %d requests dropped so far, the last one because %s",
@@ -221,13 +226,13 @@ class PredictionLogWriter:
         except Exception as error:
             if waiting.undecoded is None:
                 raise
-            self._files.append(frame(waiting.undecoded()))
+            self._files.append(*frame_parts(waiting.undecoded()))
             return f"it is written undecoded: {_said(error)}"
-        self._files.append(frame(record))
+        self._files.append(*frame_parts(record))
         return None
 
-    def _is_half_full(self) -> bool:
-        return 2 * self._waiting_bytes >= self._max_waiting_bytes
+    def _is_due(self) -> bool:
+        return self._waiting_bytes >= min(BATCH_BYTES, self._max_waiting_bytes / 2)
 
     def _count_dropped(self, reason: str, client: str | None) -> None:
         self._dropped += 1

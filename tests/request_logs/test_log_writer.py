@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
+import mmap
 import os
 import signal
 import stat
@@ -276,6 +278,51 @@ def test_a_disk_that_does_not_confirm_is_reported(
     assert "the last requests may be lost: Input/output error" in caplog.text
 
 
+def test_what_is_on_the_disk_does_not_fill_the_memory_for_files(folder: Path) -> None:
+    """Linux keeps what was written in memory; a log of gigabytes would drive out the files of the models."""
+    if not hasattr(os, "posix_fadvise"):
+        pytest.skip("this system cannot be told")
+    files = RotatingFiles(folder, max_bytes=2**30)
+    files.append(os.urandom(2**22))
+    (path,) = folder.iterdir()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert share_in_memory(mapped) > 0.9
+        files.sync()
+        assert share_in_memory(mapped) < 0.1
+    files.close()
+
+
+def share_in_memory(mapped: mmap.mmap) -> float:
+    """The share of the pages of a file that the system holds in memory."""
+    pages = (ctypes.c_ubyte * (len(mapped) // mmap.PAGESIZE))()
+    address = np.frombuffer(mapped, np.uint8).ctypes.data
+    if ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(mapped)), pages):
+        pytest.skip(f"the system does not say: {os.strerror(ctypes.get_errno())}")
+    return sum(page & 1 for page in pages) / len(pages)
+
+
+@pytest.mark.parametrize("size", [10, rotation.LARGE_BYTES])
+def test_records_in_parts_are_written_whole(folder: Path, size: int) -> None:
+    files = RotatingFiles(folder, max_bytes=3 * size + 16)
+    parts = [b"head", os.urandom(size), b"", b"tail"]
+    for _ in range(3):
+        files.append(*parts)
+    files.close()
+    assert [path.read_bytes() for path in list_files(folder)] == [b"".join(parts) * 2, b"".join(parts)]
+
+
+def test_a_large_record_that_the_disk_takes_in_pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def writev(file: int, views: list[memoryview]) -> int:
+        return os.write(file, views[0][:50_000])
+
+    monkeypatch.setattr(rotation.os, "writev", writev, raising=False)
+    files = RotatingFiles(folder, max_bytes=10**6)
+    parts = [b"head", os.urandom(2 * rotation.LARGE_BYTES), b"tail"]
+    files.append(*parts)
+    files.close()
+    assert [path.read_bytes() for path in folder.iterdir()] == [b"".join(parts)]
+
+
 # The queue
 
 
@@ -285,9 +332,9 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     released = threading.Event()
     real = RotatingFiles.append
 
-    def append(self: RotatingFiles, record: bytes) -> None:
+    def append(self: RotatingFiles, *parts: bytes) -> None:
         released.wait()
-        real(self, record)
+        real(self, *parts)
 
     monkeypatch.setattr(RotatingFiles, "append", append)
     yield released
