@@ -67,7 +67,7 @@ class Bucketing:
         """
         hashed = p if len(self.hashed_classes) == self.num_classes else p[:, self.hashed_classes]
         if hashed.dtype == np.float64:
-            hashed = np.where(np.isnan(hashed), 0.0, hashed)
+            hashed = np.minimum(np.where(np.isnan(hashed), 0.0, hashed), 1.0)
             return np.asarray(hash_column(hashed, self.offsets, self.multipliers, np), np.intp)
         places = np.clip(hashed.T, FLOOR, 1, dtype=np.float32, order="C")
         np.log(places, out=places)
@@ -90,7 +90,8 @@ def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Ten
     """Mixes the steps on which the logarithms of some probabilities fall.
 
     Args:
-        p: probabilities of the hashed classes, shape `(..., K)`. Of a NaN anything may come.
+        p: probabilities of the hashed classes, shape `(..., K)`; above 1 by rounding only. Of a NaN or an infinity
+            anything may come.
         offsets: where the steps begin, in units of a step, shape `(K,)`.
         multipliers: whole numbers in [0, 64), shape `(K, 2)`.
         xp: the array namespace, `numpy` or `keras.ops`.
@@ -103,7 +104,7 @@ def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Ten
 
 def hash_digits(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Tensor:
     """The two digits of `hash_column`, to the base 64: whole numbers in [0, 64) as floats, shape `(..., 2)`."""
-    logs = xp.log(xp.maximum(xp.minimum(p, 1.0), FLOOR))
+    logs = xp.log(xp.maximum(p, FLOOR))
     steps = xp.floor(logs + offsets)  # a step is one unit of it; from -19 to 0
     return xp.mod(xp.matmul(steps, multipliers), BASE)
 

@@ -31,6 +31,7 @@ class _Mark(NamedTuple):
     alpha: float | Tensor
     tie: perturbation.TieCode | None = None
     direction: Tensor | None = None
+    is_single: bool = False  # each input raises one class
 
 
 @keras.saving.register_keras_serializable(package="dynamarks_tf")
@@ -140,6 +141,7 @@ class DynaMarkLayer(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the tables: from the key if there is one, else blank, to be loaded."""
         self._num_classes = check_num_classes(input_shape[-1])
+        self._look_ups = _look_ups(self._num_classes, self.params)
         self._tables = {name: self._add_table(name, values) for name, values in self._values(self._num_classes).items()}
         self._key = None  # the tables are all that is needed from here on
         self.built = True
@@ -156,7 +158,11 @@ class DynaMarkLayer(keras.layers.Layer):
 
     def _mark_probabilities(self, p: Tensor, released_dtype: str) -> Tensor:
         mark = self._decide(p, perturbation.best_two(p), released_dtype)
-        return perturbation.class_code(mark.p, mark.best, mark.favoured, mark.share, mark.alpha, released_dtype)
+        p, favoured, alpha = mark.p, mark.favoured, mark.alpha
+        kept = perturbation.ties_keep_a_lead(self.tie_margin, self.budget, released_dtype)
+        if mark.is_single and kept:
+            return perturbation.raise_class(p, perturbation.largest(p), favoured, alpha, released_dtype)
+        return perturbation.class_code(p, mark.best, favoured, mark.share, alpha, released_dtype, is_lead_kept=kept)
 
     def _mark_logits(self, logits: Tensor, released_dtype: str) -> Tensor:
         relative = logits - perturbation.largest(logits)
@@ -173,23 +179,28 @@ class DynaMarkLayer(keras.layers.Layer):
     def _decide(self, p: Tensor, best: perturbation.BestTwo, released_dtype: str) -> _Mark:
         """What the key says about each output: which class wins a tie, which classes are raised, and how much."""
         if not (self.amplitudes or self.tie_margin):
-            favoured, share = self._favoured_beside(best.top, p.dtype)
-            return _Mark(p, best, favoured, share, self.budget * ops.cast(share > 0, p.dtype))
-        found = cells.find_cells(best, self._digits(p), self._num_classes, self._tables.get("group_of_class"))
-        tie, left, raised = None, self.budget, found.amplitude
+            favoured, share, is_any = self._favoured_beside(best.top, p.dtype)
+            return _Mark(p, best, favoured, share, self.budget * is_any)
+        group_of_class = self._tables.get("group_of_class")
+        found = cells.find_cells(best, self._digits(p), self._num_classes, group_of_class, self._look_ups)
+        drawn = self._draw(found.places, p.dtype)
+        tie, left, raised = None, self.budget, drawn.get("focus")
         if self.tie_margin:
-            coins = found.order * self._coins("tie_signs", found.tie, p.dtype)
+            coins = found.order * drawn["tie"]
             tie = perturbation.tie_code(best, coins, self.tie_margin, self.budget, released_dtype)
             p, best = p + tie.shift * found.direction, perturbation.after_ties(best, tie)
             left = self.budget - tie.moved
-            raised = ops.where(tie.second_wins, found.other, raised)
+            if raised is not None:
+                raised = perturbation.choose(tie.second_wins, drawn["focus of second"], raised)
         alpha = left
         if self.amplitudes:
-            alpha = perturbation.amplitude(self._coins("amplitude_signs", found.amplitude, p.dtype), left)
-        if "focus" in self._tables:
-            return _Mark(p, best, self._raised(raised, p.dtype), 1.0, alpha, tie, found.direction)
-        favoured, share = self._favoured_beside(best.top, p.dtype)
-        return _Mark(p, best, favoured, share, alpha * ops.cast(share > 0, p.dtype), tie, found.direction)
+            alpha = perturbation.amplitude(drawn["amplitude"], left)
+        if raised is not None:
+            classes = np.arange(self._num_classes, dtype=keras.backend.standardize_dtype(p.dtype))
+            favoured = ops.cast(ops.equal(raised, classes), p.dtype)
+            return _Mark(p, best, favoured, 1.0, alpha, tie, found.direction, is_single=True)
+        favoured, share, is_any = self._favoured_beside(best.top, p.dtype)
+        return _Mark(p, best, favoured, share, alpha * is_any, tie, found.direction)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input shape."""
@@ -248,8 +259,9 @@ class DynaMarkLayer(keras.layers.Layer):
         shapes = _table_shapes(num_classes, self.params)
         blank: dict[str, np.ndarray] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
         blank["favoured"] = np.full(num_classes, _BLANK_COUNT, np.int32)
-        if "focus" in blank:
-            blank["focus"] = _or_itself(blank["focus"] - 1)
+        if "coins" in blank and self.params.is_focused(num_classes):
+            itself = np.repeat(np.arange(num_classes, dtype=np.int8), buckets.COLUMNS)
+            blank["coins"][-len(itself) :] = itself
         return blank
 
     def _add_table(self, name: str, values: np.ndarray) -> Any:
@@ -262,13 +274,9 @@ class DynaMarkLayer(keras.layers.Layer):
             autocast=False,
         )
 
-    def _raised(self, cell: Tensor, dtype: str) -> Tensor:
-        """1 at the single class to be raised, 0 elsewhere."""
-        raised = ops.cast(perturbation.look_up(ops.reshape(self._tables["focus"], (-1,)), cell), "int32")
-        return ops.cast(ops.equal(raised, np.arange(self._num_classes, dtype=np.int32)), dtype)
-
-    def _favoured_beside(self, top: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
-        """1 at the classes beside `top` that are to be raised, 0 elsewhere; and the probability of one under U."""
+    def _favoured_beside(self, top: Tensor, dtype: str) -> tuple[Tensor, Tensor, Tensor]:
+        """1 at the classes beside `top` that are to be raised, 0 elsewhere; the probability of one under U; and 1 if
+        there is one, else 0."""
         tables = self._tables
         if "row_of_class" not in tables:
             favoured = ops.maximum(ops.cast(perturbation.look_up(tables["signs"], top), dtype), 0.0)  # diagonal is 0
@@ -276,7 +284,8 @@ class DynaMarkLayer(keras.layers.Layer):
             favoured = ops.maximum(ops.cast(self._rows_of(top), dtype), 0.0)
             favoured = favoured * perturbation.all_but(top, self._num_classes, dtype)
         counts = ops.cast(ops.expand_dims(perturbation.look_up(tables["favoured"], top), axis=-1), dtype)
-        return favoured, ops.where(counts > 0, 1.0 / ops.maximum(counts, 1.0), 0.0)
+        is_any = ops.minimum(ops.maximum(counts, 0.0), 1.0)
+        return favoured, is_any / ops.maximum(counts, 1.0), is_any
 
     def _rows_of(self, top: Tensor) -> Tensor:
         """The signs of all classes in the row of `top`; of shape `(C,)` if all share it, else `(..., C)`."""
@@ -294,9 +303,29 @@ class DynaMarkLayer(keras.layers.Layer):
         offsets, multipliers = (ops.cast(self._tables[name], p.dtype) for name in ("offsets", "multipliers"))
         return buckets.hash_digits(hashed, offsets, multipliers, ops)
 
-    def _coins(self, name: str, cell: Tensor, dtype: str) -> Tensor:
-        """The coin of each input, -1 or +1, shape `(..., 1)`."""
-        return ops.cast(perturbation.look_up(ops.reshape(self._tables[name], (-1,)), cell), dtype)
+    def _draw(self, places: Tensor, dtype: str) -> dict[str, Tensor]:
+        """What the table of coins has for each input, by the names of the look-ups, shape `(..., 1)` each."""
+        values = ops.cast(perturbation.look_up(self._tables["coins"], places), dtype)
+        names = [each.name for each in self._look_ups]
+        return dict(zip(names, ops.split(values, len(names), axis=-1), strict=True))
+
+
+def _look_ups(num_classes: int, params: MarkParams) -> tuple[cells.LookUp, ...]:
+    """What is looked up for each input in the table of coins, which holds the tables of amplitude code, tie code and
+    focus one after the other."""
+    amplitude_rows = buckets.num_class_groups(num_classes) if params.amplitudes else 0
+    tie_rows = buckets.num_pair_groups(num_classes) if params.tie_margin else 0
+    focus_row = amplitude_rows + tie_rows
+    found = []
+    if params.amplitudes:
+        found.append(cells.LookUp("amplitude", "group", 0))
+    if params.tie_margin:
+        found.append(cells.LookUp("tie", "pair", amplitude_rows))
+    if params.is_focused(num_classes):
+        found.append(cells.LookUp("focus", "best", focus_row))
+        if params.tie_margin:
+            found.append(cells.LookUp("focus of second", "second", focus_row))
+    return tuple(found)
 
 
 def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, np.ndarray]:
@@ -308,13 +337,20 @@ def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, 
         np.fill_diagonal(class_signs, 0)
     tables: dict[str, Any] = {
         "signs": class_signs,
-        "focus": None if codebook.focus is None else _or_itself(codebook.focus),
         "favoured": codebook.favoured_counts(),
-        "amplitude_signs": codebook.amplitude_signs,
-        "tie_signs": codebook.tie_signs,
+        "coins": _coins(codebook, params),
         **{field.name: getattr(bucketing, field.name) for field in dataclasses.fields(bucketing)},
     }
     return {name: tables[name] for name in shapes}
+
+
+def _coins(codebook: codebooks.Codebook, params: MarkParams) -> np.ndarray:
+    """Coins of the amplitude code and the tie code, -1 or +1, and the classes to be raised: flat, in rows by class,
+    group or pair."""
+    parts = [codebook.amplitude_signs] if params.amplitudes else []
+    parts += [codebook.tie_signs] if params.tie_margin else []
+    parts += [] if codebook.focus is None else [_or_itself(codebook.focus)]
+    return np.concatenate([np.empty(0, np.int8), *(part.ravel() for part in parts)])
 
 
 def _or_itself(focus: np.ndarray) -> np.ndarray:
@@ -326,8 +362,9 @@ def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple
     """Shape and type of each table that a layer with these settings needs."""
     rows, columns = params.table_shape(num_classes)
     shapes: dict[str, tuple[tuple[int, ...], type]] = {"favoured": ((num_classes,), np.int32)}
+    coin_rows = 0
     if params.is_focused(num_classes):
-        shapes["focus"] = ((num_classes, buckets.COLUMNS), np.int8)
+        coin_rows += num_classes
     else:
         shapes["signs"] = ((rows, columns), np.int8)
     if (rows, columns) != (num_classes, num_classes):  # classes share rows or columns
@@ -342,7 +379,9 @@ def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple
         if num_classes > buckets.num_class_groups(num_classes):
             shapes["group_of_class"] = ((num_classes,), np.int32)
     if params.amplitudes:
-        shapes["amplitude_signs"] = ((buckets.num_class_groups(num_classes), buckets.COLUMNS), np.int8)
+        coin_rows += buckets.num_class_groups(num_classes)
     if params.tie_margin:
-        shapes["tie_signs"] = ((buckets.num_pair_groups(num_classes), buckets.COLUMNS), np.int8)
+        coin_rows += buckets.num_pair_groups(num_classes)
+    if coin_rows:
+        shapes["coins"] = ((coin_rows * buckets.COLUMNS,), np.int8)
     return shapes

@@ -28,6 +28,7 @@ _EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bflo
 _SMALLEST_STEP = {"float16": 2.0**-24}
 _ARITHMETIC_SLACK = 8
 _SORTED_CLASSES = 32  # beyond, two passes for the largest value are faster than one that keeps two
+_TRACE = 1e-30  # of each class in a sum of one of them: nothing, unless it is NaN or infinite
 _TIE_SLACK = 8  # leads that a tie is narrower than its limit, so that the winner is ahead by half as many
 
 
@@ -35,16 +36,24 @@ class BestTwo(NamedTuple):
     """The two best classes of a batch.
 
     Attributes:
-        top: best class, the first among ties, int32 of shape `(...)`.
-        second: best class but one.
+        classes: best class, the first among ties, and best class but one, int32 of shape `(..., 2)`.
         p_top: probability of the best class, shape `(..., 1)`.
         p_second: probability of the best class but one.
     """
 
-    top: Tensor
-    second: Tensor
+    classes: Tensor
     p_top: Tensor
     p_second: Tensor
+
+    @property
+    def top(self) -> Tensor:
+        """Best class, shape `(...)`."""
+        return self.classes[..., 0]
+
+    @property
+    def second(self) -> Tensor:
+        """Best class but one, shape `(...)`."""
+        return self.classes[..., 1]
 
 
 class TieCode(NamedTuple):
@@ -110,7 +119,11 @@ def predicted_class_of_logits(logits: Tensor) -> Tensor:
 
 def largest(values: Tensor) -> Tensor:
     """Maximum over the classes, shape `(..., 1)`; also for an empty batch."""
-    return ops.max(values, axis=-1, keepdims=True, initial=-np.inf)
+    if keras.backend.backend() != "tensorflow":
+        return ops.max(values, axis=-1, keepdims=True, initial=-np.inf)
+    import tensorflow as tf
+
+    return tf.reduce_max(values, axis=-1, keepdims=True)  # Keras would add an operation for `initial`
 
 
 def best_two(p: Tensor, logits: Tensor | None = None) -> BestTwo:
@@ -123,17 +136,26 @@ def best_two(p: Tensor, logits: Tensor | None = None) -> BestTwo:
     num_classes = p.shape[-1]
     if keras.backend.backend() == "tensorflow" and num_classes <= _SORTED_CLASSES:
         values, classes = ops.top_k(p, 2)
-        top, second = ops.unstack(classes, axis=-1)
         if logits is not None:
-            first, top = top, ops.squeeze(ops.top_k(logits, 1)[1], axis=-1)
-            second = ops.where(ops.equal(first, top), second, first)
-        return BestTwo(top, second, *ops.split(values, 2, axis=-1))
+            first, second = ops.split(classes, 2, axis=-1)
+            top = ops.top_k(logits, 1)[1]
+            classes = ops.concatenate([top, ops.where(ops.equal(first, top), second, first)], axis=-1)
+        return BestTwo(classes, *ops.split(values, 2, axis=-1))
     top = predicted_class(p) if logits is None else predicted_class_of_logits(logits)
     others = p * all_but(top, num_classes, p.dtype)
-    return BestTwo(top, predicted_class(others), largest(p), largest(others))
+    classes = ops.stack([top, predicted_class(others)], axis=-1)
+    return BestTwo(classes, largest(p), largest(others))
 
 
-def strength(best: BestTwo, p_favoured: Tensor, share: float | Tensor, alpha: float | Tensor, lead: Tensor) -> Tensor:
+def strength(
+    best: BestTwo,
+    p_favoured: Tensor,
+    share: float | Tensor,
+    alpha: float | Tensor,
+    lead: Tensor,
+    *,
+    is_lead_kept: bool = False,
+) -> Tensor:
     """How far each row may move towards U: `a` = the largest value up to `alpha` that keeps the top class on top.
 
     With the gap g = p_t - max p_c over favoured c, the new gap is g - a (g + share), so a <= (g - lead) / (g + share).
@@ -146,18 +168,28 @@ def strength(best: BestTwo, p_favoured: Tensor, share: float | Tensor, alpha: fl
         share: probability of one favoured class under U, above 0, a number or a tensor of shape `(..., 1)`.
         alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
         lead: what the top class must stay ahead by, shape `(..., 1)`; see `safe_lead`.
+        is_lead_kept: whether every runner-up is known to be further behind; see `ties_keep_a_lead`.
 
     Returns:
         `a`, shape `(..., 1)`.
     """
     gap = best.p_top - p_favoured
     allowed = ops.maximum(gap - lead, 0.0) / (gap + share)
+    if is_lead_kept:
+        return ops.minimum(allowed, alpha)
     moves = ops.cast(lead < best.p_top - best.p_second, lead.dtype)  # to multiply is faster than `where`
     return moves * ops.minimum(allowed, alpha)
 
 
 def class_code(
-    p: Tensor, best: BestTwo, favoured: Tensor, share: float | Tensor, alpha: float | Tensor, dtype: str
+    p: Tensor,
+    best: BestTwo,
+    favoured: Tensor,
+    share: float | Tensor,
+    alpha: float | Tensor,
+    dtype: str,
+    *,
+    is_lead_kept: bool = False,
 ) -> Tensor:
     """Moves probability vectors towards the favoured classes: p' = p + a (U - p).
 
@@ -168,12 +200,38 @@ def class_code(
         share: probability of one favoured class under U, a number or a tensor of shape `(..., 1)`.
         alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
         dtype: the type that p' will be rounded to.
+        is_lead_kept: whether every runner-up is known to be further behind than the safe lead.
 
     Returns:
         p', shape and dtype of `p`. NaN in rows that hold a NaN or an infinity.
     """
-    a = strength(best, largest(p * favoured), share, alpha, safe_lead(best.p_top, dtype)) + zero_or_nan(p)
+    lead = safe_lead(best.p_top, dtype)
+    a = strength(best, largest(p * favoured), share, alpha, lead, is_lead_kept=is_lead_kept) + zero_or_nan(p)
     return p * (1.0 - a) + favoured * (a * share)
+
+
+def raise_class(p: Tensor, p_top: Tensor, raised: Tensor, alpha: float | Tensor, dtype: str) -> Tensor:
+    """The class code with U a single class: what `class_code` does with a share of 1, in fewer operations.
+
+    With twice the safe lead kept back, `a` may be room / (room + 1) for the room that is left: the lead that remains
+    is at least the safe one. It takes a runner-up further behind than that for granted; see `ties_keep_a_lead`.
+
+    Args:
+        p: probabilities, shape `(..., C)`.
+        p_top: the largest of them, shape `(..., 1)`.
+        raised: 1 at the class to be raised, 0 elsewhere; the shape of `p`. The best class itself is left alone.
+        alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
+        dtype: the type that p' will be rounded to.
+
+    Returns:
+        p', shape and dtype of `p`. NaN in rows that hold a NaN or an infinity, which spoils the sum and the quotient,
+        whatever maxima and minima make of it.
+    """
+    p_raised = ops.sum(p * (raised + _TRACE), axis=-1, keepdims=True)  # compilers would not multiply by 0
+    room = (p_top - 2 * safe_lead(p_top, dtype)) - p_raised
+    reach = room + 1.0
+    a = ops.minimum(ops.maximum(room, 0.0), alpha * reach) / reach
+    return p + a * (raised - p)
 
 
 def class_code_logits(
@@ -219,7 +277,7 @@ def zero_or_nan(p: Tensor) -> Tensor:
 
 def amplitude(coins: Tensor, left: float | Tensor) -> Tensor:
     """The class code's alpha for each input: nothing where the coin is -1, all that is left of the budget where +1."""
-    return (1.0 + coins) * (left / 2)
+    return ops.maximum(coins, 0.0) * left
 
 
 def look_up(table: Tensor, index: Tensor, axis: int = 0) -> Tensor:
@@ -229,6 +287,26 @@ def look_up(table: Tensor, index: Tensor, axis: int = 0) -> Tensor:
     import tensorflow as tf
 
     return tf.gather(ops.convert_to_tensor(table), index, axis=axis)
+
+
+def look_up_pair(table: Tensor, classes: Tensor) -> Tensor:
+    """Rows of a table of shape `(C, C, n)` by pairs of classes, int32 of shape `(..., 2)`."""
+    if keras.backend.backend() != "tensorflow":
+        num_classes, _, size = table.shape
+        flat = ops.reshape(ops.convert_to_tensor(table), (num_classes**2, size))
+        return ops.take(flat, classes[..., 0] * num_classes + classes[..., 1], axis=0)
+    import tensorflow as tf
+
+    return tf.gather_nd(table, classes)
+
+
+def choose(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """`ops.where` for three tensors of the same shape; TensorFlow is quicker if it need not compare their shapes."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.where(condition, one, other)
+    import tensorflow as tf
+
+    return tf.raw_ops.Select(condition=condition, x=one, y=other)
 
 
 def one_hot(index: Tensor, num_classes: int, dtype: str) -> Tensor:
@@ -275,10 +353,20 @@ def tie_code(best: BestTwo, coins: Tensor, margin: float, budget: float, dtype: 
 def after_ties(best: BestTwo, tie: TieCode) -> BestTwo:
     """The two best classes after the tie code."""
     one, other = best.p_top + tie.shift, best.p_second - tie.shift
-    second_wins = ops.squeeze(tie.second_wins, axis=-1)
-    top = ops.where(second_wins, best.second, best.top)
-    second = ops.where(second_wins, best.top, best.second)
-    return BestTwo(top, second, ops.maximum(one, other), ops.minimum(one, other))
+    classes = ops.where(tie.second_wins, ops.flip(best.classes, axis=-1), best.classes)
+    return BestTwo(classes, ops.maximum(one, other), ops.minimum(one, other))
+
+
+def ties_keep_a_lead(margin: float, budget: float, dtype: str) -> bool:
+    """Whether the best class is ahead by more than the safe lead in every row once ties are decided.
+
+    It is where ties are wide enough: who wins one is ahead by half of the slack, and who is in none by the width less
+    the slack. Not claimed for 16-bit types, whose leads are not small beside the budget.
+    """
+    if dtype in ("float16", "bfloat16"):
+        return False
+    width = min(math.tanh(margin / 2), 2 * budget)  # of a tie, at least, as a share of `p_top`
+    return width > (_TIE_SLACK + 2) * _ARITHMETIC_SLACK * _EPSILON[dtype]
 
 
 def tie_code_logits(relative: Tensor, p: Tensor, best: BestTwo, tie: TieCode, is_pair: Tensor, p_top: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ def test_tables_are_not_trainable_even_when_the_model_is_made_so(marked):
     layer = find_mark(marked)
     layer.trainable = True
     assert layer.trainable_weights == []
-    assert len(layer.weights) == 5
+    assert len(layer.weights) == 4
 
 
 def test_dense_outputs_are_marked_pixel_by_pixel(key):
