@@ -3,10 +3,11 @@
     python benchmarks/serving.py            # about 20 minutes, on a quiet machine
     python benchmarks/serving.py --quick    # two or three: whether it works, not how fast
 
-A MobileNetV2 (random weights, 1,000 classes, one image a request) and a tiny CNN (10 classes), each marked and
-unmarked, are served by local servers in processes of their own; a proxy that logs stands before the unmarked one, and
-beside it, where it is installed, HAProxy, which passes HTTP/2 on and logs nothing. As a control the unmarked one is
-served twice: what that comparison shows is the machine's doing. 1, 8 and 64 clients, in this process, ask over gRPC.
+A MobileNetV2 (random weights, 1,000 classes, one image a request) and a tiny CNN (10 classes) are served marked and
+unmarked by one local server: two processes that do the same can differ by a tenth for as long as they live. A proxy
+that logs stands before it, and beside it, where it is installed, HAProxy, which passes HTTP/2 on and logs nothing. As a
+control the unmarked model is served twice: what that comparison shows is the machine's doing, as is what a second
+server shows that does the same as the first. 1, 8 and 64 clients, in this process, ask over gRPC.
 The two sides of each comparison alternate in short rounds, so that both meet the same moods of the machine; the ratio
 of throughputs is the median over rounds, that of latencies is of all answers of each side. In brackets: 90 % intervals,
 by drawing rounds anew (Efron, Bootstrap methods, 1979). Also: the memory of the layer's tables.
@@ -26,6 +27,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ from dynamarks_tf.params import DEFAULT_TIE_MARGIN
 ROUND_S = {1: 0.5, 8: 0.5, 64: 2.0}  # by number of clients; 64 of them wait for each other
 SECONDS, QUICK_SECONDS = 24.0, 2.0
 DRAWS = 1000
+KINDS = ("plain", "again", "named")  # what is served, by names of the same length: unmarked, the same again, marked
 HAPROXY = """
 global
   nbthread 1
@@ -75,16 +78,19 @@ def main() -> None:
     figures: list[dict[str, Any]] = [table_memory(key)]
     for model in (mobilenet(), tiny()):
         with tempfile.TemporaryDirectory() as root, servers(Path(root), model, key, options.tie_margin) as addresses:
-            request = request_for(model)
+            plain, again, marked = (request_for(model, kind) for kind in KINDS)
+            direct = Side(addresses["direct"], plain)
             comparisons = {
-                "unmarked / itself (control)": addresses["control"],
-                "marked / unmarked": addresses["marked"],
-                "through the proxy / direct": addresses["proxy"],
-                "through HAProxy / direct": addresses.get("haproxy"),
+                "unmarked / itself (control)": Side(addresses["direct"], again),
+                "marked / unmarked": Side(addresses["direct"], marked),
+                "another server / the first (control)": Side(addresses["other"], plain),
+                "through the proxy / direct": Side(addresses["proxy"], plain),
             }
+            if "haproxy" in addresses:
+                comparisons["through HAProxy / direct"] = Side(addresses["haproxy"], plain)
             for name, other in comparisons.items():
-                for clients in ROUND_S if other is not None else ():
-                    sides = asyncio.run(alternate(addresses["unmarked"], other, request, clients, seconds))
+                for clients in ROUND_S:
+                    sides = asyncio.run(alternate(direct, other, clients, seconds))
                     figures.append(report(f"{model.name}, {name}", clients, *sides))
     if options.out:
         options.out.write_text(json.dumps({"format": 1, "figures": figures}, indent=1) + "\n")
@@ -111,13 +117,18 @@ def tiny() -> keras.Model:
 
 @contextlib.contextmanager
 def servers(root: Path, model: keras.Model, key: dm.MarkKey, tie_margin: float) -> Iterator[dict[str, str]]:
-    """Serves the model unmarked, twice, marked, and unmarked behind a proxy; yields their addresses."""
-    for kind, exported in (("unmarked", model), ("marked", dm.mark(model, key, tie_margin=tie_margin))):
-        dm.export_saved_model(exported, root / kind / "m" / "1")
+    """Serves the model unmarked, twice, and marked, by two servers and behind a proxy; yields their addresses."""
+    for kind, exported in zip(KINDS, (model, model, dm.mark(model, key, tie_margin=tie_margin)), strict=True):
+        dm.export_saved_model(exported, root / kind / "1")
+    config = root / "models.config"
+    models = "".join(
+        f'config {{ name: "{kind}" base_path: "{root / kind}" model_platform: "tensorflow" }}\n' for kind in KINDS
+    )
+    config.write_text(f"model_config_list {{\n{models}}}\n")
     with contextlib.ExitStack() as stack:
-        folders = {"unmarked": "unmarked", "control": "unmarked", "marked": "marked"}
-        running = {kind: stack.enter_context(run("serve", str(root / of / "m"))) for kind, of in folders.items()}
-        upstream = running["unmarked"]
+        servers = ("direct", "other")
+        running = {name: stack.enter_context(run("serve", "--model-config-file", str(config))) for name in servers}
+        upstream = running["direct"]
         words = ("--upstream", upstream.grpc, "--upstream-rest", upstream.rest, "--log-dir", str(root / "logs"))
         running["proxy"] = stack.enter_context(run("proxy", *words))
         addresses = {kind: served.grpc for kind, served in running.items()}
@@ -153,25 +164,36 @@ def _is_open(address: str) -> bool:
     return False
 
 
-def request_for(model: keras.Model) -> bytes:
-    """A serialized request with one image of random numbers."""
+def request_for(model: keras.Model, name: str) -> bytes:
+    """A serialized request, by the name that the model is served by, with one image of random numbers."""
     request = predict_pb2.PredictRequest()
-    request.model_spec.name = "m"
+    request.model_spec.name = name
     image = np.random.default_rng(0).random((1, *model.input_shape[1:]), np.float32)
     request.inputs["inputs"].CopyFrom(tf.make_tensor_proto(image))
     return bytes(request.SerializeToString())
 
 
-async def alternate(
-    base: str, other: str, request: bytes, clients: int, seconds: float
-) -> tuple[list[Block], list[Block]]:
-    """Asks two servers in turn, each for so many seconds altogether; each begins every other round."""
-    for address in (base, other):
-        await ask(address, request, clients=clients, seconds=min(WARM_UP_S, seconds))
-    blocks: dict[str, list[Block]] = {base: [], other: []}
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+        address: whom to ask.
+        request: what to ask.
+    """
+
+    address: str
+    request: bytes
+
+
+async def alternate(base: Side, other: Side, clients: int, seconds: float) -> tuple[list[Block], list[Block]]:
+    """Asks two sides in turn, each for so many seconds altogether; each begins every other round."""
+    for side in (base, other):
+        await ask(side.address, side.request, clients=clients, seconds=min(WARM_UP_S, seconds))
+    blocks: dict[Side, list[Block]] = {base: [], other: []}
     for index in range(max(1, round(seconds / ROUND_S[clients]))):
-        for address in (base, other) if index % 2 else (other, base):
-            blocks[address].append(await ask(address, request, clients=clients, seconds=ROUND_S[clients]))
+        for side in (base, other) if index % 2 else (other, base):
+            blocks[side].append(await ask(side.address, side.request, clients=clients, seconds=ROUND_S[clients]))
     return blocks[base], blocks[other]
 
 

@@ -41,7 +41,7 @@ def main() -> int:
         with run("serve", str(Path(root, "m"))) as server:
             words = ("--upstream", server.grpc, "--upstream-rest", server.rest, "--log-dir", str(Path(root, "logs")))
             with run("proxy", *words) as proxy:
-                work = soak(server, proxy, request_for(model), options.clients, 60 * options.minutes)
+                work = soak(server, proxy, request_for(model, "m"), options.clients, 60 * options.minutes)
                 block, samples = asyncio.run(work)
         logged = sum(path.stat().st_size for path in Path(root, "logs").iterdir())
     print(
