@@ -1,4 +1,8 @@
-"""Where the coins of an output stand in the layer's table: by its two best classes and the digits of its hash."""
+"""Where the coins of an output stand in the layer's table: by its two best classes and the digits of its hash.
+
+The table is flat, so that one look-up gets all that an output needs. It holds rows of 4,096 columns: those of the
+amplitude code, of the tie code, and those of the classes to be raised, as far as the mark has them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import numpy.typing as npt
 from keras import ops
 
 from dynamarks_tf import buckets
+from dynamarks_tf.params import MarkParams
 from dynamarks_tf.perturbation import BestTwo, look_up, look_up_pair, one_hot
 
 TABLED_CLASSES = 32  # so far a table of all pairs of classes is small: 1,024 rows
@@ -30,6 +35,29 @@ class LookUp(NamedTuple):
     name: str
     by: str
     first_row: int
+
+
+def rows_of_coins(num_classes: int, params: MarkParams) -> dict[str, int]:
+    """The parts of the table, in their order, and how many rows each has."""
+    rows = {}
+    if params.amplitudes:
+        rows["amplitude"] = buckets.num_class_groups(num_classes)
+    if params.tie_margin:
+        rows["tie"] = buckets.num_pair_groups(num_classes)
+    if params.is_focused(num_classes):
+        rows["focus"] = num_classes
+    return rows
+
+
+def look_ups(num_classes: int, params: MarkParams) -> tuple[LookUp, ...]:
+    """What is looked up for each output; the class that is raised also for the case that the second best wins a tie."""
+    found, first_row = [], 0
+    for name, rows in rows_of_coins(num_classes, params).items():
+        found.append(LookUp(name, {"amplitude": "group", "tie": "pair", "focus": "best"}[name], first_row))
+        if name == "focus" and params.tie_margin:
+            found.append(LookUp("focus of second", "second", first_row))
+        first_row += rows
+    return tuple(found)
 
 
 class Cells(NamedTuple):

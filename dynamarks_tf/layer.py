@@ -141,7 +141,7 @@ class DynaMarkLayer(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the tables: from the key if there is one, else blank, to be loaded."""
         self._num_classes = check_num_classes(input_shape[-1])
-        self._look_ups = _look_ups(self._num_classes, self.params)
+        self._look_ups = cells.look_ups(self._num_classes, self.params)
         self._tables = {name: self._add_table(name, values) for name, values in self._values(self._num_classes).items()}
         self._key = None  # the tables are all that is needed from here on
         self.built = True
@@ -310,24 +310,6 @@ class DynaMarkLayer(keras.layers.Layer):
         return dict(zip(names, ops.split(values, len(names), axis=-1), strict=True))
 
 
-def _look_ups(num_classes: int, params: MarkParams) -> tuple[cells.LookUp, ...]:
-    """What is looked up for each input in the table of coins, which holds the tables of amplitude code, tie code and
-    focus one after the other."""
-    amplitude_rows = buckets.num_class_groups(num_classes) if params.amplitudes else 0
-    tie_rows = buckets.num_pair_groups(num_classes) if params.tie_margin else 0
-    focus_row = amplitude_rows + tie_rows
-    found = []
-    if params.amplitudes:
-        found.append(cells.LookUp("amplitude", "group", 0))
-    if params.tie_margin:
-        found.append(cells.LookUp("tie", "pair", amplitude_rows))
-    if params.is_focused(num_classes):
-        found.append(cells.LookUp("focus", "best", focus_row))
-        if params.tie_margin:
-            found.append(cells.LookUp("focus of second", "second", focus_row))
-    return tuple(found)
-
-
 def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, np.ndarray]:
     """The layer's weights: what inference needs of a codebook, laid out for speed."""
     bucketing = codebook.bucketing
@@ -338,19 +320,22 @@ def _tables_from(codebook: codebooks.Codebook, params: MarkParams) -> dict[str, 
     tables: dict[str, Any] = {
         "signs": class_signs,
         "favoured": codebook.favoured_counts(),
-        "coins": _coins(codebook, params),
         **{field.name: getattr(bucketing, field.name) for field in dataclasses.fields(bucketing)},
     }
+    if "coins" in shapes:
+        tables["coins"] = _coins(codebook, params)
     return {name: tables[name] for name in shapes}
 
 
 def _coins(codebook: codebooks.Codebook, params: MarkParams) -> np.ndarray:
-    """Coins of the amplitude code and the tie code, -1 or +1, and the classes to be raised: flat, in rows by class,
-    group or pair."""
-    parts = [codebook.amplitude_signs] if params.amplitudes else []
-    parts += [codebook.tie_signs] if params.tie_margin else []
-    parts += [] if codebook.focus is None else [_or_itself(codebook.focus)]
-    return np.concatenate([np.empty(0, np.int8), *(part.ravel() for part in parts)])
+    """Coins of the amplitude code and the tie code, -1 or +1, and the classes to be raised, as `cells` has them."""
+    tables = {"amplitude": codebook.amplitude_signs, "tie": codebook.tie_signs, "focus": codebook.focus}
+    parts = []
+    for name in cells.rows_of_coins(codebook.num_classes, params):
+        table = tables[name]
+        assert table is not None
+        parts.append((_or_itself(table) if name == "focus" else table).ravel())
+    return np.concatenate(parts)
 
 
 def _or_itself(focus: np.ndarray) -> np.ndarray:
@@ -362,10 +347,7 @@ def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple
     """Shape and type of each table that a layer with these settings needs."""
     rows, columns = params.table_shape(num_classes)
     shapes: dict[str, tuple[tuple[int, ...], type]] = {"favoured": ((num_classes,), np.int32)}
-    coin_rows = 0
-    if params.is_focused(num_classes):
-        coin_rows += num_classes
-    else:
+    if not params.is_focused(num_classes):
         shapes["signs"] = ((rows, columns), np.int8)
     if (rows, columns) != (num_classes, num_classes):  # classes share rows or columns
         shapes["row_of_class"] = ((num_classes,), np.int32)
@@ -378,10 +360,6 @@ def _table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple
             shapes["hashed_classes"] = ((hashed,), np.int32)
         if num_classes > buckets.num_class_groups(num_classes):
             shapes["group_of_class"] = ((num_classes,), np.int32)
-    if params.amplitudes:
-        coin_rows += buckets.num_class_groups(num_classes)
-    if params.tie_margin:
-        coin_rows += buckets.num_pair_groups(num_classes)
-    if coin_rows:
+        coin_rows = sum(cells.rows_of_coins(num_classes, params).values())
         shapes["coins"] = ((coin_rows * buckets.COLUMNS,), np.int8)
     return shapes
