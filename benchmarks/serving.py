@@ -126,8 +126,8 @@ def servers(root: Path, model: keras.Model, key: dm.MarkKey, tie_margin: float) 
     )
     config.write_text(f"model_config_list {{\n{models}}}\n")
     with contextlib.ExitStack() as stack:
-        servers = ("direct", "other")
-        running = {name: stack.enter_context(run("serve", "--model-config-file", str(config))) for name in servers}
+        words = ("serve", "--model-config-file", str(config))
+        running = {name: stack.enter_context(run(*words)) for name in ("direct", "other")}
         upstream = running["direct"]
         words = ("--upstream", upstream.grpc, "--upstream-rest", upstream.rest, "--log-dir", str(root / "logs"))
         running["proxy"] = stack.enter_context(run("proxy", *words))

@@ -115,6 +115,36 @@ def test_the_tie_code_is_what_the_slow_reference_says(num_classes, from_logits, 
     assert met or num_classes == 2  # half of the rows are left, most of them ties
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("num_classes", [3, 10, 40])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_the_winner_of_a_tie_stays_ahead_of_all_others(num_classes, dtype, seed):
+    """With a third class as near as the two: the class code may raise any of the others, and does not overtake."""
+    rng = np.random.default_rng(seed)
+    p = softmax(rng.normal(size=(64, num_classes)) * rng.choice([0.1, 1.0, 3.0], size=(64, 1))).astype(dtype)
+    for row in p:
+        near = rng.permutation(num_classes)[:3]
+        row[near] = row.max() * (1 - rng.choice([0, 1, 2, 300], size=3) * EPSILON[dtype])
+    marked = np.asarray(layer_for(num_classes, tie_margin=0.5)(p)).astype(np.float64)
+    decided = layer_for(num_classes, tie_margin=0.5)._decide(*as_the_layer_takes(p), dtype)
+    winner = np.asarray(decided.best.top)[:, None]
+    lead = np.take_along_axis(marked, winner, axis=1)[:, 0]
+    np.put_along_axis(marked, winner, -1, axis=1)
+    lead -= marked.max(axis=1)
+    assert (lead >= 0).all()
+    assert dtype == "float16" or (lead > 0).all()  # which leaves rows alone that it cannot part
+
+
+def as_the_layer_takes(p):
+    import tensorflow as tf
+
+    from dynamarks_tf import perturbation
+
+    values = tf.cast(p, perturbation.arithmetic_dtype(str(p.dtype)))
+    return values, perturbation.best_two(values)
+
+
 def test_the_gap_of_a_tie_does_not_tell_whether_the_coin_decided():
     """Gaps spread evenly over the margin stay so; 20,000 ties, the largest deviation of the distribution is below
     2.2 / sqrt(n) but for once in 10,000 (Kolmogorov-Smirnov)."""

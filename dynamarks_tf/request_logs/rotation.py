@@ -120,7 +120,8 @@ def _create(folder: Path) -> int:
 def _sync(file: int) -> None:
     os.fsync(file)
     if hasattr(os, "posix_fadvise"):  # else a log, which nobody reads soon, would fill the memory for files
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        with contextlib.suppress(OSError):  # not every file system can; the records are on the disk all the same
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _write(file: int, parts: tuple[bytes, ...]) -> None:

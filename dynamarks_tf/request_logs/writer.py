@@ -190,8 +190,8 @@ class PredictionLogWriter:
                 if closing:
                     self._files.close()
                 elif now >= next_sync:
+                    next_sync = now + FLUSH_S  # also if it fails: else each batch would say so
                     self._files.sync()
-                    next_sync = now + FLUSH_S
             except OSError as error:
                 LOG.warning("request log %s: the last requests may be lost: %s", self.folder, error.strerror)
             if self._dropped > reported and (closing or now >= next_report):

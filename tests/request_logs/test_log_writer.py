@@ -278,6 +278,47 @@ def test_a_disk_that_does_not_confirm_is_reported(
     assert "the last requests may be lost: Input/output error" in caplog.text
 
 
+def test_a_disk_that_fails_again_and_again_is_reported_twice_a_second_at_most(
+    folder: Path, make_messages: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(rotation.os, "fsync", fail)
+    monkeypatch.setattr(writer, "BATCH_BYTES", 1)  # each request is a batch
+    monkeypatch.setattr(writer, "FLUSH_S", 60.0)
+    with PredictionLogWriter(folder) as log:
+        for number in range(1, 20):
+            log.log(*make_messages())
+            wait_until(lambda number=number: log.written == number)
+    assert caplog.text.count("may be lost") == 2  # the first batch, and the end
+
+
+def test_a_megabyte_is_written_without_waiting_for_the_half_second(
+    folder: Path, make_messages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "FLUSH_S", 60.0)
+    request, response = make_messages()
+    size = request.ByteSize() + response.ByteSize() + writer.BYTES_EACH
+    with PredictionLogWriter(folder) as log:
+        for _ in range(writer.BATCH_BYTES // size + 1):
+            log.log(request, response)
+        wait_until(lambda: log.written > 0)
+
+
+def test_a_file_system_that_cannot_be_told_to_forget_loses_nothing(
+    folder: Path, make_messages: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*arguments: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(rotation.os, "posix_fadvise", refuse, raising=False)
+    with PredictionLogWriter(folder) as log:
+        log.log(*make_messages())
+    assert log.written == 1
+    assert "may be lost" not in caplog.text
+
+
 def test_what_is_on_the_disk_does_not_fill_the_memory_for_files(folder: Path) -> None:
     """Linux keeps what was written in memory; a log of gigabytes would drive out the files of the models."""
     if not hasattr(os, "posix_fadvise"):
