@@ -29,6 +29,7 @@ import tensorflow as tf
 import dynamarks_tf as dm
 from dynamarks_tf.params import DEFAULT_TIE_MARGIN
 
+FREE = {"Const", "Identity", "NoOp", "VarHandleOp", "ReadVariableOp"}
 SHAPES = ((1, 1000), (256, 10), (256, 1000))
 
 
@@ -40,10 +41,31 @@ def main() -> None:
     arguments = parser.parse_args()
     key = dm.MarkKey(bytes(range(32)), "benchmark")
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {os.cpu_count()} CPUs")
+    for num_classes in (10, 1000):
+        operations(key, arguments.tie_margin, num_classes)
     for shape in SHAPES:
         for is_compiled in (False, True):
             layer_alone(shape, dm.DynaMarkLayer(key, tie_margin=arguments.tie_margin), is_compiled, arguments.rounds)
     mobilenet(key, arguments.tie_margin, arguments.rounds, arguments.served)
+
+
+def operations(key: dm.MarkKey, tie_margin: float, num_classes: int) -> None:
+    """Prints how many operations TensorFlow runs for the mark, reading of variables and constants left out."""
+    inputs = keras.Input((num_classes,))
+    clean = keras.Model(inputs, keras.layers.Softmax()(inputs))
+    counts = []
+    for model in (dm.mark(clean, key, tie_margin=tie_margin), clean):
+        with tempfile.TemporaryDirectory() as root:
+            dm.export_saved_model(model, Path(root) / "1")
+            with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+                meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(Path(root) / "1"))
+                ((_, given),) = meta.signature_def["serving_default"].inputs.items()
+                ((_, answer),) = meta.signature_def["serving_default"].outputs.items()
+                seen = tf.compat.v1.RunMetadata()
+                options = tf.compat.v1.RunOptions(output_partition_graphs=True)
+                session.run(answer.name, {given.name: np.ones((1, num_classes)) / num_classes}, options, seen)
+        counts.append(sum(node.op not in FREE for part in seen.partition_graphs for node in part.node))
+    print(f"operations of the mark, {num_classes} classes: {counts[0] - counts[1]}")
 
 
 def layer_alone(shape: tuple[int, int], layer: dm.DynaMarkLayer, is_compiled: bool, rounds: int) -> None:
