@@ -88,7 +88,7 @@ setup(
             "types-requests",
         ],
     },
-    entry_points={"console_scripts": ["dynamarks = dynamarks_tf.cli:run"]},
+    entry_points={"console_scripts": ["dynamarks = dynamarks_tf.cli.main:run"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

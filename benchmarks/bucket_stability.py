@@ -24,12 +24,12 @@ import numpy as np
 import tensorflow as tf
 
 import dynamarks_tf as dm
-from dynamarks_tf import codebook
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
-from dynamarks_tf.buckets import Bucketing
 from dynamarks_tf.export.tflite_conversion import LiteModel
-from dynamarks_tf.verification import package_versions
+from dynamarks_tf.verification.verify import package_versions
+from dynamarks_tf.watermark import codebook
+from dynamarks_tf.watermark.keyed_hash import Bucketing
 
 RESULTS = Path(__file__).parent / "results" / "bucket_stability.json"
 SEED, EPOCHS, SINGLE = 11, 6, 2000

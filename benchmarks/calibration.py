@@ -48,10 +48,10 @@ def study(threads: int, out: Path) -> None:
     import dynamarks_tf as dm
     from dynamarks_tf.attacks import architectures
     from dynamarks_tf.attacks.extraction import train_classifier
-    from dynamarks_tf.evidence.collection import TRANSFORMS
-    from dynamarks_tf.layer import SCHEME
-    from dynamarks_tf.queries import confident_balanced_choice
-    from dynamarks_tf.verification import package_versions
+    from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS
+    from dynamarks_tf.suspects.queries import confident_balanced_choice
+    from dynamarks_tf.verification.verify import package_versions
+    from dynamarks_tf.watermark.layer import SCHEME
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     images = fashion_mnist.load()
@@ -97,15 +97,15 @@ def study(threads: int, out: Path) -> None:
 
 def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> dict[str, list[float]]:
     """log10 p of one innocent, for each channel and all keys."""
-    from dynamarks_tf import codebook
-    from dynamarks_tf.evidence import amplitude_code, query_code
+    from dynamarks_tf.evidence import amplitude_code, class_choice_code
     from dynamarks_tf.evidence.batch import Batch
+    from dynamarks_tf.evidence.bounds import combined_log10_p
     from dynamarks_tf.evidence.channels import channel_evidence
     from dynamarks_tf.evidence.class_code import ClassCodeTable
-    from dynamarks_tf.evidence.combination import combined_log10_p
     from dynamarks_tf.evidence.first_answers import FirstAnswers
     from dynamarks_tf.evidence.tie_code import TieTable, ties
-    from dynamarks_tf.params import MarkParams
+    from dynamarks_tf.watermark import codebook
+    from dynamarks_tf.watermark.params import MarkParams
 
     params = MarkParams(BUDGET, tie_margin=TIE_MARGIN)
     _, _, near = ties(Batch(clean, suspect), TIE_MARGIN, BUDGET)
@@ -125,7 +125,7 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
         residuals = {
             "class": fresh.residuals(),
             "amplitude": amplitude_code.residuals(first),
-            "query": query_code.residuals(first, pairs),
+            "query": class_choice_code.residuals(first, pairs),
             "tie": ties_of_probabilities.residuals(),
             "tie, labels only": ties_of_labels.residuals(),
         }
@@ -141,7 +141,7 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
 
 def numbered_key(number: int) -> Any:
     """Keys that anybody can make again, so that the study can be repeated; real keys are random."""
-    from dynamarks_tf.key import MarkKey
+    from dynamarks_tf.keys.key import MarkKey
 
     return MarkKey(hashlib.sha256(f"dynamarks calibration, key {number}".encode()).digest(), "Calibration")
 

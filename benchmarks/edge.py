@@ -30,12 +30,13 @@ import numpy as np
 import tensorflow as tf
 
 import dynamarks_tf as dm
-from dynamarks_tf import _files, codebook, metrics
+from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.export.tflite_conversion import LiteModel
-from dynamarks_tf.layer import SCHEME
-from dynamarks_tf.verification import package_versions
+from dynamarks_tf.verification.verify import package_versions
+from dynamarks_tf.watermark import codebook, metrics
+from dynamarks_tf.watermark.layer import SCHEME
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "edge.json"
@@ -169,7 +170,7 @@ def main() -> None:
     if options.report:
         before, rest = GUIDE.read_text().split(BEGIN)
         text = before + BEGIN + table(json.loads(RESULTS.read_text())["rows"]) + END + rest.split(END)[1]
-        _files.write_atomically(GUIDE, text.encode())
+        files.write_atomically(GUIDE, text.encode())
         return
     tf.config.threading.set_intra_op_parallelism_threads(SETTINGS["threads"])
     tf.config.threading.set_inter_op_parallelism_threads(SETTINGS["threads"])
@@ -183,7 +184,7 @@ def main() -> None:
         "machine": platform.machine(),
     }
     RESULTS.parent.mkdir(exist_ok=True)
-    _files.write_atomically(RESULTS, (json.dumps(content, indent=1) + "\n").encode())
+    files.write_atomically(RESULTS, (json.dumps(content, indent=1) + "\n").encode())
     print(table(rows))
 
 

@@ -35,7 +35,7 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from dynamarks_tf import _files, progress
+from dynamarks_tf._support import files, progress
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import DatasetError
 
@@ -169,11 +169,11 @@ def build(
         "seed": seed,
         "characters": "".join(characters),
         "faces": [f"{face.path.name}#{face.index}" for face in faces],
-        "font_sha256": {path.name: _files.file_sha256(path) for path in sorted({face.path for face in faces})},
+        "font_sha256": {path.name: files.file_sha256(path) for path in sorted({face.path for face in faces})},
         "pillow": PIL.__version__,
         "images_sha256": hashlib.sha256(b"".join(x.tobytes() + y.tobytes() for x, y in parts)).hexdigest(),
     }
-    with _files.new_file(cache, mode=0o644) as temporary, temporary.open("wb") as file:
+    with files.new_file(cache, mode=0o644) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             x_train=np.concatenate([parts[0][0], parts[1][0]]),

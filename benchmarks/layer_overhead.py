@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 import dynamarks_tf as dm
-from dynamarks_tf.params import DEFAULT_TIE_MARGIN
+from dynamarks_tf.watermark.params import DEFAULT_TIE_MARGIN
 
 FREE = {"Const", "Identity", "NoOp", "VarHandleOp", "ReadVariableOp"}
 SHAPES = ((1, 1000), (256, 10), (256, 1000))
@@ -95,7 +95,7 @@ def mobilenet(key: dm.MarkKey, tie_margin: float, rounds: int, served: bool) -> 
 
 def through_the_server(marked: keras.Model, clean: keras.Model, rounds: int) -> None:
     """The same two models, each behind its own local server, asked over gRPC."""
-    from dynamarks_tf.local_server import LocalServer
+    from dynamarks_tf.serving.local_server import LocalServer
     from dynamarks_tf.suspects import as_suspect
 
     with tempfile.TemporaryDirectory() as root:

@@ -36,13 +36,14 @@ from peers import CosineWatermark, DynamicAdversarialWatermark
 from peers.evidence import Peer, ask
 
 import dynamarks_tf as dm
-from dynamarks_tf import _files, metrics
-from dynamarks_tf.attacks import laundering, removal
+from dynamarks_tf._support import files
+from dynamarks_tf.attacks import post_processing, removal
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
-from dynamarks_tf.layer import SCHEME
 from dynamarks_tf.suspects.keras_model import KerasSuspect
-from dynamarks_tf.verification import package_versions
+from dynamarks_tf.verification.verify import package_versions
+from dynamarks_tf.watermark import metrics
+from dynamarks_tf.watermark.layer import SCHEME
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"
@@ -183,7 +184,7 @@ class Rows:
             "versions": package_versions(),
         }
         self._path.parent.mkdir(exist_ok=True)
-        _files.write_atomically(self._path, (json.dumps(self.content, indent=1) + "\n").encode())
+        files.write_atomically(self._path, (json.dumps(self.content, indent=1) + "\n").encode())
         print(name, json.dumps(row), flush=True)
 
 
@@ -256,7 +257,7 @@ class Study:
             targets = self.stolen_labels
         else:
             answers = self.apis[scheme].predict(self.stolen, batch_size=256, verbose=0)
-            targets = laundering.labels_only(answers) if theft == "labels" else answers
+            targets = post_processing.labels_only(answers) if theft == "labels" else answers
         return self.trained(
             f"{scheme}-{theft}-{architecture}",
             architecture,

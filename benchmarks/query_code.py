@@ -22,7 +22,7 @@ import tensorflow as tf
 from dynamarks_tf.audit.results import read_all
 from dynamarks_tf.audit.scenario import crossed
 from dynamarks_tf.audit.tables import Table
-from dynamarks_tf.evidence.combination import combined_log10_p
+from dynamarks_tf.evidence.bounds import combined_log10_p
 
 REPORT = robustness.DOCS / "query-code.md"
 CHANNELS = ("class", "amplitude", "query", "tie")

@@ -22,8 +22,8 @@ import requests
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from dynamarks_tf.local_server import LocalServer
 from dynamarks_tf.request_logs import PredictionLogWriter, open_log
+from dynamarks_tf.serving.local_server import LocalServer
 
 CLASSES = (10, 1000)
 SHAPE = (28, 28, 1)

@@ -37,8 +37,8 @@ from dynamarks_tf.audit.results import Results, read, read_all
 from dynamarks_tf.audit.scenario import INNOCENTS, Scenario, crossed
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import DatasetError
-from dynamarks_tf.layer import SCHEME
-from dynamarks_tf.params import MarkParams
+from dynamarks_tf.watermark.layer import SCHEME
+from dynamarks_tf.watermark.params import MarkParams
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

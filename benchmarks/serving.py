@@ -40,7 +40,7 @@ from load import Block, ask, run
 from tensorflow_serving.apis import predict_pb2
 
 import dynamarks_tf as dm
-from dynamarks_tf.params import DEFAULT_TIE_MARGIN
+from dynamarks_tf.watermark.params import DEFAULT_TIE_MARGIN
 
 ROUND_S = {1: 0.5, 8: 0.5, 64: 2.0}  # by number of clients; 64 of them wait for each other
 SECONDS, QUICK_SECONDS = 24.0, 2.0

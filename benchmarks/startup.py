@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dynamarks_tf.key import MarkKey
+from dynamarks_tf.keys.key import MarkKey
 
 COMMANDS = {
     "--help": ["--help"],

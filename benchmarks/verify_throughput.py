@@ -24,8 +24,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 import dynamarks_tf as dm
-from dynamarks_tf import codebook
-from dynamarks_tf.evidence.collection import CHANNELS, Collection
+from dynamarks_tf.evidence.residual_accumulator import CHANNELS, Collection
+from dynamarks_tf.watermark import codebook
 
 BATCH, TURNS = 4096, 15
 QUERIES = {10: 400_000, 1000: 16_384}

@@ -10,7 +10,7 @@ from typing import Any
 from click.testing import CliRunner
 from mkdocs.structure.files import File, Files
 
-from dynamarks_tf.cli import MODULE_OF, commands
+from dynamarks_tf.cli.main import MODULE_OF, commands
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {"serving.md": "serving/README.md"}

@@ -24,17 +24,17 @@ from typing import TYPE_CHECKING, Any
 from dynamarks_tf._version import __version__
 
 if TYPE_CHECKING:
-    from dynamarks_tf.callbacks import MarkReport, measure_cost
-    from dynamarks_tf.commitment import Statement, commit
+    from dynamarks_tf.case.result import Evidence
     from dynamarks_tf.export import export_saved_model, export_tflite
-    from dynamarks_tf.key import MarkKey
-    from dynamarks_tf.layer import DynaMarkLayer
-    from dynamarks_tf.marking import find_mark, mark, strip
-    from dynamarks_tf.params import MarkParams
+    from dynamarks_tf.keys.commitment import Statement, commit
+    from dynamarks_tf.keys.key import MarkKey
     from dynamarks_tf.report import write_report
     from dynamarks_tf.request_logs import open_log
-    from dynamarks_tf.verdict import Evidence
-    from dynamarks_tf.verification import verify
+    from dynamarks_tf.verification.verify import verify
+    from dynamarks_tf.watermark.callbacks import MarkReport, measure_cost
+    from dynamarks_tf.watermark.layer import DynaMarkLayer
+    from dynamarks_tf.watermark.marking import find_mark, mark, strip
+    from dynamarks_tf.watermark.params import MarkParams
 
 __all__ = [
     "DynaMarkLayer",
@@ -57,21 +57,21 @@ __all__ = [
 ]
 
 _HOME_OF = {
-    "DynaMarkLayer": "layer",
-    "Evidence": "verdict",
-    "MarkKey": "key",
-    "MarkParams": "params",
-    "MarkReport": "callbacks",
-    "Statement": "commitment",
-    "commit": "commitment",
+    "DynaMarkLayer": "watermark.layer",
+    "Evidence": "case.result",
+    "MarkKey": "keys.key",
+    "MarkParams": "watermark.params",
+    "MarkReport": "watermark.callbacks",
+    "Statement": "keys.commitment",
+    "commit": "keys.commitment",
     "export_saved_model": "export",
     "export_tflite": "export",
-    "find_mark": "marking",
-    "mark": "marking",
-    "measure_cost": "callbacks",
+    "find_mark": "watermark.marking",
+    "mark": "watermark.marking",
+    "measure_cost": "watermark.callbacks",
     "open_log": "request_logs",
-    "strip": "marking",
-    "verify": "verification",
+    "strip": "watermark.marking",
+    "verify": "verification.verify",
     "write_report": "report",
 }
 
@@ -91,7 +91,7 @@ def __dir__() -> list[str]:
 
 
 def _register_layer(_keras: Any) -> None:
-    importlib.import_module(f"{__name__}.layer")
+    importlib.import_module(f"{__name__}.watermark.layer")
 
 
 with contextlib.suppress(ModuleNotFoundError):  # where an expert rechecks a bundle there is no Keras, and no wrapt

@@ -1,5 +1,5 @@
 """`python -m dynamarks_tf` is `dynamarks`."""
 
-from dynamarks_tf.cli import run
+from dynamarks_tf.cli.main import run
 
 run()

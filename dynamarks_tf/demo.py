@@ -17,19 +17,21 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf import _files, datasets, marking, metrics
+from dynamarks_tf import datasets
+from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import pooled_cnn, separable_cnn
 from dynamarks_tf.attacks.extraction import query_api, train_classifier
+from dynamarks_tf.case.result import DEFAULT_ALPHA, Evidence
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.export import export_saved_model
-from dynamarks_tf.key import MarkKey
-from dynamarks_tf.local_server import LocalServer, ModelServer, open_server
-from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
+from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.report import write_report
 from dynamarks_tf.request_logs import open_log
+from dynamarks_tf.serving.local_server import LocalServer, ModelServer, open_server
 from dynamarks_tf.suspects import as_suspect
-from dynamarks_tf.verdict import DEFAULT_ALPHA, Evidence
-from dynamarks_tf.verification import verify
+from dynamarks_tf.verification.verify import verify
+from dynamarks_tf.watermark import marking, metrics
+from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 
 Array = npt.NDArray[Any]
 
@@ -201,7 +203,7 @@ def run_demo(
     _report(out, key, thief_y, say)
     seconds = time.monotonic() - start
     result = DemoResult(images.name, cost, tuple(suspects), seconds, out, _commands(out, seed, tie_margin))
-    _files.write_atomically(out / "report.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+    files.write_atomically(out / "report.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
     return result
 
 
@@ -296,7 +298,7 @@ def _predict(model: keras.Model, inputs: Array) -> Array:
 
 
 def _save_model(model: keras.Model, path: Path) -> None:
-    with _files.new_file(path) as temporary:
+    with files.new_file(path) as temporary:
         model.save(temporary)
 
 
@@ -307,5 +309,5 @@ def _new_folder(folder: str | os.PathLike[str] | None) -> Path:
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ArgumentError(f"The output folder {path} is not empty. Name a new one; nothing is overwritten.")
-    path.mkdir(parents=True, exist_ok=True, mode=_files.PRIVATE_FOLDER)
+    path.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
     return path

@@ -19,22 +19,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf import bundle as bundles
-from dynamarks_tf import case, codebook, commitment, recording
-from dynamarks_tf._digests import ArrayDigest
-from dynamarks_tf.bundle import Bundle
-from dynamarks_tf.codebook import Codebook
-from dynamarks_tf.commitment import Statement
+from dynamarks_tf._support.digests import ArrayDigest, query_digest
+from dynamarks_tf.case import bundle as bundles
+from dynamarks_tf.case import members, transcript
+from dynamarks_tf.case.assessment import Judgement, untested_channels
+from dynamarks_tf.case.bundle import Bundle
+from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.case.result import Evidence
+from dynamarks_tf.case.transcript import RecordedBatch
 from dynamarks_tf.errors import BundleError, DynaMarksError
-from dynamarks_tf.evidence.bounds import chernoff_log10_p
-from dynamarks_tf.evidence.collection import Collection
-from dynamarks_tf.evidence.combination import combined_log10_p
+from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
+from dynamarks_tf.evidence.residual_accumulator import Collection
 from dynamarks_tf.evidence.residuals import Residuals
-from dynamarks_tf.judgement import Judgement, untested_channels
-from dynamarks_tf.key import MarkKey
-from dynamarks_tf.plan import TestPlan
-from dynamarks_tf.recording import RecordedBatch
-from dynamarks_tf.verdict import Evidence
+from dynamarks_tf.keys import commitment
+from dynamarks_tf.keys.commitment import Statement
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.watermark import codebook
+from dynamarks_tf.watermark.codebook import Codebook
 
 _RELATIVE_TOLERANCE = 1e-4  # single-precision logarithms and sums, in another order, on another processor
 _LOG_TOLERANCE = 1e-2  # what that can do to log10 p, which is steep where nearly all signs agree
@@ -194,14 +195,14 @@ class _Recheck:
             yield _KEY_ALONE
         if self._plan.logged and self._plan.selection not in WHOLE_LOGS:
             yield _LOGGED_PART
-        if recording.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
+        if transcript.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
             yield _GIVEN_ANSWERS
         yield _ANSWERS if self._head["keeps_queries"] else f"{_ANSWERS} {_NO_QUERIES}"
 
     def _selection(self) -> npt.NDArray[np.int64] | None:
         if bundles.SELECTION not in self._bundle:
             return None
-        return case.read_selection(self._bundle.read(bundles.SELECTION), self._plan)
+        return members.read_selection(self._bundle.read(bundles.SELECTION), self._plan)
 
     def _check_signature(self) -> str:
         manifest = self._bundle.manifest
@@ -233,8 +234,8 @@ class _Recheck:
 
     def _check_plan(self) -> str:
         path = self._bundle.path
-        self._head = recording.read_head(self._bundle.read(recording.HEAD), f"{path}, {recording.HEAD}")
-        plan = TestPlan.from_dict(self._head["plan"], f"{path}, {recording.HEAD}")
+        self._head = transcript.read_head(self._bundle.read(transcript.HEAD), f"{path}, {transcript.HEAD}")
+        plan = TestPlan.from_dict(self._head["plan"], f"{path}, {transcript.HEAD}")
         if plan != self._plan or self._head["plan_sha256"] != plan.digest:
             raise BundleError(f"{path}: the evidence is not about the plan that was fixed beforehand.")
         if self._bundle.manifest["commitment"] != plan.commitment:
@@ -244,7 +245,7 @@ class _Recheck:
             self._head["suspect_sha256"],
         ):
             raise BundleError(f"{path}: the evidence names another suspect than the plan.")
-        given = recording.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256)
+        given = transcript.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256)
         before = "the given answers were looked up" if given else "the first question"
         return f"The plan (sha256 {plan.digest}) was fixed at {self._head['fixed_at']}, before {before}."
 
@@ -255,22 +256,22 @@ class _Recheck:
     def _batches(self) -> Iterator[RecordedBatch]:
         """The recorded batches, each checked against the chain that starts with the plan."""
         where = str(self._bundle.path)
-        chain, previous_time = self._bundle.manifest["members"][recording.HEAD], self._head["fixed_at"]
+        chain, previous_time = self._bundle.manifest["members"][transcript.HEAD], self._head["fixed_at"]
         queries = ArrayDigest()
         index = 0
-        while recording.batch_names(index)[1] in self._bundle:
-            name, record_name = recording.batch_names(index)
+        while transcript.batch_names(index)[1] in self._bundle:
+            name, record_name = transcript.batch_names(index)
             data, record = self._bundle.read(name), self._bundle.read_json(record_name)
-            recording.check_record(record, data, index, chain, where)
+            transcript.check_record(record, data, index, chain, where)
             if not previous_time <= record["asked_at"] <= record["answered_at"]:
                 raise BundleError(f"{where}, batch {index}: it was asked or answered before what precedes it.")
             chain, previous_time = record["chain"], record["answered_at"]
-            batch = case.read_batch(data, self._plan, record["rows"])
+            batch = members.read_batch(data, self._plan, record["rows"])
             if (batch.queries is not None) != self._keeps_queries:
                 raise BundleError(f"{where}, batch {index}: the plan and the batch disagree about keeping queries.")
             if batch.queries is not None:
                 queries.update(batch.queries)
-                if recording.query_digest(batch.queries) != record["queries_sha256"]:
+                if query_digest(batch.queries) != record["queries_sha256"]:
                     raise BundleError(f"{where}, batch {index}: its queries are not those that were asked.")
             yield batch
             index += 1
@@ -279,8 +280,8 @@ class _Recheck:
 
     def _collect(self) -> tuple[Collection, Judgement | None]:
         plan = self._plan
-        bucketing = case.read_bucketing(self._bundle.read(bundles.BUCKETING), plan)
-        pairs = case.read_pairs(self._bundle.read(bundles.PAIRS), plan) if "query" in plan.channels else None
+        bucketing = members.read_bucketing(self._bundle.read(bundles.BUCKETING), plan)
+        pairs = members.read_pairs(self._bundle.read(bundles.PAIRS), plan) if "query" in plan.channels else None
         judgement = None
         if self._key is not None:
             if self._key.commitment != plan.commitment or self._key.owner != self._evidence.owner:
@@ -289,7 +290,7 @@ class _Recheck:
                     f"is {self._key.key_id} of {self._key.owner!r}."
                 )
             book = codebook.expand(self._key, plan.num_classes, plan.params)
-            if not case.same_bucketing(book.bucketing, bucketing):
+            if not members.same_bucketing(book.bucketing, bucketing):
                 raise BundleError(f"{self._bundle.path}: its bucketing is not the one that the key gives.")
             given, pairs = pairs, book.contrasts()
             if given is not None and not ((given == pairs) | (given < 0)).all():
@@ -315,7 +316,7 @@ class _Recheck:
         if tuple(residuals) != tuple(channel.channel for channel in self._evidence.channels):
             raise BundleError(f"{self._bundle.path}: its channels are not those that the answers can be tested in.")
         shapes = {channel: found.values.shape for channel, found in residuals.items()}
-        stored = case.read_residuals(self._bundle.read(bundles.RESIDUALS), shapes)
+        stored = members.read_residuals(self._bundle.read(bundles.RESIDUALS), shapes)
         for channel, found in residuals.items():
             size = float(np.abs(found.values).max(initial=0))
             if not np.allclose(

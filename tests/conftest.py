@@ -8,10 +8,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
-from helpers import small_classifier
 from hypothesis import HealthCheck, settings
 
-from dynamarks_tf.key import MarkKey
+from dynamarks_tf.keys.key import MarkKey
+from tests.helpers import small_classifier
 
 # Hypothesis draws the same examples in every run, and is not hurried by TensorFlow's first call.
 settings.register_profile(
@@ -49,7 +49,7 @@ def owner_model(digits):
 
 @pytest.fixture(scope="session")
 def marked_model(owner_model, key):
-    from dynamarks_tf.marking import mark
+    from dynamarks_tf.watermark.marking import mark
 
     return mark(owner_model, key, budget=0.1, tie_margin=0)
 

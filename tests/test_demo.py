@@ -6,9 +6,9 @@ import os
 import pytest
 
 from dynamarks_tf import datasets, demo
-from dynamarks_tf.cli import main
+from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.key import MarkKey
+from dynamarks_tf.keys.key import MarkKey
 
 
 def fixed_key(owner):

@@ -1,46 +1,103 @@
-"""What may import what: the order of the modules, and who may know the key."""
+"""What may import what, what runs without TensorFlow, and what must never reach the key: one table, `RULES`.
+
+docs/architecture.svg and the table in docs/architecture.md are drawn from it: `python -m docs.architecture`.
+"""
 
 import ast
 import subprocess
 import sys
-from pathlib import Path
+import textwrap
+from typing import NamedTuple
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "dynamarks_tf"
+from tests.helpers import ROOT
 
-# A module imports only what stands above it. A folder counts as one entry; inside it, anything but a cycle goes.
-ORDER = (
-    "_version errors _files _json _formats _digests params buckets key commitment codebook answers metrics progress "
-    "evidence plan verdict recording bundle case judgement recheck report queries request_logs perturbation cells "
-    "layer marking callbacks _stderr export suspects local_server proxy attacks datasets inspection verification audit "
-    "demo cli"
-).split()
-
-# Modules that must run where neither TensorFlow nor Keras is installed.
-WITHOUT_TENSORFLOW = (
-    "_version errors _files _json _formats _digests params buckets key commitment codebook answers metrics progress "
-    "evidence plan verdict recording bundle case judgement recheck report queries request_logs"
-).split()
-
-# Modules that must not know the key, not even indirectly: a rehearsed thief cannot cheat, residuals cannot use signs.
-BLIND = (
-    "buckets answers metrics progress evidence plan verdict recording bundle queries request_logs export suspects "
-    "local_server proxy attacks datasets"
-).split()
-SECRETS = {"key", "commitment", "codebook"}
+PACKAGE = ROOT / "dynamarks_tf"
+ALL = "*"
 
 
-def entry(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+class Rule(NamedTuple):
+    """The rule of one folder, or of one module that stands in the package's root.
+
+    Attributes:
+        purpose: what lives there.
+        may_import: folders that its modules may import, beside their own.
+        without_tensorflow: modules that must run where neither TensorFlow nor Keras is installed; `*` for all.
+        never_reaches_the_key: modules that must not know the key, not even indirectly: a rehearsed attacker cannot
+            cheat, residuals cannot use secret signs. `*` for all.
+    """
+
+    purpose: str
+    may_import: str = ""
+    without_tensorflow: str = ""
+    never_reaches_the_key: str = ""
 
 
-def modules():
-    return [
-        path
-        for path in PACKAGE.rglob("*.py")
-        if path.name not in ("__main__.py",) and path.parent != PACKAGE / "__pycache__"
-    ]
+# In the order in which things depend on each other: a folder imports only what stands above it.
+RULES = {
+    "_version": Rule("the version", "", ALL, ALL),
+    "errors": Rule("all exceptions", "", ALL, ALL),
+    "_support": Rule("files, digests, formats, progress", "errors", ALL, ALL),
+    "keys": Rule("the secret key, the commitment", "_support errors", ALL),
+    "watermark": Rule(
+        "the mark: settings, tables, formula, layer",
+        "keys errors",
+        "params keyed_hash codebook probabilities metrics",
+        "params keyed_hash probabilities metrics",
+    ),
+    "export": Rule("SavedModel and TensorFlow Lite", "_support errors", "", ALL),
+    "evidence": Rule("answers to p-values", "watermark errors", ALL, ALL),
+    "case": Rule(
+        "plan, transcript, assessment, result, bundle",
+        "evidence watermark keys _support errors",
+        ALL,
+        "plan transcript result bundle",
+    ),
+    "suspects": Rule("adapters for models under test", "_support errors", "base queries answer_file", ALL),
+    "request_logs": Rule("what clients asked: one reader, one writer", "_support errors", ALL, ALL),
+    "serving.protocol": Rule("status, ports, tensors", "request_logs errors", "", ALL),
+    "serving.local_server": Rule(
+        "TensorFlow Serving's stand-in", "serving.protocol request_logs export errors", "", ALL
+    ),
+    "serving.gateway": Rule("the proxy in front of it", "serving.protocol request_logs errors", "", ALL),
+    "datasets": Rule("real images", "_support errors", "", ALL),
+    "attacks": Rule("extraction, post-processing, removal", "suspects export _support errors", "", ALL),
+    "recheck": Rule("recompute a bundle", "case evidence watermark keys _support errors", ALL),
+    "report": Rule("one page for people", "recheck case evidence watermark keys _support _version errors", ALL),
+    "verification": Rule(
+        "`verify`, from suspect to result",
+        "case evidence suspects request_logs watermark keys _support _version errors",
+    ),
+    "audit": Rule(
+        "attacks rehearsed on the owner's model",
+        "verification report attacks datasets case evidence suspects watermark keys _support errors",
+    ),
+    "demo": Rule(
+        "the whole story on real images",
+        "verification report attacks datasets serving.local_server request_logs export case suspects watermark keys "
+        "_support errors",
+    ),
+    "cli": Rule(
+        "the command `dynamarks`",
+        "demo audit verification report recheck attacks datasets serving.gateway serving.local_server request_logs "
+        "suspects case export watermark keys _support _version errors",
+    ),
+}
+SECRETS = {"keys.key", "keys.commitment", "watermark.codebook"}
+MOST_ROOT_FILES = 8
+
+
+def name_of(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE}
+MODULES |= {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem not in ("__init__", "__main__")}
+
+
+def folder_of(module):
+    return max((name for name in RULES if f"{module}.".startswith(f"{name}.")), key=len, default=module)
 
 
 def imported(path):
@@ -65,43 +122,72 @@ def imported(path):
     return names
 
 
-def own_entries(path):
+def own_modules(path):
+    """The modules of this package that a module imports, and the folders above them, which Python imports too."""
     found = set()
     for name in imported(path):
-        parts = name.split(".")
-        if parts[0] == "dynamarks_tf" and len(parts) > 1 and parts[1] in ORDER:
-            found.add(parts[1])
+        parts = name.split(".")[1:] if name.startswith("dynamarks_tf.") else []
+        found |= {".".join(parts[:length]) for length in range(1, len(parts) + 1)} & set(MODULES)
     return found
 
 
-GRAPH = {}
-for module in modules():
-    if module != PACKAGE / "__init__.py":
-        GRAPH.setdefault(entry(module), set()).update(own_entries(module))
+GRAPH = {name: own_modules(path) for name, path in MODULES.items()}
 
 
-def test_every_module_has_its_place():
-    assert set(GRAPH) == set(ORDER)
+def listed(names, folder):
+    """The modules that an entry of the table names."""
+    inside = [module for module in MODULES if folder_of(module) == folder]
+    if names == ALL:
+        return inside
+    chosen = [f"{folder}.{name}" for name in names.split()]
+    assert set(chosen) <= set(inside), f"{folder} has no modules {set(chosen) - set(inside)}"
+    return chosen
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_modules_import_only_what_stands_above_them(name):
-    below = {other for other in GRAPH[name] if ORDER.index(other) > ORDER.index(name)}
-    assert not below, f"{name} imports {below}, which stand below it in the order"
+def test_every_folder_has_a_rule_and_every_rule_a_folder():
+    assert {folder_of(module) for module in MODULES} - {"serving"} == set(RULES)
+    order = list(RULES)
+    for name, rule in RULES.items():
+        later = [other for other in rule.may_import.split() if order.index(other) >= order.index(name)]
+        assert not later, f"{name} may import {later}, which stand below it"
 
 
-@pytest.mark.parametrize("name", BLIND)
-def test_blind_modules_never_reach_the_key(name):
-    reached, waiting = set(), [name]
-    while waiting:
-        for other in GRAPH[waiting.pop()] - reached:
-            reached.add(other)
-            waiting.append(other)
-    assert not reached & SECRETS
+def test_the_root_holds_few_files():
+    assert len([*PACKAGE.glob("*.py")]) <= MOST_ROOT_FILES
+
+
+@pytest.mark.parametrize("folder", RULES)
+def test_folders_import_only_what_their_rule_allows(folder):
+    allowed = {folder, "serving", *RULES[folder].may_import.split()}
+    used = {}
+    for module in listed(ALL, folder):
+        for other in GRAPH[module]:
+            used.setdefault(folder_of(other), set()).add(module)
+    assert not {other: used[other] for other in set(used) - allowed}
+    unused = allowed - {folder, "serving"} - set(used)
+    assert not unused, f"the rule of {folder} allows {unused}, which nothing there imports"
+
+
+@pytest.mark.parametrize("folder", [name for name in RULES if (PACKAGE / name.replace(".", "/")).is_dir()])
+def test_folders_say_what_lives_there(folder):
+    described = ast.get_docstring(ast.parse((PACKAGE / folder.replace(".", "/") / "__init__.py").read_text()))
+    assert described.split("\n")[0].endswith("."), "the first line is no sentence"
+    assert "mport" in described, "it does not say what may import it"
+
+
+@pytest.mark.parametrize("folder", [name for name, rule in RULES.items() if rule.never_reaches_the_key])
+def test_blind_modules_never_reach_the_key(folder):
+    for module in listed(RULES[folder].never_reaches_the_key, folder):
+        reached, waiting = {module}, [module]
+        while waiting:
+            for other in GRAPH[waiting.pop()] - reached:
+                reached.add(other)
+                waiting.append(other)
+        assert not reached & SECRETS, f"{module} reaches {reached & SECRETS}"
 
 
 def test_nobody_imports_the_package_root_or_private_keras():
-    for path in modules():
+    for path in MODULES.values():
         tree = ast.parse(path.read_text())
         roots = [n for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names if a.name == "dynamarks_tf"]
         from_root = {
@@ -111,17 +197,19 @@ def test_nobody_imports_the_package_root_or_private_keras():
             for alias in node.names
         }
         assert not roots, f"{path} imports the package root"
-        assert from_root <= set(ORDER), f"{path} imports public names from the package root"
+        assert from_root <= set(MODULES), f"{path} imports public names from the package root"
         assert not [name for name in imported(path) if name.startswith("keras.src")], f"{path} uses private Keras"
 
 
-@pytest.mark.parametrize("name", WITHOUT_TENSORFLOW)
-def test_modules_that_run_without_tensorflow(name):
+@pytest.mark.parametrize("folder", [name for name, rule in RULES.items() if rule.without_tensorflow])
+def test_modules_that_run_without_tensorflow(folder):
+    modules = [f"dynamarks_tf.{module}" for module in listed(RULES[folder].without_tensorflow, folder)]
     run_python(
         f"""
-        import sys
+        import importlib, sys
         sys.modules["tensorflow"] = sys.modules["keras"] = None
-        import dynamarks_tf.{name}
+        for module in {modules!r}:
+            importlib.import_module(module)
         """
     )
 
@@ -145,8 +233,8 @@ def test_public_names_are_there_and_unknown_ones_are_not():
 
     assert [name for name in dm.__all__ if getattr(dm, name) is None] == []
     assert set(dm.__all__) <= set(dir(dm))
-    with pytest.raises(AttributeError, match="has no attribute 'watermark'"):
-        _ = dm.watermark
+    with pytest.raises(AttributeError, match="has no attribute 'proof'"):
+        _ = dm.proof
 
 
 @pytest.mark.parametrize("command", [["--help"], ["keygen", "--help"], ["verify", "--help"], ["--version"]])
@@ -154,14 +242,21 @@ def test_commands_without_a_model_do_not_load_tensorflow(command):
     run_python(
         f"""
         import sys
-        from dynamarks_tf.cli import main
+        from dynamarks_tf.cli.main import main
         assert main({command!r}) == 0
         assert not {{"keras", "tensorflow"}} & set(sys.modules)
         """
     )
 
 
-def run_python(script):
-    import textwrap
+def test_the_picture_and_the_table_of_the_architecture_follow_the_rules():
+    from docs import architecture
 
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, cwd=PACKAGE.parent)
+    drawn = architecture.draw(RULES)
+    assert (ROOT / "docs" / "architecture.svg").read_text() == drawn, "run: python -m docs.architecture"
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert architecture.with_table(page, RULES) == page, "run: python -m docs.architecture"
+
+
+def run_python(script):
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, cwd=ROOT)

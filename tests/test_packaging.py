@@ -6,15 +6,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 
 from dynamarks_tf._version import __version__
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 NOT_TRACKED = ".*", "build", "dist", "*.egg-info", "__pycache__", "site", "dynamarks-demo*"
 
 

@@ -23,19 +23,19 @@ import numpy as np
 import pytest
 import requests
 import tensorflow as tf
-from helpers import small_classifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dynamarks_tf as dm
-from dynamarks_tf import bundle as bundles
-from dynamarks_tf import codebook
+from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.errors import DynaMarksError
 from dynamarks_tf.export.tflite_graph import operators
-from dynamarks_tf.layer import DynaMarkLayer
-from dynamarks_tf.local_server import LocalServer
-from dynamarks_tf.marking import find_mark
 from dynamarks_tf.recheck import public_summary, recheck
+from dynamarks_tf.serving.local_server import LocalServer
+from dynamarks_tf.watermark import codebook
+from dynamarks_tf.watermark.layer import DynaMarkLayer
+from dynamarks_tf.watermark.marking import find_mark
+from tests.helpers import small_classifier
 
 SECRET = bytes(range(32))  # that of the session's key
 _WINDOW = 24  # bytes or values of a table that are enough to tell it

@@ -4,9 +4,8 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
 
 SNIPPET = """
 from pathlib import Path
@@ -30,16 +29,16 @@ dm.watermark
 """
 
 EXPECTED = """
-dynamarks_tf.key.MarkKey
+dynamarks_tf.keys.key.MarkKey
 str
-dynamarks_tf.verdict.Evidence
+dynamarks_tf.case.result.Evidence
 float
 bool
-dynamarks_tf.metrics.MarkCost
-dynamarks_tf.layer.DynaMarkLayer | None
+dynamarks_tf.watermark.metrics.MarkCost
+dynamarks_tf.watermark.layer.DynaMarkLayer | None
 pathlib.Path
-dynamarks_tf.callbacks.MarkReport
-dynamarks_tf.params.MarkParams
+dynamarks_tf.watermark.callbacks.MarkReport
+dynamarks_tf.watermark.params.MarkParams
 """.split("\n")[1:-1]
 
 

@@ -1,1 +1,4 @@
-"""Attacks on a served model, named as in the literature, to rehearse what a thief would do."""
+"""Attacks on a served model, named as in the literature: extraction, post-processing, removal.
+
+Imports `export`, `suspects` and `_support`, never a key; `audit` and `demo` may import it.
+"""

@@ -16,11 +16,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from dynamarks_tf.attacks import laundering, query_sets
+from dynamarks_tf.attacks import post_processing, query_sets
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
-from dynamarks_tf.attacks.quantisation import QuantisedModel
+from dynamarks_tf.attacks.attacker import Api, Array, Loot, Thief
+from dynamarks_tf.attacks.quantization import QuantisedModel
 from dynamarks_tf.attacks.removal import add_weight_noise, copied, distil, fine_tune, prune, replace_head
-from dynamarks_tf.attacks.thief import Api, Array, Loot, Thief
 from dynamarks_tf.errors import ArgumentError
 
 SECOND_SURROGATE = "mlp"  # what a surrogate is distilled into
@@ -107,7 +107,7 @@ def _two_apis(thief: Thief) -> Loot:
 
 
 def _without_ties(launder: Callable[[Array], Array], thief: Thief) -> Loot:
-    kept = laundering.far_from_ties(thief.answers, TIE_GAP)
+    kept = post_processing.far_from_ties(thief.answers, TIE_GAP)
     return Loot(thief.pool[kept], launder(thief.answers[kept]), thief.pool)
 
 
@@ -115,10 +115,10 @@ def _as_is(answers: Array) -> Array:
     return answers
 
 
-_one_decimal = partial(laundering.rounded, decimals=1)
-_two_decimals = partial(laundering.rounded, decimals=2)
-_top_3 = partial(laundering.top_k, k=3)
-_top_2 = partial(laundering.top_k, k=2)
+_one_decimal = partial(post_processing.rounded, decimals=1)
+_two_decimals = partial(post_processing.rounded, decimals=2)
+_top_3 = partial(post_processing.top_k, k=3)
+_top_2 = partial(post_processing.top_k, k=2)
 
 EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
     {
@@ -129,30 +129,33 @@ EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
         "top 3": Extraction(partial(_from_pool, _top_3), "the three largest probabilities"),
         "top 2": Extraction(partial(_from_pool, _top_2), "the two largest probabilities"),
         "top 1": Extraction(
-            partial(_from_pool, laundering.flatten_tails), "the best class and its probability; the rest spread evenly"
+            partial(_from_pool, post_processing.flatten_tails),
+            "the best class and its probability; the rest spread evenly",
         ),
-        "labels": Extraction(partial(_from_pool, laundering.labels_only), "the best class alone"),
-        "sharpened": Extraction(partial(_from_pool, laundering.sharpened), "probabilities sharpened, temperature 0.5"),
-        "smoothed": Extraction(partial(_from_pool, laundering.smoothed), "probabilities with label smoothing 0.1"),
+        "labels": Extraction(partial(_from_pool, post_processing.labels_only), "the best class alone"),
+        "sharpened": Extraction(
+            partial(_from_pool, post_processing.sharpened), "probabilities sharpened, temperature 0.5"
+        ),
+        "smoothed": Extraction(partial(_from_pool, post_processing.smoothed), "probabilities with label smoothing 0.1"),
         "early stopping": Extraction(
             partial(_from_pool, _as_is), "all probabilities; training stops early", {"early_stopping": True}
         ),
         # A thief who knows the scheme, but not the key.
         "floor subtracted": Extraction(
-            partial(_from_pool, laundering.subtract_class_floor), "less what each class nearly always gets"
+            partial(_from_pool, post_processing.subtract_class_floor), "less what each class nearly always gets"
         ),
         "tails whitened": Extraction(
-            partial(_from_pool, laundering.whiten_tails), "the same mean and deviation for all classes' logarithms"
+            partial(_from_pool, post_processing.whiten_tails), "the same mean and deviation for all classes' logarithms"
         ),
         "top 1, no ties": Extraction(
-            partial(_without_ties, laundering.flatten_tails), "as top 1; answers near a tie are dropped"
+            partial(_without_ties, post_processing.flatten_tails), "as top 1; answers near a tie are dropped"
         ),
         "top 2, no ties": Extraction(partial(_without_ties, _top_2), "as top 2; answers near a tie are dropped"),
         "1 decimal, no ties": Extraction(
             partial(_without_ties, _one_decimal), "as 1 decimal; answers near a tie are dropped"
         ),
         "labels, no ties": Extraction(
-            partial(_without_ties, laundering.labels_only), "as labels; answers near a tie are dropped"
+            partial(_without_ties, post_processing.labels_only), "as labels; answers near a tie are dropped"
         ),
         "5 copies averaged": Extraction(_copies, "answers averaged over 5 perturbed copies of each input"),
         "two APIs averaged": Extraction(_two_apis, "answers averaged with a rival API's", needs=("rival",)),
@@ -247,7 +250,9 @@ REMOVALS: Mapping[str, Removal] = MappingProxyType(
         "distil, probabilities": Removal(partial(_distilled, labels=False), "a second surrogate learns the first's"),
         "distil, labels": Removal(partial(_distilled, labels=True), "a second surrogate learns the first's labels"),
         "mean with rival": Removal(_with_rival, "answers averaged with another owner's model", needs=("rival",)),
-        "sells sharpened": Removal(partial(_laundered, laundering.sharpened), "answers sharpened, temperature 0.5"),
+        "sells sharpened": Removal(
+            partial(_laundered, post_processing.sharpened), "answers sharpened, temperature 0.5"
+        ),
         "sells 2 decimals": Removal(partial(_laundered, _two_decimals), "answers rounded to 2 decimals"),
     }
 )

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf import progress
+from dynamarks_tf._support import progress
 from dynamarks_tf.suspects import Suspect
 
 Array = npt.NDArray[Any]

@@ -1,4 +1,7 @@
-"""Would a mark survive? Thefts and removal attacks, rehearsed on the owner's own model and data."""
+"""Would a mark survive? Thefts and removal attacks, rehearsed on the owner's own model and data.
+
+Imports `verification`, `attacks`, `datasets` and `report`; `cli` may import it.
+"""
 
 from dynamarks_tf.audit.audit import AuditResult, run_audit
 from dynamarks_tf.audit.recommendation import Recommendation, recommend

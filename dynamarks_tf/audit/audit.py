@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dynamarks_tf import _files, marking
+from dynamarks_tf._support import files
 from dynamarks_tf.attacks.query_sets import adapted
 from dynamarks_tf.audit import plots, tables
 from dynamarks_tf.audit.recommendation import (
@@ -26,11 +26,12 @@ from dynamarks_tf.audit.results import Results, read_all
 from dynamarks_tf.audit.scenario import Scenario, full, quick
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.layer import SCHEME
-from dynamarks_tf.params import MarkParams
 from dynamarks_tf.report import style, write
 from dynamarks_tf.report.page import render
 from dynamarks_tf.report.style import Figure
+from dynamarks_tf.watermark import marking
+from dynamarks_tf.watermark.layer import SCHEME
+from dynamarks_tf.watermark.params import MarkParams
 
 QUICK_QUERIES, QUICK_EPOCHS = 10_000, 6
 FULL_EPOCHS = 10
@@ -223,7 +224,7 @@ def _write_report(
         style.check_installed()
         write.save_figures(figures, out)
         page = render("audit.html.j2", figures, recommendation=recommendation, data=data.describe(), sections=sections)
-        _files.write_atomically(out / "report.html", page.encode())
+        files.write_atomically(out / "report.html", page.encode())
     except ArgumentError as error:
         figures = {}
         say(f"no figures and no report.html: {error}")
@@ -237,7 +238,7 @@ def _write_report(
         "the thief sent; *labels*: the same for a suspect that answers labels only.",
         "",
     ]
-    _files.write_atomically(out / "report.md", "\n".join(lines).encode())
+    files.write_atomically(out / "report.md", "\n".join(lines).encode())
 
 
 def _sections(rows: Sequence[dict[str, Any]], recommendation: Recommendation) -> dict[str, list[tables.Table]]:

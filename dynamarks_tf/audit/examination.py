@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dynamarks_tf import codebook, metrics
-from dynamarks_tf.evidence.collection import Collection, planned_channels
-from dynamarks_tf.evidence.combination import combined_log10_p
-from dynamarks_tf.judgement import Judgement
-from dynamarks_tf.key import MarkKey
-from dynamarks_tf.params import MarkParams
-from dynamarks_tf.queries import confident_balanced_choice
-from dynamarks_tf.verdict import DEFAULT_ALPHA, GrowthPoint, queries_needed
+from dynamarks_tf.case.assessment import Judgement
+from dynamarks_tf.case.result import DEFAULT_ALPHA, GrowthPoint, queries_needed
+from dynamarks_tf.evidence.bounds import combined_log10_p
+from dynamarks_tf.evidence.residual_accumulator import Collection, planned_channels
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.suspects.queries import confident_balanced_choice
+from dynamarks_tf.watermark import codebook, metrics
+from dynamarks_tf.watermark.params import MarkParams
 
 Array = npt.NDArray[Any]
 Answering = Callable[[Array], Array]

@@ -12,18 +12,20 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf import answers, marking, metrics, progress
+from dynamarks_tf._support import progress
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.attacker import Loot, Thief
 from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
 from dynamarks_tf.attacks.extraction import train_classifier
-from dynamarks_tf.attacks.thief import Loot, Thief
 from dynamarks_tf.audit.examination import Examiner
 from dynamarks_tf.audit.results import Results
 from dynamarks_tf.audit.scenario import Scenario, check_feasible
-from dynamarks_tf.key import MarkKey
-from dynamarks_tf.params import MarkParams
+from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.suspects import as_suspect
-from dynamarks_tf.verification import package_versions
+from dynamarks_tf.verification.verify import package_versions
+from dynamarks_tf.watermark import marking, metrics
+from dynamarks_tf.watermark.params import MarkParams
+from dynamarks_tf.watermark.probabilities import softmax
 
 Array = npt.NDArray[Any]
 
@@ -200,7 +202,7 @@ class Rehearsal:
 def _probabilities(model: keras.Model, from_logits: bool) -> Callable[[Array], Array]:
     """A model as a function from inputs of any number to probabilities."""
     predict = _in_batches(as_suspect(model).predict)
-    return (lambda inputs: answers.softmax(predict(inputs))) if from_logits else predict
+    return (lambda inputs: softmax(predict(inputs))) if from_logits else predict
 
 
 def _in_batches(predict: Callable[[Array], Array]) -> Callable[[Array], Array]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dynamarks_tf import _files
-from dynamarks_tf._formats import check_format
+from dynamarks_tf._support import files
+from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
 
 FORMAT = "dynamarks-audit"
@@ -69,7 +69,7 @@ class Results:
             "versions": versions,
             "rows": self._rows,
         }
-        _files.write_atomically(self.path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        files.write_atomically(self.path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:

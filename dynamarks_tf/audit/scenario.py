@@ -9,7 +9,7 @@ from typing import Any
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, by_name
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.params import MarkParams
+from dynamarks_tf.watermark.params import MarkParams
 
 INNOCENTS: dict[str, tuple[str, ...]] = {"true labels": ("pool_labels",), "unmarked API": (), "another key": ()}
 

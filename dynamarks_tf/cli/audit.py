@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynamarks_tf.cli.output import json_option, print_json
-from dynamarks_tf.cli.quiet import load_tensorflow
-from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, MarkParams
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, MarkParams
 
 if TYPE_CHECKING:
     from dynamarks_tf.audit import AuditResult

@@ -8,7 +8,7 @@ import click
 
 from dynamarks_tf.cli.output import json_option, print_json
 from dynamarks_tf.cli.report import ReportOptions, report_options
-from dynamarks_tf.key import MarkKey
+from dynamarks_tf.keys.key import MarkKey
 
 
 @click.command()

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from dynamarks_tf.cli.output import json_option, print_json
-from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 
 _QUANTISATIONS = ("float16", "int8")
 _LITE_SUFFIX = ".tflite"
@@ -48,8 +47,8 @@ def export(
         not is_lite, {"--quantize": quantize, "--representative": representative}, f"TARGET ends in {_LITE_SUFFIX}"
     )
     load_tensorflow()
-    from dynamarks_tf import marking
     from dynamarks_tf.export import export_saved_model, export_tflite
+    from dynamarks_tf.watermark import marking
 
     loaded = marking.load_model(model)
     if marking.find_mark(loaded) is None:
@@ -72,7 +71,7 @@ def _check_options(is_refused: bool, options: dict[str, Any], condition: str) ->
 
 
 def _inputs(path: Path | None, count: int | None) -> Any:
-    from dynamarks_tf.queries import load_queries
+    from dynamarks_tf.suspects.queries import load_queries
 
     return None if path is None else load_queries(path)[:count]
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynamarks_tf.cli.output import json_option, print_json
-from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.errors import FormatError
+from dynamarks_tf.keys.key import FORMAT as KEY_FORMAT
+from dynamarks_tf.keys.key import MarkKey
+
+if TYPE_CHECKING:
+    import keras
+
+KERAS_SUFFIXES = (".keras", ".h5")
 
 
 @click.command()
@@ -22,8 +32,106 @@ def inspect(path: Path, as_json: bool) -> None:
       dynamarks inspect marked.keras
       dynamarks inspect acme.key
     """
-    from dynamarks_tf import inspection
-
-    if path.is_dir() or path.suffix in inspection.KERAS_SUFFIXES:
+    if path.is_dir() or path.suffix in KERAS_SUFFIXES:
         load_tensorflow()
-    print_json(inspection.inspect(path))
+    print_json(describe_file(path))
+
+
+def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Describes a file or folder of this package or of Keras.
+
+    Args:
+        path: a key file, another JSON file that this package wrote, a `.keras` file, or a SavedModel folder.
+
+    Returns:
+        Public facts as plain values for JSON; the first entry, `kind`, says what it is.
+
+    Raises:
+        FormatError: it is none of these.
+        DynaMarksError: it is, but cannot be read.
+
+    Example:
+
+    >>> describe_file("marked.keras")["mark"]["budget"]
+    0.05
+    """
+    place = Path(path)
+    if place.is_dir():
+        return _saved_model(place)
+    if place.suffix in KERAS_SUFFIXES:
+        return _keras_model(place)
+    return _json_file(place)
+
+
+def _json_file(path: Path) -> dict[str, Any]:
+    try:
+        content: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _unknown(path) from error
+    kind = content.get("format") if isinstance(content, dict) else None
+    if kind == KEY_FORMAT:
+        key = MarkKey.load(path)
+        return {
+            "kind": "key",
+            "owner": key.owner,
+            "created": key.created,
+            "key_id": key.key_id,
+            "commitment": key.commitment,
+        }
+    if not isinstance(kind, str) or not kind.startswith("dynamarks-"):
+        raise _unknown(path)
+    return {"kind": kind.removeprefix("dynamarks-"), **content}
+
+
+def _keras_model(path: Path) -> dict[str, Any]:
+    from dynamarks_tf.watermark import marking
+
+    return describe_model(marking.load_model(path))
+
+
+def describe_model(model: keras.Model) -> dict[str, Any]:
+    """Public facts of a Keras model and its mark, as `describe_file` gives them."""
+    from dynamarks_tf.watermark import marking
+
+    layer = marking.find_mark(model)
+    mark = None
+    if layer is not None:
+        mark = {
+            "scheme": layer.scheme,
+            "key_id": layer.key_id,
+            "budget": layer.budget,
+            "tie_margin": layer.tie_margin,
+            "amplitudes": layer.amplitudes,
+            "from_logits": layer.from_logits,
+            "is_blank": layer.is_blank,
+        }
+    return {
+        "kind": "keras model",
+        "name": model.name,
+        "inputs": [list(tensor.shape) for tensor in getattr(model, "inputs", None) or []],
+        "outputs": [list(tensor.shape) for tensor in getattr(model, "outputs", None) or []],
+        "parameters": model.count_params(),
+        "mark": mark,
+    }
+
+
+def _saved_model(path: Path) -> dict[str, Any]:
+    from dynamarks_tf.suspects.saved_model import SavedModelSuspect
+
+    suspect = SavedModelSuspect(path)
+    signature = suspect.signature
+    return {
+        "kind": "saved model",
+        "path": suspect.description,
+        "input": signature.input,
+        "input_shape": [None, *signature.shape] if signature.shape is not None else None,
+        "input_type": str(signature.dtype),
+        "outputs": list(signature.outputs),
+    }
+
+
+def _unknown(path: Path) -> FormatError:
+    return FormatError(
+        f"{path} is nothing that can be inspected: expected a key file, a JSON file that dynamarks wrote, a .keras "
+        "file or a SavedModel folder."
+    )

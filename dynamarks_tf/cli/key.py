@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from dynamarks_tf.cli.output import json_option, print_json
-from dynamarks_tf.commitment import commit as make_statement
-from dynamarks_tf.key import MarkKey
+from dynamarks_tf.keys.commitment import commit as make_statement
+from dynamarks_tf.keys.key import MarkKey
 
 
 @click.command()

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from dynamarks_tf.cli.output import json_option, print_json
-from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 from dynamarks_tf.errors import ExportError
-from dynamarks_tf.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
+from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 
 
 @click.command()
@@ -51,16 +50,17 @@ def mark(
         raise ExportError(f"{out} exists. Name another file, or say --force.")
 
     load_tensorflow()
-    from dynamarks_tf import _files, marking
-    from dynamarks_tf.key import MarkKey
+    from dynamarks_tf._support import files
+    from dynamarks_tf.keys.key import MarkKey
+    from dynamarks_tf.watermark import marking
 
     loaded_key = MarkKey.load(key)
     marked = marking.mark(marking.load_model(model), loaded_key, budget, from_logits=from_logits, tie_margin=tie_margin)
-    with _files.new_file(out) as temporary:
+    with files.new_file(out) as temporary:
         marked.save(temporary)
     if as_json:
-        from dynamarks_tf import inspection
+        from dynamarks_tf.cli.inspect import describe_model
 
-        print_json({"path": out, **inspection.describe(marked)})
+        print_json({"path": out, **describe_model(marked)})
         return
     click.echo(f"marked {model} -> {out} with key {loaded_key.key_id}, budget {budget}")

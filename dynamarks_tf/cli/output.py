@@ -1,14 +1,18 @@
-"""What commands print: text for people, or one JSON document for machines."""
+"""What commands share on the screen: JSON or text, help in sections, TensorFlow without its notes, the wait for Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
+
+from dynamarks_tf._support.stderr import silent_stderr
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _STDOUT = f"{__name__}.stdout"
@@ -32,3 +36,56 @@ def _divert(context: click.Context, _: click.Parameter, as_json: bool) -> bool:
         context.meta[_STDOUT] = sys.stdout
         context.with_resource(contextlib.redirect_stdout(sys.stderr))
     return as_json
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow and finds its devices while the process's standard error goes nowhere.
+
+    TensorFlow's libraries write notes about processor and GPU before any Python setting can stop them. Errors are
+    exceptions and are not lost. Does nothing if TensorFlow is loaded already. Its advice about functions that are
+    traced often is dropped: every model is a function of its own here, and is traced once.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silent_stderr():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+        tf.constant(0)
+        tf.get_logger().addFilter(lambda record: "tf.function retracing" not in record.getMessage())
+
+
+def wait_until_stopped(wait: Callable[[], None]) -> None:
+    """Says how to stop, and returns when `wait` does, or on Ctrl-C or SIGTERM: nothing logged is lost by either."""
+    click.echo("stop with Ctrl-C")
+    at_termination = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        wait()
+    except KeyboardInterrupt:
+        click.echo("stopping")
+    finally:
+        signal.signal(signal.SIGTERM, at_termination)
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists its options in sections.
+
+    Args:
+        sections: for each heading, the names of its options, as the function's parameters, separated by blanks. Options
+            that none names stand below the last one.
+    """
+
+    def __init__(self, *args: Any, sections: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sections = sections
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options into the help."""
+        options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
+        records = {str(option.name): option.get_help_record(ctx) for option in options}
+        groups = {heading: [records.pop(name) for name in names.split()] for heading, names in self._sections.items()}
+        groups["Other options"] = [*records.values()]
+        for heading, group in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl([record for record in group if record is not None])

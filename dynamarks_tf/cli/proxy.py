@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from dynamarks_tf.cli.quiet import load_tensorflow
-from dynamarks_tf.cli.stopping import wait_until_stopped
+from dynamarks_tf.cli.output import load_tensorflow, wait_until_stopped
 
 SWITCH_S = 0.0001  # an answer waits no longer than that for the thread that writes the log; Python's default is 5 ms
 
@@ -72,7 +71,7 @@ def proxy(
     if burst is not None and rate is None:
         raise click.UsageError("--burst needs --rate.")
     load_tensorflow()
-    from dynamarks_tf.proxy import Admission, ApiKeys, Proxy, RateLimiter, Tls
+    from dynamarks_tf.serving.gateway import Admission, ApiKeys, Proxy, RateLimiter, Tls
 
     admission = Admission(
         keys=None if api_keys is None else ApiKeys.load(api_keys),

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynamarks_tf import _files
+from dynamarks_tf._support import files
 from dynamarks_tf.errors import ArgumentError, SuspectError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from dynamarks_tf.key import MarkKey
+    from dynamarks_tf.keys.key import MarkKey
 
 _PATH: Any = click.Path(path_type=Path)
 
@@ -96,7 +96,7 @@ class ReportOptions:
         assert self.report is not None
         kept = self.report.with_suffix(".zip")
         try:
-            with _files.new_file(kept, overwrite=False) as temporary:
+            with files.new_file(kept, overwrite=False) as temporary:
                 shutil.copyfile(bundle, temporary)
         except OSError:
             kept = Path(tempfile.mkdtemp(prefix="dynamarks-kept-")) / kept.name

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from dynamarks_tf.cli.quiet import load_tensorflow
-from dynamarks_tf.cli.stopping import wait_until_stopped
+from dynamarks_tf.cli.output import load_tensorflow, wait_until_stopped
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -47,7 +46,7 @@ def serve(folder: Path | None, log_dir: Path | None, **options: Any) -> None:
       dynamarks serve served/clf --log-dir logs  # for dynamarks verify --log
     """
     load_tensorflow()
-    from dynamarks_tf.local_server import LocalServer
+    from dynamarks_tf.serving.local_server import LocalServer
 
     with LocalServer(folder, request_log=log_dir, **options) as server:
         click.echo(f"serving {server.name} version {server.version}")

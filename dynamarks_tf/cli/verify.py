@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dynamarks_tf.cli.output import json_option, print_json
-from dynamarks_tf.cli.quiet import load_tensorflow
+from dynamarks_tf.cli.output import SectionedCommand, json_option, load_tensorflow, print_json
 from dynamarks_tf.cli.report import ReportOptions, report_options
-from dynamarks_tf.cli.sections import SectionedCommand
-from dynamarks_tf.commitment import Statement
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.key import MarkKey
+from dynamarks_tf.keys.commitment import Statement
+from dynamarks_tf.keys.key import MarkKey
 
 if TYPE_CHECKING:
+    from dynamarks_tf.case.result import Evidence
     from dynamarks_tf.request_logs import QueryLog
-    from dynamarks_tf.verdict import Evidence
 
 EXIT_FOUND = 0
 EXIT_NOT_FOUND = 1
@@ -127,7 +125,7 @@ def verify(
       dynamarks verify grpc://10.0.0.7:8500/clf --owner marked.keras \\
           --key acme.key --log logs/ --client customer-7 --bundle case.zip
     """
-    from dynamarks_tf.verdict import check_alpha
+    from dynamarks_tf.case.result import check_alpha
 
     reports.check(suspect_labels=labels)
     check_alpha(alpha)
@@ -141,7 +139,7 @@ def verify(
     kept = bundle if include_queries or reveal_key else reports.bundle_for(bundle)
 
     load_tensorflow()
-    from dynamarks_tf import verification
+    from dynamarks_tf.verification import verify as verification
 
     evidence = verification.verify(
         suspect,
@@ -198,8 +196,8 @@ def _logged(
     log: tuple[Path, ...], client: tuple[str, ...], log_model: str | None, log_version: tuple[int, ...], owner: Path
 ) -> QueryLog:
     """The inputs in request logs that the owner model takes."""
-    from dynamarks_tf import marking
     from dynamarks_tf.request_logs import open_log
+    from dynamarks_tf.watermark import marking
 
     model = marking.load_model(owner)
     shape = model.inputs[0].shape[1:] if getattr(model, "inputs", None) else None

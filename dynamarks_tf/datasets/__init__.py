@@ -1,4 +1,7 @@
-"""Real images for audits, the demo, the tests and the benchmarks."""
+"""Real images for audits, the demo, the tests and the benchmarks.
+
+Imports `_support` alone; `audit`, `demo` and `cli` may import it.
+"""
 
 from dynamarks_tf.datasets.idx import load_idx_folder
 from dynamarks_tf.datasets.image_data import ImageData, sample

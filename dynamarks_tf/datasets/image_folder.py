@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf import progress
+from dynamarks_tf._support import progress
 from dynamarks_tf.datasets.image_data import (
     HELD_OUT,
     ImageData,

@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.buckets import Bucketing
-from dynamarks_tf.evidence.batch import NARROW, Batch
-from dynamarks_tf.evidence.memory import Memory
+from dynamarks_tf.evidence.batch import NARROW, Batch, Memory
 from dynamarks_tf.evidence.residuals import LOG_FLOOR, Residuals, floored_log
+from dynamarks_tf.watermark.keyed_hash import Bucketing
 
 Array = npt.NDArray[Any]
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.buckets import COLUMNS, Bucketing, num_class_groups
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.regression import REGRESSED_CLASSES, regressors
 from dynamarks_tf.evidence.residuals import FirstMeetings, floored_log
+from dynamarks_tf.watermark.keyed_hash import COLUMNS, Bucketing, num_class_groups
 
 Array = npt.NDArray[Any]
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf import buckets
-from dynamarks_tf.answers import SUM_TOLERANCE
-from dynamarks_tf.buckets import Bucketing
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, floored_log
+from dynamarks_tf.watermark import keyed_hash
+from dynamarks_tf.watermark.keyed_hash import Bucketing
+from dynamarks_tf.watermark.probabilities import SUM_TOLERANCE
 
 Array = npt.NDArray[Any]
 
@@ -43,16 +43,16 @@ class TieTable:
         self._bucketing = bucketing
         self._margin = margin
         self._budget = budget
-        self._groups = buckets.num_pair_groups(bucketing.num_classes)
-        self._meetings = FirstMeetings(self._groups * buckets.COLUMNS)
-        self._cells = np.zeros((self._groups * buckets.COLUMNS, 3))  # 1 once met, y and x = log(p_a / p_b)
+        self._groups = keyed_hash.num_pair_groups(bucketing.num_classes)
+        self._meetings = FirstMeetings(self._groups * keyed_hash.COLUMNS)
+        self._cells = np.zeros((self._groups * keyed_hash.COLUMNS, 3))  # 1 once met, y and x = log(p_a / p_b)
 
     def add(self, batch: Batch) -> None:
         """Adds one batch of probabilities or labels."""
         clean, suspect = batch.clean, batch.suspect
         low, high, found = ties(batch, self._margin, self._budget)
-        group = buckets.pair_group(low, high, self._bucketing.group_of_class, self._bucketing.num_classes, np)
-        cells = group * buckets.COLUMNS + self._bucketing.columns(clean[found].astype(np.float64))
+        group = keyed_hash.pair_group(low, high, self._bucketing.group_of_class, self._bucketing.num_classes, np)
+        cells = group * keyed_hash.COLUMNS + self._bucketing.columns(clean[found].astype(np.float64))
         first = self._meetings.among(cells)
         if not len(first):
             return
@@ -67,7 +67,7 @@ class TieTable:
 
     def residuals(self) -> Residuals:
         """R over everything added so far."""
-        cells = self._cells.reshape(self._groups, buckets.COLUMNS, 3)
+        cells = self._cells.reshape(self._groups, keyed_hash.COLUMNS, 3)
         count, y, x = cells.sum(axis=1).T
         some = np.maximum(count, 1)
         spread = float((cells[..., 2] ** 2).sum() - (x * x / some).sum())

@@ -1,4 +1,7 @@
-"""Models for TensorFlow Serving and for edge devices."""
+"""Models for TensorFlow Serving and for edge devices.
+
+Imports `_support` alone; the development server, `attacks`, `demo` and `cli` may import it.
+"""
 
 from dynamarks_tf.export.saved_model import export_saved_model
 from dynamarks_tf.export.tflite import export_tflite

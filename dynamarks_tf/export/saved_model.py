@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dynamarks_tf import _files
+from dynamarks_tf._support import files
 from dynamarks_tf.errors import ExportError
 from dynamarks_tf.export.inference_graph import check_exportable, quiet_tensorflow, write_inference_graph
 from dynamarks_tf.export.reloaded import compare_reloaded
@@ -66,7 +66,7 @@ def export_saved_model(
     inputs = served_inputs(model)
     examples = None if warmup is None else inputs.arrays(warmup, "warm-up")
     try:
-        with _files.new_folder(target) as folder, quiet_tensorflow():
+        with files.new_folder(target) as folder, quiet_tensorflow():
             write_inference_graph(model, inputs, folder, signature_name)
             refuse_unservable(folder)
             if examples is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dynamarks_tf import _files
+from dynamarks_tf._support import files
 from dynamarks_tf.errors import ExportError, ModelError
 from dynamarks_tf.export import tflite_graph
 from dynamarks_tf.export.inference_graph import check_exportable, marking_layers
@@ -78,7 +78,7 @@ def export_tflite(
         content = tflite_graph.joined(content, convert(mark))
     compare_lite(model, served_inputs(model), LiteModel(content), is_exact=quantize is None)
     try:
-        _files.write_atomically(target, content, mode=_files.PRIVATE_FILE, overwrite=False)
+        files.write_atomically(target, content, mode=files.PRIVATE_FILE, overwrite=False)
     except FileExistsError as error:
         raise _exists(target) from error
     except OSError as error:

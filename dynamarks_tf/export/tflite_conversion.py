@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf._stderr import silent_stderr
+from dynamarks_tf._support.stderr import silent_stderr
 from dynamarks_tf.errors import ArgumentError, ExportError
 from dynamarks_tf.export.inference_graph import quiet_tensorflow, write_inference_graph
 from dynamarks_tf.export.signature import ServedInputs, served_inputs

@@ -13,7 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.codebook import Signs
+from dynamarks_tf.watermark.codebook import Signs
 
 MOST_GROUPS = 8
 SMALLEST_GROUP = 16

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf import recording
 from dynamarks_tf._version import __version__
-from dynamarks_tf.commitment import Statement
+from dynamarks_tf.case import transcript
+from dynamarks_tf.case.result import Evidence
 from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.recheck import WHOLE_LOGS, Recheck
 from dynamarks_tf.report import agreement, decoys
 from dynamarks_tf.report.agreement import Group
 from dynamarks_tf.report.decoys import Decoys
-from dynamarks_tf.verdict import Evidence
 
 FORMAT = "dynamarks-report"
 FORMAT_VERSION = 1
@@ -98,7 +98,7 @@ class CaseReport:
     @property
     def were_answers_given(self) -> bool:
         """Whether the suspect was a file of answers, which were there before the plan."""
-        return recording.were_answers_given(self.evidence.suspect, self.evidence.suspect_sha256)
+        return transcript.were_answers_given(self.evidence.suspect, self.evidence.suspect_sha256)
 
     @property
     def is_part_of_log(self) -> bool:

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf import codebook
-from dynamarks_tf.evidence.bounds import log_cosh
-from dynamarks_tf.evidence.combination import combined_log10_p
+from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.case.result import Evidence
+from dynamarks_tf.evidence.bounds import combined_log10_p, log_cosh
 from dynamarks_tf.evidence.residuals import Residuals
-from dynamarks_tf.key import MarkKey
-from dynamarks_tf.plan import TestPlan
-from dynamarks_tf.verdict import Evidence
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.watermark import codebook
 
 Array = npt.NDArray[Any]
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dynamarks_tf import _files
+from dynamarks_tf._support import files
 from dynamarks_tf.errors import ArgumentError
 
 WIDE, NARROW = 680, 320  # pixels
@@ -78,7 +78,7 @@ class Figure:
         import matplotlib
 
         path = folder / f"{self.name}.png"
-        with matplotlib.rc_context(_SETTINGS), _files.new_file(path, mode=mode) as temporary:
+        with matplotlib.rc_context(_SETTINGS), files.new_file(path, mode=mode) as temporary:
             self.draw(WIDE).savefig(temporary, dpi=2 * _PIXELS_PER_INCH, facecolor=LIGHT["paper"])
         return path
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dynamarks_tf import _files
+from dynamarks_tf._support import files
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.key import MarkKey
+from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.recheck import recheck
 from dynamarks_tf.report import style
 from dynamarks_tf.report.content import CaseReport, case_report
@@ -65,11 +65,11 @@ def write_report(
     case = case_report(
         recheck(bundle, key=key),
         bundle=Path(bundle).name if keeps_bundle else None,
-        bundle_sha256=_files.file_sha256(bundle) if keeps_bundle else None,
+        bundle_sha256=files.file_sha256(bundle) if keeps_bundle else None,
         true_labels=true_labels,
         confidential=confidential,
     )
-    mode = _files.PRIVATE_FILE if case.is_confidential else PUBLIC_FILE
+    mode = files.PRIVATE_FILE if case.is_confidential else PUBLIC_FILE
     if plots is not None:
         save_figures(case_figures(case), plots, mode=mode)
     write_page(path, case_page(case), case.to_dict(), mode=mode)
@@ -86,8 +86,8 @@ def write_page(path: str | os.PathLike[str], page: str, content: Mapping[str, An
         mode: permission bits of both.
     """
     data = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    _files.write_atomically(json_path(path), data.encode(), mode=mode)
-    _files.write_atomically(path, page.encode(), mode=mode)
+    files.write_atomically(json_path(path), data.encode(), mode=mode)
+    files.write_atomically(path, page.encode(), mode=mode)
 
 
 def save_figures(

@@ -1,5 +1,7 @@
 """Request logs: what clients asked a model, and what they were answered.
 
+Imports `_support` alone, never a key; `serving`, `verification`, `demo` and `cli` may import it.
+
 `open_log` reads them, `PredictionLogWriter` writes them beside a server.
 
 >>> log = open_log("logs", client="alice")

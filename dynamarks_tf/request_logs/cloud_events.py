@@ -33,9 +33,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dynamarks_tf._json import first_wins
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.client_header import CLIENT_HEADER, read_client
+from dynamarks_tf.request_logs.json_keys import first_wins
 from dynamarks_tf.request_logs.records import Array, LogRecord, TruncatedError, UnusableError, unreadable
 
 REQUEST = "org.kubeflow.serving.inference.request"

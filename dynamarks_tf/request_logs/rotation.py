@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from dynamarks_tf._files import PRIVATE_FILE, PRIVATE_FOLDER
+from dynamarks_tf._support.files import PRIVATE_FILE, PRIVATE_FOLDER
 
 PREFIX = "requests-"
 SUFFIX = ".tfrecord"

@@ -1,4 +1,7 @@
-"""Suspects: one adapter for each place where a model to be tested can be."""
+"""Suspects: one adapter for each place where a model to be tested can be.
+
+Imports `_support` alone, never a key; `attacks`, `verification`, `audit`, `demo` and `cli` may import it.
+"""
 
 from dynamarks_tf.suspects.base import Suspect
 from dynamarks_tf.suspects.locate import as_suspect

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
+
+from dynamarks_tf.errors import SuspectError
 
 Array = npt.NDArray[Any]
 
@@ -42,3 +45,23 @@ class Suspect(Protocol):
     def close(self) -> None:
         """Releases connections and memory. May be called twice."""
         ...
+
+
+def load(module: str, extra: str, who: str) -> Any:
+    """Imports a heavy runtime that comes with an extra.
+
+    Args:
+        module: its full name.
+        extra: the extra of this package that brings it.
+        who: description of the suspect.
+
+    Raises:
+        SuspectError: it is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise SuspectError(
+            f"{who} needs the package {package}, which is not installed: pip install 'dynamarks_tf[{extra}]'"
+        ) from error

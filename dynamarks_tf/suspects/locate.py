@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dynamarks_tf.errors import ArgumentError, SuspectError
-from dynamarks_tf.queries import QuerySource
 from dynamarks_tf.suspects.addresses import GRPC_FORM, REST_FORM, V2_FORM, is_v2, parse_grpc, shown
+from dynamarks_tf.suspects.answer_file import READERS, RecordedSuspect
 from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.base import Suspect
 from dynamarks_tf.suspects.estimator import EstimatorSuspect, is_estimator
@@ -18,7 +18,7 @@ from dynamarks_tf.suspects.function import FunctionSuspect
 from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.suspects.onnx_model import OnnxSuspect
 from dynamarks_tf.suspects.open_inference import OpenInferenceSuspect
-from dynamarks_tf.suspects.recorded import READERS, RecordedSuspect
+from dynamarks_tf.suspects.queries import QuerySource
 from dynamarks_tf.suspects.saved_model import SavedModelSuspect
 from dynamarks_tf.suspects.tf_serving_grpc import GrpcSuspect
 from dynamarks_tf.suspects.tf_serving_rest import RestSuspect

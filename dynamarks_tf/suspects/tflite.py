@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.base import load
 from dynamarks_tf.suspects.batches import brief, closed, fit_shape, fit_type, refusal
-from dynamarks_tf.suspects.optional import load
 from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choose_signature
 
 Array = npt.NDArray[Any]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.attacker import Loot, Thief
 from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, by_name
 from dynamarks_tf.attacks.extraction import train_classifier
-from dynamarks_tf.attacks.thief import Loot, Thief
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.suspects import as_suspect
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from helpers import small_classifier
 
 from dynamarks_tf.attacks import removal
 from dynamarks_tf.attacks.extraction import train_classifier
-from dynamarks_tf.attacks.quantisation import QuantisedModel
+from dynamarks_tf.attacks.quantization import QuantisedModel
 from dynamarks_tf.errors import ArgumentError
+from tests.helpers import small_classifier
 
 TRAINING = {"epochs": 1, "batch_size": 32}
 

@@ -10,11 +10,11 @@ from dynamarks_tf.audit import Results, crossed, run_audit
 from dynamarks_tf.audit.examination import Examiner
 from dynamarks_tf.audit.rehearsal import rehearsal_key
 from dynamarks_tf.audit.scenario import Scenario, full, quick
-from dynamarks_tf.cli import main
+from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.marking import mark
-from dynamarks_tf.params import MarkParams
-from dynamarks_tf.verification import verify
+from dynamarks_tf.verification.verify import verify
+from dynamarks_tf.watermark.marking import mark
+from dynamarks_tf.watermark.params import MarkParams
 
 
 def test_the_examiner_finds_what_verify_finds(digits, owner_model, surrogate, key):

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from dynamarks_tf.cli import main
-from dynamarks_tf.key import MarkKey
+from dynamarks_tf.cli.main import main
+from dynamarks_tf.keys.key import MarkKey
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_commit_prints_a_publishable_statement(run, folder, key):
 
 
 def test_verify_asks_what_a_client_asked_according_to_the_log(run, folder, digits, marked_model):
-    from dynamarks_tf.local_server import LocalServer
+    from dynamarks_tf.serving.local_server import LocalServer
     from dynamarks_tf.suspects import as_suspect
 
     run("export", folder / "owner.keras", folder / "served" / "clf")
@@ -91,7 +91,7 @@ def test_verify_asks_what_a_client_asked_according_to_the_log(run, folder, digit
 
 def test_verify_takes_one_version_of_a_log_that_holds_several(run, folder, digits, marked_model):
     """A key was rotated: clients were answered by version 1, marked with the key, then by version 2."""
-    from dynamarks_tf.local_server import LocalServer
+    from dynamarks_tf.serving.local_server import LocalServer
     from dynamarks_tf.suspects import as_suspect
 
     for version in (1, 2):
@@ -194,7 +194,7 @@ def test_verify_checks_that_the_key_opens_the_published_statement(run, folder, o
 
 
 def test_an_unforeseen_failure_is_no_acquittal(run, folder, monkeypatch):
-    from dynamarks_tf import verification
+    from dynamarks_tf.verification import verify as verification
 
     def broken(*_, **__):
         raise RuntimeError("something unforeseen")
@@ -286,7 +286,7 @@ def test_an_unmarked_export_is_warned_about(run, folder):
 
 
 def test_serve_answers_until_it_is_stopped(run, folder, digits, owner_model, monkeypatch):
-    from dynamarks_tf.local_server import LocalServer
+    from dynamarks_tf.serving.local_server import LocalServer
     from dynamarks_tf.suspects import as_suspect
 
     run("export", folder / "owner.keras", folder / "served" / "clf")

@@ -7,16 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import numpy as np
 import pytest
-from helpers import small_classifier
 
-from dynamarks_tf.cli import commands, main
+from dynamarks_tf.cli.main import commands, main
+from tests.helpers import ROOT, small_classifier
 
-ROOT = Path(__file__).parents[2]
 COMMANDS = commands.list_commands(click.Context(commands))
 
 
@@ -87,12 +85,12 @@ def test_tensorflow_says_nothing_on_the_screen(folder):
     script = """
 import sys
 import numpy as np
-from dynamarks_tf.cli import main
+from dynamarks_tf.cli.main import main
 assert main(["mark", "model.keras", "--key", "acme.key"]) == 0
 assert main(["inspect", "model-marked.keras"]) == 0
 assert main(["export", "model-marked.keras", "served/clf"]) == 0
-from dynamarks_tf.attacks.quantisation import QuantisedModel
-from dynamarks_tf.marking import load_model
+from dynamarks_tf.attacks.quantization import QuantisedModel
+from dynamarks_tf.watermark.marking import load_model
 images = np.load("x.npy")
 QuantisedModel(load_model("model.keras"), "int8", images)(images)
 words = ["--owner", "model-marked.keras", "--key", "acme.key", "--queries", "x.npy"]
@@ -133,7 +131,7 @@ HEAVY = {"keras", "tensorflow", "grpc", "rich", "requests", "werkzeug", "sklearn
 )
 def test_what_needs_no_model_loads_nothing_heavy(tmp_path, key, words, too_much):
     key.save(tmp_path / "acme.key")
-    script = "import os, sys; from dynamarks_tf.cli import main; os.chdir(sys.argv[1]); main(sys.argv[2:]); "
+    script = "import os, sys; from dynamarks_tf.cli.main import main; os.chdir(sys.argv[1]); main(sys.argv[2:]); "
     done = python(f"{script} print(*sys.modules, sep=chr(10), file=sys.stderr)", tmp_path, *words.split(), check=True)
     assert too_much & set(done.stderr.splitlines()) == set()
 
@@ -171,7 +169,7 @@ def test_colours_on_a_terminal_unless_they_are_unwanted(variables, coloured):
     unset = {"NO_COLOR", "FORCE_COLOR", "COLORTERM"}
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     ours, theirs = pty.openpty()
-    script = "from dynamarks_tf.progress import track; list(track(range(3), 'asking', 3))"
+    script = "from dynamarks_tf._support.progress import track; list(track(range(3), 'asking', 3))"
     try:
         subprocess.run(
             [sys.executable, "-c", script],

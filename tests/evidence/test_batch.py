@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dynamarks_tf.answers import is_one_hot
+from dynamarks_tf.evidence.answers import is_one_hot
 from dynamarks_tf.evidence.batch import NARROW, Batch
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamarks_tf.evidence.bounds import chernoff_log10_p, log_cosh
+from tests.helpers import reference
 
 residual_lists = st.lists(st.floats(-100, 100).filter(lambda r: r == 0 or abs(r) > 1e-30), min_size=1, max_size=10)
 

@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamarks_tf import codebook
 from dynamarks_tf.evidence import class_code
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.channels import channel_evidence
 from dynamarks_tf.evidence.class_code import ClassCodeTable
 from dynamarks_tf.evidence.residuals import Residuals
-from dynamarks_tf.key import MarkKey
-from dynamarks_tf.params import MarkParams
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.watermark import codebook
+from dynamarks_tf.watermark.params import MarkParams
+from tests.helpers import reference
 
 KEY = MarkKey(bytes(range(32)), "ACME Vision")
 

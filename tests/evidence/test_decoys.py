@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from dynamarks_tf import codebook
 from dynamarks_tf.evidence.batch import Batch
-from dynamarks_tf.evidence.bounds import chernoff_log10_p
+from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
 from dynamarks_tf.evidence.class_code import ClassCodeTable
-from dynamarks_tf.evidence.combination import combined_log10_p
-from dynamarks_tf.key import MarkKey
-from dynamarks_tf.params import MarkParams
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.watermark import codebook
+from dynamarks_tf.watermark.params import MarkParams
 
 DECOYS = 40_000
 

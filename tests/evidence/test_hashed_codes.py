@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamarks_tf import buckets, codebook
-from dynamarks_tf.evidence import amplitude_code, query_code
+from dynamarks_tf.evidence import amplitude_code, class_choice_code
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.channels import channel_evidence
 from dynamarks_tf.evidence.first_answers import FirstAnswers
 from dynamarks_tf.evidence.tie_code import TieTable, ties
-from dynamarks_tf.key import MarkKey
-from dynamarks_tf.params import MarkParams
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.watermark import codebook, keyed_hash
+from dynamarks_tf.watermark.params import MarkParams
 
 KEY = MarkKey(bytes(range(32)), "ACME Vision")
 MARGIN, BUDGET = 0.5, 0.05
@@ -78,7 +78,7 @@ def slow_amplitude_residuals(clean, suspect, bucketing):
     for name in np.unique(group):
         mine = group == name
         left[mine] -= features[mine] @ ridge(features[mine], left[mine], 10.0)
-    table = np.zeros((buckets.num_class_groups(clean.shape[1]), 4096))
+    table = np.zeros((keyed_hash.num_class_groups(clean.shape[1]), 4096))
     np.add.at(table, (group, bucketing.columns(clean)), left)
     return table, len(first)
 
@@ -128,11 +128,11 @@ def test_query_residuals_are_what_the_slow_reference_says(seed, num_classes, bat
     book = codebook.expand(KEY, num_classes, MarkParams())
     clean, suspect = random_answers(rng, 150, num_classes), random_answers(rng, 150, num_classes)
     first = kept(book.bucketing, clean, suspect, batch_size)
-    found = query_code.residuals(first, book.contrasts())
+    found = class_choice_code.residuals(first, book.contrasts())
     expected, count = slow_query_residuals(clean, suspect, book)
     np.testing.assert_allclose(found.values, expected, atol=1e-6)
     assert found.num_queries == found.num_cells == count
-    met_pairs = query_code.met_pairs(first, book.contrasts())
+    met_pairs = class_choice_code.met_pairs(first, book.contrasts())
     met = met_pairs[..., 0] >= 0
     assert met.sum() == count
     np.testing.assert_array_equal(met_pairs[met], book.pairs[met])
@@ -185,7 +185,7 @@ def test_tie_residuals_are_what_the_slow_reference_says(seed, num_classes, label
 
 def test_ties_are_those_that_the_layer_touches():
     """A row that the tie code changed is a tie for the evidence; the reverse but for a hair's breadth."""
-    from dynamarks_tf.layer import DynaMarkLayer
+    from dynamarks_tf.watermark.layer import DynaMarkLayer
 
     rng = np.random.default_rng(0)
     p = np.concatenate([near_ties(rng, 3000, 10), random_answers(rng, 3000, 10, spread=1.0)]).astype(np.float32)
@@ -232,7 +232,7 @@ def test_suspects_that_follow_the_coins_are_found_and_others_are_not(channel):
     book = codebook.expand(KEY, 10, MarkParams())
     residuals = {
         "amplitude": lambda b, *answers: amplitude_code.residuals(kept(b.bucketing, *answers)),
-        "query": lambda b, *answers: query_code.residuals(kept(b.bucketing, *answers), b.contrasts()),
+        "query": lambda b, *answers: class_choice_code.residuals(kept(b.bucketing, *answers), b.contrasts()),
         "tie": lambda b, *answers: collected(TieTable(b.bucketing, MARGIN, BUDGET), *answers),
     }[channel]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dynamarks_tf as dm
-from dynamarks_tf import commitment
+from dynamarks_tf.keys import commitment
 
 SETTINGS = dm.MarkParams(budget=0.1, tie_margin=0)
 HOSTILE = '<script>alert(1)</script> & "Sons" {{ 7*7 }} O\'Brien'

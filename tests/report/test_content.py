@@ -6,15 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from dynamarks_tf import judgement, recheck, verify
+from dynamarks_tf import recheck, verify
+from dynamarks_tf.case import assessment
+from dynamarks_tf.case.transcript import ANSWER_FILES, were_answers_given
 from dynamarks_tf.errors import ArgumentError, BundleError
 from dynamarks_tf.evidence.bounds import chernoff_log10_p
-from dynamarks_tf.params import MarkParams
-from dynamarks_tf.recording import ANSWER_FILES, were_answers_given
 from dynamarks_tf.report import wording
 from dynamarks_tf.report.content import case_report
 from dynamarks_tf.report.page import case_page
-from dynamarks_tf.suspects.recorded import READERS
+from dynamarks_tf.suspects.answer_file import READERS
+from dynamarks_tf.watermark.params import MarkParams
 
 SETTINGS = MarkParams(budget=0.1, tie_margin=0)
 
@@ -120,14 +121,14 @@ def test_without_the_key_a_forged_statistic_is_told_as_what_the_owner_states(
     tmp_path, monkeypatch, owner_model, unmarked_surrogate, digits, key
 ):
     """Whoever makes a bundle can state the largest possible T of an innocent; only the key refutes it."""
-    real = judgement.channel_evidence
+    real = assessment.channel_evidence
 
     def forged(channel, signs, residuals):
         found = real(channel, signs, residuals)
         log10_p = chernoff_log10_p(residuals.values, found.largest_possible)
         return dataclasses.replace(found, statistic=found.largest_possible, log10_p=log10_p)
 
-    monkeypatch.setattr(judgement, "channel_evidence", forged)
+    monkeypatch.setattr(assessment, "channel_evidence", forged)
     options = {"owner": owner_model, "key": key, "queries": digits.x_test[:50], "params": SETTINGS}
     assert verify(unmarked_surrogate, bundle=tmp_path / "forged.zip", **options).detected()
     monkeypatch.undo()

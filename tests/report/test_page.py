@@ -8,7 +8,7 @@ import pytest
 from dynamarks_tf import recheck
 from dynamarks_tf.audit import plots, tables
 from dynamarks_tf.audit.recommendation import recommend
-from dynamarks_tf.key import MarkKey
+from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.report.content import case_report
 from dynamarks_tf.report.page import case_page, render
 

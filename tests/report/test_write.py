@@ -6,16 +6,16 @@ import shutil
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dynamarks_tf import _files
-from dynamarks_tf.cli import main
+from dynamarks_tf._support import files
+from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.key import MarkKey
+from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.report import write_report
+from tests.helpers import ROOT
 
 
 def mode(path):
@@ -28,7 +28,7 @@ def test_a_public_report_is_readable_a_confidential_one_private(cases, key, tmp_
     assert (mode(page), mode(numbers)) == (0o644, 0o644)
     content = json.loads(numbers.read_text())
     assert (content["format"], content["version"]) == ("dynamarks-report", 1)
-    assert content["bundle_sha256"] == _files.file_sha256(cases / "thief.zip")
+    assert content["bundle_sha256"] == files.file_sha256(cases / "thief.zip")
     assert content["decoys"]["num_keys"] == 10_000
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"agreement.png", "decoys.png", "growth.png"}
     text = page.read_text()
@@ -71,12 +71,11 @@ def test_check_writes_a_report_where_there_is_no_tensorflow(cases, key, tmp_path
     script = f"""
 import sys
 sys.modules["tensorflow"] = sys.modules["keras"] = None
-from dynamarks_tf.cli import main
+from dynamarks_tf.cli.main import main
 sys.exit(main({words!r}))
 """
-    root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(root)}
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 0, done.stderr
     assert "Report: case.html. It may be published." in done.stderr

@@ -190,7 +190,7 @@ def test_a_request_nested_as_deep_as_the_server_allows_is_read(tmp_path: Path, m
 def test_a_log_serves_as_warmup_file(write_log: WriteLog, tmp_path: Path) -> None:
     """What TensorFlow Serving does with one: it runs the request of each record, by signature and inputs."""
     from dynamarks_tf.export.warmup import MAX_RECORDS, WARMUP_FILE
-    from dynamarks_tf.local_server.served_model import ServedModel
+    from dynamarks_tf.serving.local_server.served_model import ServedModel
 
     module = tf.Module()
     function = tf.function(lambda image: {"probabilities": tf.nn.softmax(image)})

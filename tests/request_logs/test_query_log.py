@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from dynamarks_tf.errors import ArgumentError, LogError
-from dynamarks_tf.queries import QuerySource, as_queries
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.request_logs.prediction_log import encode
 from dynamarks_tf.request_logs.tf_record import frame
+from dynamarks_tf.suspects.queries import QuerySource, as_queries
 
 WriteLog = Callable[..., Path]
 

@@ -162,7 +162,7 @@ def test_a_theft_from_two_replicas_is_the_theft_from_one(
     from tensorflow_serving.apis import predict_pb2
 
     import dynamarks_tf as dm
-    from dynamarks_tf.local_server.tensors import to_packed_proto
+    from dynamarks_tf.serving.protocol.tensors import to_packed_proto
 
     stolen = digits.x_train[len(digits.x_train) // 2 :]
     one = RotatingFiles(tmp_path / "one", max_bytes=2**20)

@@ -9,11 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from model_server import ModelServer, serving
 
+from dynamarks_tf._support.digests import query_digest
 from dynamarks_tf.export import export_saved_model
-from dynamarks_tf.local_server import LocalServer
-from dynamarks_tf.recording import query_digest
+from dynamarks_tf.serving.local_server import LocalServer
+from tests.helpers.model_server import ModelServer, serving
 
 Array = np.ndarray[Any, Any]
 

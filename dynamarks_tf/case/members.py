@@ -1,0 +1,232 @@
+"""What goes into an evidence bundle, and how it is read back: the one description of its members for both sides."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.case import bundle as bundles
+from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.case.result import Evidence
+from dynamarks_tf.case.transcript import RecordedBatch, Recording
+from dynamarks_tf.errors import BundleError, SuspectError
+from dynamarks_tf.evidence import answers
+from dynamarks_tf.evidence.residuals import Residuals
+from dynamarks_tf.keys import commitment
+from dynamarks_tf.keys.commitment import Statement
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.watermark.keyed_hash import COLUMNS, HASHED_CLASSES, MULTIPLIERS, Bucketing, num_class_groups
+from dynamarks_tf.watermark.probabilities import probability_problem
+
+_BUCKETING_ARRAYS = (
+    "row_of_class",
+    "column_of_class",
+    "group_of_class",
+    "hashed_classes",
+    "offsets",
+    "multipliers",
+)
+
+
+def write(
+    path: str | os.PathLike[str],
+    evidence: Evidence,
+    residuals: dict[str, Residuals],
+    bucketing: Bucketing,
+    pairs: npt.NDArray[np.int32] | None,
+    record: Recording,
+    key: MarkKey,
+    statement: Statement | None,
+    *,
+    reveal_key: bool,
+    selected: npt.NDArray[np.intp] | None = None,
+) -> None:
+    """Writes the evidence bundle of a finished test.
+
+    Args:
+        path: the file to write.
+        evidence: the verdict.
+        residuals: the table of each channel that was tested.
+        bucketing: which coin each output gets.
+        pairs: between which classes the coins of the query code chose that were met; `None` if it was not planned.
+        record: the recording of the test.
+        key: the owner's key; it signs the bundle.
+        statement: the published commitment.
+        reveal_key: whether the bundle holds the key.
+        selected: which of the inputs that were given were asked, shape `(num_queries,)`; `None` for all.
+    """
+    members = {
+        bundles.EVIDENCE: _json(evidence.to_dict()),
+        bundles.BUCKETING: _npz({name: getattr(bucketing, name) for name in _BUCKETING_ARRAYS}),
+        bundles.RESIDUALS: _npz(_sparse(residuals)),
+    }
+    if pairs is not None:
+        members[bundles.PAIRS] = _npz({"pairs": pairs})
+    if selected is not None:
+        members[bundles.SELECTION] = _npz({"indices": selected.astype(np.int64)})
+    if statement is not None:
+        members[bundles.STATEMENT] = _json(statement.to_dict())
+    if reveal_key:
+        members[bundles.KEY] = key.to_json()
+    bundles.write_bundle(
+        path,
+        members,
+        record.files(),
+        commitment=key.commitment,
+        public_key=commitment.public_key(key),
+        sign=lambda data: commitment.sign(data, key),
+    )
+
+
+def read_bucketing(data: bytes, plan: TestPlan) -> Bucketing:
+    """Reads the member `bucketing.npz`.
+
+    Raises:
+        BundleError: it does not fit the plan.
+    """
+    arrays = _arrays(data, bundles.BUCKETING)
+    n, hashed = plan.num_classes, min(plan.num_classes, HASHED_CLASSES)
+    rows, columns = plan.params.table_shape(n)
+    expected: dict[str, tuple[tuple[int, ...], type, float]] = {
+        "row_of_class": ((n,), np.int32, rows),
+        "column_of_class": ((n,), np.int32, columns),
+        "group_of_class": ((n,), np.int32, num_class_groups(n)),
+        "hashed_classes": ((hashed,), np.int32, n),
+        "offsets": ((hashed,), np.float32, 1),
+        "multipliers": ((hashed, 2), np.float32, MULTIPLIERS),
+    }
+    if set(arrays) != set(expected):
+        raise BundleError(f"{bundles.BUCKETING} does not hold {', '.join(expected)}.")
+    for name, (shape, dtype, limit) in expected.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != dtype or not ((array >= 0) & (array < limit)).all():
+            raise BundleError(f"{bundles.BUCKETING}: {name} is not {dtype.__name__} of shape {shape} below {limit}.")
+    return Bucketing(**arrays)
+
+
+def read_pairs(data: bytes, plan: TestPlan) -> npt.NDArray[np.int32]:
+    """Reads the member `pairs.npz`: two classes beside the predicted one, or -1 twice, ints of shape `(C, 4096, 2)`.
+
+    Raises:
+        BundleError: it does not fit the plan.
+    """
+    pairs = _arrays(data, bundles.PAIRS).get("pairs", np.zeros(0))
+    n = plan.num_classes
+    fits = pairs.shape == (n, COLUMNS, 2) and pairs.dtype == np.int32 and _in_range(pairs, n)
+    if not fits or ((pairs < 0).sum(axis=2) == 1).any():
+        raise BundleError(f"{bundles.PAIRS} does not hold pairs of {n} classes.")
+    return pairs
+
+
+def same_bucketing(one: Bucketing, other: Bucketing) -> bool:
+    """Whether two bucketings are equal."""
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in _BUCKETING_ARRAYS)
+
+
+def read_batch(data: bytes, plan: TestPlan, rows: int) -> RecordedBatch:
+    """Reads the answers of one batch, which must look as `verify` writes them.
+
+    Raises:
+        BundleError: they do not.
+    """
+    batch = RecordedBatch.from_bytes(data)
+    clean, suspect = batch.clean, batch.suspect
+    problem = None
+    if (
+        clean.ndim < 2
+        or (len(clean), clean.shape[-1]) != (rows, plan.num_classes)
+        or clean.dtype not in (np.float32, np.float64)
+    ):
+        problem = f"the clean answers are {clean.dtype} of shape {clean.shape}"
+    elif reason := probability_problem(clean):
+        problem = f"the clean answers are no probabilities: {reason}"
+    elif suspect.ndim < clean.ndim:
+        if suspect.shape != clean.shape[:-1] or suspect.dtype != np.int64 or not _in_range(suspect, plan.num_classes):
+            problem = "the suspect's labels are no class indices"
+    elif suspect.shape != clean.shape or suspect.dtype not in (np.float32, np.float64):
+        problem = f"the suspect's answers are {suspect.dtype} of shape {suspect.shape}"
+    else:
+        try:
+            answers.check_suspect_answers(suspect, rows, plan.num_classes, positions=clean.shape[1:-1])
+        except SuspectError as error:
+            problem = str(error)
+    if problem is not None:
+        raise BundleError(f"A recorded batch is malformed: {problem}.")
+    return batch
+
+
+def read_residuals(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float64]]:
+    """Reads the member `residuals.npz`.
+
+    Args:
+        data: the member.
+        shapes: for each channel that must be there, the shape of its table.
+
+    Raises:
+        BundleError: it holds other channels, or tables that do not fit.
+    """
+    arrays = _arrays(data, bundles.RESIDUALS)
+    if set(arrays) != {f"{channel}.{part}" for channel in shapes for part in ("shape", "cells", "values")}:
+        raise BundleError(f"{bundles.RESIDUALS} does not hold the tables of {', '.join(shapes)}.")
+    tables = {}
+    for channel, shape in shapes.items():
+        stated, cells, values = (arrays[f"{channel}.{part}"] for part in ("shape", "cells", "values"))
+        fits = stated.tolist() == list(shape) and cells.dtype == np.int64 and values.dtype == np.float64
+        if not fits or cells.ndim != 1 or cells.shape != values.shape or not _in_range(cells, math.prod(shape)):
+            raise BundleError(f"{bundles.RESIDUALS}: the table of the {channel} code is malformed.")
+        tables[channel] = np.zeros(shape)
+        tables[channel].ravel()[cells] = values
+    return tables
+
+
+def read_selection(data: bytes, plan: TestPlan) -> npt.NDArray[np.int64]:
+    """Reads the member `selection.npz`: which of the inputs that were given were asked, shape `(num_queries,)`.
+
+    Raises:
+        BundleError: it does not fit the plan.
+    """
+    indices = _arrays(data, bundles.SELECTION).get("indices", np.zeros(0))
+    fits = indices.shape == (plan.num_queries,) and indices.dtype == np.int64 and indices[0] >= 0
+    if not fits or not (np.diff(indices) > 0).all():
+        raise BundleError(f"{bundles.SELECTION} does not hold {plan.num_queries} increasing indices.")
+    return indices
+
+
+def _in_range(numbers: npt.NDArray[Any], limit: int) -> bool:
+    return bool(((numbers >= answers.UNKNOWN_CLASS) & (numbers < limit)).all())
+
+
+def _arrays(data: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as content:
+            return {array: content[array] for array in content.files}
+    except Exception as error:  # a damaged archive raises whatever its damaged part happens to raise
+        raise BundleError(f"{name} cannot be read: {error}") from error
+
+
+def _sparse(residuals: dict[str, Residuals]) -> dict[str, npt.NDArray[Any]]:
+    arrays = {}
+    for channel, found in residuals.items():
+        flat = found.values.ravel()
+        cells = np.flatnonzero(flat)
+        arrays[f"{channel}.shape"] = np.array(found.values.shape)
+        arrays[f"{channel}.cells"] = cells
+        arrays[f"{channel}.values"] = flat[cells]
+    return arrays
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _npz(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()

@@ -1,0 +1,171 @@
+"""Everything about a test that is fixed before the suspect is asked, and its digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+from dynamarks_tf._support import digests
+from dynamarks_tf._support.formats import check_format
+from dynamarks_tf.errors import ArgumentError, FormatError
+from dynamarks_tf.evidence.bounds import COMBINATION_RULE
+from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, planned_channels
+from dynamarks_tf.watermark.keyed_hash import BUCKETING
+from dynamarks_tf.watermark.params import MarkParams
+
+FORMAT = "dynamarks-plan"
+FORMAT_VERSION = 2
+SELECTIONS = ("all", "first/1", "confident-balanced/1")
+_MOST_CLASSES = 10_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class TestPlan:
+    """What will be asked and how the answers will be judged. Its digest in a report shows that nothing was tuned.
+
+    Attributes:
+        commitment: commitment to the owner's key.
+        owner_model_sha256: digest of the clean owner model, its configuration and weights; the evidence rests on its
+            answers as much as on the key.
+        owner_file_sha256: digest of the file that it was loaded from, which a published statement may name; `None` if
+            from memory.
+        from_logits: whether the owner model answers logits.
+        suspect_from_logits: whether the suspect's answers are read as logits.
+        num_classes: number of classes C.
+        budget: largest total variation of the mark.
+        tie_margin: largest |log(p_a / p_b)| of a tie; 0 if the mark leaves ties alone.
+        amplitudes: whether the mark varies its strength from input to input.
+        table_rows: rows of the class code's sign table.
+        table_columns: columns of that table.
+        logged: whether the queries are what clients of the marked API really sent.
+        labels: whether the suspect was said to answer labels only.
+        channels: the channels that will be tested, if the form of the answers lets them be.
+        num_queries: how many inputs will be asked.
+        queries_sha256: digest of those inputs, in order.
+        selection: how they were chosen from those given.
+        max_queries: how many were asked for; `None` for all.
+        seed: seed of that choice.
+        class_names_sha256: digest of the names that the suspect's answers are read by; `None` if it answers no names.
+        alpha: the chance of accusing an innocent that is accepted.
+        bucketing: name and version of the hash that picks an input's coins.
+        transforms: for each channel, name and version of its residual transform.
+        combination: name and version of the rule that combines the channels.
+    """
+
+    __test__ = False  # not a test class, whatever pytest makes of the name
+
+    commitment: str
+    owner_model_sha256: str
+    owner_file_sha256: str | None
+    from_logits: bool
+    suspect_from_logits: bool
+    num_classes: int
+    budget: float
+    tie_margin: float
+    amplitudes: bool
+    table_rows: int
+    table_columns: int
+    logged: bool
+    labels: bool
+    channels: tuple[str, ...]
+    num_queries: int
+    queries_sha256: str
+    selection: str
+    max_queries: int | None
+    seed: int
+    class_names_sha256: str | None
+    alpha: float
+    bucketing: str = BUCKETING
+    transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
+    combination: str = COMBINATION_RULE
+
+    @property
+    def params(self) -> MarkParams:
+        """The settings of the mark."""
+        return MarkParams(self.budget, self.table_rows, self.table_columns, self.tie_margin, self.amplitudes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(self), "channels": [*self.channels]}
+
+    @classmethod
+    def from_dict(cls, content: Any, source: str) -> TestPlan:
+        """Reads what `to_dict` wrote.
+
+        Args:
+            content: plain values from JSON.
+            source: where they come from, for messages.
+
+        Raises:
+            FormatError: it is no plan, of another version, or made by methods that this release does not know.
+        """
+        check_format(content, FORMAT, FORMAT_VERSION, source, "a test plan")
+        names = [field.name for field in dataclasses.fields(cls)]
+        if set(content) != {"format", "version", *names}:
+            raise FormatError(f"{source} is damaged: its entries are not {', '.join(names)}.")
+        for name, is_right in _CHECKS.items():
+            if not is_right(content[name]):
+                raise FormatError(f"{source} is damaged: its entry {name} is {content[name]!r}.")
+        plan = cls(**{**{name: content[name] for name in names}, "channels": tuple(content["channels"])})
+        known = {"bucketing": BUCKETING, "transforms": TRANSFORMS, "combination": COMBINATION_RULE}
+        for name, value in known.items():
+            if getattr(plan, name) != value:
+                raise FormatError(
+                    f"{source} was made with {name} {getattr(plan, name)!r}; this release knows {value!r}. Use the "
+                    "release that wrote it."
+                )
+        try:
+            params = plan.params
+        except ArgumentError as error:
+            raise FormatError(f"{source} is damaged: {error}") from error
+        shape = params.table_shape(plan.num_classes)
+        if (plan.table_rows, plan.table_columns) != shape:
+            raise FormatError(
+                f"{source} was made for a table of {plan.table_rows} x {plan.table_columns}; this release gives "
+                f"{plan.num_classes} classes one of {shape[0]} x {shape[1]}. Use the release that wrote it."
+            )
+        obstacles = planned_channels(params, plan.num_classes, logged=plan.logged, labels=plan.labels)
+        if plan.channels != tuple(channel for channel, obstacle in obstacles.items() if obstacle is None):
+            raise FormatError(f"{source} is damaged: its channels {plan.channels} are not those that can be tested.")
+        return plan
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the plan, 64 hexadecimal digits."""
+        return digests.json_digest(self.to_dict())
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "commitment": _is_digest,
+    "owner_model_sha256": _is_digest,
+    "owner_file_sha256": lambda value: value is None or _is_digest(value),
+    "from_logits": _is_flag,
+    "suspect_from_logits": _is_flag,
+    "num_classes": lambda value: _is_count(value) and 2 <= value <= _MOST_CLASSES,
+    "table_rows": _is_count,
+    "table_columns": _is_count,
+    "logged": _is_flag,
+    "labels": _is_flag,
+    "channels": lambda value: isinstance(value, list),
+    "num_queries": _is_count,
+    "queries_sha256": _is_digest,
+    "selection": lambda value: value in SELECTIONS,
+    "max_queries": lambda value: value is None or _is_count(value),
+    "seed": lambda value: type(value) is int,
+    "class_names_sha256": lambda value: value is None or _is_digest(value),
+    "alpha": lambda value: isinstance(value, float) and 0 < value < 1,
+}

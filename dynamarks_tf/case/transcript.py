@@ -1,0 +1,288 @@
+"""A test written down while it runs: the plan before the first question, each batch of answers as it comes.
+
+A recording is a private folder. An interrupted test goes on from it without asking anything twice, and a finished one
+becomes part of the evidence bundle. Its records form a chain: each holds the digest of the one before, the first that
+of the plan, so that the order plan, question, answer can be seen afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf._support import digests, files
+from dynamarks_tf._support.formats import check_format
+from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.errors import RecordingError
+
+Array = npt.NDArray[Any]
+
+FORMAT = "dynamarks-recording"
+FORMAT_VERSION = 1
+HEAD = "recording.json"
+ANSWER_FILES = (".npz", ".csv", ".parquet", ".jsonl")
+"""How files of recorded answers end: no other suspect is named so."""
+_HEAD_ENTRIES: dict[str, Any] = {
+    "plan_sha256": str,
+    "plan": dict,
+    "suspect": str,
+    "suspect_sha256": (str, type(None)),
+    "batch_size": int,
+    "keeps_queries": bool,
+    "fixed_at": str,
+}
+
+
+def were_answers_given(suspect: str, suspect_sha256: str | None) -> bool:
+    """Whether a suspect was a file of answers, which were there before the test.
+
+    Args:
+        suspect: its description in plan and evidence.
+        suspect_sha256: its digest; `None` for servers and functions.
+    """
+    return suspect_sha256 is not None and suspect.endswith(ANSWER_FILES)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedBatch:
+    """One batch of a test.
+
+    Attributes:
+        clean: the clean owner model's probabilities, shape `(n, ..., C)`.
+        suspect: the suspect's probabilities, the same shape, or class indices, shape `(n, ...)`.
+        queries: the inputs, if they were kept.
+    """
+
+    clean: Array
+    suspect: Array
+    queries: Array | None
+
+    def to_bytes(self) -> bytes:
+        """The arrays as an `.npz` file."""
+        arrays = {"clean": self.clean, "suspect": self.suspect}
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays if self.queries is None else {**arrays, "queries": self.queries})  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> RecordedBatch:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            RecordingError: it is damaged.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as content:
+                arrays = {name: content[name] for name in content.files}
+            return cls(arrays["clean"], arrays["suspect"], arrays.get("queries"))
+        except Exception as error:  # a damaged archive raises whatever its damaged part happens to raise
+            raise RecordingError(f"A recorded batch cannot be read: {error}") from error
+
+
+class Recording:
+    """The folder of one test: new, or that of an interrupted one to go on with.
+
+    Args:
+        folder: where to write; created with mode 0700.
+        plan: what was fixed before the suspect is asked.
+        suspect: what is tested.
+        batch_size: how many queries a batch holds; an interrupted recording keeps its own.
+        suspect_sha256: digest of the suspect's file or weights, if it has one.
+        keep_queries: whether to write down the inputs too.
+
+    Attributes:
+        batch_size: how many queries a batch holds.
+
+    Raises:
+        RecordingError: the folder holds the recording of another test, or is damaged.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        plan: TestPlan,
+        suspect: str,
+        batch_size: int,
+        *,
+        suspect_sha256: str | None = None,
+        keep_queries: bool,
+    ) -> None:
+        self.folder = Path(folder)
+        self._keep_queries = keep_queries
+        about = {
+            "plan_sha256": plan.digest,
+            "suspect": suspect,
+            "suspect_sha256": suspect_sha256,
+            "keeps_queries": keep_queries,
+        }
+        head = self.folder / HEAD
+        if not head.exists():
+            self.folder.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
+            content: dict[str, Any] = {
+                "format": FORMAT,
+                "version": FORMAT_VERSION,
+                **about,
+                "plan": plan.to_dict(),
+                "batch_size": batch_size,
+                "fixed_at": now(),
+            }
+            _write(head, json.dumps(content, indent=2).encode())
+        content = read_head(head.read_bytes(), str(head))
+        for name, value in about.items():
+            if content[name] != value:
+                raise RecordingError(
+                    f"{self.folder} holds an interrupted test whose {name} is {content[name]!r}; this one's is "
+                    f"{value!r}. Repeat the interrupted test with its own settings, name another bundle, or remove "
+                    "the folder if its answers are not needed."
+                )
+        self.batch_size = int(content["batch_size"])
+        self._chain = hashlib.sha256(head.read_bytes()).hexdigest()
+        self._next = 0
+        self._lock = _locked(head)
+
+    def close(self) -> None:
+        """Lets another process go on with the recording. May be called twice."""
+        self._lock.close()
+
+    def recorded(self, queries: Array) -> RecordedBatch | None:
+        """Returns the next batch if it was recorded before the interruption.
+
+        Args:
+            queries: the inputs of the batch, to be sure that they are the same.
+
+        Raises:
+            RecordingError: it was recorded for other inputs, or the recording is damaged.
+        """
+        if not self._record_path.exists():
+            return None
+        try:
+            record = json.loads(self._record_path.read_bytes())
+            data = self._answers_path.read_bytes()
+        except (OSError, ValueError, RecursionError) as error:
+            raise RecordingError(f"{self.folder}, batch {self._next}, cannot be read: {error}") from error
+        check_record(record, data, self._next, self._chain, str(self.folder))
+        if record["queries_sha256"] != digests.query_digest(queries):
+            raise RecordingError(f"{self.folder}, batch {self._next}, was recorded for other inputs.")
+        self._advance(record)
+        return RecordedBatch.from_bytes(data)
+
+    def add(self, queries: Array, clean: Array, suspect: Array, *, asked_at: str) -> None:
+        """Writes the next batch down; when this returns, it will survive a crash.
+
+        Args:
+            queries: the inputs.
+            clean: the clean model's answers.
+            suspect: the suspect's answers.
+            asked_at: when the suspect was asked, ISO 8601 in UTC.
+        """
+        data = RecordedBatch(clean, suspect, queries if self._keep_queries else None).to_bytes()
+        record: dict[str, Any] = {
+            "batch": self._next,
+            "rows": len(clean),
+            "queries_sha256": digests.query_digest(queries),
+            "answers_sha256": hashlib.sha256(data).hexdigest(),
+            "asked_at": asked_at,
+            "answered_at": now(),
+            "previous": self._chain,
+        }
+        record["chain"] = digests.json_digest(record)
+        _write(self._answers_path, data)
+        _write(self._record_path, json.dumps(record, indent=2).encode())  # last: it says that the batch is whole
+        self._advance(record)
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Yields name and path of every file, in order."""
+        yield HEAD, self.folder / HEAD
+        for index in range(self._next):
+            for name in batch_names(index):
+                yield name, self.folder / name
+
+    @property
+    def _answers_path(self) -> Path:
+        return self.folder / batch_names(self._next)[0]
+
+    @property
+    def _record_path(self) -> Path:
+        return self.folder / batch_names(self._next)[1]
+
+    def _advance(self, record: dict[str, Any]) -> None:
+        self._chain = record["chain"]
+        self._next += 1
+
+
+def batch_names(index: int) -> tuple[str, str]:
+    """Names of the files of one batch: answers and record."""
+    return f"batches/{index:06d}.npz", f"batches/{index:06d}.json"
+
+
+def check_record(record: Any, data: bytes, index: int, previous: str, where: str) -> None:
+    """Checks that a batch is the one that was written down, at its place in the chain.
+
+    Raises:
+        RecordingError: it is not.
+    """
+    try:
+        content = {name: value for name, value in record.items() if name != "chain"}
+        whole = record["batch"] == index and record["previous"] == previous
+        whole = whole and record["chain"] == digests.json_digest(content)
+        whole = whole and type(record["rows"]) is int
+        whole = whole and all(isinstance(record[name], str) for name in ("queries_sha256", "asked_at", "answered_at"))
+        answers_match = record["answers_sha256"] == hashlib.sha256(data).hexdigest()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        whole = answers_match = False
+    if not whole or not answers_match:
+        what = "its record does not follow from the one before" if not whole else "its answers were changed"
+        raise RecordingError(f"{where}, batch {index}: {what}.")
+
+
+def read_head(data: bytes, where: str) -> dict[str, Any]:
+    """Reads the first file of a recording: plan, suspect and when the plan was fixed.
+
+    Raises:
+        RecordingError: it is none, or of another version.
+    """
+    try:
+        found: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    content = check_format(found, FORMAT, FORMAT_VERSION, where, "the recording of a test", error=RecordingError)
+    for name, kind in _HEAD_ENTRIES.items():
+        if not isinstance(content.get(name), kind):
+            raise RecordingError(f"{where} is damaged: its entry {name} is {content.get(name)!r}.")
+    return content
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """Opens a file and keeps other processes of this kind from doing the same; lets go when closed, or at death."""
+    file = open(path, "rb")  # noqa: SIM115 -- it is the lock, and stays open
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # not on Windows
+        pass
+    except OSError as error:
+        file.close()
+        raise RecordingError(
+            f"Another process is at work in {path.parent}. Wait for it, or name another bundle."
+        ) from error
+    return file
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _write(path: Path, data: bytes) -> None:
+    files.write_atomically(path, data, mode=files.PRIVATE_FILE)

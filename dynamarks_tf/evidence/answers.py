@@ -1,0 +1,210 @@
+"""What a suspect's answers must look like to serve as evidence. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.errors import ArgumentError, SuspectError
+from dynamarks_tf.watermark.probabilities import softmax
+
+Array = npt.NDArray[Any]
+
+UNKNOWN_CLASS = -1
+# A suspect may round its probabilities or release only the largest ones; what sums to something else altogether is no
+# probability vector.
+_SUSPECT_SUMS = (0.05, 1.5)
+
+
+def check_suspect_answers(
+    answers: Array,
+    num_inputs: int,
+    num_classes: int,
+    *,
+    positions: tuple[int, ...] = (),
+    from_logits: bool = False,
+    class_names: Sequence[str] | None = None,
+    classes: Sequence[Any] | None = None,
+) -> Array:
+    """Checks one batch of a suspect's answers and returns them as probabilities or as class indices.
+
+    Rounded and truncated probabilities are accepted: a thief may have laundered them. Labels are told by their form:
+    one whole number or one name for each input, or for each position of it.
+
+    Args:
+        answers: what the suspect returned.
+        num_inputs: how many inputs it was given, n.
+        num_classes: how many classes the owner model has, C.
+        positions: how many answers the owner model gives to each input, `(H, W)` for dense prediction, `(T,)` for
+            sequences; `()` if one.
+        from_logits: whether the suspect answers logits.
+        class_names: names of the owner's classes, in their order, for a suspect that answers names.
+        classes: what the columns of the answers stand for, class indices or names; `None` for the owner's order.
+
+    Returns:
+        Probabilities, floating-point, shape `(n, *positions, C)`; or class indices, int64 of shape `(n, *positions)`,
+        -1 for a class that the owner model does not know.
+
+    Raises:
+        SuspectError: the answers are no evidence; the message says why and what to do.
+    """
+    if positions:
+        shape = (num_inputs, *positions)
+        if answers.shape[: len(shape)] != shape:
+            raise SuspectError(
+                f"The suspect answered {num_inputs} inputs with an array of shape {answers.shape}; the owner model "
+                f"answers each at {' x '.join(map(str, positions))} positions: expected {(*shape, num_classes)}, or "
+                f"labels of shape {shape}. Wrap the suspect in a callable that brings its answers into that shape."
+            )
+        each = answers.reshape(-1, *answers.shape[len(shape) :])
+        checked = check_suspect_answers(
+            each, len(each), num_classes, from_logits=from_logits, class_names=class_names, classes=classes
+        )
+        return checked.reshape(*shape, *checked.shape[1:])
+    if answers.dtype.name == "bfloat16":
+        answers = answers.astype(np.float32)
+    labels = _column(answers, num_inputs)
+    if answers.dtype.kind in "OSU":
+        if labels is None:
+            raise SuspectError(f"The suspect answers text of shape {answers.shape}; expected one name for each input.")
+        return _named(labels, class_names)
+    if answers.dtype.kind not in "fiu" and answers.dtype != bool:
+        raise SuspectError(f"The suspect answers values of type {answers.dtype}; expected numbers or class names.")
+    if labels is not None and num_classes > 1:
+        return _numbered(labels, num_classes)
+    if classes is not None and answers.ndim == 2:
+        answers = _in_order(answers, classes, num_classes, class_names, fill=-np.inf if from_logits else 0)
+    if answers.ndim != 2 or answers.shape[0] != num_inputs:
+        raise SuspectError(
+            f"The suspect answered {num_inputs} inputs with an array of shape {answers.shape}; expected "
+            f"({num_inputs}, {num_classes}), one probability vector for each input, or ({num_inputs},), one label."
+        )
+    if answers.shape[1] != num_classes:
+        raise SuspectError(
+            f"The suspect answers {answers.shape[1]} classes, the owner model {num_classes}. Wrap the suspect in a "
+            "callable that brings its classes into the order of the owner model."
+        )
+    if answers.dtype not in (np.float32, np.float64):
+        answers = answers.astype(np.float32)
+    not_finite = ~np.isfinite(answers).all(axis=1)
+    if not_finite.any():
+        raise SuspectError(
+            f"The suspect answered {int(not_finite.sum())} of {num_inputs} inputs with NaN or infinity. Check that the "
+            "inputs are prepared as the suspect expects them (scale, type)."
+        )
+    if from_logits:
+        return softmax(answers)
+    if answers.min(initial=0) < 0:
+        raise SuspectError(
+            f"The suspect's answers hold negative values (smallest {answers.min():.4g}), so they are no probabilities. "
+            "If they are logits, say suspect_from_logits=True (--suspect-from-logits)."
+        )
+    low, high = _SUSPECT_SUMS
+    sums = answers.sum(axis=1)
+    if num_inputs and (sums.min() < low or sums.max() > high):
+        raise SuspectError(
+            f"The suspect's answers sum to between {sums.min():.4g} and {sums.max():.4g} for one input; probabilities "
+            "sum to about 1. If they are logits, say suspect_from_logits=True (--suspect-from-logits)."
+        )
+    return answers
+
+
+def main_class(p: Array) -> Array:
+    """The class that each input is best described by: the predicted one, or the one predicted at most positions.
+
+    Args:
+        p: probabilities, shape `(n, ..., C)`.
+
+    Returns:
+        Ints of shape `(n,)`; the first among equals.
+    """
+    predicted = p.argmax(axis=-1)
+    if predicted.ndim == 1:
+        return np.asarray(predicted)
+    return np.array([np.bincount(one.ravel()).argmax() for one in predicted], np.intp)
+
+
+def confidence(p: Array) -> Array:
+    """How sure a model is of each input: its largest probability, on average over the positions; shape `(n,)`."""
+    return np.asarray(p.max(axis=-1).reshape(len(p), -1).mean(axis=1))
+
+
+def is_one_hot(answers: Array) -> bool:
+    """Whether each row holds a single 1 and zeros: class labels in disguise."""
+    parts = answers[:1], answers[1:]  # nearly always, one row shows that they are not
+    return all(np.all((part == 0) | (part == 1)) and np.all(part.sum(axis=-1) == 1) for part in parts)
+
+
+def check_class_names(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """Returns the names of the owner's classes.
+
+    Raises:
+        ArgumentError: there are not as many different names as classes.
+    """
+    names = tuple(class_names)
+    if isinstance(class_names, str) or len(names) != num_classes or not all(isinstance(name, str) for name in names):
+        raise ArgumentError(
+            f"`class_names` must hold one text for each of the {num_classes} classes, in the owner's order. Received: "
+            f"{len(names)} entries"
+        )
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ArgumentError(f"`class_names` must be different for each class. Received: {twice!r} twice")
+    return names
+
+
+def _column(answers: Array, num_inputs: int) -> Array | None:
+    """The answers as one value for each input, if that is what they are."""
+    if answers.shape in ((num_inputs,), (num_inputs, 1)):
+        return answers.reshape(num_inputs)
+    return None
+
+
+def _numbered(labels: Array, num_classes: int) -> Array:
+    numbers = labels.astype(np.int64)
+    if labels.dtype.kind == "f" and not np.array_equal(numbers, labels):
+        raise SuspectError(
+            f"The suspect answers one value for each input, such as {labels[numbers != labels][0]:.4g}, which is no "
+            "class index. Ask it for a probability vector or a label for each input."
+        )
+    return np.where((numbers >= 0) & (numbers < num_classes), numbers, UNKNOWN_CLASS)
+
+
+def _named(labels: Array, class_names: Sequence[str] | None) -> Array:
+    if class_names is None:
+        raise SuspectError(
+            f"The suspect answers class names, such as {_text(labels[0])!r}. Say which class each name stands for: "
+            "class_names=[...] in the owner's order (--class-names FILE, one name a line)."
+        )
+    number = {name: index for index, name in enumerate(class_names)}
+    return np.array([number.get(_text(label), UNKNOWN_CLASS) for label in labels], np.int64)
+
+
+def _in_order(
+    answers: Array, classes: Sequence[Any], num_classes: int, class_names: Sequence[str] | None, fill: float
+) -> Array:
+    """Puts the columns into the owner's order; a class that the suspect does not know gets `fill`."""
+    if answers.shape[1] != len(classes):
+        raise SuspectError(f"The suspect answers {answers.shape[1]} columns and says what {len(classes)} stand for.")
+    by_name = all(isinstance(name, (str, bytes)) for name in classes)
+    labels = np.array([_text(name) if by_name else name for name in classes])
+    columns = _named(labels, class_names) if by_name else _numbered(labels, num_classes)
+    if (columns == UNKNOWN_CLASS).any() or len(set(columns.tolist())) < len(columns):
+        known = (
+            f"named {', '.join(class_names)}" if by_name and class_names else f"numbered from 0 to {num_classes - 1}"
+        )
+        raise SuspectError(
+            f"The suspect's columns stand for {', '.join(map(str, labels.tolist()))}; the owner's classes are "
+            f"{known}. Name them as the suspect does (--class-names FILE), or wrap it in a callable that puts its "
+            "columns into the owner's order."
+        )
+    ordered = np.full((len(answers), num_classes), fill, answers.dtype)
+    ordered[:, columns] = answers
+    return ordered
+
+
+def _text(label: Any) -> str:
+    return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)

@@ -1,0 +1,169 @@
+"""The suspect's answers, gathered channel by channel; and which channels a suspect can be tested in.
+
+What can be tested depends on the plan (settings of the mark, fresh or logged queries) and on the form of the answers
+(probabilities or labels), never on a sign.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.evidence import amplitude_code, class_choice_code, class_code, tie_code
+from dynamarks_tf.evidence.answers import is_one_hot
+from dynamarks_tf.evidence.batch import Batch, Memory
+from dynamarks_tf.evidence.first_answers import FirstAnswers
+from dynamarks_tf.evidence.residuals import Residuals, ResidualTable
+from dynamarks_tf.watermark.keyed_hash import Bucketing
+from dynamarks_tf.watermark.params import MarkParams
+
+Array = npt.NDArray[Any]
+
+CHANNELS = ("class", "amplitude", "query", "tie")
+TRANSFORMS = {
+    "class": class_code.TRANSFORM,
+    "amplitude": amplitude_code.TRANSFORM,
+    "query": class_choice_code.TRANSFORM,
+    "tie": tie_code.TRANSFORM,
+}
+_WITH_LABELS = {"tie"}
+_ON_FRESH_QUERIES = {"class"}
+_OF_FIRST_ANSWERS = {"amplitude", "query"}
+_BESIDE_ANOTHER = {"class", "query"}
+_SMALLEST_CLASS_CODE = 3
+
+
+def planned_channels(params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> dict[str, str | None]:
+    """Says for each channel whether it will be tested.
+
+    Args:
+        params: settings of the mark.
+        num_classes: number of classes C.
+        logged: whether the queries are what clients of the marked API really sent.
+        labels: whether the suspect answers labels only.
+
+    Returns:
+        For each channel of `CHANNELS`, `None` if it will be tested, else the reason why not.
+    """
+    return {channel: _obstacle(channel, params, num_classes, logged=logged, labels=labels) for channel in CHANNELS}
+
+
+def _obstacle(channel: str, params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> str | None:
+    if channel not in params.channels:
+        setting = "tie_margin is 0" if channel == "tie" else "amplitudes are off"
+        return f"the model was marked without it ({setting})"
+    if channel in _BESIDE_ANOTHER and num_classes < _SMALLEST_CLASS_CODE:
+        return "it compares the classes beside the best one, and two classes leave only one"
+    if channel == "query" and not params.is_focused(num_classes):
+        return f"with {num_classes} classes and this table, inputs raise all favoured classes at once"
+    if channel not in _ON_FRESH_QUERIES and not logged:
+        return "it needs logged queries: inputs that clients sent to the marked API"
+    if channel not in _WITH_LABELS and labels:
+        return "the suspect answers labels only, and it lives in the probabilities"
+    return None
+
+
+class Collection:
+    """Collects a suspect's answers for several channels, in memory that does not grow with the queries.
+
+    Args:
+        channels: names of the channels to collect.
+        bucketing: which coin an output gets.
+        params: settings of the mark.
+        pairs: the query code's, as `Codebook.contrasts` gives them; needed if that channel is collected.
+        logged: whether the queries come from clients, who may send again what they liked. The class code then takes
+            only the first of those that look alike to the hash; the other codes always do.
+
+    Attributes:
+        num_queries: how many inputs were answered.
+        labels_only: whether every answer so far was a label, or a single 1 among zeros.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[str, ...],
+        bucketing: Bucketing,
+        params: MarkParams,
+        pairs: npt.NDArray[np.int32] | None = None,
+        *,
+        logged: bool = False,
+    ) -> None:
+        self._channels = channels
+        self._tables = {
+            channel: _table(channel, bucketing, params) for channel in channels if channel not in _OF_FIRST_ANSWERS
+        }
+        needs_first = (logged and "class" in channels) or _OF_FIRST_ANSWERS & set(channels)
+        self._first = FirstAnswers(bucketing, every_class="query" in channels) if needs_first else None
+        self._pairs = pairs if "query" in channels else None
+        self._logged = logged
+        self._memory = Memory()
+        self.num_queries = 0
+        self.labels_only = True
+        self._agreeing = self._num_answers = 0
+
+    def add(self, clean: Array, suspect: Array) -> None:
+        """Adds one batch.
+
+        Args:
+            clean: the clean owner model's probabilities, shape `(n, ..., C)`. Where a model gives each input an answer
+                at several positions, each of them counts as an answer of its own.
+            suspect: the suspect's probabilities, the same shape, or class indices, shape `(n, ...)`; -1 stands for a
+                class that the owner model does not know.
+        """
+        num_classes = clean.shape[-1]
+        has_labels = suspect.ndim < clean.ndim
+        batch = Batch(
+            clean.reshape(-1, num_classes),
+            suspect.reshape(-1) if has_labels else suspect.reshape(-1, num_classes),
+            self._memory,
+        )
+        self.labels_only = self.labels_only and (batch.has_labels or is_one_hot(batch.suspect))
+        counted = batch
+        if self._first and not batch.has_labels:
+            first = self._first.add(batch)
+            counted = batch.counting(first) if self._logged else batch
+        for channel, table in self._tables.items():
+            if channel in _WITH_LABELS:
+                table.add(batch)
+            elif not batch.has_labels and len(counted):
+                table.add(counted)
+        self._agreeing += batch.num_agreeing
+        self._num_answers += len(batch)
+        self.num_queries += len(clean)
+
+    @property
+    def pairs(self) -> npt.NDArray[np.int32] | None:
+        """The pairs of the query code whose coins were met, -1 for others; `None` if it is not collected."""
+        if self._first is None or self._pairs is None:
+            return None
+        return class_choice_code.met_pairs(self._first, self._pairs)
+
+    @property
+    def fidelity(self) -> float:
+        """Share of answers in which suspect and clean owner model give the same best class."""
+        return self._agreeing / max(self._num_answers, 1)
+
+    def residuals(self) -> dict[str, Residuals]:
+        """The residuals of every channel that the answers so far can be tested in."""
+        return {
+            channel: self._residuals_of(channel)
+            for channel in self._channels
+            if not self.labels_only or channel in _WITH_LABELS
+        }
+
+    def _residuals_of(self, channel: str) -> Residuals:
+        if channel in self._tables:
+            return self._tables[channel].residuals()
+        assert self._first is not None
+        if channel == "amplitude":
+            return amplitude_code.residuals(self._first)
+        assert self._pairs is not None
+        return class_choice_code.residuals(self._first, self._pairs)
+
+
+def _table(channel: str, bucketing: Bucketing, params: MarkParams) -> ResidualTable:
+    if channel == "class":
+        return class_code.ClassCodeTable(bucketing, params.table_shape(bucketing.num_classes), params.budget)
+    return tie_code.TieTable(bucketing, params.tie_margin, params.budget)

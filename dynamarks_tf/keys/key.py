@@ -1,0 +1,258 @@
+"""The owner's secret: 32 random bytes, the labelled derivation of everything else from them, and the key file."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import json
+import os
+import secrets
+import stat
+import unicodedata
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from dynamarks_tf._support import files
+from dynamarks_tf._support.formats import check_format
+from dynamarks_tf.errors import ArgumentError, KeyFileError
+
+FORMAT = "dynamarks-key"
+FORMAT_VERSION = 1
+SECRET_BYTES = 32
+_DOMAIN = b"dynamarks-tf/v1/"
+
+
+class MarkKey:
+    """A secret key that marks models and convicts their surrogates.
+
+    Everything secret about a mark is expanded from the 32 bytes of the key and the owner's name, so whoever publishes
+    `key.commitment` before a suspect appears cannot later choose a table that suits the suspect. `repr`, `str` and
+    pickling never show the secret; only `save` writes it, to a file that the owner alone can read.
+
+    Use `MarkKey.generate` or `MarkKey.load`; the constructor is for bytes kept elsewhere, such as in a vault.
+
+    Args:
+        secret: 32 bytes from a cryptographic random generator.
+        owner: who claims the model, a non-empty text without control characters. It is bound into every table and
+            into the commitment: the same bytes under another name are another key.
+        created: when the key was made, ISO 8601 in UTC; for the reader, not bound into anything. Now, if omitted.
+
+    Raises:
+        ArgumentError: the secret is not 32 bytes, or the owner's name cannot be used.
+
+    Example:
+
+    >>> key = dm.MarkKey.generate(owner="ACME Vision")
+    >>> key.save("acme.key")
+    >>> dm.MarkKey.load("acme.key").commitment == key.commitment
+    True
+
+    Reference:
+        HKDF: RFC 5869. ChaCha20: RFC 8439. The derivation is written down in docs/key-format.md.
+    """
+
+    __slots__ = ("__secret", "_created", "_owner")
+
+    def __init__(self, secret: bytes, owner: str, *, created: str | None = None) -> None:
+        if not isinstance(secret, (bytes, bytearray)) or len(secret) != SECRET_BYTES:
+            size = f"{len(secret)} bytes" if isinstance(secret, (bytes, bytearray)) else type(secret).__name__
+            raise ArgumentError(f"`secret` must be {SECRET_BYTES} random bytes. Received: {size}")
+        self.__secret = bytes(secret)
+        self._owner = _normalised_owner(owner)
+        self._created = created or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+    @classmethod
+    def generate(cls, owner: str) -> MarkKey:
+        """Makes a new key from the operating system's random generator.
+
+        Args:
+            owner: who claims the model, as it should stand in a report.
+        """
+        return cls(secrets.token_bytes(SECRET_BYTES), owner)
+
+    @property
+    def owner(self) -> str:
+        """Who claims the model; Unicode-normalised (NFC)."""
+        return self._owner
+
+    @property
+    def created(self) -> str:
+        """When the key was made, ISO 8601 in UTC."""
+        return self._created
+
+    @property
+    def commitment(self) -> str:
+        """SHA-256 over the owner's name and the secret, 64 hexadecimal digits: safe to publish, reveals nothing.
+
+        Publishing it fixes the key: nobody can find other 32 bytes with the same commitment.
+        """
+        return hashlib.sha256(_DOMAIN + b"commitment\0" + _length_prefixed(self._owner) + self.__secret).hexdigest()
+
+    @property
+    def key_id(self) -> str:
+        """The first 16 digits of the commitment: a short name for the key."""
+        return self.commitment[:16]
+
+    def derive(self, label: str, size: int) -> bytes:
+        """Expands the key into `size` secret bytes that are independent for each label.
+
+        HKDF-SHA256 (salt: SHA-256 of the owner's name, info: the label) gives a ChaCha20 key; the bytes are its
+        keystream from block 0 with an all-zero nonce.
+
+        Args:
+            label: what the bytes are for, such as `"class-code/signs/10x10"`.
+            size: number of bytes.
+        """
+        hkdf = HKDF(
+            algorithm=hashes.SHA256(),
+            length=32,
+            salt=hashlib.sha256(_DOMAIN + b"owner\0" + self._owner.encode()).digest(),
+            info=_DOMAIN + label.encode(),
+        )
+        cipher = Cipher(algorithms.ChaCha20(hkdf.derive(self.__secret), nonce=bytes(16)), mode=None)
+        return cipher.encryptor().update(bytes(size))
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes the key file, readable and writable by its owner only (mode 0600).
+
+        Args:
+            path: the file to write.
+            overwrite: whether an existing file may be replaced. A lost key cannot be made again, and without it no
+                theft of the models marked with it can be proven.
+
+        Returns:
+            The path written to.
+
+        Raises:
+            KeyFileError: the file exists and `overwrite` is false, or it cannot be written.
+        """
+        try:
+            files.write_atomically(path, self.to_json(), mode=files.PRIVATE_FILE, overwrite=overwrite)
+        except FileExistsError as error:
+            raise KeyFileError(
+                f"{os.fspath(path)} exists and a key that is overwritten is lost for ever. Choose another name, or "
+                "say overwrite=True (--force)."
+            ) from error
+        except OSError as error:
+            raise KeyFileError(f"Cannot write the key file {os.fspath(path)}: {error}") from error
+        return Path(path)
+
+    def to_json(self) -> bytes:
+        """The content of the key file, secret included. `save` is the safe way to write it."""
+        content = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "owner": self._owner,
+            "created": self._created,
+            "key_id": self.key_id,
+            "commitment": self.commitment,
+            "secret": base64.b64encode(self.__secret).decode(),
+        }
+        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MarkKey:
+        """Reads a key file and checks that nothing in it was altered.
+
+        A file that others than its owner can read gives a `UserWarning` with the command that mends it.
+
+        Args:
+            path: a file written by `save`.
+
+        Raises:
+            KeyFileError: the file is missing, unreadable, truncated or damaged.
+            FormatError: the file is no key file, or of a version that this release does not know.
+        """
+        name = os.fspath(path)
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise KeyFileError(f"Cannot read the key file {name}: {error.strerror or error}") from error
+        _warn_if_others_can_read(Path(path))
+        return cls.from_json(data, name)
+
+    @classmethod
+    def from_json(cls, data: bytes, name: str) -> MarkKey:
+        """Reads the content of a key file.
+
+        Args:
+            data: what `to_json` returned.
+            name: where it comes from, for messages.
+
+        Raises:
+            KeyFileError: the content is truncated or damaged.
+            FormatError: it is no key, or of a version that this release does not know.
+        """
+        try:
+            content: Any = json.loads(data)
+        except (ValueError, RecursionError):  # its text would quote the file
+            raise KeyFileError(
+                f"{name} is truncated or no key file: it does not hold JSON. Restore it from a backup."
+            ) from None
+        check_format(content, FORMAT, FORMAT_VERSION, name, "a key file")
+        try:
+            key = cls(
+                base64.b64decode(content["secret"], validate=True), content["owner"], created=str(content["created"])
+            )
+        except (KeyError, TypeError, ValueError):
+            # The cause stays out of the message: it may quote the secret.
+            raise KeyFileError(
+                f"{name} is damaged: an entry is missing or malformed. Restore it from a backup."
+            ) from None
+        if key.commitment != content.get("commitment"):
+            raise KeyFileError(
+                f"{name} is damaged: its secret and owner do not give the commitment written in it. Restore it from a "
+                "backup; a changed owner's name makes another key."
+            )
+        return key
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MarkKey):
+            return NotImplemented
+        return self._owner == other._owner and secrets.compare_digest(self.__secret, other.__secret)
+
+    def __hash__(self) -> int:
+        return hash(self.commitment)
+
+    def __repr__(self) -> str:
+        return f"<MarkKey {self.key_id} owner={self._owner!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A MarkKey is not pickled, so that its secret never travels unseen. Use key.save(path).")
+
+    def __getstate__(self) -> NoReturn:
+        self.__reduce__()
+
+    def __copy__(self) -> MarkKey:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MarkKey:
+        return self
+
+
+def _normalised_owner(owner: str) -> str:
+    if not isinstance(owner, str) or not owner.strip():
+        raise ArgumentError(f"`owner` must say who claims the model, as a non-empty text. Received: owner={owner!r}")
+    normalised = unicodedata.normalize("NFC", owner.strip())
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in normalised):
+        raise ArgumentError(f"`owner` must not hold control or formatting characters. Received: owner={owner!r}")
+    return normalised
+
+
+def _length_prefixed(text: str) -> bytes:
+    data = text.encode()
+    return len(data).to_bytes(4, "big") + data
+
+
+def _warn_if_others_can_read(path: Path) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if os.name == "posix" and mode & 0o077:
+        warnings.warn(
+            f"The key file {path} can be read by others (mode {mode:04o}). Run: chmod 600 {path}", stacklevel=3
+        )

@@ -1,0 +1,200 @@
+"""TensorFlow Serving's gRPC interface, on the service classes of tensorflow-serving-api."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+    regression_pb2,
+)
+
+from dynamarks_tf.serving.local_server import calls
+from dynamarks_tf.serving.local_server.metrics import UNKNOWN_MODEL, Metrics
+from dynamarks_tf.serving.local_server.repository import Repository
+from dynamarks_tf.serving.local_server.request_recorder import RequestRecorder
+from dynamarks_tf.serving.protocol import ports
+from dynamarks_tf.serving.protocol.status import Code, StatusError, internal_error
+
+LOG = logging.getLogger(__name__)
+
+THREADS = 4 * (os.cpu_count() or 1)
+LONGEST_MESSAGE = 1024  # characters of an error text
+LONGEST_WAIT_S = 365 * 24 * 3600.0  # gRPC reports the deadline of a call without one as the far future
+HEALTH_NAMES = ("", "ModelService", "PredictionService")
+RELOAD_IS_OFF = (
+    "HandleReloadConfigRequest is switched off, for whoever reaches the port could have any folder loaded. Start the "
+    "server with --allow-config-reload to switch it on."
+)
+
+_GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+Result = TypeVar("Result")
+
+
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Predict, Classify, Regress, MultiInference and GetModelMetadata."""
+
+    def __init__(self, repository: Repository, metrics: Metrics, recorder: RequestRecorder | None = None) -> None:
+        self._repository = repository
+        self._metrics = metrics
+        self._recorder = recorder
+
+    def Predict(  # noqa: N802
+        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> predict_pb2.PredictResponse:
+        response = self._reply("Predict", self._predict, request, context)
+        if self._recorder is not None:
+            self._recorder.record(request, lambda: response, self._recorder.client(context.invocation_metadata()))
+        return response
+
+    def Classify(  # noqa: N802
+        self, request: classification_pb2.ClassificationRequest, context: grpc.ServicerContext
+    ) -> classification_pb2.ClassificationResponse:
+        return self._reply("Classify", calls.classify, request, context)
+
+    def Regress(  # noqa: N802
+        self, request: regression_pb2.RegressionRequest, context: grpc.ServicerContext
+    ) -> regression_pb2.RegressionResponse:
+        return self._reply("Regress", calls.regress, request, context)
+
+    def MultiInference(  # noqa: N802
+        self, request: inference_pb2.MultiInferenceRequest, context: grpc.ServicerContext
+    ) -> inference_pb2.MultiInferenceResponse:
+        timeout_s = _time_left(context)
+        return _reply(context, lambda: calls.multi_inference(self._repository, request, timeout_s=timeout_s))
+
+    def GetModelMetadata(  # noqa: N802
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        return _reply(context, lambda: calls.model_metadata(self._repository, request))
+
+    def _predict(
+        self, repository: Repository, request: predict_pb2.PredictRequest, *, timeout_s: float | None
+    ) -> predict_pb2.PredictResponse:
+        answer = calls.predict(repository, request, timeout_s=timeout_s)
+        self._metrics.record_runtime(answer.model_spec.name, answer.runtime_s)
+        return answer.to_response()
+
+    def _reply(self, api: str, call: Callable[..., Result], request: Any, context: grpc.ServicerContext) -> Result:
+        """Answers one of the calls that TensorFlow Serving counts."""
+        timeout_s = _time_left(context)
+        name = request.model_spec.name
+        known = name if self._repository.knows(name) else UNKNOWN_MODEL
+
+        def counted() -> Result:
+            with self._metrics.request(known, api=api, entrypoint="GRPC"):
+                return call(self._repository, request, timeout_s=timeout_s)
+
+        return _reply(context, counted)
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """GetModelStatus and, where it is allowed, HandleReloadConfigRequest."""
+
+    def __init__(self, repository: Repository, *, allow_config_reload: bool = False) -> None:
+        self._repository = repository
+        self._allow_config_reload = allow_config_reload
+
+    def GetModelStatus(  # noqa: N802
+        self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        return _reply(context, lambda: calls.model_status(self._repository, request))
+
+    def HandleReloadConfigRequest(  # noqa: N802
+        self, request: model_management_pb2.ReloadConfigRequest, context: grpc.ServicerContext
+    ) -> model_management_pb2.ReloadConfigResponse:
+        if not self._allow_config_reload:
+            _abort(context, StatusError(Code.PERMISSION_DENIED, RELOAD_IS_OFF))
+        return _reply(context, lambda: calls.reload_config(self._repository, request))
+
+
+class GrpcServer:
+    """A gRPC server on its own threads.
+
+    Args:
+        repository: what is served.
+        metrics: what counts the requests.
+        host: the address to listen on.
+        port: the port to listen on; any free one if 0.
+        recorder: what logs the predictions, if anything does.
+        max_request_bytes: the size a request may have; what gRPC can take if `None`.
+        allow_config_reload: whether clients may change what is served.
+        health_service: whether to answer gRPC's standard health checks.
+
+    Raises:
+        ServingError: the port cannot be had.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        metrics: Metrics,
+        *,
+        host: str,
+        port: int,
+        recorder: RequestRecorder | None = None,
+        max_request_bytes: int | None = None,
+        allow_config_reload: bool = False,
+        health_service: bool = False,
+    ) -> None:
+        options = [
+            ("grpc.max_receive_message_length", -1 if max_request_bytes is None else max_request_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # else a second server would share the port instead of being refused
+        ]
+        self._server = grpc.server(futures.ThreadPoolExecutor(THREADS, "grpc-server"), options=options)
+        predictions = PredictionService(repository, metrics, recorder)
+        models = ModelService(repository, allow_config_reload=allow_config_reload)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
+        if health_service:
+            answers = health.HealthServicer()
+            for name in HEALTH_NAMES:
+                answers.set(name, health_pb2.HealthCheckResponse.SERVING)
+            health_pb2_grpc.add_HealthServicer_to_server(answers, self._server)
+        free = ports.find_free(host, port, "gRPC")  # gRPC itself would write to stderr if it is not
+        self.port = self._server.add_insecure_port(f"[{host}]:{free}" if ":" in host else f"{host}:{free}")
+        self._server.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Refuses new calls at once, and gives the ones being answered `grace_s` seconds to end."""
+        self._server.stop(grace_s).wait()
+
+
+def _reply(context: grpc.ServicerContext, call: Callable[[], Result]) -> Result:
+    try:
+        return call()
+    except StatusError as error:
+        problem = error
+    except Exception:
+        LOG.exception("over gRPC")
+        problem = internal_error()
+    _abort(context, problem)
+
+
+def _abort(context: grpc.ServicerContext, error: StatusError) -> NoReturn:
+    message = error.message
+    if len(message) > LONGEST_MESSAGE:
+        message = message[:LONGEST_MESSAGE] + "...TRUNCATED"
+    context.abort(_GRPC_CODES[error.code], message)
+    raise AssertionError("abort() raises")
+
+
+def _time_left(context: grpc.ServicerContext) -> float | None:
+    """Returns the seconds until the client gives up, `None` if it waits for ever."""
+    seconds = context.time_remaining()
+    return None if seconds is None or seconds > LONGEST_WAIT_S else float(seconds)

@@ -1,0 +1,147 @@
+"""The HTTP server under the REST interface: waitress, with a limit for bodies and an orderly stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import waitress
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.buffers import OverflowableBuffer
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.utilities import RequestEntityTooLarge
+
+from dynamarks_tf.serving.protocol import json_tensor, ports
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+THREADS = 4 * (os.cpu_count() or 1)
+LARGEST_BODY = 2**40  # bytes; in fact none
+MEMORY_BUFFER = 2**28  # bytes of a body that waitress keeps in memory rather than in a file
+RECEIVE_SIZE = 2**18  # bytes
+CONNECTIONS = 1000  # open at the same time; further ones wait
+
+
+class HttpServer:
+    """An HTTP server on its own threads.
+
+    Args:
+        application: what answers.
+        host: the address to listen on.
+        port: the port to listen on; any free one if 0.
+        max_request_bytes: the size a body may have, in fact unlimited if `None`. More is answered with 413.
+
+    Raises:
+        ServingError: the port cannot be had.
+    """
+
+    def __init__(
+        self, application: WSGIApplication, *, host: str, port: int, max_request_bytes: int | None = None
+    ) -> None:
+        listener = ports.listen(host, port, "REST")
+        logging.getLogger("waitress").setLevel(logging.ERROR)  # that a request has to wait is nothing to report
+        self._server = waitress.create_server(
+            application,
+            sockets=[listener],
+            threads=THREADS,
+            ident=None,
+            connection_limit=CONNECTIONS,
+            max_request_body_size=LARGEST_BODY,
+            inbuf_overflow=MEMORY_BUFFER,
+            outbuf_overflow=MEMORY_BUFFER,
+            outbuf_high_watermark=LARGEST_BODY,  # else clients that do not read their answers would hold the threads
+            recv_bytes=RECEIVE_SIZE,
+        )
+        if max_request_bytes is not None:
+            self._server.channel_class = _channel_class(max_request_bytes)
+        self.port: int = listener.getsockname()[1]
+        self._stopping = threading.Event()
+        self._grace_s = 0.0
+        self._thread = threading.Thread(target=self._serve, name="rest-server", daemon=True)
+        self._thread.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Refuses new connections at once, and gives the requests being answered `grace_s` seconds to end."""
+        self._grace_s = grace_s
+        self._stopping.set()
+        self._server.pull_trigger()
+        self._thread.join()
+        wasyncore.close_all(self._server._map)  # not before the line that pulls the trigger, which it closes
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            self._turn(timeout_s=1.0)
+        wasyncore.dispatcher.close(self._server)  # the listening socket; connections stay
+        deadline = time.monotonic() + self._grace_s
+        while self._close_idle() and time.monotonic() < deadline:
+            self._turn(timeout_s=0.05)
+        self._server.task_dispatcher.shutdown(timeout=1)
+
+    def _turn(self, *, timeout_s: float) -> None:
+        """Receives and sends what is there; this is one turn of waitress' own loop."""
+        wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._server._map, count=1)
+
+    def _close_idle(self) -> bool:
+        """Closes the connections on which nothing is being answered, and says whether others are left."""
+        channels = list(self._server.active_channels.values())
+        busy = [channel for channel in channels if channel.requests or channel.total_outbufs_len]
+        for channel in channels:
+            if channel not in busy:
+                channel.handle_close()
+        return bool(busy)
+
+
+def _channel_class(max_request_bytes: int) -> type[HTTPChannel]:
+    """Makes the class of connections that answer 413 to larger bodies.
+
+    Waitress' own limit closes the connection while the client is still sending, which then sees a reset connection
+    instead of the answer. Here what is too much is read and dropped.
+    """
+
+    class Parser(HTTPRequestParser):
+        def __init__(self, adjustments: Adjustments) -> None:
+            super().__init__(adjustments)
+            self._kept = _LimitedBuffer(max_request_bytes)
+
+        def parse_header(self, header_plus: bytes) -> None:
+            super().parse_header(header_plus)
+            if self.body_rcv is not None:
+                self.body_rcv.buf = self._kept
+
+        def received(self, data: bytes) -> int:
+            consumed: int = super().received(data)
+            if self.completed and self._kept.dropped:
+                self.error = _TooLarge(f"The request is larger than {max_request_bytes} bytes")
+            return consumed
+
+    class Channel(HTTPChannel):
+        parser_class = Parser
+
+    return Channel
+
+
+class _LimitedBuffer(OverflowableBuffer):
+    """Keeps a body up to a size, and nothing of a larger one."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(MEMORY_BUFFER)
+        self._limit = limit
+        self.dropped = False
+
+    def append(self, data: bytes) -> None:
+        if self.dropped or len(self) + len(data) > self._limit:
+            self.dropped = True
+        else:
+            super().append(data)
+
+
+class _TooLarge(RequestEntityTooLarge):
+    def to_response(self, ident: Any = None) -> tuple[str, list[tuple[str, str]], bytes]:
+        body = json_tensor.error_body(self.body).encode()
+        return f"{self.code} {self.reason}", [("Content-Type", "application/json")], body

@@ -1,0 +1,257 @@
+"""The models that are served, and which of their versions."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tensorflow_serving.apis import model_pb2
+
+from dynamarks_tf.errors import ServingError
+from dynamarks_tf.serving.local_server.batching import Batcher
+from dynamarks_tf.serving.local_server.config_files import ModelConfig
+from dynamarks_tf.serving.local_server.served_model import ServedModel
+from dynamarks_tf.serving.local_server.versions import Version, find_versions, scan_versions
+from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
+
+LOG = logging.getLogger(__name__)
+
+
+class Repository:
+    """Models and their loaded versions.
+
+    Requests may come from many threads while versions come and go: each holds the version that answers it.
+
+    Args:
+        models: what to serve.
+        batcher: what runs requests together, if anything does.
+
+    Raises:
+        ServingError: a model has no version, or none that can be loaded, or a label for one that is not loaded.
+    """
+
+    def __init__(self, models: Sequence[ModelConfig], *, batcher: Batcher | None = None) -> None:
+        self._batcher = batcher
+        self._changing = threading.Lock()  # held for a whole change, so that there is one at a time
+        self._models: dict[str, _Model] = {}
+        try:
+            for config in models:
+                self._add(config)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextlib.contextmanager
+    def use(self, spec: model_pb2.ModelSpec) -> Iterator[ServedModel]:
+        """Finds the model a request is for, and keeps it loaded meanwhile.
+
+        Args:
+            spec: the name and, if wanted, the version or label that the request gives.
+
+        Raises:
+            StatusError: NOT_FOUND, or INVALID_ARGUMENT for a label or an empty name, as in TensorFlow Serving.
+        """
+        while True:
+            version = self._find(spec)
+            model = version.acquire()
+            if model is not None:  # else it has been taken away since it was found
+                break
+        try:
+            yield model
+        finally:
+            version.release()
+
+    def latest_version(self, name: str) -> int:
+        """Returns the version that answers requests which name none.
+
+        Raises:
+            StatusError: NOT_FOUND.
+        """
+        return self._find(model_pb2.ModelSpec(name=name)).number
+
+    def knows(self, name: str) -> bool:
+        """Whether there is or has been such a model."""
+        return name in self._models
+
+    def versions(self, name: str) -> list[Version]:
+        """Returns every version a model has or has had, highest first; none if the model is unknown."""
+        model = self._models.get(name)
+        return [model.versions[number] for number in sorted(model.versions, reverse=True)] if model else []
+
+    def refresh(self) -> None:
+        """Looks for new and vanished version folders: new ones are loaded before old ones are unloaded.
+
+        A version that cannot be loaded is reported by the status call and not tried again until its folder has gone
+        and come back; the version it was to replace keeps answering.
+        """
+        with self._changing:
+            for model in self._models.values():
+                self._refresh(model)
+
+    def reconfigure(self, models: Sequence[ModelConfig]) -> None:
+        """Serves other models, policies and labels from now on; models that are not named are unloaded.
+
+        Args:
+            models: what to serve.
+
+        Raises:
+            StatusError: FAILED_PRECONDITION if a label is given to a version that is not loaded yet, and then nothing
+                is changed; UNKNOWN if a new model cannot be loaded, and then the others have been changed.
+        """
+        with self._changing:
+            _check_labels(models, self._models)
+            known = {name: model for name, model in self._models.items() if model.config is not None}
+            named = {config.name: config for config in models}
+            for name, model in known.items():
+                model.config = named.get(name)
+                self._refresh(model)
+            problems = []
+            for config in models:
+                if config.name in known:
+                    continue
+                try:
+                    self._add(config)
+                except ServingError as error:
+                    problems.append(f"{{{{name: {config.name}}} due to error: {error}}}")
+        if problems:
+            message = f"{len(problems)} servable(s) did not become available: {{{', '.join(problems)}}}"
+            raise StatusError(Code.UNKNOWN, message)
+
+    def close(self) -> None:
+        """Unloads everything at once."""
+        with self._changing:
+            for model in self._models.values():
+                model.close()
+
+    def _find(self, spec: model_pb2.ModelSpec) -> Version:
+        if not spec.name:
+            raise invalid("ModelSpec has no name specified.")
+        model = self._models.get(spec.name)
+        number: int | None = spec.version.value if spec.HasField("version") else None
+        if spec.HasField("version_label"):
+            number = model.labels.get(spec.version_label) if model else None
+            if number is None:
+                raise invalid(f"Unrecognized servable version label: {spec.version_label}")
+        serving = model.serving if model else {}
+        found = serving.get(max(serving, default=0) if number is None else number)
+        if found is not None:
+            return found
+        wanted = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
+        raise StatusError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
+
+    def _add(self, config: ModelConfig) -> None:
+        """Begins to serve a model.
+
+        Raises:
+            ServingError: there is no version of it, none that can be loaded, or a label for one that is not loaded.
+        """
+        model = self._models.get(config.name) or _Model(config.name)
+        model.config = config
+        self._models = {**self._models, config.name: model}
+        found = find_versions(config.base_path)
+        if not config.policy.choose(found):
+            raise ServingError(
+                f"{config.base_path} holds the versions {sorted(found)}, and the version policy of {config.name} "
+                "chooses none of them."
+            )
+        errors = model.settle(found, self._batcher)
+        if not model.serving:
+            raise errors[0]
+        for label, number in model.labels.items():
+            if number not in model.serving:
+                raise ServingError(
+                    f'The label "{label}" of {config.name} names version {number}, which is not loaded. Loaded: '
+                    f"{sorted(model.serving)}."
+                )
+
+    def _refresh(self, model: _Model) -> None:
+        try:
+            found = scan_versions(model.config.base_path) if model.config else {}
+        except OSError as error:  # what is loaded keeps answering
+            model.complain(f"cannot be looked through for versions of {model.name}: {error.strerror}")
+            return
+        for problem in model.settle(found, self._batcher):
+            model.complain(str(problem))
+
+
+class _Model:
+    """A model's configuration and versions.
+
+    It is changed by one thread at a time and read by any; so dictionaries are replaced, never changed.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.config: ModelConfig | None = None  # as long as it is not served, or not any more
+        self.serving: Mapping[int, Version] = {}
+        self.versions: Mapping[int, Version] = {}  # those that ended too: the status call reports them
+        self._failed: set[int] = set()
+        self._complaint = ""
+
+    @property
+    def labels(self) -> Mapping[str, int]:
+        return self.config.labels if self.config else {}
+
+    def settle(self, found: Mapping[int, Path], batcher: Batcher | None) -> list[ServingError]:
+        """Loads and unloads until what is wanted of `found` is served, never leaving the model without a version.
+
+        Returns:
+            What could not be loaded.
+        """
+        wanted = self.config.policy.choose(found) if self.config else set()
+        self._failed &= found.keys()
+        errors: list[ServingError] = []
+        while True:
+            if wanted & self.serving.keys() or not wanted:
+                for number in sorted(self.serving.keys() - wanted):
+                    self._unload(number)
+            missing = wanted - self.serving.keys() - self._failed
+            if not missing:
+                return errors
+            number = max(missing)
+            version = Version(self.name, number, found[number])
+            self.versions = {**self.versions, number: version}
+            try:
+                version.load(batcher)
+                self.serving = {**self.serving, number: version}
+            except ServingError as error:
+                self._failed.add(number)
+                errors.append(error)
+
+    def close(self) -> None:
+        """Unloads everything at once."""
+        self.serving = {}
+        for version in self.versions.values():
+            version.close()
+
+    def complain(self, problem: str) -> None:
+        """Logs a problem, once."""
+        if problem != self._complaint:
+            LOG.error("%s: %s", self.config.base_path if self.config else self.name, problem)
+            self._complaint = problem
+
+    def _unload(self, number: int) -> None:
+        version = self.serving[number]
+        self.serving = {other: kept for other, kept in self.serving.items() if other != number}
+        version.unload()
+
+
+def model_name(base_path: str | os.PathLike[str]) -> str:
+    """Returns the name a model is served under when none is given: that of its folder."""
+    return Path(base_path).resolve().name or "default"
+
+
+def _check_labels(models: Sequence[ModelConfig], served: Mapping[str, _Model]) -> None:
+    for config in models:
+        serving = served[config.name].serving if config.name in served else {}
+        for number in config.labels.values():
+            if number not in serving:
+                raise StatusError(
+                    Code.FAILED_PRECONDITION,
+                    f"Request to assign label to version {number} of model {config.name}, which is not currently "
+                    "available for inference",
+                )

@@ -1,0 +1,457 @@
+"""The JSON of TensorFlow Serving's REST interface, to and from tensors.
+
+A request holds its tensors either in rows, `{"instances": [...]}`, one element an example, or in columns,
+`{"inputs": ...}`, one whole tensor a name; the answer comes in the same layout. Which dtype a number becomes is
+decided by the model's signature. Nested lists are converted by NumPy in one step; only when that is impossible are
+they walked value by value, to say where the fault is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any, NoReturn
+
+import numpy as np
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from dynamarks_tf.request_logs.json_keys import first_wins
+from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
+from dynamarks_tf.serving.protocol.tensors import Array, dtype_name, dtype_of
+
+QUOTE_LIMIT = 256  # characters of a JSON value that an error text repeats
+DEEPEST = 32  # axes; NumPy 1 has no more
+BYTES_SUFFIX = "_bytes"  # outputs with such a name are written in base64
+
+_INT32 = (-(2**31), 2**31 - 1)
+_FLOATS: dict[int, type[np.floating[Any]]] = {types_pb2.DT_FLOAT: np.float32, types_pb2.DT_DOUBLE: np.float64}
+# The NumPy type and the range accepted. As in TensorFlow Serving, 8 and 16 bits take any int32 and wrap around.
+_INTEGERS: dict[int, tuple[type[np.integer[Any]], int, int]] = {
+    types_pb2.DT_INT8: (np.int8, *_INT32),
+    types_pb2.DT_INT16: (np.int16, *_INT32),
+    types_pb2.DT_INT32: (np.int32, *_INT32),
+    types_pb2.DT_UINT8: (np.uint8, *_INT32),
+    types_pb2.DT_INT64: (np.int64, -(2**63), 2**63 - 1),
+    types_pb2.DT_UINT32: (np.uint32, 0, 2**32 - 1),
+    types_pb2.DT_UINT64: (np.uint64, 0, 2**64 - 1),
+}
+_JSON_TYPES = {bool: "Bool", dict: "Object", list: "Array", str: "String", int: "Number", float: "Number"}
+_SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_DIGITS_IN_FULL = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
+_SURROGATE = re.compile(r"\\u[dD]")
+_STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')
+_DECODER = json.JSONDecoder(object_pairs_hook=first_wins)
+
+Infos = Mapping[str, meta_graph_pb2.TensorInfo]
+
+
+class Layout(enum.Enum):
+    """How the tensors of a request are laid out, and so those of its answer: the key each has there."""
+
+    ROWS = "predictions"
+    COLUMNS = "outputs"
+
+
+class _IrregularError(Exception):
+    """A JSON value is no tensor of the dtype; `_explain` says why."""
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Reads a request body: one JSON object; `NaN`, `Inf`, `Infinity` and negatives are numbers, a rest is ignored.
+
+    Of several values of one key the first counts.
+
+    Raises:
+        StatusError: it is no JSON, or not an object.
+    """
+    text = body.decode("utf-8-sig", errors="surrogateescape").lstrip(" \t\r\n")
+    if not text:
+        raise invalid("JSON Parse error: The document is empty")
+    if "Inf" in text:
+        text = _STRING_OR_INF.sub(lambda found: "Infinity" if found[0] == "Inf" else found[0], text)
+    try:
+        document, _ = _DECODER.raw_decode(text)
+    except json.JSONDecodeError as error:
+        raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, lists nested thousands deep
+        raise invalid(f"JSON Parse error: {error}") from None
+    if _SURROGATE.search(text):
+        _check_surrogates(document)
+    if not isinstance(document, dict):
+        raise invalid(f"JSON Value: {quote(document)} Is not object")
+    return document
+
+
+def signature_name(document: Mapping[str, Any]) -> str:
+    """Returns the signature a request asks for, "" if none; what is not UTF-8 in it cannot be found and is replaced.
+
+    Raises:
+        StatusError: it is no string.
+    """
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid(
+            f"JSON Value: {quote(document)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    return clean(name)
+
+
+def clean(text: str) -> str:
+    """Returns a string of a request with its bytes that are not UTF-8 replaced, for messages must not hold them."""
+    return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
+
+
+def read_inputs(document: Mapping[str, Any], infos: Infos) -> tuple[Layout, dict[str, Array]]:
+    """Reads the tensors of a predict request.
+
+    Args:
+        document: the parsed request.
+        infos: the inputs of the signature, by name; at least one.
+
+    Returns:
+        The layout, and the tensors by input name.
+
+    Raises:
+        StatusError: the request does not fit `infos`; worded as TensorFlow Serving words it.
+    """
+    if "instances" in document and "inputs" in document:
+        raise invalid(
+            f"JSON Value: {quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            "keys to exist "
+        )
+    if "instances" in document:
+        return Layout.ROWS, _read_rows(document["instances"], infos, document)
+    if "inputs" in document:
+        return Layout.COLUMNS, _read_columns(document["inputs"], infos)
+    raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def write_outputs(outputs: Mapping[str, Array], layout: Layout) -> str:
+    """Writes the answer to a predict request.
+
+    One output is written without its name. Floats get 6 significant digits where those are exact, else 9 or 17.
+
+    Args:
+        outputs: the tensors by output name.
+        layout: the layout of the request.
+
+    Raises:
+        StatusError: a dtype has no JSON form; in rows, the outputs do not have one row an example.
+    """
+    if not outputs:
+        raise invalid("Cannot convert empty tensor map to JSON")
+    if layout is Layout.COLUMNS:
+        texts = {name: _nest(_write_values(name, array), array.shape)[0] for name, array in outputs.items()}
+        return f'{{\n    "{layout.value}": {_join_names(texts)}\n}}'
+    _check_rows(outputs)
+    columns = [_nest(_write_values(name, array), array.shape, keep=1) for name, array in outputs.items()]
+    rows = [_join_names(dict(zip(outputs, row, strict=True))) for row in zip(*columns, strict=True)]
+    return f'{{\n    "{layout.value}": [{", ".join(rows)}\n    ]\n}}'
+
+
+def error_body(message: str) -> str:
+    """Writes the body of an error."""
+    return json.dumps({"error": clean(message)}, indent=4, ensure_ascii=False)
+
+
+# Reading
+
+
+def _check_surrogates(document: Any) -> None:
+    try:
+        json.dumps(document, ensure_ascii=False).encode("utf-8", errors="surrogateescape")
+    except (UnicodeEncodeError, RecursionError):
+        raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from None
+
+
+def _read_rows(instances: Any, infos: Infos, document: Mapping[str, Any]) -> dict[str, Array]:
+    if not isinstance(instances, list):
+        raise invalid(f"JSON Value: {quote(document)} Expecting 'instances' to be an list/array")
+    if not instances:
+        raise invalid(f"JSON Value: {quote(document)} No values in 'instances' array")
+    if len(infos) > 1 and not isinstance(instances[0], dict):
+        raise invalid(
+            "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
+            "tensorinfo_map"
+        )
+    named = _is_named(instances[0])
+    try:
+        if any(_is_named(row) != named or (named and row.keys() != infos.keys()) for row in instances):
+            raise _IrregularError
+        columns = {name: [row[name] for row in instances] for name in infos} if named else {min(infos): instances}
+        return {name: _to_array(column, infos[name].dtype) for name, column in columns.items()}
+    except _IrregularError:
+        _explain_rows(instances, infos)
+
+
+def _read_columns(inputs: Any, infos: Infos) -> dict[str, Array]:
+    if not _is_named(inputs):
+        if len(infos) > 1:
+            raise invalid(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
+                "tensorinfo_map"
+            )
+        inputs = {name: inputs for name in infos}
+    for name in infos:
+        if name not in inputs:
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
+    try:
+        return {name: _to_array(inputs[name], info.dtype) for name, info in infos.items()}
+    except _IrregularError:
+        for name, info in infos.items():
+            _explain(inputs[name], info.dtype)
+        raise invalid("'inputs' cannot be converted to tensors") from None
+
+
+def _is_named(value: Any) -> bool:
+    """Tells an object of named tensors from everything that is one tensor, binary data included."""
+    return isinstance(value, dict) and not is_base64(value)
+
+
+def is_base64(value: Any) -> bool:
+    """Whether a JSON value is an object that stands for bytes."""
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+
+
+def _to_array(value: Any, dtype: int) -> Array:
+    """Converts nested lists of equal lengths; the first value at each depth decides the shape."""
+    shape: list[int] = []
+    items = [value]
+    while items and type(items[0]) is list:
+        size = len(items[0])
+        if set(map(type, items)) != {list} or set(map(len, items)) != {size}:
+            raise _IrregularError
+        shape.append(size)
+        items = list(chain.from_iterable(items))
+    if len(shape) > DEEPEST:
+        raise invalid(f"JSON lists are nested {len(shape)} deep; at most {DEEPEST} are accepted")
+    return _to_flat_array(items, dtype).reshape(shape)
+
+
+def _to_flat_array(values: list[Any], dtype: int) -> Array:
+    types = set(map(type, values))  # `type`, for a bool is an int to isinstance
+    if dtype in _FLOATS and types <= {int, float}:
+        return _to_floats(values, _FLOATS[dtype])
+    if dtype in _INTEGERS and types <= {int}:
+        kind, low, high = _INTEGERS[dtype]
+        if not values or (low <= min(values) and max(values) <= high):
+            return np.array(values, np.int64 if low < 0 else np.uint64).astype(kind)
+    if dtype == types_pb2.DT_BOOL and types <= {bool}:
+        return np.array(values, np.bool_)
+    if dtype == types_pb2.DT_STRING and types <= {str, dict}:
+        return np.array([to_bytes(value) for value in values], np.object_)
+    raise _IrregularError
+
+
+def _to_floats(values: list[float], kind: type[np.floating[Any]]) -> Array:
+    try:
+        with np.errstate(over="ignore"):  # too large for float32: infinity, no error
+            return np.array(values, kind)
+    except OverflowError:
+        raise invalid("JSON Parse error: Number too big to be stored in double.") from None
+
+
+def to_bytes(value: str | dict[str, Any]) -> bytes:
+    """Returns the bytes that a JSON string or a base64 object stands for."""
+    if isinstance(value, str):
+        return value.encode("utf-8", errors="surrogateescape")
+    try:
+        if is_base64(value):
+            text = "".join(value["b64"].split())
+            return base64.b64decode(text + "=" * (-len(text) % 4 if not text.endswith("=") else 0), validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid("Unable to base64 decode") from None
+    raise _IrregularError
+
+
+# Saying what is wrong
+
+
+def _explain_rows(instances: list[Any], infos: Infos) -> NoReturn:
+    """Goes through the rows in order and raises TensorFlow Serving's error for the first that is wrong."""
+    named = _is_named(instances[0])
+    first: dict[str, list[int]] = {}
+    for index, row in enumerate(instances):
+        if _is_named(row) != named:
+            raise invalid(
+                f"Expecting object but got list at item {index} of input list"
+                if named
+                else f"Expecting value/list but got object at item {index} of input list"
+            )
+        for name, value in row.items() if named else [(min(infos), row)]:
+            try:
+                _explain_item(name, value, infos, first)
+            except StatusError as error:
+                key = f" key: {name}" if named else ""
+                raise invalid(f"Failed to process element: {index}{key} of 'instances' list. Error: {error}") from None
+        if named and row.keys() != infos.keys():
+            raise invalid(
+                f"Failed to process element: {index} of 'instances' list. JSON object: {quote(row)} keys must be "
+                f"equal to: {','.join(sorted(infos))}"
+            )
+    raise invalid("'instances' cannot be converted to tensors")
+
+
+def _explain_item(name: str, value: Any, infos: Infos, first: dict[str, list[int]]) -> None:
+    if name not in infos:
+        raise invalid(f"JSON object: does not have named input: {name}")
+    shape = _explain(value, infos[name].dtype)
+    expected = first.setdefault(name, shape)
+    if math.prod(shape) != math.prod(expected):
+        raise invalid(f"Expecting tensor size: {math.prod(expected)} but got: {math.prod(shape)}")
+    if shape != expected:
+        raise invalid(f"Expecting shape {_shape_text(expected)} but got: {_shape_text(shape)}")
+
+
+def _explain(value: Any, dtype: int) -> list[int]:
+    """Walks a tensor; raises TensorFlow Serving's error for the first value that is wrong, else returns the shape."""
+    shape = []
+    item = value
+    while isinstance(item, list):
+        shape.append(len(item))
+        if not item:
+            break
+        item = item[0]
+    try:
+        _explain_level(value, 0, shape, dtype)
+    except RecursionError:
+        raise invalid(f"JSON lists are nested too deep; at most {DEEPEST} are accepted") from None
+    return shape
+
+
+def _explain_level(value: Any, level: int, shape: list[int], dtype: int) -> None:
+    if not isinstance(value, list):
+        if level != len(shape):
+            raise invalid(
+                f"JSON Value: {quote(value)} found at incorrect level: {level + 1} in the JSON DOM. Expected at "
+                f"level: {len(shape)}"
+            )
+        _explain_value(value, dtype)
+    elif level >= len(shape):
+        raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+    elif len(value) != shape[level]:
+        raise invalid(
+            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+        )
+    else:
+        for item in value:
+            _explain_level(item, level + 1, shape, dtype)
+
+
+def _explain_value(value: Any, dtype: int) -> None:
+    if dtype == types_pb2.DT_STRING and isinstance(value, dict) and not is_base64(value):
+        raise invalid(f"JSON Value: {quote(value)} not formatted correctly for base64 data")
+    try:
+        _to_flat_array([value], dtype)
+    except _IrregularError:
+        known = dtype in _FLOATS or dtype in _INTEGERS or dtype in (types_pb2.DT_BOOL, types_pb2.DT_STRING)
+        if known or isinstance(value, dict):
+            raise invalid(
+                f"JSON Value: {quote(value)} Type: {type_name(value)} is not of expected type: {dtype_name(dtype)}"
+            ) from None
+        raise StatusError(
+            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {quote(value)} to type: {dtype_name(dtype)}"
+        ) from None
+
+
+def type_name(value: Any) -> str:
+    """Returns the name that error texts use for the type of a JSON value."""
+    if isinstance(value, bool):
+        return str(value)
+    return _JSON_TYPES.get(type(value), "Null")
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"
+
+
+def quote(value: Any) -> str:
+    """Returns the beginning of `value` as JSON, without writing out the rest of a large one."""
+    text = ""
+    for chunk in json.JSONEncoder().iterencode(value):
+        text += chunk
+        if len(text) >= QUOTE_LIMIT:
+            break
+    return text[:QUOTE_LIMIT]
+
+
+# Writing
+
+
+def _check_rows(outputs: Mapping[str, Array]) -> None:
+    batch: int | None = None
+    for name, array in outputs.items():
+        if array.ndim == 0:
+            raise invalid(f"Tensor name: {name} has no shape information ")
+        if batch is not None and len(array) != batch:
+            raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {batch}")
+        batch = len(array)
+
+
+def _write_values(name: str, array: Array) -> list[str]:
+    """Writes the values of one output, flat."""
+    dtype = dtype_of(array)
+    if dtype in _FLOATS:
+        return write_floats(array)
+    write = _VALUE_WRITERS.get(dtype)
+    if write is None:
+        raise invalid(f"Failed to write JSON value for tensor type: {dtype_name(dtype)}")
+    if dtype == types_pb2.DT_STRING and name.endswith(BYTES_SUFFIX):
+        write = _write_base64
+    return list(map(write, array.ravel().tolist()))
+
+
+def write_floats(array: Array) -> list[str]:
+    """Writes each value with 6 significant digits where those are exact, else with 9 or 17."""
+    values = array.ravel().tolist()
+    short = ("%g " * len(values) % tuple(values)).split()
+    with np.errstate(over="ignore"):
+        exact = np.array(list(map(float, short)), array.dtype) == array.ravel()
+    full = f"%.{_DIGITS_IN_FULL[array.dtype]}g"
+    texts = [text if same else full % value for text, same, value in zip(short, exact.tolist(), values, strict=True)]
+    return list(map(_as_float_text, texts))
+
+
+def _as_float_text(text: str) -> str:
+    """Makes JSON of what `%g` wrote: whole numbers keep a `.0`, so that a list does not mix two types."""
+    if "." in text or "e" in text:
+        return text
+    return _SPECIAL_FLOATS.get(text) or text + ".0"
+
+
+def _write_base64(value: bytes) -> str:
+    return f'{{"b64": "{base64.b64encode(value).decode()}"}}'
+
+
+def write_text(value: bytes) -> str:
+    """Writes a JSON string; bytes that are not UTF-8 are passed through as they are."""
+    return json.dumps(value.decode("utf-8", errors="surrogateescape"), ensure_ascii=False)
+
+
+_VALUE_WRITERS: dict[int, Callable[[Any], str]] = {
+    **dict.fromkeys(_INTEGERS, str),
+    types_pb2.DT_BOOL: lambda value: "true" if value else "false",
+    types_pb2.DT_STRING: write_text,
+}
+
+
+def _nest(texts: list[str], shape: Sequence[int], keep: int = 0) -> list[str]:
+    """Puts brackets around flat values, from the innermost axis outwards, leaving the first `keep` axes flat."""
+    for axis in reversed(range(keep, len(shape))):
+        size = shape[axis]
+        count = math.prod(shape[:axis])
+        texts = [f"[{', '.join(texts[index * size : (index + 1) * size])}]" for index in range(count)]
+    return texts
+
+
+def _join_names(texts: Mapping[str, str]) -> str:
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in texts.items()) + "}"

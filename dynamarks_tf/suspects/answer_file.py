@@ -1,0 +1,223 @@
+"""Answers that the other side wrote into a file, as suspect. docs/suspects.md describes the files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf._support.digests import query_digest
+from dynamarks_tf.errors import ArgumentError, SuspectError
+from dynamarks_tf.suspects.base import load
+from dynamarks_tf.suspects.batches import brief, closed, refusal
+from dynamarks_tf.suspects.queries import QuerySource
+
+Array = npt.NDArray[Any]
+Columns = dict[str, Any]  # by name, one value for each answer
+
+ANSWERS, CLASSES, NUMBER, DIGEST = "answers", "classes", "query", "query_sha256"
+
+_BATCH = 256
+
+
+class RecordedSuspect:
+    """Recorded answers. Each is found by the digest of its input, so that no answer is taken for that to another input.
+
+    Args:
+        path: a `.npz`, `.csv`, `.parquet` or `.jsonl` file.
+        queries: the inputs that were answered, all of them: answers without digests are in their order, or say the
+            number of theirs. There must be one answer to each of these, and no second one that differs.
+
+    Attributes:
+        classes: what the columns of the answers stand for, if the file says so.
+
+    Raises:
+        ArgumentError: `queries` is needed and not given.
+        SuspectError: the file cannot be read, or its answers and the inputs do not go together.
+
+    Example:
+        >>> RecordedSuspect("answers.csv", ArrayQueries(images)).predict(images[:3]).shape
+        (3, 10)
+    """
+
+    input_shape: tuple[int | None, ...] | None = None
+
+    def __init__(self, path: str | os.PathLike[str], queries: QuerySource | None = None) -> None:
+        self.description = str(Path(path))
+        columns = _read(Path(path))
+        numbers, digests = columns.pop(NUMBER, None), columns.pop(DIGEST, None)
+        try:
+            self._answers, self.classes = _answers(columns)
+        except (TypeError, ValueError) as error:
+            raise SuspectError(f"{path} cannot be read as recorded answers: {brief(error)}") from error
+        asked = None if queries is None else _digests(queries)
+        if digests is None:
+            digests = self._digests_by_number(numbers, asked)
+        self._rows: dict[str, int] | None = self._by_digest([str(digest) for digest in digests])
+        missing = [number for number, digest in enumerate(asked or ()) if digest not in self._rows]
+        if missing:
+            raise SuspectError(
+                f"{path} answers not all of the {len(asked or ())} queries: {len(missing)} are missing, the first is "
+                f"number {missing[0]}, counted from 0. Give the queries that were answered, of the same type."
+            )
+
+    def predict(self, batch: Array) -> Array:
+        """Looks up the answers to one batch."""
+        if self._rows is None:
+            raise closed(self.description)
+        digests = [query_digest(batch[row : row + 1]) for row in range(len(batch))]
+        unknown = next((row for row, digest in enumerate(digests) if digest not in self._rows), None)
+        if unknown is not None:
+            raise refusal(self.description, batch, f"row {unknown} of it is no input that was answered")
+        return np.asarray(self._answers[[self._rows[digest] for digest in digests]])
+
+    def close(self) -> None:
+        """Lets go of the answers."""
+        self._rows = None
+
+    def _digests_by_number(self, numbers: Iterable[Any] | None, asked: list[str] | None) -> list[str]:
+        """The digests of the inputs that the answers belong to, from their numbers or their order."""
+        count = len(self._answers)
+        if asked is None:
+            raise ArgumentError(
+                f"{self.description} holds its answers in the order or by the number of the queries; say which: "
+                f"queries=..., or add the column {DIGEST!r}."
+            )
+        if numbers is None:
+            if count != len(asked):
+                raise SuspectError(
+                    f"{self.description} holds {count} answers, and there are {len(asked)} queries. Give exactly the "
+                    f"queries that were answered, or number the answers in a column {NUMBER!r}."
+                )
+            return asked
+        try:
+            chosen = [int(str(number)) for number in numbers]
+        except ValueError as error:
+            raise SuspectError(f"{self.description}: {NUMBER!r} must hold whole numbers: {brief(error)}") from error
+        for number in chosen:
+            if not 0 <= number < len(asked):
+                raise SuspectError(
+                    f"{self.description} answers query {number}, and the {len(asked)} queries have the numbers 0 to "
+                    f"{len(asked) - 1}."
+                )
+        if len(set(chosen)) < count:
+            twice = next(number for number in chosen if chosen.count(number) > 1)
+            raise SuspectError(f"{self.description} answers query {twice} more than once. Keep one of the answers.")
+        return [asked[number] for number in chosen]
+
+    def _by_digest(self, digests: list[str]) -> dict[str, int]:
+        """Row of the answer to each input."""
+        if len(digests) != len(self._answers):
+            raise SuspectError(f"{self.description} holds {len(self._answers)} answers to {len(digests)} queries.")
+        rows: dict[str, int] = {}
+        for row, digest in enumerate(digests):
+            if not re.fullmatch("[0-9a-f]{64}", digest):
+                raise SuspectError(
+                    f"{self.description}: {digest!r} is no SHA-256 digest of 64 small hexadecimal digits."
+                )
+            first = rows.setdefault(digest, row)
+            if self._answers[first].tobytes() != self._answers[row].tobytes():
+                raise SuspectError(
+                    f"{self.description} answers the same input differently in rows {first} and {row}, counted from 0. "
+                    "Take one of them out of queries and answers."
+                )
+        return rows
+
+
+def _digests(queries: QuerySource) -> list[str]:
+    return [query_digest(batch[row : row + 1]) for batch in queries.batches(_BATCH) for row in range(len(batch))]
+
+
+def _answers(columns: Columns) -> tuple[Array, tuple[Any, ...] | None]:
+    """Answers of shape `(n, C)` or `(n,)`, and what their columns stand for.
+
+    Raises:
+        ValueError: they are neither.
+    """
+    classes = columns.pop(CLASSES, None)
+    if ANSWERS not in columns:  # a column for each class
+        if not columns:
+            raise ValueError(f"there is no column {ANSWERS!r}, and none for a class")
+        classes = list(columns)
+        table = np.array([[float(value) for value in column] for column in columns.values()])
+        return table.T.copy(), _numbers_if_possible(classes)
+    if len(columns) > 1:
+        others = ", ".join(sorted(set(columns) - {ANSWERS}))
+        raise ValueError(f"it has {ANSWERS!r} and other columns ({others}); expected one or the other")
+    values = columns[ANSWERS]
+    answers = np.asarray(values)
+    if answers.dtype == object or answers.ndim not in (1, 2):
+        raise ValueError(f"{ANSWERS!r} must hold one label, or equally many numbers, for each query")
+    return answers, None if classes is None else _numbers_if_possible(list(classes))
+
+
+def _numbers_if_possible(names: list[Any]) -> tuple[Any, ...]:
+    texts = [str(name) for name in names]
+    return tuple(int(text) for text in texts) if all(text.isdecimal() for text in texts) else tuple(texts)
+
+
+# Readers: each returns columns by name.
+
+
+def _read(path: Path) -> Columns:
+    try:
+        return READERS[path.suffix](path)
+    except SuspectError:
+        raise
+    except Exception as error:  # damaged files raise whatever their damaged part happens to raise
+        raise SuspectError(f"{path} cannot be read as recorded answers: {brief(error)}") from error
+
+
+def _read_npz(path: Path) -> Columns:
+    with np.load(path, allow_pickle=False) as content:
+        columns = {name: content[name] for name in content.files}
+    if ANSWERS not in columns:
+        raise ValueError(f"it holds the arrays {', '.join(columns) or '(none)'}; expected one called {ANSWERS!r}")
+    return columns
+
+
+def _read_csv(path: Path) -> Columns:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file)
+        names = next(lines, [])
+        rows = [row for row in lines if row]
+        where = lines.line_num
+    if len(set(names)) < len(names):
+        raise ValueError(f"its header names a column twice: {', '.join(names)}")
+    uneven = next((row for row in rows if len(row) != len(names)), None)
+    if uneven is not None:
+        raise ValueError(f"one of its {where} lines has {len(uneven)} cells, the header {len(names)}")
+    columns: Columns = {name: [row[index] for row in rows] for index, name in enumerate(names)}
+    if ANSWERS in columns:
+        columns[ANSWERS] = list(_numbers_if_possible(columns[ANSWERS]))
+    return columns
+
+
+def _read_parquet(path: Path) -> Columns:
+    columns: Columns = load("pyarrow.parquet", "parquet", str(path)).read_table(path).to_pydict()
+    return columns
+
+
+def _read_json_lines(path: Path) -> Columns:
+    with path.open(encoding="utf-8") as file:
+        records: list[Any] = [json.loads(line) for line in file if line.strip()]
+    names = records[0].keys() if records and isinstance(records[0], Mapping) else set()
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, Mapping) or record.keys() != names or not names:
+            raise ValueError(f"record {number} does not have the same entries as the first: {', '.join(names)}")
+    return {name: [record[name] for record in records] for name in names}
+
+
+READERS: dict[str, Callable[[Path], Columns]] = {
+    ".npz": _read_npz,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+    ".jsonl": _read_json_lines,
+}

@@ -1,0 +1,437 @@
+"""The files under serving/ parse, fit their schemas, and fit each other."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import numpy as np
+import pytest
+import requests
+import yaml
+from compose_pydantic import ComposeSpecification
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
+from dynamarks_tf.cli.proxy import proxy
+from dynamarks_tf.cli.serve import serve
+from dynamarks_tf.export import export_saved_model
+from dynamarks_tf.request_logs import PredictionLogWriter
+from dynamarks_tf.request_logs.writer import CLOSE_S
+from dynamarks_tf.serving.gateway.metrics import Metrics
+from dynamarks_tf.serving.gateway.proxy import GRACE_S
+from dynamarks_tf.serving.local_server import LocalServer
+from tests.helpers import ROOT
+
+SERVING = ROOT / "serving"
+CONFIG = SERVING / "config"
+README = (SERVING / "README.md").read_text()
+KUBERNETES_VERSION = "1.33"
+
+# Flags of tensorflow_model_server 2.20 that take part; a flag that it does not know would be ignored.
+SERVER_FLAGS = set(
+    "port rest_api_port model_config_file model_config_file_poll_wait_seconds "
+    "allow_version_labels_for_unavailable_models enable_batching batching_parameters_file monitoring_config_file "
+    "num_load_threads max_num_load_retries enable_profiler".split()
+)
+
+
+def documents(folder: str) -> list[dict[str, Any]]:
+    return [part for path in sorted((SERVING / folder).glob("*.yaml")) for part in yaml.safe_load_all(path.read_text())]
+
+
+MANIFESTS = {(part["kind"], part["metadata"]["name"]): part for part in documents("kubernetes")}
+COMPOSE = yaml.safe_load((SERVING / "docker-compose.yml").read_text())
+POD = MANIFESTS["Deployment", "clf"]["spec"]["template"]
+CONTAINERS = {part["name"]: part for part in POD["spec"]["containers"]}
+KSERVE = {part["kind"]: part for part in documents("kserve")}
+(LOADER,) = documents("kubernetes/loader")
+CLAIMS = {name: part for (kind, name), part in MANIFESTS.items() if kind == "PersistentVolumeClaim"}
+ARGUMENTS = {
+    "compose": {name: COMPOSE["services"][name]["command"] for name in ("model", "proxy")},
+    "kubernetes": {name: CONTAINERS[name]["args"] for name in ("model", "proxy")},
+}
+
+
+def options_of(arguments: list[str]) -> dict[str, str]:
+    return dict(part.removeprefix("--").split("=", 1) for part in arguments)
+
+
+def message(name: str, **fields: Any) -> Any:
+    """A message class that tensorflow-serving-api does not carry; each field is its type, repeated in a list."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="test", syntax="proto3")
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
+    built = file.message_type.add(name=name)
+    kinds = descriptor_pb2.FieldDescriptorProto
+    for number, (field, kind) in enumerate(fields.items(), 1):
+        label = kinds.LABEL_REPEATED if isinstance(kind, list) else kinds.LABEL_OPTIONAL
+        kind = kind[0] if isinstance(kind, list) else kind
+        added = built.field.add(name=field, number=number, label=label)
+        if isinstance(kind, str):
+            added.type, added.type_name = kinds.TYPE_MESSAGE, kind
+        else:
+            added.type = kind
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"test.{name}"))
+
+
+INT64 = descriptor_pb2.FieldDescriptorProto.TYPE_INT64
+BOOL = descriptor_pb2.FieldDescriptorProto.TYPE_BOOL
+
+
+@pytest.mark.parametrize(("name", "labels"), [("models", {"stable": 1}), ("models-canary", {"stable": 1, "canary": 2})])
+def test_models_config(name: str, labels: dict[str, int]) -> None:
+    """It asks for version 1 only, which the first export writes; the other one for both, and labels each."""
+    config = text_format.Parse((CONFIG / f"{name}.config").read_text(), model_server_config_pb2.ModelServerConfig())
+    (model,) = config.model_config_list.config
+    assert (model.model_platform, model.base_path, model.name) == ("tensorflow", "/models/clf", "clf")
+    assert list(model.model_version_policy.specific.versions) == sorted(labels.values())
+    assert dict(model.version_labels) == labels
+    assert not model.HasField("logging_config")  # the stock server would not start
+
+
+def test_batching_config() -> None:
+    """As `BatchingParameters` of session_bundle_config.proto."""
+    number = ".google.protobuf.Int64Value"
+    names = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+    kind = message(
+        "BatchingParameters",
+        **dict.fromkeys(names, number),
+        allowed_batch_sizes=[INT64],
+        pad_variable_length_inputs=BOOL,
+    )
+    config = text_format.Parse((CONFIG / "batching.config").read_text(), kind())
+    sizes = list(config.allowed_batch_sizes)
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == config.max_batch_size.value
+    assert all(getattr(config, name).value > 0 for name in names)
+
+
+def test_monitoring_config() -> None:
+    """As `MonitoringConfig` of monitoring_config.proto."""
+    found = re.sub(r"(?m)^\s*#.*$", "", (CONFIG / "monitoring.config").read_text())
+    assert " ".join(found.split()) == 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }'
+
+
+@pytest.mark.parametrize(
+    "manifest", [*MANIFESTS.values(), LOADER, KSERVE["NetworkPolicy"]], ids=lambda part: f"{part['kind']}"
+)
+def test_manifests_fit_the_schemas_of_kubernetes(manifest: dict[str, Any]) -> None:
+    kubernetes_validate.validate(manifest, KUBERNETES_VERSION, strict=True)
+
+
+def test_compose_file_fits_the_specification() -> None:
+    text = re.sub(r"\$\{(\w+)[^}]*\}", r"\1", (SERVING / "docker-compose.yml").read_text())
+    ComposeSpecification.model_validate(yaml.safe_load(text))
+
+
+def test_every_manifest_is_there() -> None:
+    kinds = sorted(kind for kind, _ in MANIFESTS)
+    assert kinds == [
+        "Deployment",
+        "HorizontalPodAutoscaler",
+        "NetworkPolicy",
+        "PersistentVolumeClaim",
+        "PersistentVolumeClaim",
+        "PodDisruptionBudget",
+        "Service",
+    ]
+
+
+@pytest.mark.parametrize("where", ARGUMENTS)
+def test_flags_exist(where: str) -> None:
+    assert set(options_of(ARGUMENTS[where]["model"])) <= SERVER_FLAGS
+    assert options_of(ARGUMENTS[where]["model"])["allow_version_labels_for_unavailable_models"] == "true"
+    known = {name for parameter in proxy.params for name in parameter.opts}
+    assert {part.split("=")[0] for part in ARGUMENTS[where]["proxy"]} <= known
+
+
+@pytest.mark.parametrize("where", ARGUMENTS)
+def test_the_proxy_asks_the_ports_that_the_server_opens(where: str) -> None:
+    server, asked = (options_of(ARGUMENTS[where][name]) for name in ("model", "proxy"))
+    host = {"compose": "model", "kubernetes": "127.0.0.1"}[where]
+    assert asked["upstream"] == f"{host}:{server['port']}"
+    assert asked["upstream-rest"] == f"{host}:{server['rest_api_port']}"
+    assert asked["host"] == "0.0.0.0"
+    assert "api-keys" in asked
+    assert "log-dir" in asked
+
+
+def test_compose_publishes_the_proxy_only_and_locks_every_container() -> None:
+    services = COMPOSE["services"]
+    asked = options_of(services["proxy"]["command"])
+    published = {name: service.get("ports", []) for name, service in services.items()}
+    assert published == {"model": [], "proxy": [f"127.0.0.1:{asked[p]}:{asked[p]}" for p in ("grpc-port", "rest-port")]}
+    assert COMPOSE["networks"]["behind"]["internal"] is True
+    assert services["model"]["networks"] == ["behind"]
+    for service in services.values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
+        assert service["healthcheck"]["test"][0] == "CMD"
+        assert service["user"] == "${OWNER:-1000:1000}"
+    assert f":{asked['ops-port']}/readyz" in services["proxy"]["healthcheck"]["test"][-1]
+    assert (
+        f"/{options_of(services['model']['command'])['rest_api_port']}" in services["model"]["healthcheck"]["test"][-1]
+    )
+
+
+def all_volumes() -> list[dict[str, Any]]:
+    return list(itertools.chain(*(service["volumes"] for service in COMPOSE["services"].values())))
+
+
+def test_compose_mounts_what_is_there_and_makes_nothing() -> None:
+    """A folder made in place of a missing one belongs to root, and the server would wait in it for ever."""
+    for volume in all_volumes():
+        assert (volume["type"], volume["bind"]) == ("bind", {"create_host_path": False})
+    asked = options_of(COMPOSE["services"]["proxy"]["command"])
+    writable = {volume["target"] for volume in all_volumes() if not volume.get("read_only")}
+    assert writable == {"/logs"}
+    assert {"/models", asked["api-keys"]} <= {volume["target"] for volume in all_volumes()}
+
+
+def test_monitoring_reaches_the_proxy_and_not_the_server() -> None:
+    services = COMPOSE["services"]
+    assert services["model"]["networks"] == ["behind"]
+    assert services["proxy"]["networks"] == ["front", "behind", "monitoring"]
+    network = COMPOSE["networks"]["monitoring"]
+    assert network["internal"] is True
+    assert f"`{network['name']}`" in README
+    assert f"`proxy:{options_of(services['proxy']['command'])['ops-port']}`" in README
+
+
+@pytest.mark.parametrize("where", ARGUMENTS)
+def test_the_log_goes_to_a_folder_that_the_proxy_makes(where: str, tmp_path: Path) -> None:
+    """The root of a volume belongs to whom it pleases; what the writer makes is private."""
+    folder = Path(options_of(ARGUMENTS[where]["proxy"])["log-dir"])
+    assert str(folder.parent) == "/logs"
+    made = tmp_path / folder.name
+    PredictionLogWriter(made).close()
+    assert made.stat().st_mode & 0o777 == 0o700
+
+
+def test_compose_mounts_the_folder_of_the_config_files_where_they_are_looked_for() -> None:
+    """The folder, not the files: a container keeps the old one of a file that an editor replaces."""
+    flags = options_of(COMPOSE["services"]["model"]["command"])
+    for flag, name in (
+        ("model_config_file", "models"),
+        ("batching_parameters_file", "batching"),
+        ("monitoring_config_file", "monitoring"),
+    ):
+        assert flags[flag] == f"/config/{name}.config"
+        assert (CONFIG / f"{name}.config").exists()
+    sources = {volume["target"]: volume["source"] for volume in all_volumes()}
+    assert sources["/config"] == "./config"
+
+
+def test_the_proxy_is_given_the_time_it_needs_to_stop() -> None:
+    assert int(COMPOSE["services"]["proxy"]["stop_grace_period"].removesuffix("s")) > GRACE_S + CLOSE_S
+    (command, before_s) = CONTAINERS["proxy"]["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert POD["spec"]["terminationGracePeriodSeconds"] > int(before_s) + GRACE_S + CLOSE_S
+
+
+def test_ports_and_names_agree_among_the_manifests() -> None:
+    asked = options_of(CONTAINERS["proxy"]["args"])
+    ports = {port["name"]: port["containerPort"] for port in CONTAINERS["proxy"]["ports"]}
+    assert ports == {name: int(asked[f"{name}-port"]) for name in ("grpc", "rest", "ops")}
+    assert "ports" not in CONTAINERS["model"]
+    service = MANIFESTS["Service", "clf"]["spec"]
+    assert [(port["name"], port["targetPort"]) for port in service["ports"]] == [("grpc", "grpc"), ("rest", "rest")]
+    assert POD["metadata"]["annotations"]["prometheus.io/port"] == str(ports["ops"])
+    labels = POD["metadata"]["labels"]
+    assert service["selector"] == labels
+    assert MANIFESTS["PodDisruptionBudget", "clf"]["spec"]["selector"]["matchLabels"] == labels
+    assert MANIFESTS["NetworkPolicy", "clf"]["spec"]["podSelector"]["matchLabels"] == labels
+    target = MANIFESTS["HorizontalPodAutoscaler", "clf"]["spec"]
+    assert (target["scaleTargetRef"]["kind"], target["scaleTargetRef"]["name"]) == ("Deployment", "clf")
+    assert {metric["containerResource"]["container"] for metric in target["metrics"]} == set(CONTAINERS)
+    assert "replicas" not in MANIFESTS["Deployment", "clf"]["spec"]  # each `kubectl apply` would undo the autoscaler's
+    assert "tls-cert" in asked
+    assert {port["appProtocol"] for port in service["ports"]} == {"https"}
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert CONTAINERS["proxy"][probe]["httpGet"]["port"] == "ops"
+    assert (
+        str(CONTAINERS["model"]["startupProbe"]["tcpSocket"]["port"]) == options_of(CONTAINERS["model"]["args"])["port"]
+    )
+
+
+def test_network_policy_opens_the_proxy_and_nothing_else() -> None:
+    policy = MANIFESTS["NetworkPolicy", "clf"]["spec"]
+    clients, monitoring = policy["ingress"]
+    asked = options_of(CONTAINERS["proxy"]["args"])
+    assert [port["port"] for port in clients["ports"]] == [int(asked["grpc-port"]), int(asked["rest-port"])]
+    assert [port["port"] for port in monitoring["ports"]] == [int(asked["ops-port"])]
+    assert monitoring["from"]
+    assert (policy["policyTypes"], policy["egress"]) == (["Ingress", "Egress"], [])
+
+
+def test_pods_are_locked_and_mount_what_they_are_told_to_read() -> None:
+    spec = POD["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["automountServiceAccountToken"] is False
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    claims = {volumes[name]["persistentVolumeClaim"]["claimName"] for name in ("models", "logs")}
+    assert claims == CLAIMS.keys()
+    for container in CONTAINERS.values():
+        locked = container["securityContext"]
+        assert locked["readOnlyRootFilesystem"] is True
+        assert locked["allowPrivilegeEscalation"] is False
+        assert locked["capabilities"] == {"drop": ["ALL"]}
+        assert set(container["resources"]) == {"requests", "limits"}
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        assert {mount["name"] for mount in mounts.values()} <= set(volumes)
+        for flag in ("model_config_file", "batching_parameters_file", "api-keys", "log-dir", "tls-cert"):
+            path = options_of(container["args"]).get(flag)
+            assert path is None or {path, str(Path(path).parent)} & set(mounts)
+    (models,) = [mount for mount in CONTAINERS["model"]["volumeMounts"] if mount["name"] == "models"]
+    assert models["readOnly"] is True
+
+
+def test_the_loader_fills_the_volumes_and_gets_no_client() -> None:
+    spec = LOADER["spec"]
+    assert {claim["spec"]["accessModes"][0] for claim in CLAIMS.values()} == {"ReadWriteMany"}
+    assert {volume["persistentVolumeClaim"]["claimName"] for volume in spec["volumes"]} == CLAIMS.keys()
+    assert not any(volume["persistentVolumeClaim"].get("readOnly") for volume in spec["volumes"])
+    assert LOADER["metadata"]["labels"].items().isdisjoint(POD["metadata"]["labels"].items())
+    for name in ("runAsUser", "runAsGroup", "fsGroup"):
+        assert spec["securityContext"][name] == POD["spec"]["securityContext"][name] == 1000
+    (own,), (loader,) = spec["initContainers"], spec["containers"]
+    targets = [mount["mountPath"] for mount in own["volumeMounts"]]
+    assert own["command"][-1] == f"chmod 700 {' '.join(targets)} && chown 1000:1000 {' '.join(targets)}"
+    assert own["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN", "FOWNER"]}
+    assert loader["volumeMounts"] == own["volumeMounts"]
+    assert "runAsUser" not in loader["securityContext"]
+    order = [README.index(part) for part in ("loader/pod.yaml\n", "kubectl cp", "-f serving/kubernetes/  ")]
+    assert order == sorted(order)
+
+
+def test_inference_service_logs_everything_with_the_clients_name() -> None:
+    """KServe's schema comes with no package; these are the fields of its v1beta1 API that are used."""
+    service = KSERVE["InferenceService"]
+    assert service["apiVersion"] == "serving.kserve.io/v1beta1"
+    predictor = service["spec"]["predictor"]
+    assert predictor["logger"]["mode"] == "all"
+    # as Go writes a header; another case finds nothing
+    assert predictor["logger"]["metadataHeaders"] == ["X-Client-Id"]
+    assert predictor["model"]["modelFormat"] == {"name": "tensorflow"}
+
+
+def test_each_version_has_a_folder_of_its_own_on_kserve() -> None:
+    """Of two in one folder the server takes the highest, whatever the canary's share."""
+    service = KSERVE["InferenceService"]
+    assert service["spec"]["predictor"]["model"]["storageUri"] == "pvc://clf-models/v1/clf"
+    assert "pvc://clf-models/v2/clf" in README
+    assert "clf-models" in CLAIMS
+    assert service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Serverless"  # splits by share
+
+
+def test_nobody_reaches_the_server_past_kserves_logger() -> None:
+    policy = KSERVE["NetworkPolicy"]["spec"]
+    name = KSERVE["InferenceService"]["metadata"]["name"]
+    assert policy["podSelector"]["matchLabels"] == {"serving.kserve.io/inferenceservice": name}
+    assert policy["policyTypes"] == ["Ingress"]
+    assert all(rule["from"] and rule["ports"] for rule in policy["ingress"])
+    opened = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
+    assert opened == {8012, 9090}  # Knative's queue proxy; not the server's own 9000 and 8080
+
+
+def test_the_alert_watches_what_the_proxy_counts(tmp_path: Path) -> None:
+    (group,) = yaml.safe_load((SERVING / "prometheus-alerts.yaml").read_text())["groups"]
+    with PredictionLogWriter(tmp_path) as writer:
+        counters = Metrics(writer)
+        counters.expect_reloads("API keys")
+        shown = counters.exposition().decode()
+    for rule in group["rules"]:
+        ((metric, labels),) = re.findall(r"(dynamarks_\w+)(?:{(.*)})?", rule["expr"])
+        (line,) = re.findall(rf"^{metric}.*{labels}.* 0\.0$", shown, re.MULTILINE)  # there to rise from
+        assert line
+        assert f"`{metric}`" in README
+
+
+def test_the_image_starts_the_proxy_without_root() -> None:
+    lines = (SERVING / "Dockerfile").read_text().splitlines()
+    assert 'ENTRYPOINT ["dynamarks", "proxy"]' in lines
+    assert "USER 1000:1000" in lines
+    ports = options_of(ARGUMENTS["compose"]["proxy"])
+    assert f"EXPOSE {ports['grpc-port']} {ports['rest-port']}" in lines
+
+
+def test_readme_names_every_file() -> None:
+    for path in SERVING.rglob("*"):
+        if path.is_file() and path.name != "README.md" and "__pycache__" not in path.parts:
+            assert f"({path.relative_to(SERVING)})" in README, path
+
+
+def shown(text: str) -> list[list[str]]:
+    """The words of the commands that are shown, indented."""
+    lines = re.findall(r"^ {4,}(.+)$", text.replace("\\\n", " "), re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_readme_names_what_there_is() -> None:
+    words = [word for command in shown(README) for word in command]
+    for path in (word.removeprefix("--from-file=") for word in words):
+        assert not path.startswith("serving/") or (ROOT / path).exists(), path
+    kinds = {"deployment": "Deployment", "service": "Service"}
+    for kind, name in re.findall(r"\b(deployment|service)/(\w+)", " ".join(words)):
+        assert (kinds[kind], name) in MANIFESTS
+    assert f"pod/{LOADER['metadata']['name']}" in words
+    volumes = {volume["name"]: volume for volume in POD["spec"]["volumes"]}
+    assert volumes["config"]["configMap"]["name"] in words
+    assert {volumes[name]["secret"]["secretName"] for name in ("keys", "tls")} <= set(words)
+    ports = {value for sides in ARGUMENTS.values() for side in sides.values() for value in options_of(side).values()}
+    assert set(re.findall(r"\b[89]5\d\d\b", README)) <= ports
+
+
+def test_readme_has_one_path_for_the_keys() -> None:
+    assert set(re.findall(r"[\w/]*clients\.keys", README)) == {"/srv/keys/clients.keys"}
+    assert "KEYS=/srv/keys/clients.keys" in (SERVING / "docker-compose.yml").read_text()
+    made = next(command for command in shown(README) if "install" in command[:2])
+    assert {"-m", "700", "/srv/models", "/srv/keys", "/srv/logs"} <= set(made)
+
+
+def test_the_examples_of_the_local_server_work(
+    marked_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of docs/local-server.md, from the top of the repository, which is not written to here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "serving").symlink_to(SERVING)
+    commands = shown((ROOT / "docs" / "local-server.md").read_text())
+    assert [command[:2] for command in commands[:1]] == [["dynamarks", "export"]]
+    export_saved_model(marked_model, Path(commands[0][3]) / "1")
+    text = (ROOT / "docs" / "local-server.md").read_text()
+    (edit,) = re.findall(r"^ {4}(sed .*)$", text, re.MULTILINE)
+    subprocess.run(["bash", "-c", edit], check=True)
+    served = [command[2:] for command in commands if command[:2] == ["dynamarks", "serve"]]
+    assert len(served) == 3
+    for words in served:
+        options = serve.make_context("serve", list(words)).params
+        options.update(grpc_port=0, rest_port=0)
+        options["request_log"] = options.pop("log_dir")
+        with LocalServer(options.pop("folder"), **options) as server:
+            assert (server.name, server.version) == ("clf", 1)
+
+
+@pytest.mark.parametrize(("name", "canary"), [("models", 400), ("models-canary", 200)])
+def test_clients_can_ask_for_the_labels(name: str, canary: int, marked_model: Any, tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        export_saved_model(marked_model, tmp_path / "models" / "clf" / version)
+    file = tmp_path / "models.config"
+    file.write_text((CONFIG / f"{name}.config").read_text().replace("/models/", f"{tmp_path}/models/"))
+    with LocalServer(model_config_file=file, grpc_port=0, rest_port=0) as server:
+        assert (answered(server, "stable"), answered(server, "canary")) == (200, canary)
+
+
+def answered(server: LocalServer, label: str) -> int:
+    """The status of a prediction by the version that has a label."""
+    body = {"instances": np.zeros((1, 8, 8, 1)).tolist()}
+    return requests.post(f"{server.rest_url}/labels/{label}:predict", json=body, timeout=30).status_code

@@ -1,0 +1,117 @@
+"""The smoke test passes on what serves a marked model, and notices what does not behave."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import requests
+
+from dynamarks_tf.export import export_saved_model
+from dynamarks_tf.serving.gateway import Admission, ApiKeys, Proxy, Tls
+from dynamarks_tf.serving.local_server import LocalServer, TensorFlowServing
+from tests.helpers import ROOT, self_signed
+
+SCRIPT = ROOT / "serving" / "smoke_test.py"
+DIGEST = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"  # of "alice"
+
+
+@pytest.fixture(scope="module")
+def smoke() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("smoke_test", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(marked_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("served") / "clf"
+    export_saved_model(marked_model, path / "1")
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[LocalServer]:
+    with LocalServer(folder, grpc_port=0, rest_port=0) as running:
+        yield running
+
+
+def arguments(grpc_port: int | None, rest_port: int | None, *more: str) -> list[str]:
+    return ["127.0.0.1", str(grpc_port), "--rest-port", str(rest_port), *more]
+
+
+def test_local_server(smoke: ModuleType, server: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert smoke.main(arguments(server.grpc_port, server.rest_port)) == 0
+    assert capsys.readouterr().out.endswith("8 of 8 checks passed\n")
+    assert smoke.main(["127.0.0.1", str(server.grpc_port)]) == 0
+    assert capsys.readouterr().out.endswith("5 of 5 checks passed\n")
+
+
+def test_proxy(
+    smoke: ModuleType, server: LocalServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admission = Admission(keys=ApiKeys([("alice", bytes.fromhex(DIGEST))]))
+    rest = f"127.0.0.1:{server.rest_port}"
+    with Proxy(server.grpc_address, rest, grpc_port=0, rest_port=0, admission=admission) as proxy:
+        assert smoke.main(arguments(proxy.grpc_port, proxy.rest_port)) == 1
+        assert "UNAUTHENTICATED" in capsys.readouterr().out
+        monkeypatch.setenv("DYNAMARKS_API_KEY", "alice")
+        assert smoke.main(arguments(proxy.grpc_port, proxy.rest_port)) == 0
+        assert capsys.readouterr().out.endswith("8 of 8 checks passed\n")
+
+
+def test_proxy_with_tls(
+    smoke: ModuleType,
+    server: LocalServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the README asks the deployment on Kubernetes through a forwarded port."""
+    certificate, private_key = self_signed(tmp_path)
+    admission = Admission(keys=ApiKeys([("alice", bytes.fromhex(DIGEST))]))
+    rest = f"127.0.0.1:{server.rest_port}"
+    tls = Tls(certificate, private_key)
+    monkeypatch.setenv("DYNAMARKS_API_KEY", "alice")
+    with Proxy(server.grpc_address, rest, grpc_port=0, rest_port=0, admission=admission, tls=tls) as proxy:
+        asked = ["localhost", str(proxy.grpc_port), "--rest-port", str(proxy.rest_port)]
+        assert smoke.main([*asked, "--tls", str(certificate)]) == 0
+        assert capsys.readouterr().out.endswith("8 of 8 checks passed\n")
+        assert smoke.main(asked) == 1
+
+
+@pytest.mark.skipif(TensorFlowServing.find() is None, reason="tensorflow_model_server is not installed")
+def test_tensorflow_serving(smoke: ModuleType, folder: Path) -> None:
+    with TensorFlowServing(folder, name="clf", grpc_port=0, rest_port=0) as server:
+        assert smoke.main(arguments(server.grpc_port, server.rest_port)) == 0
+
+
+def test_what_misbehaves_is_told(
+    smoke: ModuleType, server: LocalServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Callable[..., requests.Response] = requests.Session.request
+
+    def changed(self: requests.Session, method: str, url: str, **options: Any) -> requests.Response:
+        answer = real(self, method, url, **options)
+        if answer.status_code == 200 and method == "POST":
+            answer._content = answer.content.replace(b"0.", b"1.")
+        return answer
+
+    monkeypatch.setattr(requests.Session, "request", changed)
+    assert smoke.main(arguments(server.grpc_port, server.rest_port)) == 1
+    out = capsys.readouterr().out
+    assert "FAILED  rest predicts like grpc" in out
+    assert out.endswith("7 of 8 checks passed\n")
+    assert smoke.main(arguments(server.grpc_port, server.rest_port, "--model", "other")) == 1
+    assert "FAILED  the signature of other cannot be had: NOT_FOUND" in capsys.readouterr().out
+
+
+def test_it_needs_nothing_of_this_package() -> None:
+    assert "dynamarks_tf" not in SCRIPT.read_text()

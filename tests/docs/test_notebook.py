@@ -1,0 +1,32 @@
+"""The notebook runs from top to bottom and comes to the right verdicts."""
+
+import nbclient
+import nbformat
+import pytest
+
+from tests.helpers import ROOT
+
+NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def test_no_output_is_stored(notebook):
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert code
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+
+
+def test_it_runs_and_convicts_the_thief_only(notebook, tmp_path):
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    printed = "".join(output.get("text", "") for output in outputs)
+    (thief,) = [line for line in printed.splitlines() if line.startswith("thief ")]
+    (innocent,) = [line for line in printed.splitlines() if line.startswith("innocent ")]
+    assert thief.endswith("MARK FOUND")
+    assert innocent.endswith("not found")
+    assert "val_total_variation: 0.0" in printed
+    assert not [output for output in outputs if output.get("name") == "stderr"]

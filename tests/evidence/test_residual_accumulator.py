@@ -1,0 +1,137 @@
+"""Which channels a suspect can be tested in, and that nothing that gathers residuals knows a sign."""
+
+import dataclasses
+import importlib
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+
+from dynamarks_tf.evidence.residual_accumulator import CHANNELS, TRANSFORMS, Collection, planned_channels
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.watermark import codebook
+from dynamarks_tf.watermark.params import MarkParams
+
+WITH_TIES = MarkParams(tie_margin=0.5)
+
+
+@pytest.mark.parametrize(
+    ("params", "num_classes", "logged", "labels", "tested"),
+    [
+        (MarkParams(), 10, False, False, {"class"}),
+        (MarkParams(tie_margin=0), 10, True, False, {"class", "amplitude", "query"}),
+        (MarkParams(), 10, True, False, {"class", "amplitude", "query", "tie"}),
+        (WITH_TIES, 32, True, False, {"class", "amplitude", "query", "tie"}),
+        (WITH_TIES, 33, True, False, {"class", "amplitude", "tie"}),
+        (MarkParams(table_rows=4), 10, True, False, {"class", "amplitude", "tie"}),
+        (WITH_TIES, 10, False, False, {"class"}),
+        (WITH_TIES, 10, True, True, {"tie"}),
+        (WITH_TIES, 2, True, False, {"amplitude", "tie"}),
+        (MarkParams(tie_margin=0), 10, True, True, set()),
+        (MarkParams(), 2, False, False, set()),
+        (MarkParams(amplitudes=False, tie_margin=0.1), 10, True, False, {"class", "tie"}),
+    ],
+)
+def test_channels_that_can_be_tested_and_reasons_for_the_others(params, num_classes, logged, labels, tested):
+    found = planned_channels(params, num_classes, logged=logged, labels=labels)
+    assert tuple(found) == CHANNELS == tuple(TRANSFORMS)
+    assert {channel for channel, reason in found.items() if reason is None} == tested
+    assert all(len(reason) > 20 for reason in found.values() if reason is not None)
+
+
+def test_labels_are_seen_from_the_answers_whatever_their_form():
+    book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
+    rng = np.random.default_rng(0)
+    clean = rng.dirichlet(np.ones(10), 50)
+    forms = {"labels": clean.argmax(axis=1), "one-hot": np.eye(10)[clean.argmax(axis=1)], "soft": clean}
+    for name, suspect in forms.items():
+        collection = Collection(CHANNELS, book.bucketing, WITH_TIES, book.contrasts())
+        collection.add(clean, suspect)
+        assert collection.labels_only == (name != "soft")
+        assert set(collection.residuals()) == ({"tie"} if name != "soft" else set(CHANNELS))
+        assert collection.fidelity == 1
+        assert collection.num_queries == 50
+
+
+def test_residuals_are_the_same_whatever_the_signs():
+    """Two keys with the same bucketing and other signs are made; the answers are given. Nothing that `Collection` is
+    handed differs but the pairs, which hold class and amplitude signs; the query code's own, and the other codes'
+    residuals, do not depend on any."""
+    rng = np.random.default_rng(0)
+    clean, suspect = rng.dirichlet(np.ones(10), 300), rng.dirichlet(np.ones(10), 300)
+    book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
+    other = dataclasses.replace(
+        book, class_signs=-book.class_signs, amplitude_signs=-book.amplitude_signs, tie_signs=-book.tie_signs
+    )
+    asked = dataclasses.replace(book, query_signs=-book.query_signs, tie_signs=-book.tie_signs)
+    found = []
+    for codes in (book, other, asked):
+        collection = Collection(CHANNELS, codes.bucketing, WITH_TIES, codes.contrasts(), logged=True)
+        collection.add(clean, suspect)
+        found.append(collection.residuals())
+    for channel in CHANNELS:
+        np.testing.assert_array_equal(found[0][channel].values, found[2][channel].values)
+        if channel != "query":
+            np.testing.assert_array_equal(found[0][channel].values, found[1][channel].values)
+
+
+def test_modules_that_gather_residuals_import_nothing_that_holds_signs():
+    """By name and by import: no parameter is a sign or key, and neither the codebook nor the key is within reach."""
+    checked = 0
+    for name in (
+        "batch",
+        "residuals",
+        "first_answers",
+        "regression",
+        "class_code",
+        "amplitude_code",
+        "query_code",
+        "tie_code",
+        "collection",
+    ):
+        module = importlib.import_module(f"dynamarks_tf.evidence.{name}")
+        assert not {"codebook", "key", "MarkKey", "Codebook"} & set(vars(module))
+        for value in vars(module).values():
+            if (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module.__name__:
+                methods = (
+                    [m for _, m in inspect.getmembers(value, inspect.isfunction)] if inspect.isclass(value) else []
+                )
+                for function in (value, *methods):
+                    for parameter in inspect.signature(function).parameters:
+                        checked += 1
+                        assert not {"sign", "signs", "coin", "coins", "key", "book"} & set(parameter.split("_"))
+    assert checked > 50
+
+
+def test_in_logs_each_coin_is_met_by_its_first_query_only():
+    rng = np.random.default_rng(0)
+    book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
+    clean, suspect = rng.dirichlet(np.ones(10), 200), rng.dirichlet(np.ones(10), 200)
+    once, again = (Collection(CHANNELS, book.bucketing, WITH_TIES, book.contrasts(), logged=True) for _ in range(2))
+    once.add(clean, suspect)
+    for part in (slice(None), slice(50, 150), slice(0, 60)):
+        again.add(clean[part], suspect[part])
+    again.add(clean[:80], rng.dirichlet(np.ones(10), 80))  # other answers to the same come too late
+    for channel in CHANNELS:
+        np.testing.assert_allclose(
+            again.residuals()[channel].values, once.residuals()[channel].values, rtol=1e-9, atol=1e-12
+        )
+    assert again.num_queries > once.num_queries
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_one_batch_leaves_nothing_to_the_next_whatever_their_sizes(logged):
+    """Batches share memory, which must not show."""
+    rng = np.random.default_rng(1)
+    book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
+    clean, suspect = rng.dirichlet(np.ones(10), 400), rng.dirichlet(np.ones(10), 400)
+    suspect[:150] = clean[:150]
+    collections = [Collection(CHANNELS, book.bucketing, WITH_TIES, book.contrasts(), logged=logged) for _ in range(2)]
+    collections[0].add(clean, suspect)
+    for start, stop in itertools.pairwise([0, 100, 200, 207, 208, 300, 400]):
+        collections[1].add(clean[start:stop], suspect[start:stop])
+    whole, parts = (collection.residuals() for collection in collections)
+    for channel in CHANNELS:
+        np.testing.assert_allclose(parts[channel].values, whole[channel].values, rtol=1e-7, atol=1e-9)
+    assert collections[0].fidelity == collections[1].fidelity > 0.375

@@ -1,0 +1,198 @@
+"""The key for a suspect's API: where it comes from, where it goes, and that it shows nowhere."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from werkzeug.wrappers import Request, Response
+
+from dynamarks_tf.errors import ArgumentError, SuspectError
+from dynamarks_tf.suspects import as_suspect
+from dynamarks_tf.suspects.api_key import VARIABLE, ApiKey
+from tests.helpers import ROOT, self_signed
+from tests.helpers.grpc_services import GuardedService, grpc_server
+from tests.helpers.model_server import ModelServer, respond, serving
+
+KEY = "sk-hunter2-0123456789"
+PATHS = ("/v1/models/clf", "/v2/models/clf")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, KEY + "\n")  # as files often end
+
+
+class Guarded:
+    """Asks for a key, and repeats whatever it is given."""
+
+    def __init__(self, header: str = "Authorization", value: str = f"Bearer {KEY}") -> None:
+        self.header, self.value = header, value
+
+    def __call__(self, request: Request) -> Response | None:
+        given = request.headers.get(self.header)
+        return None if given == self.value else respond({"error": f"{given} from {dict(request.headers)}"}, 401)
+
+
+def guarded(guard: Any) -> Any:
+    return serving(
+        ModelServer(lambda batch: {"probabilities": batch[:, 0, :3, 0]}, {"probabilities": "FP32"}, before=guard)
+    )
+
+
+def chain(error: BaseException) -> str:
+    """Everything that a traceback would show of an error, and its causes."""
+    texts = []
+    found: BaseException | None = error
+    while found is not None:
+        texts += [str(found), repr(found)]
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("header", "guard"),
+    [(None, Guarded()), ("X-Api-Key", Guarded("X-Api-Key", KEY)), ("authorization", Guarded(value=KEY))],
+)
+def test_key_from_the_environment_opens(path: str, header: str | None, guard: Guarded) -> None:
+    with guarded(guard) as url:
+        suspect = as_suspect(url + path, api_key_header=header)
+        assert suspect.predict(np.ones((2, 8, 8, 1))).shape == (2, 3)
+        shown = [suspect.description, repr(suspect), repr(vars(suspect)), str(vars(vars(suspect)["_client"]))]
+        assert KEY not in "".join(shown)
+        suspect.close()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_without_a_key_the_error_says_where_it_belongs(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE)
+    with guarded(Guarded()) as url, pytest.raises(SuspectError, match=f"status 401: .*put it into {VARIABLE}"):
+        as_suspect(url + path)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_server_that_repeats_the_key_does_not_make_it_public(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with guarded(Guarded("X-Other", "unknown")) as url:
+        caplog.clear()
+        with pytest.raises(SuspectError, match=r"status 401: .*\*\*\*") as raised:
+            as_suspect(url + path, api_key_header="X-Other")
+    assert KEY not in chain(raised.value)
+    assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("header", "entry"), [(None, ("authorization", f"Bearer {KEY}")), ("X-Api-Key", ("x-api-key", KEY))]
+)
+def test_grpc_key_from_the_environment_opens(header: str | None, entry: tuple[str, str]) -> None:
+    with grpc_server(GuardedService(entry)) as port:
+        suspect = as_suspect(f"grpc://127.0.0.1:{port}/clf", api_key_header=header)
+        np.testing.assert_array_equal(suspect.predict(np.ones((1, 2))), [[1.0]])
+        assert KEY not in suspect.description + repr(suspect) + repr(vars(suspect))
+        suspect.close()
+
+
+def test_grpc_server_that_repeats_the_key_does_not_make_it_public() -> None:
+    text = r"UNAUTHENTICATED: not .*\*\*\*.*put it into"
+    with (
+        grpc_server(GuardedService(("x-other", "unknown"))) as port,
+        pytest.raises(SuspectError, match=text) as raised,
+    ):
+        as_suspect(f"grpc://127.0.0.1:{port}/clf")
+    assert KEY not in chain(raised.value)
+
+
+@pytest.mark.parametrize("url", ["http://host/v1/models/clf", "http://host/v2/models/clf", "grpc://host:8500/clf"])
+def test_key_is_not_sent_in_the_clear(url: str) -> None:
+    with pytest.raises(ArgumentError, match=f"The key in {VARIABLE} would go to host unencrypted. Ask by ") as raised:
+        as_suspect(url)
+    assert KEY not in chain(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "key", "text"),
+    [
+        ("X-Api-Key", "", f"The header X-Api-Key is to carry a key; set the variable {VARIABLE}"),
+        ("X-Api-Key: secret", KEY, "is no name of a header"),
+        (None, f"{KEY} {KEY}", f"The key in {VARIABLE} holds characters that no header can carry"),
+        (None, f"{KEY}\n{KEY}", f"The key in {VARIABLE} holds characters that no header can carry"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(
+    header: str | None, key: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, key)
+    with pytest.raises(ArgumentError, match=text) as raised:
+        as_suspect("http://127.0.0.1:1/v1/models/clf", api_key_header=header)
+    assert KEY not in chain(raised.value)
+
+
+def test_key_is_no_part_of_its_representation() -> None:
+    assert KEY not in repr(ApiKey(KEY)) + str(ApiKey(KEY, "X-Api-Key"))
+
+
+@pytest.mark.parametrize("kind", ["model", "file"])
+def test_key_header_is_for_servers_only(kind: str, classifier: Any, keras_file: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"`api_key_header` \(--api-key-header\) does not go with "):
+        as_suspect(classifier if kind == "model" else keras_file, api_key_header="X-Api-Key")
+
+
+def test_tls(tmp_path: Path) -> None:
+    """Over HTTPS and gRPC with TLS, a certificate is checked; one that the operator trusts lets the key through.
+
+    In a process of its own: gRPC reads its list of authorities once.
+    """
+    for name in ("good", "bad"):
+        self_signed(tmp_path, name)
+    done = subprocess.run(
+        [sys.executable, "-c", TLS_SCRIPT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "as it should be" in done.stdout
+
+
+TLS_SCRIPT = f"""
+import os, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+os.environ.update({VARIABLE}={KEY!r}, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=str(folder / "good.pem"))
+from concurrent import futures
+import grpc
+import numpy as np
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+from tests.helpers.grpc_services import GuardedService
+from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects import as_suspect
+
+def ask(name):
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    service = GuardedService(("authorization", "Bearer {KEY}"))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
+    pair = ((folder / f"{{name}}.key").read_bytes(), (folder / f"{{name}}.pem").read_bytes())
+    port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([pair]))
+    server.start()
+    try:
+        suspect = as_suspect(f"grpcs://localhost:{{port}}/clf", timeout_s=10)
+        assert suspect.description == f"grpcs://localhost:{{port}}/clf"
+        return suspect.predict(np.ones((1, 2)))
+    finally:
+        server.stop(0).wait()
+
+assert ask("good").tolist() == [[1.0]]
+try:
+    ask("bad")
+except SuspectError as error:
+    assert "cannot be reached" in str(error), error
+    print("as it should be")
+"""

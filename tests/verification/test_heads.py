@@ -1,0 +1,180 @@
+"""Heads other than one softmax for each input: what is carried is convicted, what is not is refused with a way out."""
+
+import keras
+import numpy as np
+import pytest
+
+import dynamarks_tf as dm
+from dynamarks_tf.attacks.extraction import train_classifier
+from dynamarks_tf.errors import ArgumentError, ModelError, SuspectError
+from dynamarks_tf.evidence import answers
+from dynamarks_tf.evidence.bounds import chernoff_log10_p
+from dynamarks_tf.evidence.residual_accumulator import Collection
+from dynamarks_tf.recheck import recheck
+from dynamarks_tf.watermark import codebook
+
+BUDGET = 0.1
+BACKGROUND = 10
+layers = keras.layers
+
+
+def segmenter(width, activation, seed):
+    """Says of each of 8 x 8 pixels which digit it belongs to, or that it is background: 11 classes."""
+    keras.utils.set_random_seed(seed)
+    stack = [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(width, activation=activation)]
+    return keras.Sequential([*stack, layers.Dense(64 * 11), layers.Reshape((8, 8, 11)), layers.Softmax()])
+
+
+@pytest.fixture(scope="module")
+def dense(digits, key):
+    """Owner, marked model, and surrogates of the marked and of the clean one, by what they are."""
+    half = len(digits.x_train) // 2
+    truth = np.where(digits.x_train[..., 0] > 0.3, digits.y_train[:, None, None], BACKGROUND)
+    owner = segmenter(64, "relu", 0)
+    owner.compile("adam", "sparse_categorical_crossentropy")
+    owner.fit(digits.x_train[:half], truth[:half], epochs=20, batch_size=32, verbose=0)
+    marked = dm.mark(owner, key, budget=BUDGET)
+    stolen = digits.x_train[half:]
+    models = {"owner": owner, "marked": marked}
+    for name, api in (("surrogate", marked), ("innocent", owner)):
+        thief = segmenter(96, "tanh", 1)
+        models[name] = train_classifier(thief, stolen, api.predict(stolen, verbose=0), epochs=40, batch_size=32)
+    return models
+
+
+def test_a_surrogate_of_a_dense_model_is_convicted_and_the_bundle_holds(dense, digits, key, tmp_path):
+    path = tmp_path / "case.zip"
+    evidence = dm.verify(dense["surrogate"], owner=dense["marked"], key=key, queries=digits.x_test, bundle=path)
+    assert evidence.detected()
+    assert evidence.num_queries == len(digits.x_test)
+    assert evidence.channels[0].num_queries == 64 * len(digits.x_test)  # each pixel is an answer
+    assert evidence.fidelity > 0.9
+    for opened in (None, key):
+        assert recheck(path, key=opened).evidence.log10_p == evidence.log10_p
+
+
+def test_logged_queries_and_labels_convict_too(dense, digits, key):
+    logged = {
+        "owner": dense["marked"],
+        "key": key,
+        "queries": digits.x_train[len(digits.x_train) // 2 :],
+        "logged": True,
+    }
+    evidence = dm.verify(dense["surrogate"], **logged)
+    assert evidence.detected()
+    assert {channel.channel for channel in evidence.channels} == {"class", "amplitude", "query", "tie"}
+    in_labels = dm.verify(lambda batch: np.asarray(dense["surrogate"](batch)).argmax(axis=-1), **logged)
+    assert in_labels.answers == "labels"
+    assert in_labels.log10_p < -3
+    assert dm.verify(dense["innocent"], **logged).log10_p > -2
+
+
+def test_a_bundle_of_labels_holds_too(dense, digits, key, tmp_path):
+    surrogate = dense["surrogate"]
+
+    def labels(batch):
+        return np.asarray(surrogate(batch)).argmax(axis=-1)
+
+    x = digits.x_train[-200:]
+    options = {"owner": dense["marked"], "key": key, "queries": x, "logged": True}
+    evidence = dm.verify(labels, bundle=tmp_path / "case.zip", **options)
+    assert evidence.answers == "labels"
+    found = recheck(tmp_path / "case.zip", key=key)
+    assert found.evidence.log10_p == evidence.log10_p
+    assert found.case.best_classes.shape == (2, 64 * len(x))
+    np.testing.assert_array_equal(found.case.best_classes[1], labels(x).ravel())
+
+
+def test_the_cost_of_a_dense_mark_is_measured_pixel_by_pixel(dense, digits):
+    truth = np.where(digits.x_test[..., 0] > 0.3, digits.y_test[:, None, None], BACKGROUND)
+    cost = dm.measure_cost(dense["marked"], (digits.x_test, truth))
+    clean = dense["owner"].predict(digits.x_test, verbose=0).argmax(axis=-1)
+    assert cost.clean_accuracy == pytest.approx((clean == truth).mean(), abs=1e-4)
+    assert dm.measure_cost(dense["marked"], (digits.x_test, np.eye(11)[truth])) == cost
+    with pytest.raises(ArgumentError, match="expected labels of shape"):
+        dm.measure_cost(dense["marked"], (digits.x_test, digits.y_test))
+
+
+def test_few_inputs_are_chosen_by_what_most_of_their_positions_show(dense, digits, key):
+    chosen = dm.verify(dense["surrogate"], owner=dense["marked"], key=key, queries=digits.x_test, max_queries=50)
+    assert chosen.num_queries == 50
+    assert chosen.detected()
+    p = np.array([[[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], [[0.6, 0.4], [0.6, 0.4], [0.6, 0.4]]])
+    assert answers.main_class(p).tolist() == [1, 0]
+    np.testing.assert_allclose(answers.confidence(p), [0.8, 0.6])
+
+
+def test_p_values_of_an_innocent_hold_although_neighbouring_pixels_depend_on_each_other(dense, digits, key):
+    """The chance is over the signs, whatever the answers are. With p valid, a share above a + 4 standard errors over
+    2,000 sign tables has a chance of less than 1e-4; Chernoff's bound keeps it well below a."""
+    clean, suspect = (dense[name].predict(digits.x_test, verbose=0) for name in ("owner", "innocent"))
+    collected = Collection(("class",), codebook.expand(key, 11, dm.MarkParams(BUDGET)).bucketing, dm.MarkParams(BUDGET))
+    collected.add(clean, suspect)
+    table = collected.residuals()["class"].values
+    keys = (dm.MarkKey(number.to_bytes(32, "big"), "x") for number in range(2000))
+    signs = (codebook.signs(one, "class-code/signs", 11, 11) for one in keys)
+    log10_p = np.array([chernoff_log10_p(table, float((one * table).sum())) for one in signs])
+    for a in (0.1, 0.01):
+        assert (log10_p <= np.log10(a)).mean() <= a + 4 * np.sqrt(a / 2000)
+    assert (log10_p < np.log10(0.3)).any()  # the test is not deaf
+
+
+def test_an_answer_of_another_shape_is_refused(dense, digits, key):
+    flat = segmenter(8, "relu", 2)
+    suspect = keras.Sequential([*flat.layers[:-2], layers.Reshape((64, 11)), layers.Softmax()])
+    with pytest.raises(SuspectError, match=r"at 8 x 8 positions: expected \(256, 8, 8, 11\), or labels of shape"):
+        dm.verify(suspect, owner=dense["marked"], key=key, queries=digits.x_test)
+
+
+@pytest.mark.parametrize("length", [5, None])
+def test_sequences_of_any_length(length, key):
+    """The answer at a position is what the layer makes of that position alone."""
+    keras.utils.set_random_seed(0)
+    tagger = keras.Sequential([keras.Input((length, 4)), layers.Dense(16, "relu"), layers.Dense(12, "softmax")])
+    marked = dm.mark(tagger, key)
+    x = np.random.default_rng(0).normal(size=(40, 5, 4)).astype(np.float32)
+    released = np.asarray(marked(x))
+    np.testing.assert_allclose(released[7, 3], np.asarray(marked(x[7:8, 3:4]))[0, 0], atol=1e-6)
+    moved = np.abs(released - np.asarray(tagger(x))).sum(axis=-1) / 2
+    assert 0.02 < moved.max() <= 0.05 + 1e-6
+    evidence = dm.verify(tagger, owner=marked, key=key, queries=x)
+    assert evidence.fidelity == 1
+    assert not evidence.detected()
+
+
+def binary(activation="sigmoid"):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((6,)), layers.Dense(8, "relu"), layers.Dense(1, activation)], name="binary")
+
+
+def test_one_sigmoid_is_refused_and_can_be_rewritten_without_training(key):
+    """The recipe of docs/heads.md."""
+    model = binary()
+    with pytest.raises(
+        ArgumentError, match="rewritten with two softmax outputs, without training it again: docs/heads"
+    ):
+        dm.mark(model, key)
+    two = layers.Dense(2, activation="softmax")
+    rewritten = keras.Sequential([keras.Input((6,)), *model.layers[:-1], two])
+    kernel, bias = model.layers[-1].get_weights()
+    two.set_weights([np.hstack([0 * kernel, kernel]), np.hstack([0 * bias, bias])])
+    x = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
+    np.testing.assert_allclose(np.asarray(rewritten(x))[:, 1:], model(x), atol=1e-6)
+    with pytest.warns(UserWarning, match=r"With 2 classes .* Keep request logs"):
+        marked = dm.mark(rewritten, key)
+    assert np.abs(np.asarray(marked(x)) - np.asarray(rewritten(x))).sum(axis=1).max() / 2 > 0.02
+    with pytest.raises(ArgumentError, match="two classes leave only one; .* needs logged queries"):
+        dm.verify(model, owner=marked, key=key, queries=x)
+
+
+@pytest.mark.parametrize("loss", [None, "binary_crossentropy", keras.losses.BinaryCrossentropy(from_logits=True)])
+def test_independent_sigmoids_are_refused(loss, key):
+    """As probabilities they are recognised by their sums, as logits by their loss."""
+    sigmoids = keras.Sequential([keras.Input((6,)), layers.Dense(5, "sigmoid")], name="tags")
+    with pytest.raises(ModelError, match=r"Independent sigmoids, one for each label, cannot be marked \(docs/heads"):
+        dm.mark(sigmoids, key)
+    if loss is not None:
+        logits = keras.Sequential([keras.Input((6,)), layers.Dense(5)], name="tags")
+        logits.compile("adam", loss)
+        with pytest.raises(ModelError, match="binary cross-entropy, so its 5 logits stand for independent sigmoids"):
+            dm.mark(logits, key, from_logits=True)

@@ -1,0 +1,142 @@
+"""Forgers at work: each plays what docs/threat-model.md describes, on real images, and fails to win."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import dynamarks_tf as dm
+from dynamarks_tf import recheck
+from dynamarks_tf.case import bundle as bundles
+from dynamarks_tf.case import members as case_members
+from dynamarks_tf.case.result import Evidence
+from dynamarks_tf.errors import BundleError, CommitmentError
+from dynamarks_tf.evidence.batch import Batch
+from dynamarks_tf.evidence.bounds import chernoff_log10_p
+from dynamarks_tf.evidence.class_code import ClassCodeTable
+from dynamarks_tf.keys import commitment
+from dynamarks_tf.watermark import codebook, marking
+from tests.helpers.bundles import rewritten
+
+SETTINGS = dm.MarkParams(budget=0.1)
+
+
+@pytest.fixture(scope="module")
+def innocent_residuals(digits, owner_model, unmarked_surrogate):
+    """The class code's table of an innocent suspect. For ten classes it is the same for every key."""
+    bucketing = codebook.expand(dm.MarkKey(bytes(32), "o"), 10, SETTINGS).bucketing
+    table = ClassCodeTable(bucketing, (10, 10), SETTINGS.budget)
+    clean, suspect = (model.predict(digits.x_test, verbose=0) for model in (owner_model, unmarked_surrogate))
+    table.add(Batch(clean, suspect))
+    return table.residuals().values
+
+
+def test_a_forger_with_a_free_choice_of_tables_has_no_key_that_gives_them(
+    digits, owner_model, unmarked_surrogate, innocent_residuals, key, tmp_path
+):
+    """He sets every sign to that of the residual. The statistic is then the largest possible; no key gives it."""
+    fitted = np.sign(innocent_residuals)
+    assert chernoff_log10_p(innocent_residuals, float((fitted * innocent_residuals).sum())) < -20
+    path = tmp_path / "honest.zip"
+    dm.verify(unmarked_surrogate, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS, bundle=path)
+
+    def forge(members):
+        evidence = Evidence.from_dict(json.loads(members[bundles.EVIDENCE]), "x")
+        table = case_members.read_residuals(members[bundles.RESIDUALS], {"class": (10, 10)})["class"]
+        statistic = float(np.abs(table).sum()) * 0.99
+        log10_p = chernoff_log10_p(table, statistic)
+        channel = dataclasses.replace(evidence.channels[0], statistic=statistic, log10_p=log10_p)
+        forged = dataclasses.replace(evidence, channels=(channel,), log10_p=log10_p)
+        members[bundles.EVIDENCE] = json.dumps(forged.to_dict()).encode()
+
+    rewritten(path, tmp_path / "forged.zip", key, forge)
+    with pytest.raises(BundleError, match="T of the class code is stated as"):
+        recheck.recheck(tmp_path / "forged.zip", key=key)
+    assert "can be checked with the key only" in recheck.recheck(tmp_path / "forged.zip").steps[-1]
+
+
+def test_a_forger_who_grinds_100_000_keys_finds_none_that_convicts(innocent_residuals):
+    """The best of n keys has p <= a with a chance of at most n a: 10 % here for a = 1e-6; the keys are fixed. Against
+    longer grinds stands the commitment, made before the suspect appeared, or a threshold below any grind (2^-80)."""
+    best = 0.0
+    for number in range(100_000):
+        signs = codebook.signs(dm.MarkKey(number.to_bytes(32, "big"), "Forger"), "class-code/signs", 10, 10)
+        best = max(best, float((signs * innocent_residuals).sum()))
+    assert -6 < chernoff_log10_p(innocent_residuals, best) < -2
+
+
+def test_whoever_marks_after_the_fact_finds_nothing(digits, owner_model, unmarked_surrogate):
+    """A model that was released before the key was made does not know it."""
+    late = dm.MarkKey(bytes(range(200, 232)), "Latecomer")
+    marked = dm.mark(owner_model, late, budget=0.1)
+    assert not dm.verify(unmarked_surrogate, owner=marked, key=late, queries=digits.x_test).detected()
+
+
+def test_an_owner_model_that_was_doctored_to_fit_the_key_is_not_the_one_committed_to(
+    digits, owner_model, unmarked_surrogate, key, tmp_path
+):
+    """Clean answers that are low where the signs are positive would convict anybody; the statement names the file."""
+    owner_model.save(tmp_path / "owner.keras")
+    statement = commitment.commit(key, model=tmp_path / "owner.keras")
+    signs = codebook.expand(key, 10, SETTINGS).class_signs.astype(np.float32)
+    inputs = keras.Input((8, 8, 1))
+    p = owner_model(inputs)
+    tilt = keras.layers.Dense(10, use_bias=False, trainable=False)
+    shifted = keras.layers.Lambda(lambda pair: keras.ops.softmax(keras.ops.log(pair[0] + 1e-9) - pair[1]))
+    doctored = keras.Model(inputs, shifted([p, tilt(p)]))
+    tilt.set_weights([3 * signs * (1 - np.eye(10, dtype=np.float32))])
+    options = {"key": key, "queries": digits.x_test, "params": SETTINGS}
+    assert dm.verify(unmarked_surrogate, owner=doctored, **options).log10_p < -6  # so this must be ruled out
+    with pytest.raises(CommitmentError, match="a model in memory was given"):
+        dm.verify(unmarked_surrogate, owner=doctored, statement=statement, **options)
+    doctored.save(tmp_path / "doctored.keras")
+    with pytest.raises(CommitmentError, match="Use the file that was committed to"):
+        dm.verify(unmarked_surrogate, owner=tmp_path / "doctored.keras", statement=statement, **options)
+    honest = dm.verify(
+        unmarked_surrogate,
+        owner=tmp_path / "owner.keras",
+        statement=statement,
+        bundle=tmp_path / "case.zip",
+        **options,
+    )
+    assert not honest.detected()
+    assert "this key and this model file" in " ".join(recheck.recheck(tmp_path / "case.zip", key=key).steps)
+
+
+def test_somebody_elses_evidence_cannot_be_replayed_as_ones_own(digits, owner_model, surrogate, key, tmp_path):
+    """The plan holds the commitment, which holds the owner's name; only its key opens it."""
+    path, replayed = tmp_path / "case.zip", tmp_path / "replayed.zip"
+    dm.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS, bundle=path)
+    bob = dm.MarkKey(bytes(range(100, 132)), "Bob")
+
+    def rename(members):
+        content = json.loads(members[bundles.EVIDENCE])
+        members[bundles.EVIDENCE] = json.dumps({**content, "owner": "Bob"}).encode()
+        statement = dataclasses.replace(commitment.commit(bob), commitment=key.commitment, key_id=key.key_id)
+        unsigned = commitment._signed_bytes(statement)
+        statement = dataclasses.replace(statement, signature=commitment.sign(unsigned, bob))
+        members[bundles.STATEMENT] = json.dumps(statement.to_dict()).encode()
+
+    rewritten(path, replayed, bob, rename)
+    with pytest.raises(BundleError, match="plan and manifest name different commitments"):
+        recheck.recheck(replayed)
+    replayed.unlink()
+    rewritten(path, replayed, bob, rename, claims=key.commitment)
+    assert not recheck.recheck(replayed).with_key  # the numbers hold, whoever they belong to: hence the key decides
+    with pytest.raises(CommitmentError, match="Use the key that was committed to"):
+        recheck.recheck(replayed, key=bob)
+    with pytest.raises(BundleError, match="signed with another key than the one given"):
+        recheck.recheck(replayed, key=key)
+
+
+def test_of_two_claimants_the_thief_is_marked_by_both_and_the_owner_by_none(digits, owner_model, surrogate, key):
+    """The thief marks what he stole with a key of his own, and accuses the owner."""
+    thiefs_key = dm.MarkKey(bytes(range(50, 82)), "Thief")
+    thiefs = dm.mark(surrogate, thiefs_key, budget=0.01)
+    by_owner = dm.verify(thiefs, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS)
+    assert by_owner.detected(alpha=1e-3)  # the thief's own mark hides part of the owner's
+    by_thief = dm.verify(owner_model, owner=thiefs, key=thiefs_key, queries=digits.x_test)
+    assert by_thief.log10_p > -2
+    assert marking.find_mark(thiefs).was_made_with(thiefs_key)

@@ -1,0 +1,217 @@
+"""Putting the mark on and taking it off: `mark`, `strip`, `find_mark`, `load_model`."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from dynamarks_tf.errors import ArgumentError, ModelError
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.watermark.marking import find_mark, load_model, mark, strip
+from tests.helpers import small_classifier
+
+X = np.random.default_rng(0).random((6, 8, 8, 1), np.float32)
+
+
+def functional(inputs=None, name="functional"):
+    inputs = inputs if inputs is not None else keras.Input((8, 8, 1), name="image")
+    x = keras.tree.flatten(inputs)[0]
+    outputs = keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(x))
+    return keras.Model(inputs, outputs, name=name)
+
+
+def dict_inputs():
+    return functional({"image": keras.Input((8, 8, 1), name="image")})
+
+
+def with_softmax_layer():
+    return keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10), keras.layers.Softmax()]
+    )
+
+
+def list_output():
+    inputs = keras.Input((8, 8, 1))
+    return keras.Model(inputs, [functional(inputs).output], name="list")
+
+
+def dict_output():
+    inputs = keras.Input((8, 8, 1))
+    return keras.Model(inputs, {"p": functional(inputs).output}, name="dict")
+
+
+def only(output):
+    return keras.tree.flatten(output)[0]
+
+
+@pytest.mark.parametrize(
+    "make", [small_classifier, functional, dict_inputs, with_softmax_layer, list_output, dict_output]
+)
+def test_strip_gives_the_clean_model_back(make, key):
+    clean = make()
+    marked = mark(clean, key, tie_margin=0)
+    assert type(marked) is type(clean)
+    assert marked.name == clean.name
+    stripped = strip(marked)
+    assert stripped.get_config() == clean.get_config()
+    x = {"image": X} if make is dict_inputs else X
+    assert type(marked(x)) is type(clean(x))
+    np.testing.assert_array_equal(only(stripped(x)), only(clean(x)))
+    assert not np.array_equal(only(marked(x)), only(clean(x)))
+    np.testing.assert_array_equal(np.argmax(only(marked(x)), 1), np.argmax(only(clean(x)), 1))
+
+
+def test_strip_works_on_a_loaded_file_and_a_second_mark_is_independent(key, other_key, tmp_path):
+    clean = small_classifier()
+    mark(clean, key).save(tmp_path / "m.keras")
+    again = mark(strip(load_model(tmp_path / "m.keras")), other_key)
+    assert find_mark(again).was_made_with(other_key)
+    assert not find_mark(again).was_made_with(key)
+    np.testing.assert_array_equal(strip(again)(X), clean(X))
+
+
+def test_a_compiled_model_stays_compiled(key):
+    model = small_classifier()
+    model.compile(keras.optimizers.SGD(0.3), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    marked = mark(model, key)
+    assert marked.evaluate(X, np.zeros(6), verbose=0, return_dict=True).keys() == {"loss", "accuracy"}
+    assert marked.optimizer is not model.optimizer
+    assert float(marked.optimizer.learning_rate) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("custom", [lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p) * 2])
+def test_a_loss_that_keras_cannot_rebuild_leaves_the_marked_model_uncompiled(custom, key):
+    model = small_classifier()
+    model.compile("adam", custom)
+    with pytest.warns(UserWarning, match=r"cannot rebuild .* Call its compile\(\) yourself"):
+        marked = mark(model, key)
+    assert not marked.compiled
+    marked.compile("adam", custom)
+    with pytest.warns(UserWarning, match="cannot rebuild"):
+        assert not strip(marked).compiled
+
+
+def test_a_model_that_standardises_each_input_can_be_marked(key):
+    inputs = keras.Input((8, 8, 1))
+    mean = keras.ops.mean(inputs, axis=(1, 2, 3), keepdims=True)
+    x = (inputs - mean) / keras.ops.std(inputs, axis=(1, 2, 3), keepdims=True)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(x)))
+    assert find_mark(mark(model, key)) is not None
+
+
+def test_a_key_that_favours_nothing_is_named():
+    keys = [MarkKey(index.to_bytes(32, "big"), "x") for index in range(40)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for one in keys:
+            mark(head(2, "softmax"), one)
+    assert 0 < sum("favour no class" in str(warning.message) for warning in caught) < 40
+
+
+def test_find_mark_looks_into_nested_models(key):
+    outer = keras.Sequential([keras.Input((8, 8, 1)), mark(small_classifier(), key)])
+    assert find_mark(outer) is not None
+    assert find_mark(small_classifier()) is None
+
+
+def test_logits(key):
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    marked = mark(model, key, from_logits=True, tie_margin=0)
+    np.testing.assert_array_equal(np.argmax(marked(X), 1), np.argmax(model(X), 1))
+    assert find_mark(marked).from_logits
+
+
+def head(units, activation=None):
+    return keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(units, activation=activation)], name="m"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "error", "message"),
+    [
+        (lambda: head(10), {}, ModelError, r"no probability vectors: .*If they are logits, say from_logits=True"),
+        (lambda: head(10, "tanh"), {}, ModelError, "no probability vectors: they hold negative values"),
+        (lambda: head(10, "sigmoid"), {}, ModelError, "no probability vectors: they sum to between"),
+        (lambda: head(10, "softmax"), {"from_logits": True}, ModelError, "are probability vectors already"),
+        (lambda: head(1, "sigmoid"), {}, ArgumentError, "has 1 class"),
+        (lambda: head(10, "softmax"), {"budget": 0}, ArgumentError, "`budget` is the largest total variation"),
+        (lambda: head(10, "softmax"), {"budget": 0.7}, ArgumentError, r"Received: budget=0\.7"),
+        (lambda: "model.keras", {}, ModelError, r"`model` must be a keras\.Model\. Received: a str"),
+        (lambda: keras.Sequential([keras.layers.Dense(3)], name="m"), {}, ModelError, "has no graph of layers"),
+    ],
+)
+def test_models_that_cannot_be_marked(make, options, error, message, key):
+    with pytest.raises(error, match=message):
+        mark(make(), key, **options)
+
+
+def test_nan_weights_are_noticed(key):
+    model = head(10, "softmax")
+    model.layers[-1].kernel.assign(np.full((64, 10), np.nan))
+    with pytest.raises(ModelError, match="they hold NaN or infinity"):
+        mark(model, key)
+
+
+def test_a_marked_model_is_not_marked_again(key, other_key):
+    marked = mark(small_classifier(), key)
+    with pytest.raises(ModelError, match=r"is marked already.*strip it first: dm\.mark\(dm\.strip\(model\), key\)"):
+        mark(marked, other_key)
+
+
+def test_a_model_with_two_outputs_is_refused(key):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(3)(inputs)], name="two")
+    with pytest.raises(ModelError, match="'two' has 2 outputs"):
+        mark(model, key)
+
+
+def test_a_subclassed_model_is_refused_with_the_way_out(key):
+    class Custom(keras.Model):
+        def __init__(self):
+            super().__init__(name="custom")
+            self.inner = head(10, "softmax")
+
+        def call(self, x):
+            return self.inner(x)
+
+    model = Custom()
+    model(X)
+    with pytest.raises(ModelError, match=r"no graph .* Wrap it: inputs = keras\.Input"):
+        mark(model, key)
+    inputs = keras.Input((8, 8, 1))
+    np.testing.assert_array_equal(strip(mark(keras.Model(inputs, model(inputs)), key))(X), model(X))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+def test_few_classes_give_a_warning_with_the_limit(key, num_classes):
+    expected = {2: r"10\^0\.0", 3: r"10\^-1\.8", 5: None}[num_classes]
+    model = head(num_classes, "softmax")
+    if expected is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            mark(model, key)
+    else:
+        with pytest.warns(UserWarning, match=f"With {num_classes} classes.*below {expected}"):
+            mark(model, key)
+
+
+def test_a_blank_mark_is_not_exported(key, tmp_path):
+    from dynamarks_tf.export import export_saved_model
+
+    with pytest.raises(ModelError, match="has blank tables.* would be served unmarked"):
+        export_saved_model(keras.models.clone_model(mark(small_classifier(), key)), tmp_path / "1")
+
+
+def test_strip_of_a_clean_model(key):
+    with pytest.raises(ModelError, match="does not end in a DynaMarkLayer, so it cannot .* layers: flatten"):
+        strip(small_classifier())
+
+
+def test_load_model_says_what_is_wrong(tmp_path):
+    with pytest.raises(ModelError, match="There is no Keras model file"):
+        load_model(tmp_path / "none.keras")
+    (tmp_path / "broken.keras").write_bytes(b"PK\x03\x04 not really a zip")
+    with pytest.raises(ModelError, match=r"broken\.keras cannot be loaded as a Keras model"):
+        load_model(tmp_path / "broken.keras")

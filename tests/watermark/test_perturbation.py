@@ -1,0 +1,378 @@
+"""The guarantees of the mark, for every input: property tests against a slow reference."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.watermark import codebook
+from dynamarks_tf.watermark.layer import DynaMarkLayer
+from dynamarks_tf.watermark.params import MarkParams
+from tests.helpers import reference
+
+KEY = MarkKey(bytes(range(32)), "ACME Vision")
+CLASS_COUNTS = [2, 3, 10, 100, 1000, 100_000]
+BUDGETS = [0.001, 0.05, 0.5]
+EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+_LAYERS = {}
+
+
+def layer_for(num_classes, budget=0.05, from_logits=False, **options):
+    options = {"tie_margin": 0.0, **options}
+    identity = (num_classes, budget, from_logits, tuple(options.items()))
+    if identity not in _LAYERS:
+        _LAYERS[identity] = DynaMarkLayer(KEY, budget, from_logits, **options)
+        _LAYERS[identity].build((None, num_classes))
+    return _LAYERS[identity]
+
+
+def softmax(z):
+    powers = np.exp(z - z.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def random_logits(seed, num_classes, rows=4):
+    """Rows of every temper: nearly flat, ordinary, nearly certain, with exact ties at the top."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(rows, num_classes)) * rng.choice([1e-4, 1.0, 5.0, 30.0], size=(rows, 1))
+    tied = rng.integers(0, num_classes, size=2)
+    z[0, tied] = z[0].max()
+    return z.astype(np.float32)
+
+
+OPTIONS = [{"amplitudes": False}, {}, {"tie_margin": 0.5}, {"tie_margin": 2.0, "amplitudes": False}]
+
+
+@pytest.mark.parametrize("num_classes", CLASS_COUNTS)
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_marked_probabilities_keep_every_guarantee(num_classes, budget, options, seed):
+    p = softmax(random_logits(seed, num_classes).astype(np.float64)).astype(np.float32)
+    marked = np.asarray(layer_for(num_classes, budget, **options)(p))
+    assert marked.dtype == np.float32
+    assert (marked >= 0).all()
+    assert np.abs(marked.sum(axis=-1, dtype=np.float64) - p.sum(axis=-1, dtype=np.float64)).max() < 1e-5
+    assert total_variation(p, marked).max() <= budget + 1e-5
+    assert_top_1_changes_in_ties_only(p, marked, budget, options.get("tie_margin", 0.0))
+
+
+@pytest.mark.parametrize("num_classes", CLASS_COUNTS)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_marked_logits_keep_every_guarantee(num_classes, options, seed):
+    z = random_logits(seed, num_classes)
+    marked = np.asarray(layer_for(num_classes, from_logits=True, **options)(z))
+    p, released = softmax(z.astype(np.float64)), softmax(marked.astype(np.float64))
+    assert total_variation(p, released).max() <= 0.05 + 1e-5
+    assert_top_1_changes_in_ties_only(p, marked, 0.05, options.get("tie_margin", 0.0), top=z.argmax(axis=-1))
+
+
+def assert_top_1_changes_in_ties_only(p, marked, budget, margin, top=None):
+    """Without a margin, never; with one, only to a runner-up within margin and budget of the best class."""
+    each = np.arange(len(p))
+    top = p.argmax(axis=-1) if top is None else top
+    new = marked.argmax(axis=-1)
+    if not margin:
+        np.testing.assert_array_equal(new, top)
+    changed = new != top
+    lost, won = p[each, top][changed].astype(np.float64), p[each, new][changed].astype(np.float64)
+    assert (won >= np.sort(p, axis=-1)[changed, -2]).all()
+    assert (np.log(lost / won) <= margin + 1e-6).all()
+    assert (lost - won <= 2 * budget + 1e-6).all()
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("num_classes", [2, 3, 10, 12, 200])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15)
+def test_the_tie_code_is_what_the_slow_reference_says(num_classes, from_logits, seed):
+    """On rows that the amplitude code leaves alone otherwise: their coin is -1, so that only the tie code acts."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(40, num_classes)) * 2
+    z[:, :2] = z.max(axis=1, keepdims=True) + rng.normal(size=(40, 2)) * 0.2
+    z = rng.permuted(z, axis=1).astype(np.float64)
+    p = softmax(z)
+    book = codebook.expand(KEY, num_classes, MarkParams(tie_margin=0.5))
+    released = np.asarray(layer_for(num_classes, 0.05, from_logits, tie_margin=0.5)(z if from_logits else p))
+    released = softmax(released) if from_logits else released
+    material = reference.hash_material(bytes(range(32)), "ACME Vision", num_classes)
+    met = 0
+    for row, found in zip(p, released, strict=True):
+        low, high = sorted(np.argsort(-row, kind="stable")[:2])
+        column = reference.hash_column(row, material)
+        group = book.bucketing.group_of_class
+        if book.amplitude_signs[group[row.argmax()], column] > 0:
+            continue
+        pair = high * (high - 1) // 2 + low if num_classes <= 11 else (13 * group[low] + group[high]) % 64
+        expected = reference.tie_code(row, book.tie_signs[pair, column], 0.5, 0.05)
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+        met += not np.array_equal(expected, row)
+    assert met or num_classes == 2  # half of the rows are left, most of them ties
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("num_classes", [3, 10, 40])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_the_winner_of_a_tie_stays_ahead_of_all_others(num_classes, dtype, seed):
+    """With a third class as near as the two: the class code may raise any of the others, and does not overtake."""
+    rng = np.random.default_rng(seed)
+    p = softmax(rng.normal(size=(64, num_classes)) * rng.choice([0.1, 1.0, 3.0], size=(64, 1))).astype(dtype)
+    for row in p:
+        near = rng.permutation(num_classes)[:3]
+        row[near] = row.max() * (1 - rng.choice([0, 1, 2, 300], size=3) * EPSILON[dtype])
+    marked = np.asarray(layer_for(num_classes, tie_margin=0.5)(p)).astype(np.float64)
+    decided = layer_for(num_classes, tie_margin=0.5)._decide(*as_the_layer_takes(p), dtype)
+    winner = np.asarray(decided.best.top)[:, None]
+    lead = np.take_along_axis(marked, winner, axis=1)[:, 0]
+    np.put_along_axis(marked, winner, -1, axis=1)
+    lead -= marked.max(axis=1)
+    assert (lead >= 0).all()
+    assert dtype == "float16" or (lead > 0).all()  # which leaves rows alone that it cannot part
+
+
+def as_the_layer_takes(p):
+    import tensorflow as tf
+
+    from dynamarks_tf.watermark import perturbation
+
+    values = tf.cast(p, perturbation.arithmetic_dtype(str(p.dtype)))
+    return values, perturbation.best_two(values)
+
+
+def test_the_gap_of_a_tie_does_not_tell_whether_the_coin_decided():
+    """Gaps spread evenly over the margin stay so; 20,000 ties, the largest deviation of the distribution is below
+    2.2 / sqrt(n) but for once in 10,000 (Kolmogorov-Smirnov)."""
+    rng = np.random.default_rng(0)
+    gap = rng.uniform(-0.1, 0.1, 20_000)
+    p = np.stack([0.45 + gap / 2, 0.45 - gap / 2, *rng.dirichlet(np.ones(8), 20_000).T * 0.1], axis=1)
+    released = np.asarray(layer_for(10, tie_margin=0.5, budget=0.05)(p))
+    quiet = np.abs(released[:, 2:] - p[:, 2:]).max(axis=1) < 1e-9  # the class code left these alone
+    after = np.sort(np.abs(released[quiet, 0] - released[quiet, 1])) / 0.1
+    assert quiet.sum() > 5000
+    assert np.abs(after - np.arange(len(after)) / len(after)).max() < 2.2 / np.sqrt(len(after))
+    changed = (released[quiet].argmax(axis=1) != p[quiet].argmax(axis=1)).mean()
+    assert 0.47 < changed < 0.53
+
+
+def test_the_amplitude_code_marks_half_of_the_inputs_with_the_whole_budget():
+    p = softmax(random_logits(3, 10, rows=4000).astype(np.float64) + 8 * np.eye(10)[np.arange(4000) % 10])
+    moved = total_variation(p, np.asarray(layer_for(10)(p)))
+    left_alone = moved < 1e-12
+    assert 0.45 < left_alone.mean() < 0.55  # four deviations of a fair coin: 0.03, and hashed inputs share coins
+    rows = np.random.default_rng(4).dirichlet(np.full(40, 0.05), 4000)  # too many classes to raise a single one
+    moved = total_variation(rows, np.asarray(layer_for(40)(rows)))
+    constant = total_variation(rows, np.asarray(layer_for(40, amplitudes=False)(rows)))
+    np.testing.assert_allclose(moved[moved > 1e-12], constant[moved > 1e-12])
+
+
+@pytest.mark.parametrize(("num_classes", "from_logits"), [(3, False), (10, False), (10, True), (32, False)])
+def test_up_to_32_classes_each_input_raises_the_single_class_that_the_reference_names(num_classes, from_logits):
+    book = codebook.expand(KEY, num_classes, MarkParams())
+    material = reference.hash_material(bytes(range(32)), "ACME Vision", num_classes)
+    raised_by = reference.raised(bytes(range(32)), "ACME Vision", book.class_signs)
+    z = (
+        random_logits(6, num_classes, rows=200).astype(np.float64)
+        + 6 * np.eye(num_classes)[np.arange(200) % num_classes]
+    )
+    p = softmax(z)
+    marked = np.asarray(layer_for(num_classes, from_logits=from_logits)(z if from_logits else p))
+    marked = softmax(marked) if from_logits else marked
+    raised = 0
+    for clean, released in zip(p, marked, strict=True):
+        if np.abs(clean - released).max() < 1e-9:
+            continue
+        wanted = raised_by[int(clean.argmax())][reference.hash_column(clean, material)]
+        gap = clean.max() - clean[wanted]
+        strength = min(0.05, gap / (gap + 1))  # no further than to a tie with the best class
+        expected = (1 - strength) * clean + strength * np.eye(num_classes)[wanted]
+        np.testing.assert_allclose(released, expected, atol=1e-6)
+        raised += 1
+    assert raised > 50
+
+
+def test_every_favoured_class_is_raised_for_its_share_of_the_columns():
+    """Of 4,096 columns with a fair coin each; five deviations fail once in 30,000 keys, and the key is fixed."""
+    book = codebook.expand(KEY, 10, MarkParams())
+    for top, foci in enumerate(book.focus):
+        favoured = [c for c in range(10) if c != top and book.class_signs[top, c] > 0]
+        counts = np.bincount(foci, minlength=10)
+        assert np.flatnonzero(counts).tolist() == favoured
+        assert np.abs(counts[favoured] - 4096 / len(favoured)).max() < 5 * np.sqrt(4096) / 2
+
+
+@given(
+    hnp.arrays(np.float32, (3, 7), elements=st.floats(0, 1, width=32)).filter(lambda p: (p.sum(axis=-1) > 0.1).all()),
+    st.sampled_from(BUDGETS),
+)
+def test_guarantees_hold_for_adversarial_vectors(weights, budget):
+    p = (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)
+    marked = np.asarray(layer_for(7, budget)(p))
+    assert (marked >= 0).all()
+    assert np.abs(marked.sum(axis=-1) - 1).max() < 1e-5
+    assert total_variation(p, marked).max() <= budget + 1e-6
+    np.testing.assert_array_equal(marked.argmax(axis=-1), p.argmax(axis=-1))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("num_classes", [2, 10, 1000])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=25)
+def test_guarantees_hold_in_every_floating_point_type(dtype, num_classes, seed):
+    import ml_dtypes
+
+    numpy_type = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    p = softmax(random_logits(seed, num_classes).astype(np.float64)).astype(numpy_type)
+    marked = np.asarray(layer_for(num_classes)(p))
+    assert marked.dtype == numpy_type
+    wide, released = p.astype(np.float64), marked.astype(np.float64)
+    assert (released >= 0).all()
+    # Each released value is rounded once, by half an epsilon of itself, so the distance by at most that in total.
+    assert total_variation(wide, released).max() <= 0.05 + EPSILON[dtype] + 1e-6
+    np.testing.assert_array_equal(released.argmax(axis=-1), wide.argmax(axis=-1))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10, 60])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15)
+def test_the_class_code_is_what_the_slow_reference_says(num_classes, seed):
+    _agrees_with_reference(num_classes, seed, MarkParams())
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15)
+def test_the_class_code_with_shared_rows_and_columns_is_what_the_slow_reference_says(seed):
+    _agrees_with_reference(40, seed, MarkParams(table_rows=7, table_columns=5))
+
+
+def _agrees_with_reference(num_classes, seed, params):
+    book = codebook.expand(KEY, num_classes, params)
+    p = softmax(random_logits(seed, num_classes)[1:].astype(np.float64))  # without the row of ties
+    layer = layer_for(num_classes, table_rows=params.table_rows, table_columns=params.table_columns, amplitudes=False)
+    marked = np.asarray(layer(p))
+    rows, columns = book.bucketing.row_of_class, book.bucketing.column_of_class
+    for row, released in zip(p, marked, strict=True):
+        expected = reference.class_code(row, book.class_signs, rows, columns, 0.05)
+        # The reference tries strengths in steps of 0.05 / 20000.
+        np.testing.assert_allclose(released, expected, atol=6e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_certain_answer_is_no_tie(dtype):
+    """All probability on one class, the first included: the runner-up has none, whichever it is."""
+    p = np.eye(10).astype(dtype)
+    with_ties, without = (np.asarray(layer_for(10, tie_margin=margin)(p)) for margin in (2.0, 0.0))
+    np.testing.assert_array_equal(with_ties, without)
+
+
+def test_float64_outputs_keep_sum_and_budget_to_their_own_precision():
+    p = softmax(random_logits(2, 7, rows=500).astype(np.float64))
+    marked = np.asarray(layer_for(7, amplitudes=False)(p))
+    assert np.abs(marked.sum(axis=1) - 1).max() < 1e-14
+    assert total_variation(p, marked).max() <= 0.05 + 1e-14
+
+
+def test_the_whole_budget_is_spent_on_a_confident_answer():
+    p = np.full((1, 10), 0.001, np.float32)
+    p[0, 3] = 0.991
+    marked = np.asarray(layer_for(10, 0.05, amplitudes=False)(p))
+    favoured = marked[0] > p[0]
+    assert 0 < favoured.sum() < 9
+    np.testing.assert_allclose(total_variation(p, marked), 0.05 * total_variation(favoured / favoured.sum(), p))
+
+
+def test_a_near_tie_with_a_favoured_class_is_left_alone_and_a_clear_lead_is_not():
+    book = codebook.expand(KEY, 10, MarkParams())
+    top = 0
+    rival = int(np.flatnonzero(book.class_signs[top, 1:] > 0)[0]) + 1
+    p = np.zeros((2, 10))
+    p[0, [top, rival]] = np.nextafter(0.5, 1), 0.5
+    p[1, [top, rival]] = 0.6, 0.4
+    marked = np.asarray(layer_for(10, amplitudes=False)(p))
+    np.testing.assert_array_equal(marked[0], p[0])
+    assert total_variation(p, marked)[1] > 0.04
+    assert marked[1].argmax() == top
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("from_logits", [False, True])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=40)
+def test_a_lead_of_one_unit_in_the_last_place_is_kept(dtype, from_logits, seed):
+    """The rival may be favoured or not and stand before or behind the top class."""
+    import ml_dtypes
+
+    numpy_type = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    rng = np.random.default_rng(seed)
+    p = softmax(rng.normal(size=(64, 10)) * rng.choice([0.1, 1.0, 3.0], size=(64, 1))).astype(numpy_type)
+    for row in p:
+        top, rival = rng.permutation(10)[:2]
+        row[rival] = row.max()
+        row[top] = np.nextafter(row[rival], numpy_type.type(1) if dtype != "bfloat16" else numpy_type(1))
+    values = np.log(p.astype(np.float64)).astype(numpy_type) if from_logits else p
+    marked = np.asarray(layer_for(10, from_logits=from_logits, amplitudes=False)(values)).astype(np.float64)
+    np.testing.assert_array_equal(marked.argmax(axis=-1), values.astype(np.float64).argmax(axis=-1))
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
+@pytest.mark.parametrize("place", range(10))
+def test_nan_or_infinity_spoils_its_own_row_only(from_logits, bad, mode, place):
+    import tensorflow as tf
+
+    if from_logits and bad == -np.inf:
+        return  # a probability of 0
+    layer = layer_for(10, from_logits=from_logits)
+    call = layer if mode == "eager" else tf.function(lambda x: layer(x), jit_compile=mode == "XLA")
+    values = random_logits(0, 10) if from_logits else softmax(random_logits(0, 10))
+    clean = np.asarray(call(values))
+    values[2, place] = bad
+    marked = np.asarray(call(values))
+    assert np.isnan(marked[2]).all()
+    np.testing.assert_array_equal(np.delete(marked, 2, axis=0), np.delete(clean, 2, axis=0))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("mode", ["eager", "graph", "XLA"])
+@pytest.mark.parametrize("num_classes", [2, 10, 11, 12, 40])
+def test_nan_or_infinity_spoils_its_own_row_only_with_ties_too(num_classes, mode, bad):
+    """In the last class it once named a pair of classes that there is not, an error for the whole batch."""
+    import tensorflow as tf
+
+    layer = layer_for(num_classes, tie_margin=0.5)
+    call = layer if mode == "eager" else tf.function(lambda x: layer(x), jit_compile=mode == "XLA")
+    values = softmax(random_logits(0, num_classes))
+    clean = np.asarray(call(values))
+    values[2, -1] = bad
+    marked = np.asarray(call(values))
+    assert np.isnan(marked[2]).all()
+    np.testing.assert_array_equal(np.delete(marked, 2, axis=0), np.delete(clean, 2, axis=0))
+
+
+def test_the_same_query_gets_the_same_answer_alone_and_in_a_batch():
+    p = softmax(random_logits(5, 100, rows=64))
+    layer = layer_for(100)
+    together = np.asarray(layer(p))
+    alone = np.concatenate([np.asarray(layer(p[i : i + 1])) for i in range(64)])
+    np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("shape", [(0,), (5,), (2, 3), (2, 3, 4)])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_leading_axes_are_arbitrary(shape, from_logits):
+    values = random_logits(1, 10, rows=24)[: int(np.prod(shape))].reshape(*shape, 10)
+    values = values if from_logits else softmax(values) if values.size else values
+    layer = layer_for(10, from_logits=from_logits)
+    marked = np.asarray(layer(values))
+    assert marked.shape == values.shape
+    np.testing.assert_array_equal(marked.reshape(-1, 10), np.asarray(layer(values.reshape(-1, 10))))
+
+
+def total_variation(p, q):
+    return np.abs(np.asarray(p, np.float64) - np.asarray(q, np.float64)).sum(axis=-1) / 2
