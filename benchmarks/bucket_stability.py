@@ -1,9 +1,9 @@
 """How often does float noise give an input another coin? Below 0.5 % is what the evidence can bear.
 
-    python benchmarks/bucket_stability.py
+    python benchmarks/hash_stability.py
 
 For an owner model on Fashion-MNIST and its 10,000 test images: the share of inputs that fall in another column of the
-hashed codes when the clean probabilities are computed in another way than by Keras in batches of 256; and the share of
+hashed channels when the clean probabilities are computed in another way than by Keras in batches of 256; and the share of
 released answers that differ visibly (by more than 0.001) from those of the marked Keras model, for want of
 the same coin.
 """
@@ -29,9 +29,9 @@ from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.export.tflite_conversion import LiteModel
 from dynamarks_tf.verification.verify import package_versions
 from dynamarks_tf.watermark import codebook
-from dynamarks_tf.watermark.keyed_hash import Bucketing
+from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
-RESULTS = Path(__file__).parent / "results" / "bucket_stability.json"
+RESULTS = Path(__file__).parent / "results" / "hash_stability.json"
 SEED, EPOCHS, SINGLE = 11, 6, 2000
 VISIBLE = 1e-3
 
@@ -48,7 +48,7 @@ def as_tflite(model: keras.Model, path: str, quantize: str | None) -> Any:
     return lambda batch: lite.answer({name: batch})
 
 
-def models() -> tuple[keras.Model, keras.Model, Bucketing, Any]:
+def models() -> tuple[keras.Model, keras.Model, KeyedHash, Any]:
     """An owner model on Fashion-MNIST, its marked copy, where its outputs fall, and the test images."""
     images = fashion_mnist.load()
     keras.utils.set_random_seed(SEED)
@@ -56,13 +56,13 @@ def models() -> tuple[keras.Model, keras.Model, Bucketing, Any]:
     train_classifier(owner, images.x_train[:30000], images.y_train[:30000], epochs=EPOCHS)
     key = dm.MarkKey(bytes(range(32)), "Stability")
     marked = dm.mark(owner, key, 0.05, tie_margin=0.5)
-    return owner, marked, codebook.expand(key, images.num_classes, dm.MarkParams()).bucketing, images.x_test
+    return owner, marked, codebook.expand(key, images.num_classes, dm.MarkParams()).keyed_hash, images.x_test
 
 
-def compared(way: str, bucketing: Bucketing, clean: Any, released: Any, answers: tuple[Any, Any]) -> dict[str, float]:
+def compared(way: str, keyed_hash: KeyedHash, clean: Any, released: Any, answers: tuple[Any, Any]) -> dict[str, float]:
     """How many inputs get another coin by `answers`, of clean and marked model, than by the reference; printed too."""
     n = len(answers[0])
-    column = bucketing.columns(answers[0]) != bucketing.columns(clean[:n])
+    column = keyed_hash.hashes(answers[0]) != keyed_hash.hashes(clean[:n])
     visible = np.abs(answers[1] - released[:n]).max(axis=1) > VISIBLE
     print(f"{way:34} {n:6} inputs: {column.mean():.3%} other column, {visible.mean():.3%} other answer", flush=True)
     return {"inputs": n, "other column": float(column.mean()), "other answer": float(visible.mean())}
@@ -70,7 +70,7 @@ def compared(way: str, bucketing: Bucketing, clean: Any, released: Any, answers:
 
 def main() -> None:
     """Trains, exports, asks, compares."""
-    owner, marked, bucketing, x = models()
+    owner, marked, keyed_hash, x = models()
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         ways, loaded = {}, []
@@ -91,7 +91,7 @@ def main() -> None:
         reference = {name: in_batches(ways[name]["Keras, batches of 256"][0], x, 256) for name in ways}
         for way in list(ways["clean"])[1:]:
             clean, released = (in_batches(ways[n][way][0], x[: ways[n][way][2]], ways[n][way][1]) for n in ways)
-            rows[way] = compared(way, bucketing, reference["clean"], reference["marked"], (clean, released))
+            rows[way] = compared(way, keyed_hash, reference["clean"], reference["marked"], (clean, released))
     RESULTS.parent.mkdir(exist_ok=True)
     content = {"format": "dynamarks-study", "version": 1, "rows": rows, "versions": package_versions()}
     RESULTS.write_text(json.dumps(content, indent=1) + "\n")

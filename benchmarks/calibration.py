@@ -5,7 +5,7 @@
 
 Innocents are six architectures times four ways of being innocent: trained on true labels; on the answers of the
 unmarked owner model; on answers marked with another key, and on the labels of those. Each is asked 1,000 fresh queries
-for the class code, 5,000 logged ones for amplitude and query code, and of all 30,000 the ties for the tie code, once
+for the class channel, 5,000 logged ones for amplitude and class-choice channels, and of all 30,000 the ties for the tie channel, once
 for probabilities and once for labels. Nothing is asked again for another key: keys differ in tables only.
 """
 
@@ -36,7 +36,7 @@ FRESH, LOGGED = 1000, 5000
 LEVELS = (0.1, 0.01, 0.001)
 WAYS = ("true labels", "unmarked answers", "another key's answers", "another key's labels")
 ARCHITECTURES = ("pooled_cnn", "separable_cnn", "mlp", "resnet", "patch_mixer", "vit")
-CHANNELS = ("class", "amplitude", "query", "tie", "tie, labels only", "combined")
+CHANNELS = ("class", "amplitude", "class-choice", "tie", "tie, labels only", "combined")
 
 
 def study(threads: int, out: Path) -> None:
@@ -72,13 +72,13 @@ def study(threads: int, out: Path) -> None:
     targets = dict(zip(WAYS, (y[half:], clean, released, released.argmax(axis=1)), strict=True))
     settings = {"scheme": SCHEME, "transforms": TRANSFORMS, "budget": BUDGET, "tie_margin": TIE_MARGIN}
     settings |= {"keys": NUM_KEYS, "seed": SEED, "epochs": EPOCHS}
-    content: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"innocents": {}, "settings": settings}
+    content: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"independent": {}, "settings": settings}
     if content["settings"] != settings:
         sys.exit(f"{out} is of other settings: {content['settings']}. Move it away, or give another --out.")
     for way in WAYS:
         for architecture in ARCHITECTURES:
             name = f"{architecture}, {way}"
-            if name in content["innocents"]:
+            if name in content["independent"]:
                 continue
             start = time.monotonic()
             keras.utils.set_random_seed(SEED)
@@ -86,7 +86,7 @@ def study(threads: int, out: Path) -> None:
             train_classifier(innocent, stolen, targets[way], epochs=EPOCHS)
             answers = [innocent.predict(i, batch_size=256, verbose=0) for i in (stolen, images.x_test[chosen])]
             p = p_values(clean, answers[0], test[chosen], answers[1])
-            content["innocents"][name] = {channel: [round(v, 4) for v in values] for channel, values in p.items()}
+            content["independent"][name] = {channel: [round(v, 4) for v in values] for channel, values in p.items()}
             content |= {"format": "dynamarks-calibration", "version": 1, "settings": settings}
             content["versions"] = package_versions()
             out.parent.mkdir(exist_ok=True)
@@ -97,13 +97,13 @@ def study(threads: int, out: Path) -> None:
 
 def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> dict[str, list[float]]:
     """log10 p of one innocent, for each channel and all keys."""
-    from dynamarks_tf.evidence import amplitude_code, class_choice_code
+    from dynamarks_tf.evidence import amplitude_channel, class_choice_channel
     from dynamarks_tf.evidence.batch import Batch
     from dynamarks_tf.evidence.bounds import combined_log10_p
     from dynamarks_tf.evidence.channels import channel_evidence
-    from dynamarks_tf.evidence.class_code import ClassCodeTable
+    from dynamarks_tf.evidence.class_channel import ClassChannelTable
     from dynamarks_tf.evidence.first_answers import FirstAnswers
-    from dynamarks_tf.evidence.tie_code import TieTable, ties
+    from dynamarks_tf.evidence.tie_channel import TieTable, ties
     from dynamarks_tf.watermark import codebook
     from dynamarks_tf.watermark.params import MarkParams
 
@@ -115,17 +115,17 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
         book = codebook.expand(numbered_key(number), clean.shape[1], params)
         pairs = book.contrasts()
         assert pairs is not None
-        first = FirstAnswers(book.bucketing, every_class=True)
+        first = FirstAnswers(book.keyed_hash, every_class=True)
         first.add(Batch(clean[:LOGGED], suspect[:LOGGED]))
-        fresh = ClassCodeTable(book.bucketing, book.class_signs.shape, BUDGET)
+        fresh = ClassChannelTable(book.keyed_hash, book.class_signs.shape, BUDGET)
         fresh.add(Batch(clean_fresh, suspect_fresh))
-        ties_of_probabilities, ties_of_labels = (TieTable(book.bucketing, TIE_MARGIN, BUDGET) for _ in range(2))
+        ties_of_probabilities, ties_of_labels = (TieTable(book.keyed_hash, TIE_MARGIN, BUDGET) for _ in range(2))
         ties_of_probabilities.add(Batch(clean[near], suspect[near]))
         ties_of_labels.add(Batch(clean[near], labels))
         residuals = {
             "class": fresh.residuals(),
-            "amplitude": amplitude_code.residuals(first),
-            "query": class_choice_code.residuals(first, pairs),
+            "amplitude": amplitude_channel.residuals(first),
+            "class-choice": class_choice_channel.residuals(first, pairs),
             "tie": ties_of_probabilities.residuals(),
             "tie, labels only": ties_of_labels.residuals(),
         }
@@ -133,7 +133,9 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
             channel: channel_evidence(channel, book.signs(channel.split(",")[0]), of_channel).log10_p
             for channel, of_channel in residuals.items()
         }
-        log10_p["combined"] = combined_log10_p([log10_p[channel] for channel in ("class", "amplitude", "query", "tie")])
+        log10_p["combined"] = combined_log10_p(
+            [log10_p[channel] for channel in ("class", "amplitude", "class-choice", "tie")]
+        )
         for channel, value in log10_p.items():
             found[channel].append(value)
     return found
@@ -149,7 +151,7 @@ def numbered_key(number: int) -> Any:
 def report(results: Path) -> None:
     """Writes table and picture."""
     content = json.loads(results.read_text())
-    innocents = content["innocents"]
+    innocents = content["independent"]
     found = [channel for channel in CHANNELS if all(channel in p for p in innocents.values())]
     pooled = {c: np.concatenate([innocents[name][c] for name in innocents]) for c in found}
     REPORT.write_text(_table(content, pooled))
@@ -158,7 +160,7 @@ def report(results: Path) -> None:
 
 
 def _table(content: dict[str, Any], pooled: dict[str, Any]) -> str:
-    innocents = content["innocents"]
+    innocents = content["independent"]
     channels = [channel for channel in CHANNELS if channel in pooled]
     lines = [
         "# Calibration: p-values of innocents",
@@ -181,7 +183,7 @@ def _table(content: dict[str, Any], pooled: dict[str, Any]) -> str:
     if len(channels) < len(CHANNELS):
         lines += [
             "",
-            "Made with an earlier scheme, which had no query code; the study tests it now, and has not run since.",
+            "Made with an earlier scheme, which had no class-choice channel; the study tests it now, and has not run since.",
         ]
     lines += ["", f"Innocents: {'; '.join(innocents)}.", "", f"![Share of p-values at most a]({PICTURE.name})", ""]
     return "\n".join(lines)

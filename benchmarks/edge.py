@@ -3,11 +3,11 @@
     python benchmarks/edge.py             # three seeds, about 7 minutes of one core; writes results/edge.json
     python benchmarks/edge.py --report    # writes the table into docs/edge.md from the results
 
-For an owner model on 30,000 images of Fashion-MNIST and each way to quantise it: the accuracy of the clean model's file
+For an owner model on 30,000 images of Fashion-MNIST and each way to quantize it: the accuracy of the clean model's file
 and of the marked one; how far the marked file's answers lie from the clean file's (total variation); and, on the test
 images, how far the mark is the one that the Keras model would have put on: the share of inputs in the same column of
-the hashed codes, the correlation of what was added to the answers, and the L1 distance between the two in units of the
-size of Keras's. Then a thief asks the marked file about the other 30,000 images, trains a multi-layer perceptron on the
+the hashed channels, the correlation of what was added to the answers, and the L1 distance between the two in units of the
+size of Keras's. Then an attacker asks the marked file about the other 30,000 images, trains a multi-layer perceptron on the
 answers and is tested by `verify`, whose owner model is the marked Keras model. A surrogate of the clean int8 file is
 the control.
 """
@@ -55,7 +55,7 @@ SETTINGS: dict[str, Any] = {
     "fresh": [10, 100, 1000],
     "threads": 1,
 }
-QUANTISATIONS = (None, "float16", "int8")
+QUANTIZATIONS = (None, "float16", "int8")
 Array = Any
 
 
@@ -73,7 +73,7 @@ class LiteApi:
 
 
 def study(seed: int) -> list[dict[str, Any]]:
-    """One owner model and key, and a row for each way to quantise."""
+    """One owner model and key, and a row for each way to quantize."""
     images = fashion_mnist.load()
     half = SETTINGS["owner_images"]
     keras.utils.set_random_seed(1000 + seed)
@@ -81,7 +81,7 @@ def study(seed: int) -> list[dict[str, Any]]:
     train_classifier(owner, images.x_train[:half], images.y_train[:half], epochs=SETTINGS["owner_epochs"])
     key = dm.MarkKey((2000 + seed).to_bytes(32, "big"), "Edge")
     marked = dm.mark(owner, key, SETTINGS["budget"], tie_margin=SETTINGS["tie_margin"])
-    bucketing = codebook.expand(key, images.num_classes, dm.MarkParams()).bucketing
+    keyed_hash = codebook.expand(key, images.num_classes, dm.MarkParams()).keyed_hash
     in_keras = {name: model.predict(images.x_test, verbose=0) for name, model in (("clean", owner), ("marked", marked))}
     stolen = images.x_train[half:]
 
@@ -99,7 +99,7 @@ def study(seed: int) -> list[dict[str, Any]]:
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for quantize in QUANTISATIONS:
+        for quantize in QUANTIZATIONS:
             paths = {name: Path(folder, f"{name}-{quantize}.tflite") for name in in_keras}
             for name, model in (("clean", owner), ("marked", marked)):
                 examples = images.x_train[: SETTINGS["representative"]]
@@ -107,7 +107,7 @@ def study(seed: int) -> list[dict[str, Any]]:
             apis = {name: LiteApi(path) for name, path in paths.items()}
             answers = {name: api(images.x_test) for name, api in apis.items()}
             added, expected = (p["marked"] - p["clean"] for p in (answers, in_keras))
-            columns = [bucketing.columns(p["clean"]) for p in (answers, in_keras)]
+            columns = [keyed_hash.hashes(p["clean"]) for p in (answers, in_keras)]
             rows.append(
                 {
                     "seed": seed,
@@ -138,7 +138,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     def worst(rows: list[dict[str, Any]], name: str) -> str:
         return " / ".join(f"{max(row[name][count] for row in rows):.1f}" for count in counts)
 
-    for quantize in QUANTISATIONS:
+    for quantize in QUANTIZATIONS:
         chosen = [row for row in rows if row["quantize"] == quantize]
 
         def mean(name: str, part: str | None = None, chosen: list[dict[str, Any]] = chosen) -> float:

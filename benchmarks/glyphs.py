@@ -239,8 +239,8 @@ def render(character: str, face: Face, rng: np.random.Generator) -> Array:
     right, down = rng.uniform(-7, 7, 2)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     inverse = np.linalg.inv(turn @ np.array([[wide, shear], [0, high]]))
-    centre = CANVAS / 2
-    offset = np.array([centre, centre]) - inverse @ np.array([centre + right, centre + down])
+    center = CANVAS / 2
+    offset = np.array([center, center]) - inverse @ np.array([center + right, center + down])
     coefficients = (*inverse[0], offset[0], *inverse[1], offset[1])
     image = _glyph(character, face).transform(
         (CANVAS, CANVAS), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR

@@ -29,7 +29,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import keras
 import numpy as np
-from bucket_stability import SEED, SINGLE, compared, in_batches, models
+from hash_stability import SEED, SINGLE, compared, in_batches, models
 
 import dynamarks_tf as dm
 from dynamarks_tf.verification.verify import package_versions
@@ -58,19 +58,19 @@ def on(device: Any, model: keras.Model, precision: str) -> Answer:
 
 def stability(gpu: Any, cpu: Any) -> dict[str, dict[str, float]]:
     """Trains, marks, asks, compares."""
-    owner, marked, bucketing, x = models()
+    owner, marked, keyed_hash, x = models()
     clean, released = (in_batches(on(cpu, model, "highest"), x, 256) for model in (owner, marked))
     rows = {}
     for name, precision in (("float32", "highest"), ("TensorFloat-32", "default")):
         for size, n, words in ((256, len(x), "batches of 256"), (1, SINGLE, "one by one")):
             way = f"GPU, {name}, {words}"
             one, other = (in_batches(on(gpu, model, precision), x[:n], size) for model in (owner, marked))
-            rows[way] = compared(way, bucketing, clean, released, (one, other))
+            rows[way] = compared(way, keyed_hash, clean, released, (one, other))
     inputs = keras.Input(clean.shape[1:])
     mark = keras.Model(inputs, marked.layers[-1](inputs))
     way = "the mark alone, TensorFloat-32"
     alone = in_batches(on(gpu, mark, "default"), clean, 256)
-    rows[way] = compared(way, bucketing, clean, released, (clean, alone))
+    rows[way] = compared(way, keyed_hash, clean, released, (clean, alone))
     return rows
 
 

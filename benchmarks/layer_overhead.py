@@ -2,7 +2,7 @@
 
     python benchmarks/layer_overhead.py             # the layer alone, and on a MobileNetV2
     python benchmarks/layer_overhead.py --served    # also through the local server
-    python benchmarks/layer_overhead.py --tie-margin 0    # without the tie code
+    python benchmarks/layer_overhead.py --tie-margin 0    # without the tie channel
 
 The layer is compared with a softmax over the same tensor, the marked MobileNetV2 (random weights, 1,000 classes) with
 the unmarked one. Both sides alternate; each ratio is the median of the pairwise ratios of many rounds.
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--served", action="store_true", help="also measure through the local server")
     parser.add_argument("--rounds", type=int, default=60, help="rounds of each comparison (default 60)")
-    parser.add_argument("--tie-margin", type=float, default=DEFAULT_TIE_MARGIN, help="of the mark; 0: no tie code")
+    parser.add_argument("--tie-margin", type=float, default=DEFAULT_TIE_MARGIN, help="of the mark; 0: no tie channel")
     arguments = parser.parse_args()
     key = dm.MarkKey(bytes(range(32)), "benchmark")
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {os.cpu_count()} CPUs")

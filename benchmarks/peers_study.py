@@ -1,11 +1,11 @@
 """This project's mark beside the published output-side marks: the same theft, the same data, the same run.
 
     python benchmarks/peers_study.py --seed 0 --seed 1 --seed 2    # about half an hour a seed on one core
-    python benchmarks/peers_study.py --report                      # writes docs/peers.md from the results
+    python benchmarks/peers_study.py --report                      # writes docs/baselines.md from the results
 
 For each seed: a new owner model on one half of the training images and a new key. Each scheme marks that model; a
-thief asks each API the other half and trains a surrogate on the answers, or on their labels. Fine-tuning uses 3,000
-test images with their true labels, fresh queries come from the other 7,000, logged queries are what the thief sent.
+attacker asks each API the other half and trains a surrogate on the answers, or on their labels. Fine-tuning uses 3,000
+test images with their true labels, fresh queries come from the other 7,000, logged queries are what the attacker sent.
 Innocents are a model trained on true labels and the surrogates of the unmarked API. No setting was chosen on these
 figures: peers run as published, ours at the settings of its own study. Rows are appended to the results file as they
 come, and rows that are there already are not computed again; `--weights` keeps the trained weights, so that changed
@@ -47,7 +47,7 @@ from dynamarks_tf.watermark.layer import SCHEME
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peers.json"
-REPORT = HERE.parent / "docs" / "peers.md"
+REPORT = HERE.parent / "docs" / "baselines.md"
 BUDGET, TIE_MARGIN = 0.05, 0.5
 OWNER_EPOCHS, EPOCHS = 6, 10
 SETTINGS = {
@@ -99,7 +99,7 @@ INTRODUCTION = (
     "# This mark beside published ones",
     "",
     "Written by `python benchmarks/peers_study.py --report` from its results; what was done stands at the top of",
-    "[benchmarks/peers_study.py](../benchmarks/peers_study.py). Fashion-MNIST; the thief asks 30,000 images and trains",
+    "[benchmarks/peers_study.py](../benchmarks/peers_study.py). Fashion-MNIST; the attacker asks 30,000 images and trains",
     "for 10 epochs. Seeds with a key each; how many stand in brackets behind the architecture of the surrogate.",
     "",
     "- **Ours**: budget 0.05, with tie margin 0.5 and without. `dm.mark`, `dm.verify`.",
@@ -137,8 +137,8 @@ INNOCENTS = (
 )
 
 VERDICT = (
-    "- **DAWN asks the fewest questions of a label thief whose surrogate remembers.** Fifty of the inputs that it",
-    "  answered wrongly convict the separable network, where our tie code asks thousands of logged inputs. Its",
+    "- **DAWN asks the fewest questions of a label attacker whose surrogate remembers.** Fifty of the inputs that it",
+    "  answered wrongly convict the separable network, where our tie channel asks thousands of logged inputs. Its",
     "  answers also change less on average. The price is 0.4 to 0.5 points of accuracy, against 0.2 at most for",
     "  ours, answers that are wrong outright, and a mark that the MLP hardly remembers, that fine-tuning takes most",
     "  of, and that has nothing to ask without logs.",
@@ -189,7 +189,7 @@ class Rows:
 
 
 class Study:
-    """One seed: the owner model, its marked APIs, the thief's inputs, and the tests of each scheme."""
+    """One seed: the owner model, its marked APIs, the attacker's inputs, and the tests of each scheme."""
 
     def __init__(self, seed: int, weights: Path | None) -> None:
         images = fashion_mnist.load()
@@ -252,7 +252,7 @@ class Study:
         return model
 
     def surrogate(self, scheme: str, theft: str, architecture: str) -> keras.Model:
-        """What the thief gets."""
+        """What the attacker gets."""
         if theft == "true labels":
             targets = self.stolen_labels
         else:
@@ -416,8 +416,8 @@ def _about_scheme(settings: dict[str, Any]) -> list[str]:
         return []
     return [
         "",
-        "Ours was an earlier scheme here, before the query code, which makes *soft, logged* stronger:",
-        "[query-code.md](query-code.md).",
+        "Ours was an earlier scheme here, before the class-choice channel, which makes *soft, logged* stronger:",
+        "[class-choice.md](class-choice.md).",
     ]
 
 
@@ -563,7 +563,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, action="append", default=[], help="may be repeated")
-    parser.add_argument("--report", action="store_true", help="write docs/peers.md from the results")
+    parser.add_argument("--report", action="store_true", help="write docs/baselines.md from the results")
     names = ["/".join(pair) for pair in SUSPECTS]
     parser.add_argument("--suspect", choices=names, action="append", help="only this one; may be repeated")
     parser.add_argument("--architecture", choices=ARCHITECTURES, action="append", help="default: separable_cnn")

@@ -1,9 +1,9 @@
-"""What the query code adds: a study of its own, with owner models, keys and surrogates that it was not chosen on.
+"""What the class-choice channel adds: a study of its own, with owner models, keys and surrogates that it was not chosen on.
 
     python benchmarks/query_code.py --seed 0 --seed 1 --seed 2    # Fashion-MNIST; about 15 minutes a seed on one core
-    python benchmarks/query_code.py --report                      # writes docs/query-code.md from the results
+    python benchmarks/query_code.py --report                      # writes docs/class-choice.md from the results
 
-Owner model, data and thief are those of robustness.py. The code, its regression and its clip were tried on seed 100
+Owner model, data and attacker are those of robustness.py. The code, its regression and its clip were tried on seed 100
 only.
 """
 
@@ -24,8 +24,8 @@ from dynamarks_tf.audit.scenario import crossed
 from dynamarks_tf.audit.tables import Table
 from dynamarks_tf.evidence.bounds import combined_log10_p
 
-REPORT = robustness.DOCS / "query-code.md"
-CHANNELS = ("class", "amplitude", "query", "tie")
+REPORT = robustness.DOCS / "class-choice.md"
+CHANNELS = ("class", "amplitude", "class-choice", "tie")
 SCENARIOS = [
     *crossed(["full"], robustness.TUNED, ["mlp", "pooled_cnn"]),
     *crossed(["unmarked API"], robustness.TUNED, ["mlp"]),
@@ -33,11 +33,11 @@ SCENARIOS = [
     *crossed(["full"], robustness.TUNED, ["separable_cnn"]),
 ]
 INTRODUCTION = (
-    "# What the query code adds",
+    "# What the class-choice channel adds",
     "",
     "Written by `python benchmarks/query_code.py --report` from its results; what was done stands at the top of",
     "[query_code.py](../benchmarks/query_code.py). 30,000 logged queries, log10 p of each channel and combined, the",
-    "*worst* of the seeds each; *without* is what is combined if the query code is left out.",
+    "*worst* of the seeds each; *without* is what is combined if the class-choice channel is left out.",
     "",
 )
 
@@ -51,7 +51,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             groups.setdefault(name, []).append(row["findings"]["logged"]["channels"])
     lines = []
     for name, found in groups.items():
-        without = [combined_log10_p([p for channel, p in each.items() if channel != "query"]) for each in found]
+        without = [combined_log10_p([p for channel, p in each.items() if channel != "class-choice"]) for each in found]
         combined = [combined_log10_p([*each.values()]) for each in found]
         worst = [max(each[channel] for each in found) for channel in CHANNELS]
         figures = [f"{log10_p:.1f}" for log10_p in (*worst, max(without), max(combined))]
@@ -64,7 +64,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, action="append", default=[], help="may be repeated")
-    parser.add_argument("--report", action="store_true", help="write docs/query-code.md from the results")
+    parser.add_argument("--report", action="store_true", help="write docs/class-choice.md from the results")
     parser.add_argument("--threads", type=int, default=0, help="of TensorFlow; 0 takes all cores")
     parser.add_argument("--out", type=Path, default=robustness.RESULTS, help="folder of the results")
     options = parser.parse_args()

@@ -4,7 +4,7 @@
     python benchmarks/robustness.py glyphs-1000 --seed 0 --seed 1 --seed 2
     python benchmarks/robustness.py --report       # writes docs/robustness.md and its plots from the results
 
-For each seed: a new owner model on one half of the training images, a new key, and a thief who has the other half. He
+For each seed: a new owner model on one half of the training images, a new key, and an attacker who has the other half. He
 fine-tunes on 3,000 test images with their true labels; fresh queries come from the other test images. The engine is
 that of `dynamarks audit`. The constants of mark and evidence were chosen with seed 100 and other keys. Rows are written
 to benchmarks/results as they come; those that are there already are not computed again.
@@ -31,7 +31,7 @@ from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.attacks.query_sets import adapted
 from dynamarks_tf.audit import plots, tables
-from dynamarks_tf.audit.recommendation import summarise
+from dynamarks_tf.audit.recommendation import summarize
 from dynamarks_tf.audit.rehearsal import Rehearsal
 from dynamarks_tf.audit.results import Results, read, read_all
 from dynamarks_tf.audit.scenario import INNOCENTS, Scenario, crossed
@@ -83,21 +83,21 @@ WEAKNESSES = (
     "  trains it on 3,000 true labels is rid of them, at 2 to 3 points of accuracy. Its features hold no evidence that",
     "  an outsider could ask for.",
     "- **distil, labels** of a surrogate of probabilities: it learned that a tie is a tie, so that its labels hand no",
-    "  coin on; and labels hold no class code. A surrogate of labels does hand its flipped ties on.",
+    "  coin on; and labels hold no class channel. A surrogate of labels does hand its flipped ties on.",
     "- **smoothed** by 0.1 before training, then fine-tuned: fresh queries say nothing, at no loss of accuracy.",
     "  Smoothing lifts every small probability to 0.01, so that the mark moves its logarithm less, and true labels",
-    "  outweigh the rest. What was sent convicts, since there is the query code. **Sharpened** probabilities hold less",
+    "  outweigh the rest. What was sent convicts, since there is the class-choice channel. **Sharpened** probabilities hold less",
     "  than plain ones.",
     "- **other domain**: who asks about rendered characters learns the mark where clothes do not lie: fresh queries",
     "  say nothing, what was sent convicts until 3,000 true labels have made a model of clothes of it.",
-    "- **labels, no ties**: nothing marked was released. Only wrong answers on confident inputs could mark that thief.",
-    "- **top 1**, fresh queries: flattened tails hold no class code. What was sent has to be asked again (*logged*).",
-    "- **labels**: no class code, so fresh queries say nothing; the tie code needs what was sent.",
+    "- **labels, no ties**: nothing marked was released. Only wrong answers on confident inputs could mark that attacker.",
+    "- **top 1**, fresh queries: flattened tails hold no class channel. What was sent has to be asked again (*logged*).",
+    "- **labels**: no class channel, so fresh queries say nothing; the tie channel needs what was sent.",
     "- **1,000 and 5,000 queries**, fine-tuned: few answers teach the mark weakly; 3,000 true labels outweigh them.",
 )
 USELESS = 0.7  # accuracy below which a suspect's is told
 
-# Per data set: how it is loaded, the owner's architecture and epochs, the thief's epochs.
+# Per data set: how it is loaded, the owner's architecture and epochs, the attacker's epochs.
 SETS: dict[str, tuple[Any, str, int, int]] = {
     "fashion-mnist": (datasets.load_fashion_mnist, "pooled_cnn", 6, 10),
     "cifar10": (datasets.load_cifar10, "resnet", 10, 15),
@@ -169,7 +169,7 @@ def run(data: str, seed: int, chosen: list[Scenario], path: Path, *, verbose: bo
         owner_model(architecture, seed, owner_epochs),
         pool=x[half:],
         pool_labels=y[half:],
-        labelled=(images.x_test[:FINE_TUNED], images.y_test[:FINE_TUNED]),
+        labeled=(images.x_test[:FINE_TUNED], images.y_test[:FINE_TUNED]),
         fresh=(images.x_test[FINE_TUNED:], images.y_test[FINE_TUNED:]),
         other_domain=_other_domain(data, shape) if "other_domain" in needed else None,
         rival=owner_model(MAIN, seed + 1000, owner_epochs) if has_rival else None,
@@ -182,7 +182,7 @@ def run(data: str, seed: int, chosen: list[Scenario], path: Path, *, verbose: bo
 
 
 def _other_domain(data: str, shape: tuple[int, ...]) -> Any:
-    """Rendered characters, for a thief who has no images of clothes; `None` where there are none."""
+    """Rendered characters, for an attacker who has no images of clothes; `None` where there are none."""
     if data == "glyphs-1000":
         return None
     try:
@@ -200,10 +200,10 @@ def report(folder: Path, docs: Path) -> str:
         "Written by `python benchmarks/robustness.py --report` from [its results](../benchmarks/results); how they",
         "were made stands at the top of [robustness.py](../benchmarks/robustness.py). log10 p, the *worst* of",
         "the seeds, each with an owner model, a key and surrogates of its own that had no part in choosing the method.",
-        "*Fresh*: so many unlabelled test images, chosen by `--max-queries`. *Logged*: all that the thief sent, all",
+        "*Fresh*: so many unlabeled test images, chosen by `--max-queries`. *Logged*: all that the attacker sent, all",
         "channels combined; *labels*: the same for a suspect that answers labels only. *Queries needed*: for p <= 1e-6",
         "by the worst of the seeds.",
-        "Beside the peers: [peers.md](peers.md). What the attacks are: `dynamarks audit --list`.",
+        "Beside the peers: [baselines.md](baselines.md). What the attacks are: `dynamarks audit --list`.",
     ]
     parts += ["", "## Where it is weak, and why", "", *WEAKNESSES]
     for data in SETS:
@@ -220,12 +220,12 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
     default = MarkParams()
     usual = [row for row in rows if (row["budget"], row["tie_margin"]) == (default.budget, default.tie_margin)]
     thefts = [row for row in usual if row["kind"] == "theft"]
-    innocents = [row for row in usual if row["kind"] == "innocent"]
+    innocents = [row for row in usual if row["kind"] == "independent"]
     lines = [
         "",
         f"## {data}",
         "",
-        f"{facts['source']}. Owner: {facts['owner']}, {facts['owner_epochs']} epochs on one half; the thief sends the "
+        f"{facts['source']}. Owner: {facts['owner']}, {facts['owner_epochs']} epochs on one half; the attacker sends the "
         f"other {facts['pool']:,} and trains for {facts['epochs']} epochs. Budget {default.budget}, tie margin "
         f"{default.tie_margin}, the defaults, where nothing else is said. {len(paths)} seeds.",
         *_about_scheme(facts),
@@ -250,7 +250,7 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
     ]
     plots.matrix([row for row in thefts if row["architecture"] == _main(data)], f"robustness-{data}").save_png(docs)
     lines += ["", f"![log10 p of every theft and removal attack, {_main(data)}](robustness-{data}.png)"]
-    summaries = [s for s in summarise(row for row in rows if _is_plain(row)) if s.tie_margin == default.tie_margin]
+    summaries = [s for s in summarize(row for row in rows if _is_plain(row)) if s.tie_margin == default.tie_margin]
     if len(summaries) > 1:
         plots.trade_off(summaries, f"trade-off-{data}").save_png(docs)
         lines += [
@@ -298,7 +298,7 @@ def _about_scheme(facts: dict[str, Any]) -> list[str]:
         return []
     return [
         "",
-        f"Made with scheme {facts['scheme']}, before the query code. That leaves labels as they were to the digit, and "
+        f"Made with scheme {facts['scheme']}, before the class-choice channel. That leaves labels as they were to the digit, and "
         "everything with more than 32 classes; with fewer, fresh queries say as much as they did, but for chance, and "
         "*logged* probabilities convict by far more than stands here.",
     ]

@@ -24,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 import dynamarks_tf as dm
-from dynamarks_tf.evidence.residual_accumulator import CHANNELS, Collection
+from dynamarks_tf.evidence.residual_accumulator import CHANNELS, ResidualAccumulator
 from dynamarks_tf.watermark import codebook
 
 BATCH, TURNS = 4096, 15
@@ -69,7 +69,7 @@ def main() -> None:
         def collect(*channels: str, book: Any = book, batches: Any = batches) -> Callable[[], Iterator[None]]:
             def work() -> Iterator[None]:
                 pairs = book.contrasts()
-                collection = Collection(channels, book.bucketing, params, pairs, logged=len(channels) > 1)
+                collection = ResidualAccumulator(channels, book.keyed_hash, params, pairs, logged=len(channels) > 1)
                 for batch in batches:
                     collection.add(*batch)
                     yield
@@ -78,10 +78,10 @@ def main() -> None:
 
             return work
 
-        every = [name for name in CHANNELS if name != "query" or book.pairs is not None]
+        every = [name for name in CHANNELS if name != "class-choice" or book.pairs is not None]
         base, *found = fastest(plain, collect("class"), collect(*every))
         print(f"C = {num_classes}, {n:,} queries: numpy {1e6 * base.sum() / n:.3f} us a query")
-        for name, seconds in zip(("class code", "all channels"), found, strict=True):
+        for name, seconds in zip(("class channel", "all channels"), found, strict=True):
             add, finish = seconds[:-1], seconds[-1]
             last = slice(-(len(base) // 4), None)
             print(

@@ -36,7 +36,7 @@ from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 Array = npt.NDArray[Any]
 
 FORMAT = "dynamarks-demo"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MODEL_NAME = "classifier"
 NUM_SAVED_QUERIES = 2000
 QUERY_COUNTS = (10, 100)
@@ -52,14 +52,14 @@ class SuspectResult:
     Attributes:
         name: what the suspect is.
         path: its model file.
-        is_guilty: whether it was trained on marked answers.
+        is_stolen: whether it was trained on marked answers.
         accuracy: on the test images.
         evidence: the evidence by what was asked: so many fresh queries, or the logged ones.
     """
 
     name: str
     path: Path
-    is_guilty: bool
+    is_stolen: bool
     accuracy: float
     evidence: dict[str, Evidence]
 
@@ -73,7 +73,7 @@ class SuspectResult:
         return {
             "name": self.name,
             "path": str(self.path),
-            "is_guilty": self.is_guilty,
+            "is_stolen": self.is_stolen,
             "accuracy": self.accuracy,
             "evidence": {name: evidence.to_dict() for name, evidence in self.evidence.items()},
         }
@@ -102,7 +102,7 @@ class DemoResult:
     @property
     def as_expected(self) -> bool:
         """Whether every guilty suspect was convicted and every innocent one was not."""
-        return all(suspect.final.detected(DEFAULT_ALPHA) == suspect.is_guilty for suspect in self.suspects)
+        return all(suspect.final.detected(DEFAULT_ALPHA) == suspect.is_stolen for suspect in self.suspects)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -136,7 +136,7 @@ def run_demo(
         data: a folder with Fashion-MNIST's IDX files; see `datasets.load_images`.
         seed: seed of weights, shuffling and the choice of queries. The key is always random.
         budget: largest total variation of the mark.
-        tie_margin: how near a tie the key decides; 0 lets the thief who keeps labels only get away.
+        tie_margin: how near a tie the key decides; 0 lets the attacker who keeps labels only get away.
         epochs: passes over the data for every model; as many as make about 1,400 steps, if omitted.
         max_images: use only so many training images; for tests.
         say: receives each line of explanation.
@@ -152,14 +152,16 @@ def run_demo(
     out = _new_folder(folder)
     keras.utils.set_random_seed(seed)
     images = datasets.load_images(data)
-    owner_x, owner_y, thief_x, thief_y = _halves(images, max_images)
+    owner_x, owner_y, attacker_x, attacker_y = _halves(images, max_images)
     train: dict[str, Any] = {
-        "epochs": epochs or -(-TRAINING_STEPS * BATCH_SIZE // len(thief_x)),
+        "epochs": epochs or -(-TRAINING_STEPS * BATCH_SIZE // len(attacker_x)),
         "batch_size": BATCH_SIZE,
         "verbose": verbose,
     }
     shape, num_classes = images.x_train.shape[1:], images.num_classes
-    say(f"Images: {images.name} from {images.source}; {len(owner_x)} for the owner, {len(thief_x)} for the thief.")
+    say(
+        f"Images: {images.name} from {images.source}; {len(owner_x)} for the owner, {len(attacker_x)} for the attacker."
+    )
 
     clean = train_classifier(
         pooled_cnn(shape, num_classes), owner_x, owner_y, description="training the owner model", **train
@@ -179,28 +181,28 @@ def run_demo(
     _save_model(marked, out / "marked.keras")
 
     served = out / "served"
-    answers = _steal_over_the_wire(marked, served / "marked" / MODEL_NAME, thief_x, say, verbose, out / "logs")
-    unmarked_answers = _steal_over_the_wire(clean, served / "unmarked" / MODEL_NAME, thief_x, say, verbose, None)
+    answers = _steal_over_the_wire(marked, served / "marked" / MODEL_NAME, attacker_x, say, verbose, out / "logs")
+    unmarked_answers = _steal_over_the_wire(clean, served / "unmarked" / MODEL_NAME, attacker_x, say, verbose, None)
     np.save(out / "queries.npy", images.x_test[:NUM_SAVED_QUERIES])
 
-    def judged(name: str, file: str, targets: Array, *, is_guilty: bool, answers_labels: bool = False) -> SuspectResult:
+    def judged(name: str, file: str, targets: Array, *, is_stolen: bool, answers_labels: bool = False) -> SuspectResult:
         model = separable_cnn(shape, num_classes)
-        train_classifier(model, thief_x, targets, description=f"training: {name}", **train)
+        train_classifier(model, attacker_x, targets, description=f"training: {name}", **train)
         _save_model(model, out / file)
         accuracy = metrics.accuracy(_predict(model, images.x_test), images.y_test)
         suspect = _labels_of(model) if answers_labels else out / file
-        return SuspectResult(name, out / file, is_guilty, accuracy, _evidence(suspect, out, key, seed, answers_labels))
+        return SuspectResult(name, out / file, is_stolen, accuracy, _evidence(suspect, out, key, seed, answers_labels))
 
-    suspects = [judged("stole probabilities", "surrogate.keras", answers, is_guilty=True)]
+    suspects = [judged("stole probabilities", "surrogate.keras", answers, is_stolen=True)]
     if tie_margin:
         labels = answers.argmax(axis=1)
         name, file = "stole labels, answers labels", "label-surrogate.keras"
-        suspects.append(judged(name, file, labels, is_guilty=True, answers_labels=True))
+        suspects.append(judged(name, file, labels, is_stolen=True, answers_labels=True))
     suspects += [
-        judged("stole the unmarked API", "surrogate-of-unmarked.keras", unmarked_answers, is_guilty=False),
-        judged("trained on true labels", "innocent.keras", thief_y, is_guilty=False),
+        judged("stole the unmarked API", "surrogate-of-unmarked.keras", unmarked_answers, is_stolen=False),
+        judged("trained on true labels", "independent.keras", attacker_y, is_stolen=False),
     ]
-    _report(out, key, thief_y, say)
+    _report(out, key, attacker_y, say)
     seconds = time.monotonic() - start
     result = DemoResult(images.name, cost, tuple(suspects), seconds, out, _commands(out, seed, tie_margin))
     files.write_atomically(out / "report.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
@@ -225,7 +227,7 @@ def _steal_over_the_wire(
     with server:
         logged = f"; its requests are logged to {request_log}" if request_log else ""
         say(
-            f"Serving {folder} by {type(server).__name__} at {server.grpc_url}; the thief queries {len(inputs)} "
+            f"Serving {folder} by {type(server).__name__} at {server.grpc_url}; the attacker queries {len(inputs)} "
             f"images{logged}."
         )
         api = as_suspect(server.grpc_url)
@@ -247,7 +249,7 @@ def _labels_of(model: keras.Model) -> Callable[[Array], Array]:
 def _evidence(suspect: Any, out: Path, key: MarkKey, seed: int, answers_labels: bool) -> dict[str, Evidence]:
     common: dict[str, Any] = {"owner": out / "marked.keras", "key": key, "seed": seed}
     log = open_log(out / "logs")
-    bundle = None if answers_labels else out / f"{suspect.stem}-case.zip"
+    bundle = None if answers_labels else out / f"{suspect.stem}-bundle.zip"
     logged = verify(suspect, queries=log, suspect_labels=answers_labels, bundle=bundle, batch_size=1000, **common)
     if answers_labels:  # labels can be tested on logged queries only
         return {LOGGED: logged}
@@ -259,10 +261,10 @@ def _evidence(suspect: Any, out: Path, key: MarkKey, seed: int, answers_labels: 
 
 
 def _report(out: Path, key: MarkKey, true_labels: Array, say: Callable[[str], None]) -> None:
-    """Writes the report of the thief who kept probabilities, if the libraries for it are there."""
-    page = out / "surrogate-case.html"
+    """Writes the report of the attacker who kept probabilities, if the libraries for it are there."""
+    page = out / "surrogate-report.html"
     try:
-        write_report(page, out / "surrogate-case.zip", key=key, true_labels=true_labels)
+        write_report(page, out / "surrogate-bundle.zip", key=key, true_labels=true_labels)
         say(f"Report of the first suspect, for people: {page}")
     except ArgumentError as error:
         say(f"no report for people: {error}")
@@ -274,7 +276,7 @@ def _commands(out: Path, seed: int, tie_margin: float) -> tuple[str, ...]:
     fresh = ["--queries", out / "queries.npy", "--max-queries", max(QUERY_COUNTS), "--seed", seed]
     commands = [
         [program, "verify", out / "surrogate.keras", *owner, *fresh],
-        [program, "check", out / "surrogate-case.zip", "--key", out / "owner.key"],
+        [program, "check", out / "surrogate-bundle.zip", "--key", out / "owner.key"],
     ]
     if tie_margin:
         commands.append([program, "verify", out / "label-surrogate.keras", *owner, "--log", out / "logs"])

@@ -43,7 +43,7 @@ class LogError(DynaMarksError):
     """A request log cannot be written or read; the message names the file and the place in it."""
 
 
-class RecordingError(DynaMarksError):
+class TranscriptError(DynaMarksError):
     """The recording of a test is damaged, or belongs to another test."""
 
 

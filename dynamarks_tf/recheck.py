@@ -2,7 +2,7 @@
 
 Needs NumPy and `cryptography`, and neither TensorFlow nor any model. From a shell:
 
-    python -m dynamarks_tf.recheck case.zip [--key acme.key] [--public]
+    python -m dynamarks_tf.recheck bundle.zip [--key acme.key] [--public]
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import numpy.typing as npt
 from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members, transcript
-from dynamarks_tf.case.assessment import Judgement, untested_channels
+from dynamarks_tf.case.assessment import Assessment, untested_channels
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.result import Evidence
-from dynamarks_tf.case.transcript import RecordedBatch
+from dynamarks_tf.case.transcript import TranscriptBatch
 from dynamarks_tf.errors import BundleError, DynaMarksError
 from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
-from dynamarks_tf.evidence.residual_accumulator import Collection
+from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
@@ -84,11 +84,11 @@ class Recheck:
     steps: tuple[str, ...]
     caveats: tuple[str, ...]
     with_key: bool
-    case: CheckedCase = dataclasses.field(repr=False, compare=False)
+    case: CheckedBundle = dataclasses.field(repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class CheckedCase:
+class CheckedBundle:
     """What a verdict was recomputed from. Confidential: tables of a convicted surrogate give the signs away.
 
     Attributes:
@@ -123,11 +123,11 @@ def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None) -> Rech
         BundleError: the bundle was changed, or does not bear out what it says; the message says what.
         CommitmentError: statement and key do not belong together.
         FormatError: a part of it is of a version that this release does not know.
-        RecordingError: the records of the test are not those that were written.
+        TranscriptError: the records of the test are not those that were written.
 
     Example:
 
-    >>> recheck("case.zip").evidence.log10_p
+    >>> recheck("bundle.zip").evidence.log10_p
     -21.4
     """
     try:
@@ -160,22 +160,22 @@ class _Recheck:
             self._check_statement(),
             self._check_plan(),
         ]
-        collection, judgement = self._collect()
+        collection, assessment = self._collect()
         kept = "; the queries are in the bundle and are those of the plan" if self._keeps_queries else ""
         steps.append(f"The records of {collection.num_queries} queries follow from the plan and from each other{kept}.")
         residuals = collection.residuals()
         steps.append(self._check_tables(residuals))
         steps.append(self._check_facts(collection, residuals))
-        if judgement is None:
+        if assessment is None:
             steps.append(self._check_p_values(residuals))
         else:
-            steps.append(self._check_with_key(judgement, collection))
+            steps.append(self._check_with_key(assessment, collection))
         return Recheck(
             self._evidence,
             tuple(step for step in steps if step),
             tuple(self._caveats()),
             self._key is not None,
-            CheckedCase(
+            CheckedBundle(
                 residuals,
                 self._book,
                 self._statement,
@@ -253,7 +253,7 @@ class _Recheck:
     def _keeps_queries(self) -> bool:
         return bool(self._head["keeps_queries"])
 
-    def _batches(self) -> Iterator[RecordedBatch]:
+    def _batches(self) -> Iterator[TranscriptBatch]:
         """The recorded batches, each checked against the chain that starts with the plan."""
         where = str(self._bundle.path)
         chain, previous_time = self._bundle.manifest["members"][transcript.HEAD], self._head["fixed_at"]
@@ -278,11 +278,11 @@ class _Recheck:
         if self._keeps_queries and queries.hexdigest() != self._plan.queries_sha256:
             raise BundleError(f"{where}: its queries are not those of the plan.")
 
-    def _collect(self) -> tuple[Collection, Judgement | None]:
+    def _collect(self) -> tuple[ResidualAccumulator, Assessment | None]:
         plan = self._plan
-        bucketing = members.read_bucketing(self._bundle.read(bundles.BUCKETING), plan)
-        pairs = members.read_pairs(self._bundle.read(bundles.PAIRS), plan) if "query" in plan.channels else None
-        judgement = None
+        keyed_hash = members.read_keyed_hash(self._bundle.read(bundles.KEYED_HASH), plan)
+        pairs = members.read_pairs(self._bundle.read(bundles.PAIRS), plan) if "class-choice" in plan.channels else None
+        assessment = None
         if self._key is not None:
             if self._key.commitment != plan.commitment or self._key.owner != self._evidence.owner:
                 raise BundleError(
@@ -290,17 +290,17 @@ class _Recheck:
                     f"is {self._key.key_id} of {self._key.owner!r}."
                 )
             book = codebook.expand(self._key, plan.num_classes, plan.params)
-            if not members.same_bucketing(book.bucketing, bucketing):
-                raise BundleError(f"{self._bundle.path}: its bucketing is not the one that the key gives.")
+            if not members.same_keyed_hash(book.keyed_hash, keyed_hash):
+                raise BundleError(f"{self._bundle.path}: its keyed_hash is not the one that the key gives.")
             given, pairs = pairs, book.contrasts()
             if given is not None and not ((given == pairs) | (given < 0)).all():
                 raise BundleError(f"{self._bundle.path}: its pairs are not those that the key gives.")
-            judgement = Judgement(book)
+            assessment = Assessment(book)
             self._book = book
-        collection = Collection(plan.channels, bucketing, plan.params, pairs, logged=plan.logged)
+        collection = ResidualAccumulator(plan.channels, keyed_hash, plan.params, pairs, logged=plan.logged)
         for batch in self._batches():
-            if judgement is not None:
-                judgement.follow(collection, batch.clean, batch.suspect)
+            if assessment is not None:
+                assessment.follow(collection, batch.clean, batch.suspect)
             else:
                 collection.add(batch.clean, batch.suspect)
             labels = batch.suspect if batch.suspect.ndim < batch.clean.ndim else batch.suspect.argmax(axis=-1)
@@ -310,7 +310,7 @@ class _Recheck:
                 f"{self._bundle.path} holds the answers to {collection.num_queries} queries; the plan was to ask "
                 f"{plan.num_queries}."
             )
-        return collection, judgement
+        return collection, assessment
 
     def _check_tables(self, residuals: dict[str, Residuals]) -> str:
         if tuple(residuals) != tuple(channel.channel for channel in self._evidence.channels):
@@ -323,11 +323,11 @@ class _Recheck:
                 stored[channel], found.values, rtol=_RELATIVE_TOLERANCE, atol=_RELATIVE_TOLERANCE * size
             ):
                 raise BundleError(
-                    f"{self._bundle.path}: the table of the {channel} code does not follow from the answers."
+                    f"{self._bundle.path}: the table of the {channel} channel does not follow from the answers."
                 )
-        return f"The tables ({', '.join(residuals)} code) follow from the recorded answers."
+        return f"The tables ({', '.join(residuals)}) follow from the recorded answers."
 
-    def _check_facts(self, collection: Collection, residuals: dict[str, Residuals]) -> str:
+    def _check_facts(self, collection: ResidualAccumulator, residuals: dict[str, Residuals]) -> str:
         """Compares all that the evidence states and that needs no sign."""
         evidence = self._evidence
         facts: dict[str, tuple[Any, Any]] = {
@@ -337,11 +337,11 @@ class _Recheck:
         }
         for channel in evidence.channels:
             found = residuals[channel.channel]
-            facts[f"num_queries of the {channel.channel} code"] = channel.num_queries, found.num_queries
-            facts[f"num_cells of the {channel.channel} code"] = channel.num_cells, found.num_cells
-            self._compare(f"slope of the {channel.channel} code", channel.slope, found.slope)
+            facts[f"num_queries of the {channel.channel} channel"] = channel.num_queries, found.num_queries
+            facts[f"num_cells of the {channel.channel} channel"] = channel.num_cells, found.num_cells
+            self._compare(f"slope of the {channel.channel} channel", channel.slope, found.slope)
             largest = float(np.abs(found.values).sum())
-            self._compare(f"largest T of the {channel.channel} code", channel.largest_possible, largest)
+            self._compare(f"largest T of the {channel.channel} channel", channel.largest_possible, largest)
         for name, (stated, expected) in facts.items():
             if stated != expected:
                 raise BundleError(f"{self._bundle.path}: {name} is stated as {stated!r} and comes out as {expected!r}.")
@@ -351,7 +351,7 @@ class _Recheck:
     def _check_p_values(self, residuals: dict[str, Residuals]) -> str:
         for channel in self._evidence.channels:
             found = chernoff_log10_p(residuals[channel.channel].values, channel.statistic)
-            self._compare(f"log10 p of the {channel.channel} code", channel.log10_p, found)
+            self._compare(f"log10 p of the {channel.channel} channel", channel.log10_p, found)
         combined = combined_log10_p([channel.log10_p for channel in self._evidence.channels])
         self._compare("combined log10 p", self._evidence.log10_p, combined)
         return (
@@ -359,9 +359,9 @@ class _Recheck:
             "sum of sign times residual, and how it grew, can be checked with the key only."
         )
 
-    def _check_with_key(self, judgement: Judgement, collection: Collection) -> str:
+    def _check_with_key(self, assessment: Assessment, collection: ResidualAccumulator) -> str:
         evidence = self._evidence
-        found = judgement.evidence(
+        found = assessment.evidence(
             collection,
             self._plan,
             owner=evidence.owner,
@@ -371,8 +371,8 @@ class _Recheck:
             versions=evidence.versions,
         )
         for ours, theirs in zip(found.channels, evidence.channels, strict=True):
-            self._compare(f"T of the {ours.channel} code", theirs.statistic, ours.statistic, ours.largest_possible)
-            self._compare(f"log10 p of the {ours.channel} code", theirs.log10_p, ours.log10_p)
+            self._compare(f"T of the {ours.channel} channel", theirs.statistic, ours.statistic, ours.largest_possible)
+            self._compare(f"log10 p of the {ours.channel} channel", theirs.log10_p, ours.log10_p)
         self._compare("combined log10 p", evidence.log10_p, found.log10_p)
         if [point.num_queries for point in found.growth] != [point.num_queries for point in evidence.growth]:
             raise BundleError(f"{self._bundle.path}: the growth of the evidence is not stated where it is computed.")

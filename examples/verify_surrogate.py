@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> dm.Evidence:
     images = load_images(arguments.data)
     marked = keras.models.load_model(arguments.release / "marked.keras")  # importing dynamarks_tf is enough
 
-    # What a thief does: ask for answers, train on them.
+    # What an attacker does: ask for answers, train on them.
     stolen_inputs = images.x_train[: len(images.x_train) // 2]
     answers = marked.predict(stolen_inputs, batch_size=256, verbose=0)
     keras.utils.set_random_seed(1)
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> dm.Evidence:
     surrogate.compile("adam", "categorical_crossentropy")
     surrogate.fit(stolen_inputs, answers, batch_size=128, epochs=arguments.epochs, verbose=0)
 
-    # What the owner does. Any unlabelled images of the domain will do as queries.
+    # What the owner does. Any unlabeled images of the domain will do as queries.
     evidence = dm.verify(
         surrogate,
         owner=arguments.release / "marked.keras",
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> dm.Evidence:
         queries=images.x_test,
         max_queries=1000,
         statement=dm.Statement.load(arguments.release / "statement.json"),
-        bundle=arguments.release / "case.zip",
+        bundle=arguments.release / "bundle.zip",
         include_queries=True,  # so that both models can be asked again
     )
     print(evidence)
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> dm.Evidence:
 
     # What the other side's expert does: NumPy and cryptography are enough. With the key, the signs are checked too,
     # and with the inputs, he can ask both models again.
-    result = recheck(arguments.release / "case.zip")
+    result = recheck(arguments.release / "bundle.zip")
     print(*result.steps, *result.caveats, sep="\n")
     return evidence
 

@@ -23,7 +23,7 @@ def finished(tmp_path_factory, digits):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo.datasets, "load_images", lambda data: digits)
         patch.setattr(MarkKey, "generate", fixed_key)
-        # 28 ties in 719 images are too few to convict a thief of labels, so the mark leaves ties alone here.
+        # 28 ties in 719 images are too few to convict an attacker of labels, so the mark leaves ties alone here.
         result = demo.run_demo(folder, seed=1, epochs=60, budget=0.1, tie_margin=0, say=lines.append, verbose=False)
     return result, lines, folder
 
@@ -46,11 +46,11 @@ def test_the_mark_costs_no_accuracy(finished):
 def test_everything_is_left_in_the_folder_and_explained(finished):
     result, lines, folder = finished
     left = {path.name for path in folder.iterdir()}
-    assert {"surrogate-case.html", "surrogate-case.report.json"} <= left
-    assert "The mark of Demo Owner was found in the suspect." in (folder / "surrogate-case.html").read_text()
+    assert {"surrogate-report.html", "surrogate-report.report.json"} <= left
+    assert "The mark of Demo Owner was found in the suspect." in (folder / "surrogate-report.html").read_text()
     assert {"owner.key", "owner.keras", "marked.keras", "surrogate.keras", "queries.npy", "report.json"} <= left
     report = json.loads((folder / "report.json").read_text())
-    assert (report["format"], report["version"]) == ("dynamarks-demo", 2)
+    assert (report["format"], report["version"]) == ("dynamarks-demo", 3)
     assert report["suspects"][0]["evidence"]["100 fresh"]["log10_p"] == result.suspects[0].evidence["100 fresh"].log10_p
     secret = json.loads((folder / "owner.key").read_text())["secret"]
     assert secret not in "".join(lines) + json.dumps(report)
@@ -95,10 +95,10 @@ def test_fashion_mnist(tmp_path, monkeypatch):
         tmp_path / "out", data=folder, seed=2, epochs=7, max_images=10_000, say=lambda line: None, verbose=False
     )
     assert result.dataset == "Fashion-MNIST"
-    thief, label_thief, *innocents = result.suspects
-    assert thief.final.log10_p <= -8
-    assert label_thief.final.answers == "labels"
-    assert label_thief.final.log10_p <= -6  # from 5,000 queries, of which some 280 are ties
+    attacker, label_attacker, *innocents = result.suspects
+    assert attacker.final.log10_p <= -8
+    assert label_attacker.final.answers == "labels"
+    assert label_attacker.final.log10_p <= -6  # from 5,000 queries, of which some 280 are ties
     assert all(not evidence.detected() for suspect in innocents for evidence in suspect.evidence.values())
     assert result.cost.top1_agreement > 0.95
     assert result.cost.marked_accuracy > result.cost.clean_accuracy - 0.005

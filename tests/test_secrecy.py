@@ -75,14 +75,17 @@ def sign_forms(key: dm.MarkKey) -> Forms:
         "signs": written_forms(book.class_signs),
         "amplitude signs": written_forms(book.amplitude_signs),
         "tie signs": written_forms(book.tie_signs),
-        "query signs": written_forms(book.query_signs),
-        "focus": [*written_forms(book.focus), *written_forms(book.focus.astype(np.int8))],  # a table of the layer
+        "query signs": written_forms(book.class_choice_signs),
+        "focus": [
+            *written_forms(book.target_classes),
+            *written_forms(book.target_classes.astype(np.int8)),
+        ],  # a table of the layer
     }
 
 
 def bucketing_forms(key: dm.MarkKey) -> Forms:
-    bucketing = codebook.expand(key, 10, dm.MarkParams()).bucketing
-    return {"offsets": written_forms(bucketing.offsets), "multipliers": written_forms(bucketing.multipliers)}
+    keyed_hash = codebook.expand(key, 10, dm.MarkParams()).keyed_hash
+    return {"offsets": written_forms(keyed_hash.offsets), "multipliers": written_forms(keyed_hash.multipliers)}
 
 
 def clean_forms(clean: np.ndarray, released: np.ndarray) -> Forms:
@@ -107,14 +110,14 @@ class Story:
     folder: Path
     marked: Any
     secrets: tuple[Forms, ...]
-    bucketing: Forms
+    keyed_hash: Forms
     clean: Forms
     seen: dict[str, bytes]
     evidence: dm.Evidence
 
     @property
     def all(self) -> tuple[Forms, ...]:
-        return (*self.secrets, self.bucketing, self.clean)
+        return (*self.secrets, self.keyed_hash, self.clean)
 
 
 def raised_by(action: Callable[[], Any]) -> str:
@@ -162,11 +165,11 @@ def story(owner_model, digits, key, tmp_path_factory):
             assert {answer.status_code for answer in answers} <= {400, 404, 500}
             seen["errors of the server"] = b"".join(answer.content for answer in answers)
             evidence = dm.verify(
-                server.grpc_url, owner=marked, key=key, queries=x, logged=True, bundle=folder / "case.zip"
+                server.grpc_url, owner=marked, key=key, queries=x, logged=True, bundle=folder / "bundle.zip"
             )
         seen["request logs"] = tree(folder / "logs")
         seen["evidence"] = json.dumps(evidence.to_dict()).encode() + repr(evidence).encode()
-        seen["published of a bundle"] = json.dumps(public_summary(recheck(folder / "case.zip"))).encode()
+        seen["published of a bundle"] = json.dumps(public_summary(recheck(folder / "bundle.zip"))).encode()
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
@@ -250,17 +253,17 @@ def test_no_signature_gives_clean_answers_or_takes_a_switch_for_them(story, digi
 
 
 def test_a_bundle_without_the_key_holds_neither_key_nor_signs(story):
-    """It holds bucketing and clean answers, as docs/secrecy.md says, and is private."""
-    with bundles.Bundle(story.folder / "case.zip") as bundle:
+    """It holds keyed_hash and clean answers, as docs/secrecy.md says, and is private."""
+    with bundles.Bundle(story.folder / "bundle.zip") as bundle:
         members = b"".join(bundle.read(name) for name in bundle.manifest["members"])
     assert bundles.KEY not in bundle.manifest["members"]
     assert found(members, *story.secrets) == []
-    assert found(members, story.bucketing, story.clean) == ["offsets", "multipliers", "clean answers"]
+    assert found(members, story.keyed_hash, story.clean) == ["offsets", "multipliers", "clean answers"]
 
 
 def test_what_holds_secrets_is_private(story):
     """But for what Keras saves itself: `model.save` knows nothing of it, `dynamarks mark` does."""
-    paths = [story.folder / name for name in ("acme.key", "case.zip", "marked.tflite")]
+    paths = [story.folder / name for name in ("acme.key", "bundle.zip", "marked.tflite")]
     for part in ("served/clf/1", "logs"):
         paths += [story.folder / part, *(story.folder / part).rglob("*")]
     assert len(paths) > 8
@@ -274,7 +277,7 @@ def test_nothing_shows_secrets_when_it_is_printed(story, key):
     summary = io.StringIO()
     story.marked.summary(print_fn=lambda line: summary.write(line))
     shown = [
-        repr(one) + str(one) for one in (key, layer, find_mark(story.marked), book, book.bucketing, story.evidence)
+        repr(one) + str(one) for one in (key, layer, find_mark(story.marked), book, book.keyed_hash, story.evidence)
     ]
     assert found("".join(shown) + summary.getvalue(), *story.all) == []
 

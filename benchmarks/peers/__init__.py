@@ -11,6 +11,6 @@ and `log10_p(suspect, queries, owner=..., logged=...)`, which does the last two 
 
 from peers.cosine import CosineWatermark
 from peers.dawn import DynamicAdversarialWatermark
-from peers.evidence import PeerEvidence
+from peers.evidence import BaselineEvidence
 
-__all__ = ["CosineWatermark", "DynamicAdversarialWatermark", "PeerEvidence"]
+__all__ = ["BaselineEvidence", "CosineWatermark", "DynamicAdversarialWatermark"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from keras import ops
 
 from dynamarks_tf import MarkKey
-from peers.evidence import PeerEvidence, extrapolated_log10_p, log10_p, rank_log10_p
+from peers.evidence import BaselineEvidence, extrapolated_log10_p, log10_p, rank_log10_p
 
 Array = npt.NDArray[Any]
 
@@ -90,7 +90,7 @@ class CosineWatermark:
     - Queries of the target class are those that the clean owner model puts there; the authors use true labels.
     - The authors' code takes 1,000 points out of one half of the training data; here the count varies.
     - The spectrum is taken at the key's frequency and at 50 evenly spaced ones up to the authors' highest (40 cycles)
-      instead of 200,000: neighbours closer than one over the range of v.x repeat each other. The authors average over a
+      instead of 200,000: neighbors closer than one over the range of v.x repeat each other. The authors average over a
       window of 0.01 around the key's frequency, which is narrower than that.
     - The frequency is a public constant, the authors' 30. The class is drawn from the key.
 
@@ -162,7 +162,7 @@ class CosineWatermark:
         """Indices of the inputs that the owner model puts in the target class, or in the others, in their order."""
         return np.asarray(np.flatnonzero((clean.argmax(axis=1) == self.target) != self.other_classes))
 
-    def evidence(self, inputs: Array, clean: Array, answers: Array) -> PeerEvidence:
+    def evidence(self, inputs: Array, clean: Array, answers: Array) -> BaselineEvidence:
         """Compares the Psnr of the key with that of decoy keys.
 
         Args:
@@ -176,11 +176,11 @@ class CosineWatermark:
         is_kept = np.full(len(score), True) if self.other_classes else score > np.median(score)
         kept, flat = kept[is_kept], flat[is_kept]
         if len(kept) < FEWEST_POINTS:
-            return PeerEvidence(0.0, len(inputs), 0.0, 0.0)
+            return BaselineEvidence(0.0, len(inputs), 0.0, 0.0)
         decoys = random_units(np.random.default_rng([self._rng_seed, 2]), flat.shape[1], self.num_decoys)
         vectors = np.concatenate([self.projection(flat.shape[1])[:, None], decoys], axis=1)
         snr = signal_to_noise(flat @ vectors, kept, self.frequency)
-        return PeerEvidence(
+        return BaselineEvidence(
             rank_log10_p(snr[0], snr[1:]), len(inputs), float(snr[0]), extrapolated_log10_p(snr[0], snr[1:])
         )
 
@@ -241,14 +241,14 @@ def lomb_scargle(positions: Array, values: Array, frequencies: Array) -> Array:
         Power in units of the squared values, shape `(f, keys)`.
     """
     count = len(values)
-    centred = (values - values.mean()).astype(np.float32)
+    centerd = (values - values.mean()).astype(np.float32)
     step = np.exp(1j * frequencies[0] * positions.astype(np.float64)).astype(np.complex64)
     wave = np.ones_like(step)
     result = []
     for _ in frequencies:
         wave *= step
         mean = wave.mean(axis=0, dtype=np.complex128)
-        product = (centred @ wave).astype(np.complex128)
+        product = (centerd @ wave).astype(np.complex128)
         squares = np.einsum("nk,nk->k", wave, wave).astype(np.complex128)
         cc = (count + squares.real) / 2 - count * mean.real**2
         ss = (count - squares.real) / 2 - count * mean.imag**2

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from dynamarks_tf import MarkKey
-from peers.evidence import PeerEvidence, ask, log10_p
+from peers.evidence import BaselineEvidence, ask, log10_p
 
 Array = npt.NDArray[Any]
 
@@ -84,7 +84,7 @@ class DynamicAdversarialWatermark:
                 first.setdefault(digest, row)
         return np.array(sorted(first.values()), np.int64)
 
-    def evidence(self, inputs: Array, clean: Array, answers: Array) -> PeerEvidence:
+    def evidence(self, inputs: Array, clean: Array, answers: Array) -> BaselineEvidence:
         """Counts how often the suspect gives the released class.
 
         Args:
@@ -96,7 +96,7 @@ class DynamicAdversarialWatermark:
         is_hit = labels == self.release(inputs, clean).argmax(axis=1)
         disagreements = int(np.count_nonzero(labels != clean.argmax(axis=1)))
         hits, count, num_classes = int(np.count_nonzero(is_hit)), len(inputs), clean.shape[1]
-        return PeerEvidence(
+        return BaselineEvidence(
             _log10_tail(hits, disagreements, 1 / (num_classes - 1)),
             count,
             hits / max(1, count),

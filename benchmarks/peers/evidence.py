@@ -17,7 +17,7 @@ TAIL_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class PeerEvidence:
+class BaselineEvidence:
     """What a peer's test says about one suspect.
 
     Attributes:
@@ -47,7 +47,7 @@ class Peer(Protocol):
         """Indices of the queries that it would ask."""
         ...
 
-    def evidence(self, inputs: Array, clean: Array, answers: Array) -> PeerEvidence:
+    def evidence(self, inputs: Array, clean: Array, answers: Array) -> BaselineEvidence:
         """Its test on queries that were asked."""
         ...
 

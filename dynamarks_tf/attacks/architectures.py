@@ -29,7 +29,7 @@ def pooled_cnn(shape: Shape, num_classes: int) -> keras.Model:
 
 
 def separable_cnn(shape: Shape, num_classes: int) -> keras.Model:
-    """Strided and separable convolutions with batch normalisation."""
+    """Strided and separable convolutions with batch normalization."""
     stack: list[Any] = [
         keras.Input(shape, name="image"),
         layers.Conv2D(24, 5, strides=2, padding="same", use_bias=False),
@@ -57,9 +57,9 @@ def mlp(shape: Shape, num_classes: int) -> keras.Model:
 def resnet(shape: Shape, num_classes: int) -> keras.Model:
     """Two residual blocks."""
     inputs = keras.Input(shape)
-    x = _normalised_convolution(inputs, 16, 1)
+    x = _normalized_convolution(inputs, 16, 1)
     for filters in (16, 32):
-        y = _normalised_convolution(x, filters, 2)
+        y = _normalized_convolution(x, filters, 2)
         y = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
         y = layers.BatchNormalization(momentum=0.9)(y)
         x = layers.ReLU()(layers.Add()([layers.Conv2D(filters, 1, strides=2, padding="same")(x), y]))
@@ -102,7 +102,7 @@ def vit(shape: Shape, num_classes: int) -> keras.Model:
 
 
 def glyph_cnn(shape: Shape, num_classes: int) -> keras.Model:
-    """Three normalised convolutions and a hidden layer: the owner's model where classes are many and images small."""
+    """Three normalized convolutions and a hidden layer: the owner's model where classes are many and images small."""
     stack: list[Any] = [keras.Input(shape)]
     for filters, size in ((24, 5), (48, 3), (64, 3)):
         stack += [
@@ -130,7 +130,7 @@ class AddPositions(keras.layers.Layer):
         return inputs + self.positions
 
 
-def _normalised_convolution(x: Any, filters: int, strides: int) -> Any:
+def _normalized_convolution(x: Any, filters: int, strides: int) -> Any:
     x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
 

@@ -1,4 +1,4 @@
-"""What a thief has to work with: the victim's API, inputs of his own, a few true labels."""
+"""What an attacker has to work with: the victim's API, inputs of his own, a few true labels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Api = Callable[[Array], Array]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Loot:
-    """What a thief trains his surrogate on, and what the victim's logs show of it.
+class TransferSet:
+    """What an attacker trains his surrogate on, and what the victim's logs show of it.
 
     Attributes:
         inputs: what he trains on, shape `(n, ...)`.
@@ -30,13 +30,13 @@ class Loot:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Thief:
-    """A thief's means.
+class Attacker:
+    """An attacker's means.
 
     Attributes:
         api: the victim's API, from inputs of shape `(n, ...)` to probabilities of shape `(n, C)`.
-        pool: unlabelled inputs of the victim's domain, shape `(n, ...)`.
-        labelled: a few more inputs, with their true class indices of shape `(m,)`.
+        pool: unlabeled inputs of the victim's domain, shape `(n, ...)`.
+        labeled: a few more inputs, with their true class indices of shape `(m,)`.
         other_domain: inputs of another domain in the victim's shape, or `None`.
         rival: the API of another owner with the same classes, or `None`.
         pilot: trains a model on inputs and targets, to choose further queries by.
@@ -47,7 +47,7 @@ class Thief:
 
     api: Api
     pool: Array
-    labelled: tuple[Array, Array]
+    labeled: tuple[Array, Array]
     pilot: Callable[[Array, Array], Any]
     other_domain: Array | None = None
     rival: Api | None = None

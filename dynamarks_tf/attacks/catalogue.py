@@ -1,7 +1,7 @@
 """The attacks by name: how answers are stolen, and what is done to the surrogate afterwards.
 
 `EXTRACTIONS` and `REMOVALS` are what `dynamarks audit` and the robustness study choose from. An extraction turns a
-`Thief` into `Loot`; a removal turns a surrogate into a suspect. The functions with the mathematics, and their sources,
+`Attacker` into `TransferSet`; a removal turns a surrogate into a suspect. The functions with the mathematics, and their sources,
 are in the modules that are imported here.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from dynamarks_tf.attacks import post_processing, query_sets
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
-from dynamarks_tf.attacks.attacker import Api, Array, Loot, Thief
-from dynamarks_tf.attacks.quantization import QuantisedModel
+from dynamarks_tf.attacks.attacker import Api, Array, Attacker, TransferSet
+from dynamarks_tf.attacks.quantization import QuantizedModel
 from dynamarks_tf.attacks.removal import add_weight_noise, copied, distil, fine_tune, prune, replace_head
 from dynamarks_tf.errors import ArgumentError
 
@@ -36,11 +36,11 @@ class Extraction:
         gather: queries the API, and makes of the answers what the surrogate is trained on.
         says: one line about it.
         training: further arguments of `train_classifier`.
-        needs: what it needs of a thief beyond the API: names of attributes that must not be `None`.
+        needs: what it needs of an attacker beyond the API: names of attributes that must not be `None`.
         num_queries: how many inputs it needs.
     """
 
-    gather: Callable[[Thief], Loot]
+    gather: Callable[[Attacker], TransferSet]
     says: str
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
@@ -58,57 +58,59 @@ class Removal:
         needs: as for `Extraction`.
     """
 
-    apply: Callable[[keras.Model, Loot, Thief], Any]
+    apply: Callable[[keras.Model, TransferSet, Attacker], Any]
     says: str
     needs: tuple[str, ...] = ()
 
 
-def _from_pool(launder: Callable[[Array], Array], thief: Thief) -> Loot:
-    return Loot(thief.pool, launder(thief.answers), thief.pool)
+def _from_pool(launder: Callable[[Array], Array], attacker: Attacker) -> TransferSet:
+    return TransferSet(attacker.pool, launder(attacker.answers), attacker.pool)
 
 
-def _few(count: int, thief: Thief) -> Loot:
-    _check_pool(thief, count)
-    chosen = query_sets.in_distribution(thief.pool, count, thief.seed)
-    return Loot(thief.pool[chosen], thief.answers[chosen], thief.pool[chosen])
+def _few(count: int, attacker: Attacker) -> TransferSet:
+    _check_pool(attacker, count)
+    chosen = query_sets.in_distribution(attacker.pool, count, attacker.seed)
+    return TransferSet(attacker.pool[chosen], attacker.answers[chosen], attacker.pool[chosen])
 
 
-def _uncertain(count: int, thief: Thief) -> Loot:
-    _check_pool(thief, count)
-    first = query_sets.in_distribution(thief.pool, int(count * _PILOT_SHARE), thief.seed)
-    pilot = thief.pilot(thief.pool[first], thief.answers[first])
-    rest = np.setdiff1d(np.arange(len(thief.pool)), first)
-    predicted = pilot.predict(thief.pool[rest], batch_size=256, verbose=0)
+def _uncertain(count: int, attacker: Attacker) -> TransferSet:
+    _check_pool(attacker, count)
+    first = query_sets.in_distribution(attacker.pool, int(count * _PILOT_SHARE), attacker.seed)
+    pilot = attacker.pilot(attacker.pool[first], attacker.answers[first])
+    rest = np.setdiff1d(np.arange(len(attacker.pool)), first)
+    predicted = pilot.predict(attacker.pool[rest], batch_size=256, verbose=0)
     then = rest[query_sets.most_uncertain(predicted, count - len(first))]
     chosen = np.concatenate([first, then])
-    return Loot(thief.pool[chosen], thief.answers[chosen], thief.pool[chosen])
+    return TransferSet(attacker.pool[chosen], attacker.answers[chosen], attacker.pool[chosen])
 
 
-def _check_pool(thief: Thief, count: int) -> None:
-    if len(thief.pool) < count:
-        raise ArgumentError(f"The thief would send {count:,} inputs, and has {len(thief.pool):,}. Leave that out.")
+def _check_pool(attacker: Attacker, count: int) -> None:
+    if len(attacker.pool) < count:
+        raise ArgumentError(
+            f"The attacker would send {count:,} inputs, and has {len(attacker.pool):,}. Leave that out."
+        )
 
 
-def _other_domain(thief: Thief) -> Loot:
-    inputs = thief.other_domain
+def _other_domain(attacker: Attacker) -> TransferSet:
+    inputs = attacker.other_domain
     assert inputs is not None
-    return Loot(inputs, np.asarray(thief.api(inputs)), inputs)
+    return TransferSet(inputs, np.asarray(attacker.api(inputs)), inputs)
 
 
-def _copies(thief: Thief) -> Loot:
-    answers, sent = query_sets.averaged_over_copies(thief.api, thief.pool, copies=5, seed=thief.seed)
-    return Loot(thief.pool, answers, sent)
+def _copies(attacker: Attacker) -> TransferSet:
+    answers, sent = query_sets.averaged_over_copies(attacker.api, attacker.pool, copies=5, seed=attacker.seed)
+    return TransferSet(attacker.pool, answers, sent)
 
 
-def _two_apis(thief: Thief) -> Loot:
-    rival: Api | None = thief.rival
+def _two_apis(attacker: Attacker) -> TransferSet:
+    rival: Api | None = attacker.rival
     assert rival is not None
-    return Loot(thief.pool, (thief.answers + rival(thief.pool)) / 2, thief.pool)
+    return TransferSet(attacker.pool, (attacker.answers + rival(attacker.pool)) / 2, attacker.pool)
 
 
-def _without_ties(launder: Callable[[Array], Array], thief: Thief) -> Loot:
-    kept = post_processing.far_from_ties(thief.answers, TIE_GAP)
-    return Loot(thief.pool[kept], launder(thief.answers[kept]), thief.pool)
+def _without_ties(launder: Callable[[Array], Array], attacker: Attacker) -> TransferSet:
+    kept = post_processing.far_from_ties(attacker.answers, TIE_GAP)
+    return TransferSet(attacker.pool[kept], launder(attacker.answers[kept]), attacker.pool)
 
 
 def _as_is(answers: Array) -> Array:
@@ -122,7 +124,7 @@ _top_2 = partial(post_processing.top_k, k=2)
 
 EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
     {
-        # What the API answers, or what the thief keeps of it.
+        # What the API answers, or what the attacker keeps of it.
         "full": Extraction(partial(_from_pool, _as_is), "all probabilities in float32"),
         "2 decimals": Extraction(partial(_from_pool, _two_decimals), "rounded to 2 decimals"),
         "1 decimal": Extraction(partial(_from_pool, _one_decimal), "rounded to 1 decimal"),
@@ -140,7 +142,7 @@ EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
         "early stopping": Extraction(
             partial(_from_pool, _as_is), "all probabilities; training stops early", {"early_stopping": True}
         ),
-        # A thief who knows the scheme, but not the key.
+        # An attacker who knows the scheme, but not the key.
         "floor subtracted": Extraction(
             partial(_from_pool, post_processing.subtract_class_floor), "less what each class nearly always gets"
         ),
@@ -174,40 +176,44 @@ EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
 )
 
 
-def _none(model: keras.Model, loot: Loot, thief: Thief) -> Any:
+def _none(model: keras.Model, transfer_set: TransferSet, attacker: Attacker) -> Any:
     return model
 
 
-def _tuned(model: keras.Model, loot: Loot, thief: Thief, *, share: int = 1, **options: Any) -> Any:
-    inputs, labels = thief.labelled
+def _tuned(model: keras.Model, transfer_set: TransferSet, attacker: Attacker, *, share: int = 1, **options: Any) -> Any:
+    inputs, labels = attacker.labeled
     count = -(-len(inputs) // share)
-    return fine_tune(copied(model), inputs[:count], labels[:count], batch_size=thief.batch_size, **options)
+    return fine_tune(copied(model), inputs[:count], labels[:count], batch_size=attacker.batch_size, **options)
 
 
-def _pruned(model: keras.Model, loot: Loot, thief: Thief, *, share: float, tuned: bool = False) -> Any:
+def _pruned(
+    model: keras.Model, transfer_set: TransferSet, attacker: Attacker, *, share: float, tuned: bool = False
+) -> Any:
     pruned = prune(copied(model), share)
-    return _tuned(pruned, loot, thief) if tuned else pruned
+    return _tuned(pruned, transfer_set, attacker) if tuned else pruned
 
 
-def _noisy(model: keras.Model, loot: Loot, thief: Thief, *, strength: float) -> Any:
-    return add_weight_noise(copied(model), strength, seed=thief.seed)
+def _noisy(model: keras.Model, transfer_set: TransferSet, attacker: Attacker, *, strength: float) -> Any:
+    return add_weight_noise(copied(model), strength, seed=attacker.seed)
 
 
-def _quantised(model: keras.Model, loot: Loot, thief: Thief, *, kind: str) -> Any:
-    return QuantisedModel(model, kind, representative=loot.inputs)
+def _quantized(model: keras.Model, transfer_set: TransferSet, attacker: Attacker, *, kind: str) -> Any:
+    return QuantizedModel(model, kind, representative=transfer_set.inputs)
 
 
-def _distilled(model: keras.Model, loot: Loot, thief: Thief, *, labels: bool) -> Any:
-    student = ARCHITECTURES[SECOND_SURROGATE](loot.inputs.shape[1:], model.outputs[0].shape[-1])
-    return distil(student, model, loot.inputs, labels=labels, epochs=thief.epochs, batch_size=thief.batch_size)
+def _distilled(model: keras.Model, transfer_set: TransferSet, attacker: Attacker, *, labels: bool) -> Any:
+    student = ARCHITECTURES[SECOND_SURROGATE](transfer_set.inputs.shape[1:], model.outputs[0].shape[-1])
+    return distil(
+        student, model, transfer_set.inputs, labels=labels, epochs=attacker.epochs, batch_size=attacker.batch_size
+    )
 
 
-def _new_head(model: keras.Model, loot: Loot, thief: Thief) -> Any:
-    return replace_head(copied(model), *thief.labelled, seed=thief.seed, batch_size=thief.batch_size)
+def _new_head(model: keras.Model, transfer_set: TransferSet, attacker: Attacker) -> Any:
+    return replace_head(copied(model), *attacker.labeled, seed=attacker.seed, batch_size=attacker.batch_size)
 
 
-def _with_rival(model: keras.Model, loot: Loot, thief: Thief) -> Any:
-    rival: Any = thief.rival
+def _with_rival(model: keras.Model, transfer_set: TransferSet, attacker: Attacker) -> Any:
+    rival: Any = attacker.rival
 
     def mean(inputs: Array) -> Array:
         return np.asarray((np.asarray(model(inputs, training=False)) + rival(inputs)) / 2)
@@ -215,7 +221,9 @@ def _with_rival(model: keras.Model, loot: Loot, thief: Thief) -> Any:
     return mean
 
 
-def _laundered(launder: Callable[[Array], Array], model: keras.Model, loot: Loot, thief: Thief) -> Any:
+def _post_processed(
+    launder: Callable[[Array], Array], model: keras.Model, transfer_set: TransferSet, attacker: Attacker
+) -> Any:
     def sold(inputs: Array) -> Array:
         return launder(np.asarray(model(inputs, training=False)))
 
@@ -245,15 +253,15 @@ REMOVALS: Mapping[str, Removal] = MappingProxyType(
         "prune 80 %": Removal(partial(_pruned, share=0.8), "the smallest 80 %"),
         "prune 60 %, fine-tune all": Removal(partial(_pruned, share=0.6, tuned=True), "pruned, then fine-tuned"),
         "noise 10 %": Removal(partial(_noisy, strength=0.1), "noise of a tenth of each kernel's deviation"),
-        "float16": Removal(partial(_quantised, kind="float16"), "TensorFlow Lite with float16 weights"),
-        "int8": Removal(partial(_quantised, kind="int8"), "TensorFlow Lite in eight bits"),
+        "float16": Removal(partial(_quantized, kind="float16"), "TensorFlow Lite with float16 weights"),
+        "int8": Removal(partial(_quantized, kind="int8"), "TensorFlow Lite in eight bits"),
         "distil, probabilities": Removal(partial(_distilled, labels=False), "a second surrogate learns the first's"),
         "distil, labels": Removal(partial(_distilled, labels=True), "a second surrogate learns the first's labels"),
         "mean with rival": Removal(_with_rival, "answers averaged with another owner's model", needs=("rival",)),
         "sells sharpened": Removal(
-            partial(_laundered, post_processing.sharpened), "answers sharpened, temperature 0.5"
+            partial(_post_processed, post_processing.sharpened), "answers sharpened, temperature 0.5"
         ),
-        "sells 2 decimals": Removal(partial(_laundered, _two_decimals), "answers rounded to 2 decimals"),
+        "sells 2 decimals": Removal(partial(_post_processed, _two_decimals), "answers rounded to 2 decimals"),
     }
 )
 

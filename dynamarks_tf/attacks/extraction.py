@@ -22,7 +22,7 @@ def query_api(api: Suspect, inputs: Array, *, batch_size: int = 256, verbose: bo
 
     Args:
         api: the victim's API, as any adapter in `dynamarks_tf.suspects`.
-        inputs: unlabelled inputs of the thief, shape `(n, ...)`.
+        inputs: unlabeled inputs of the attacker, shape `(n, ...)`.
         batch_size: inputs in one request.
         verbose: whether to show progress.
 
@@ -52,7 +52,7 @@ def train_classifier(
 
     Args:
         model: a classifier with a softmax output of shape `(n, C)`; it is trained in place.
-        inputs: the inputs the thief sent, shape `(n, ...)`.
+        inputs: the inputs the attacker sent, shape `(n, ...)`.
         targets: soft labels, probabilities of shape `(n, C)`; or hard labels, class indices of shape `(n,)`.
         epochs: passes over the data.
         batch_size: inputs in one step of training.

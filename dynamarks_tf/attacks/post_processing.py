@@ -1,4 +1,4 @@
-"""What a thief does to stolen answers before training on them, to wash a mark out. NumPy only.
+"""What an attacker does to stolen answers before training on them, to wash a mark out. NumPy only.
 
 Each function takes answers of shape `(n, C)` and returns what the surrogate is trained on: probabilities of the same
 shape, or labels; `far_from_ties` says which answers are kept at all. A surrogate's own answers can be laundered in the
@@ -31,13 +31,13 @@ def rounded(answers: Array, decimals: int) -> Array:
 
     Reference: F. Tramer et al., Stealing Machine Learning Models via Prediction APIs, USENIX Security 2016, section 7.
     """
-    return _normalised(np.round(answers, decimals))
+    return _normalized(np.round(answers, decimals))
 
 
 def top_k(answers: Array, k: int) -> Array:
     """Keeps the k largest probabilities, and rescales to sum 1."""
     smallest_kept = np.partition(answers, -k, axis=1)[:, -k, None]
-    return _normalised(np.where(answers >= smallest_kept, answers, 0))
+    return _normalized(np.where(answers >= smallest_kept, answers, 0))
 
 
 def flatten_tails(answers: Array) -> Array:
@@ -78,7 +78,7 @@ def far_from_ties(answers: Array, gap: float) -> Array:
 def subtract_class_floor(answers: Array, quantile: float = 0.02) -> Array:
     """Takes off each class what it nearly always gets beside a given best class, and rescales to sum 1.
 
-    A mark that adds a constant to favoured classes would be gone.
+    A mark that adds a constant to favored classes would be gone.
 
     Args:
         answers: stolen probabilities, shape `(n, C)`.
@@ -91,7 +91,7 @@ def subtract_class_floor(answers: Array, quantile: float = 0.02) -> Array:
         floor = np.quantile(cleaned[rows], quantile, axis=0)
         floor[label] = 0
         cleaned[rows] = np.maximum(cleaned[rows] - floor, _TINY)
-    return _normalised(cleaned).astype(answers.dtype)
+    return _normalized(cleaned).astype(answers.dtype)
 
 
 def whiten_tails(answers: Array) -> Array:
@@ -112,7 +112,7 @@ def whiten_tails(answers: Array) -> Array:
     tails = np.exp(logs)
     each = np.arange(len(top))
     tails[each, top] = 0
-    result = _normalised(tails) * (1 - best[:, None])
+    result = _normalized(tails) * (1 - best[:, None])
     result[each, top] = best
     return np.asarray(result, answers.dtype)
 
@@ -122,5 +122,5 @@ def _best(answers: Array) -> tuple[Array, Array]:
     return top, answers[np.arange(len(top)), top]
 
 
-def _normalised(values: Array) -> Array:
+def _normalized(values: Array) -> Array:
     return np.asarray(values / np.maximum(values.sum(axis=1, keepdims=True), _TINY), values.dtype)

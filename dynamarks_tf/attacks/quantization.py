@@ -1,4 +1,4 @@
-"""A surrogate as a quantised TensorFlow Lite model, as it would run on a phone."""
+"""A surrogate as a quantized TensorFlow Lite model, as it would run on a phone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.export.tflite_conversion import QUANTISATIONS, LiteModel, convert
+from dynamarks_tf.export.tflite_conversion import QUANTIZATIONS, LiteModel, convert
 
 Array = npt.NDArray[Any]
 
@@ -17,8 +17,8 @@ _REPRESENTATIVE = 200
 _BATCH = 250
 
 
-class QuantisedModel:
-    """A classifier converted to TensorFlow Lite with quantised weights, called like a function.
+class QuantizedModel:
+    """A classifier converted to TensorFlow Lite with quantized weights, called like a function.
 
     Args:
         model: a Keras classifier with one input of fixed shape.
@@ -31,13 +31,13 @@ class QuantisedModel:
 
     Example:
 
-    >>> QuantisedModel(surrogate, "int8", x_train)(images).shape
+    >>> QuantizedModel(surrogate, "int8", x_train)(images).shape
     (256, 10)
     """
 
     def __init__(self, model: keras.Model, kind: str, representative: Array | None = None) -> None:
-        if kind not in QUANTISATIONS:
-            raise ArgumentError(f"`kind` of quantisation is one of {', '.join(QUANTISATIONS)}. Received: kind={kind!r}")
+        if kind not in QUANTIZATIONS:
+            raise ArgumentError(f"`kind` of quantization is one of {', '.join(QUANTIZATIONS)}. Received: kind={kind!r}")
         self.content = convert(model, kind, None if representative is None else representative[:_REPRESENTATIVE])
         self._model = LiteModel(self.content)
 

@@ -1,4 +1,4 @@
-"""Which inputs a thief sends: the same domain or another one, those that a pilot is unsure of, perturbed copies."""
+"""Which inputs an attacker sends: the same domain or another one, those that a pilot is unsure of, perturbed copies."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def most_uncertain(probabilities: Array, count: int) -> Array:
 
 
 def adapted(images: Array, shape: tuple[int, ...]) -> Array:
-    """Brings images of another domain to the size and the channels that the victim takes, as a knockoff thief does.
+    """Brings images of another domain to the size and the channels that the victim takes, as a knockoff attacker does.
 
     Args:
         images: shape `(n, height, width, channels)`.
         shape: `(height, width, channels)` of the victim's inputs; 1 or 3 channels.
 
     Returns:
-        float32 of shape `(n, *shape)`; grey images are repeated in each channel, coloured ones averaged.
+        float32 of shape `(n, *shape)`; gray images are repeated in each channel, colored ones averaged.
 
     Reference:
         T. Orekondy et al., Knockoff Nets: Stealing Functionality of Black-Box Models, CVPR 2019.
@@ -67,8 +67,8 @@ def adapted(images: Array, shape: tuple[int, ...]) -> Array:
             [keras.ops.convert_to_numpy(keras.ops.image.resize(part, (height, width))) for part in _parts(images)]
         )
     if images.shape[-1] != channels:
-        grey = images.mean(axis=-1, keepdims=True)
-        images = np.repeat(grey, channels, axis=-1)
+        gray = images.mean(axis=-1, keepdims=True)
+        images = np.repeat(gray, channels, axis=-1)
     return np.asarray(images, np.float32)
 
 

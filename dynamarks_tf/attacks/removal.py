@@ -1,4 +1,4 @@
-"""What a thief does to a surrogate to wash a mark out of it: to its weights, or by training again."""
+"""What an attacker does to a surrogate to wash a mark out of it: to its weights, or by training again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fine_tune(
 
     Args:
         model: the surrogate; it is trained in place.
-        inputs: the thief's labelled inputs, shape `(n, ...)`.
+        inputs: the attacker's labeled inputs, shape `(n, ...)`.
         labels: their true class indices, shape `(n,)`.
         layers: `"all"`, or `"last"`: the last layer that has weights.
         epochs: passes over them.
@@ -81,7 +81,7 @@ def replace_head(model: keras.Model, inputs: Array, labels: Array, *, seed: int 
 
     Args:
         model: the surrogate; it is changed in place.
-        inputs: the thief's labelled inputs, shape `(n, ...)`.
+        inputs: the attacker's labeled inputs, shape `(n, ...)`.
         labels: their true class indices, shape `(n,)`.
         seed: seed of the new weights.
         **training: further arguments of `fine_tune`.
@@ -106,7 +106,7 @@ def prune(model: keras.Model, share: float) -> keras.Model:
 
     Args:
         model: the surrogate; it is changed in place.
-        share: of each kernel's weights, in [0, 1). Biases, normalisation and depthwise kernels are left alone, as
+        share: of each kernel's weights, in [0, 1). Biases, normalization and depthwise kernels are left alone, as
             TensorFlow Model Optimization does.
 
     Returns:
@@ -157,7 +157,7 @@ def distil(student: keras.Model, teacher: keras.Model, inputs: Array, *, labels:
     Args:
         student: an untrained classifier; it is trained in place.
         teacher: the first surrogate.
-        inputs: unlabelled inputs, shape `(n, ...)`.
+        inputs: unlabeled inputs, shape `(n, ...)`.
         labels: whether the student learns only the teacher's best class, not its probabilities.
         **training: further arguments of `train_classifier`.
 

@@ -35,7 +35,7 @@ from dynamarks_tf.watermark.params import MarkParams
 
 QUICK_QUERIES, QUICK_EPOCHS = 10_000, 6
 FULL_EPOCHS = 10
-_LABELLED_SHARE, _MOST_LABELLED = 0.3, 3000
+_LABELED_SHARE, _MOST_LABELED = 0.3, 3000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def run_audit(
 
     Args:
         model: the owner's Keras model or `.keras` file. A mark that is on it already is taken off.
-        data: images that a thief could have; best are those that the model was not trained on. He sends the training
+        data: images that an attacker could have; best are those that the model was not trained on. He sends the training
             images, and fine-tunes on part of the test images with their true labels; the others are fresh queries.
         folder: where results, report and plots go. An interrupted audit goes on from what is there.
         is_quick: whether to rehearse a few scenarios with at most 10,000 queries, in minutes, or all of them.
@@ -93,8 +93,8 @@ def run_audit(
         seeds: each gives other keys and weights; the report shows the worst.
         scenarios: what to rehearse, instead of the ready-made selection; `settings` is ignored then.
         epochs: passes over the stolen answers; 6 if quick, else 10.
-        max_queries: how many of the training images the thief sends at most.
-        other_domain: images for a thief who has none of the domain.
+        max_queries: how many of the training images the attacker sends at most.
+        other_domain: images for an attacker who has none of the domain.
         rival: another owner's model for the same classes, or its `.keras` file, for thefts that mix two APIs.
         from_logits: whether the model answers logits. Known from its `DynaMarkLayer` if it is marked.
         wanted: log10 p that every rehearsed theft shall reach, for the recommendation.
@@ -190,13 +190,13 @@ def _rehearsal(
     **options: Any,
 ) -> Rehearsal:
     order = np.random.default_rng(seed).permutation(len(data.x_train))[:limit]
-    labelled = min(int(len(data.x_test) * _LABELLED_SHARE), _MOST_LABELLED)
+    labeled = min(int(len(data.x_test) * _LABELED_SHARE), _MOST_LABELED)
     return Rehearsal(
         owner,
         pool=data.x_train[order],
         pool_labels=data.y_train[order],
-        labelled=(data.x_test[:labelled], data.y_test[:labelled]),
-        fresh=(data.x_test[labelled:], data.y_test[labelled:]),
+        labeled=(data.x_test[:labeled], data.y_test[:labeled]),
+        fresh=(data.x_test[labeled:], data.y_test[labeled:]),
         other_domain=None if other_domain is None else adapted(other_domain.x_train[:limit], data.x_train.shape[1:]),
         seed=seed,
         epochs=epochs,
@@ -234,8 +234,8 @@ def _write_report(
     lines += ["", *(f"![{name}]({name}.png)" for name in figures)]
     lines += [
         "",
-        "log10 p: the worst of the seeds. *Fresh*: so many unlabelled inputs that were never sent. *Logged*: all that",
-        "the thief sent; *labels*: the same for a suspect that answers labels only.",
+        "log10 p: the worst of the seeds. *Fresh*: so many unlabeled inputs that were never sent. *Logged*: all that",
+        "the attacker sent; *labels*: the same for a suspect that answers labels only.",
         "",
     ]
     files.write_atomically(out / "report.md", "\n".join(lines).encode())
@@ -246,7 +246,7 @@ def _sections(rows: Sequence[dict[str, Any]], recommendation: Recommendation) ->
     costs = tables.costs(row for row in rows if row["kind"] == "cost")
     sections = {"Settings": [tables.settings(recommendation.settings), costs]}
     for budget, margin in _settings(rows):
-        for kind, title in (("theft", "Thefts"), ("innocent", "Innocents")):
+        for kind, title in (("theft", "Thefts"), ("independent", "Independent models")):
             same = [r for r in rows if (r["budget"], r["tie_margin"], r["kind"]) == (budget, margin, kind)]
             if same:
                 sections[f"{title}: budget {budget:g}, tie margin {margin:g}"] = [tables.suspects(same)]

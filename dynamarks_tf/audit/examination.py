@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dynamarks_tf.case.assessment import Judgement
+from dynamarks_tf.case.assessment import Assessment
 from dynamarks_tf.case.result import DEFAULT_ALPHA, GrowthPoint, queries_needed
 from dynamarks_tf.evidence.bounds import combined_log10_p
-from dynamarks_tf.evidence.residual_accumulator import Collection, planned_channels
+from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, planned_channels
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.suspects.queries import confident_balanced_choice
 from dynamarks_tf.watermark import codebook, metrics
@@ -90,7 +90,7 @@ class Examiner:
 
         Args:
             suspect: from inputs of shape `(n, ...)` to probabilities of shape `(n, C)`.
-            sent: what the thief sent to the marked API, shape `(m, ...)`; `None` leaves logged queries out.
+            sent: what the attacker sent to the marked API, shape `(m, ...)`; `None` leaves logged queries out.
 
         Returns:
             `accuracy` and `fidelity` on the fresh inputs, and a finding for each of `"10 fresh"` ..., `"logged"`,
@@ -116,13 +116,15 @@ class Examiner:
         labels = given.ndim == 1
         obstacles = planned_channels(self._params, self._num_classes, logged=logged, labels=labels)
         channels = tuple(channel for channel, obstacle in obstacles.items() if obstacle is None)
-        collection = Collection(channels, self._book.bucketing, self._params, self._book.contrasts(), logged=logged)
-        judgement = Judgement(self._book)
+        collection = ResidualAccumulator(
+            channels, self._book.keyed_hash, self._params, self._book.contrasts(), logged=logged
+        )
+        assessment = Assessment(self._book)
         for start in range(0, len(expected), _BATCH):
-            judgement.follow(collection, expected[start : start + _BATCH], given[start : start + _BATCH])
-        found = {channel.channel: channel.log10_p for channel in judgement.channels(collection.residuals())}
+            assessment.follow(collection, expected[start : start + _BATCH], given[start : start + _BATCH])
+        found = {channel.channel: channel.log10_p for channel in assessment.channels(collection.residuals())}
         combined = combined_log10_p([*found.values()]) if found else 0.0
-        growth = [*judgement.growth, GrowthPoint(len(expected), combined)]
+        growth = [*assessment.growth, GrowthPoint(len(expected), combined)]
         return Finding(combined, found, queries_needed(growth, DEFAULT_ALPHA))
 
     def _clean_answers(self, sent: Array) -> Array:

@@ -87,21 +87,21 @@ def trade_off(summaries: Iterable[SettingSummary], name: str) -> Figure:
         for s in same
     )
     alt = f"log10 p of the weakest rehearsed theft by budget, and the points of accuracy that the mark costs. {told}."
-    colours = (LIGHT["key"], LIGHT["against"], LIGHT["muted"], LIGHT["ink"])
+    colors = (LIGHT["key"], LIGHT["against"], LIGHT["muted"], LIGHT["ink"])
 
     def draw(width: int) -> Any:
         drawing, axes = canvas(width, 320)
         for number, (margin, same) in enumerate(sorted(margins.items())):
-            colour = colours[number % len(colours)]
+            color = colors[number % len(colors)]
             same = sorted(same, key=lambda s: s.budget)
             axes.plot(
-                [s.budget for s in same], [s.log10_p for s in same], "-o", color=colour, linewidth=2, markersize=5.5
+                [s.budget for s in same], [s.log10_p for s in same], "-o", color=color, linewidth=2, markersize=5.5
             )
             for s in same:
                 cost = f"{100 * s.accuracy_cost:+.2f}".replace("-", "−")
                 label = cost if s is not same[-1] else f"tie margin {margin:g}:  {cost}"
                 axes.annotate(
-                    label, (s.budget, s.log10_p), (-3, 7), textcoords="offset points", ha="right", color=colour
+                    label, (s.budget, s.log10_p), (-3, 7), textcoords="offset points", ha="right", color=color
                 )
         budgets = sorted({summary.budget for same in margins.values() for summary in same})
         axes.set_xscale("log")

@@ -53,7 +53,7 @@ def strength(row: Mapping[str, Any]) -> float:
     return float(min(finding["log10_p"] for finding in row["findings"].values()))
 
 
-def summarise(rows: Iterable[Mapping[str, Any]]) -> tuple[SettingSummary, ...]:
+def summarize(rows: Iterable[Mapping[str, Any]]) -> tuple[SettingSummary, ...]:
     """Sums the rows of a rehearsal up by setting of the mark, the mildest first.
 
     Args:
@@ -95,7 +95,7 @@ def recommend(
         wanted: log10 p that every rehearsed theft must reach.
         accuracy_cost: largest loss of accuracy, as a share of all answers: 0.003 is 0.3 points.
     """
-    settings = summarise(rows)
+    settings = summarize(rows)
     affordable = [setting for setting in settings if setting.accuracy_cost <= accuracy_cost]
     chosen = next((setting for setting in affordable if setting.log10_p <= wanted), None)
     if chosen is not None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import progress
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
-from dynamarks_tf.attacks.attacker import Loot, Thief
+from dynamarks_tf.attacks.attacker import Attacker, TransferSet
 from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.audit.examination import Examiner
@@ -45,9 +45,9 @@ class Rehearsal:
 
     Args:
         owner: the clean model.
-        pool: inputs that the thief sends, shape `(n, ...)`.
+        pool: inputs that the attacker sends, shape `(n, ...)`.
         pool_labels: their true class indices, shape `(n,)`, for innocents that learn from those; or `None`.
-        labelled: inputs with true class indices that the thief fine-tunes on.
+        labeled: inputs with true class indices that the attacker fine-tunes on.
         fresh: inputs with true class indices from which fresh queries and accuracy are taken.
         other_domain: inputs of another domain in the owner's shape, or `None`.
         rival: another model for the same classes, or `None`.
@@ -64,7 +64,7 @@ class Rehearsal:
         *,
         pool: Array,
         pool_labels: Array | None,
-        labelled: tuple[Array, Array],
+        labeled: tuple[Array, Array],
         fresh: tuple[Array, Array],
         other_domain: Array | None = None,
         rival: keras.Model | None = None,
@@ -78,7 +78,7 @@ class Rehearsal:
         self._clean = _probabilities(owner, from_logits)
         self._from_logits = from_logits
         self._pool, self._pool_labels = pool, pool_labels
-        self._labelled, self._fresh = labelled, fresh
+        self._labelled, self._fresh = labeled, fresh
         self._other_domain = other_domain
         self._rival = None if rival is None else _probabilities(rival, from_logits=False)
         self._seed, self._epochs, self._batch_size, self._verbose = seed, epochs, batch_size, verbose
@@ -86,7 +86,7 @@ class Rehearsal:
 
     @property
     def available(self) -> tuple[str, ...]:
-        """What the thief has beyond the API."""
+        """What the attacker has beyond the API."""
         named = {"pool_labels": self._pool_labels, "other_domain": self._other_domain, "rival": self._rival}
         return tuple(name for name, value in named.items() if value is not None)
 
@@ -101,11 +101,11 @@ class Rehearsal:
         """Rehearses what is not in the results yet, and adds it there.
 
         Args:
-            scenarios: what to rehearse, in this order; neighbours that share a surrogate share its training.
+            scenarios: what to rehearse, in this order; neighbors that share a surrogate share its training.
             results: where the rows go, one for each scenario and one for the cost of each setting of the mark.
 
         Raises:
-            ArgumentError: a scenario needs what the thief has not.
+            ArgumentError: a scenario needs what the attacker has not.
         """
         check_feasible(scenarios, self.available)
         waiting = [scenario for scenario in scenarios if not results.has(**scenario.to_dict())]
@@ -120,24 +120,24 @@ class Rehearsal:
         """The rows of all scenarios with one setting of the mark."""
         key = rehearsal_key(self._seed)
         examiner = Examiner(key, params, self._clean, self._fresh, seed=self._seed)
-        thief = self._thief(self._api(key, params))
+        attacker = self._attacker(self._api(key, params))
         setting = {"budget": params.budget, "tie_margin": params.tie_margin}
         if not results.has(kind="cost", **setting):
-            yield {"kind": "cost", **setting, **self._cost(thief.api)}
+            yield {"kind": "cost", **setting, **self._cost(attacker.api)}
         groups: dict[tuple[Any, ...], list[Scenario]] = {}
         for scenario in scenarios:
             groups.setdefault(scenario.surrogate, []).append(scenario)
         for same in groups.values():
             start = time.monotonic()
             keras.utils.set_random_seed(self._seed)
-            loot = self._loot(same[0], thief, params)
-            surrogate = self._trained(same[0], loot)
+            transfer_set = self._transfer_set(same[0], attacker, params)
+            surrogate = self._trained(same[0], transfer_set)
             for scenario in same:
                 keras.utils.set_random_seed(self._seed)
-                suspect = as_suspect(REMOVALS[scenario.removal].apply(surrogate, loot, thief))
-                found = examiner.examine(_in_batches(suspect.predict), loot.sent)
+                suspect = as_suspect(REMOVALS[scenario.removal].apply(surrogate, transfer_set, attacker))
+                found = examiner.examine(_in_batches(suspect.predict), transfer_set.sent)
                 seconds = round(time.monotonic() - start, 1)
-                kind = "innocent" if scenario.is_innocent else "theft"
+                kind = "independent" if scenario.is_independent else "theft"
                 yield {"kind": kind, **scenario.to_dict(), **found, "seconds": seconds}
                 start = time.monotonic()
 
@@ -147,8 +147,8 @@ class Rehearsal:
         )
         return _probabilities(marked, self._from_logits)
 
-    def _thief(self, api: Callable[[Array], Array]) -> Thief:
-        return Thief(
+    def _attacker(self, api: Callable[[Array], Array]) -> Attacker:
+        return Attacker(
             api,
             self._pool,
             self._labelled,
@@ -165,21 +165,26 @@ class Rehearsal:
             self._new_model("separable_cnn"), inputs, targets, epochs=PILOT_EPOCHS, batch_size=self._batch_size
         )
 
-    def _loot(self, scenario: Scenario, thief: Thief, params: MarkParams) -> Loot:
-        if not scenario.is_innocent:
-            return EXTRACTIONS[scenario.extraction].gather(thief)
+    def _transfer_set(self, scenario: Scenario, attacker: Attacker, params: MarkParams) -> TransferSet:
+        if not scenario.is_independent:
+            return EXTRACTIONS[scenario.extraction].gather(attacker)
         if scenario.extraction == "true labels":
             assert self._pool_labels is not None
-            return Loot(self._pool, self._pool_labels, self._pool)
+            return TransferSet(self._pool, self._pool_labels, self._pool)
         if scenario.extraction == "another key":
-            return Loot(self._pool, self._api(rehearsal_key(self._seed, 1), params)(self._pool), self._pool)
-        return Loot(self._pool, self._clean(self._pool), self._pool)
+            return TransferSet(self._pool, self._api(rehearsal_key(self._seed, 1), params)(self._pool), self._pool)
+        return TransferSet(self._pool, self._clean(self._pool), self._pool)
 
-    def _trained(self, scenario: Scenario, loot: Loot) -> keras.Model:
-        options = {} if scenario.is_innocent else dict(EXTRACTIONS[scenario.extraction].training)
+    def _trained(self, scenario: Scenario, transfer_set: TransferSet) -> keras.Model:
+        options = {} if scenario.is_independent else dict(EXTRACTIONS[scenario.extraction].training)
         model = self._new_model(scenario.architecture)
         return train_classifier(
-            model, loot.inputs, loot.targets, epochs=self._epochs, batch_size=self._batch_size, **options
+            model,
+            transfer_set.inputs,
+            transfer_set.targets,
+            epochs=self._epochs,
+            batch_size=self._batch_size,
+            **options,
         )
 
     def _new_model(self, architecture: str) -> keras.Model:

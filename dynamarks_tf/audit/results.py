@@ -13,7 +13,7 @@ from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
 
 FORMAT = "dynamarks-audit"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Results:

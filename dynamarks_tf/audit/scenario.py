@@ -37,13 +37,13 @@ class Scenario:
     tie_margin: float = MarkParams().tie_margin
 
     def __post_init__(self) -> None:
-        if not self.is_innocent:
+        if not self.is_independent:
             by_name(EXTRACTIONS, self.extraction, "extraction")
         by_name(ARCHITECTURES, self.architecture, "architecture")
         by_name(REMOVALS, self.removal, "removal attack")
 
     @property
-    def is_innocent(self) -> bool:
+    def is_independent(self) -> bool:
         """Whether the suspect never saw an answer marked with the key that is tested."""
         return self.extraction in INNOCENTS
 
@@ -63,14 +63,14 @@ class Scenario:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the thief needs beyond the API."""
-        extraction = INNOCENTS[self.extraction] if self.is_innocent else EXTRACTIONS[self.extraction].needs
+        """What the attacker needs beyond the API."""
+        extraction = INNOCENTS[self.extraction] if self.is_independent else EXTRACTIONS[self.extraction].needs
         return tuple(dict.fromkeys((*extraction, *REMOVALS[self.removal].needs)))
 
     @property
     def num_queries(self) -> int:
-        """How many inputs the thief must have."""
-        return 1 if self.is_innocent else EXTRACTIONS[self.extraction].num_queries
+        """How many inputs the attacker must have."""
+        return 1 if self.is_independent else EXTRACTIONS[self.extraction].num_queries
 
 
 def crossed(
@@ -105,7 +105,7 @@ def full(
 
     Args:
         settings: of the mark.
-        available: what the thief has beyond the API; scenarios that need more are left out.
+        available: what the attacker has beyond the API; scenarios that need more are left out.
         pool_size: how many inputs he has; thefts that send more are left out.
     """
     main = "separable_cnn"
@@ -123,7 +123,7 @@ def full(
 
 
 def check_feasible(scenarios: Sequence[Scenario], available: Iterable[str]) -> None:
-    """Sees to it that the thief has what the scenarios need.
+    """Sees to it that the attacker has what the scenarios need.
 
     Raises:
         ArgumentError: there is no scenario, or one needs something that is not there.
@@ -131,7 +131,7 @@ def check_feasible(scenarios: Sequence[Scenario], available: Iterable[str]) -> N
     if not scenarios:
         raise ArgumentError("There is nothing to rehearse: no scenario was given.")
     hints = {
-        "pool_labels": "true labels of the thief's inputs",
+        "pool_labels": "true labels of the attacker's inputs",
         "other_domain": "images of another domain",
         "rival": "a second model for the same classes",
     }

@@ -12,14 +12,14 @@ from dynamarks_tf.case.result import Evidence, GrowthPoint
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.evidence.bounds import combined_log10_p
 from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence
-from dynamarks_tf.evidence.residual_accumulator import Collection, planned_channels
+from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, planned_channels
 from dynamarks_tf.evidence.residuals import Array, Residuals
 from dynamarks_tf.watermark.codebook import Codebook
 
 _FIRST_POINT = 10
 
 
-class Judgement:
+class Assessment:
     """Judges a suspect by a codebook, and follows how the evidence grows with the queries.
 
     Args:
@@ -30,7 +30,7 @@ class Judgement:
         self._book = book
         self._growth: list[GrowthPoint] = []
 
-    def follow(self, collection: Collection, clean: Array, suspect: Array) -> None:
+    def follow(self, collection: ResidualAccumulator, clean: Array, suspect: Array) -> None:
         """Adds a batch to a collection, and notes the evidence after 10, 20, 50, 100, 200 ... queries.
 
         Args:
@@ -57,7 +57,7 @@ class Judgement:
 
     def evidence(
         self,
-        collection: Collection,
+        collection: ResidualAccumulator,
         plan: TestPlan,
         *,
         owner: str,
@@ -102,7 +102,7 @@ class Judgement:
             versions=versions,
         )
 
-    def _note(self, collection: Collection) -> None:
+    def _note(self, collection: ResidualAccumulator) -> None:
         log10_p = [channel.log10_p for channel in self.channels(collection.residuals())]
         if log10_p:
             self._growth.append(GrowthPoint(collection.num_queries, combined_log10_p(log10_p)))
@@ -114,7 +114,7 @@ def no_evidence_from_labels(reasons: Mapping[str, str | None]) -> SuspectError:
     Args:
         reasons: why not, for each channel.
     """
-    listed = "; ".join(f"{channel} code: {reason}" for channel, reason in reasons.items() if reason)
+    listed = "; ".join(f"{channel} channel: {reason}" for channel, reason in reasons.items() if reason)
     return SuspectError(
         f"The suspect answers labels, not probabilities, so there is no evidence to be had. {listed}. Ask it for its "
         "probabilities (another signature, output or endpoint), put them within reach by a callable, or ask what "

@@ -4,8 +4,8 @@ A bundle is a ZIP archive without compression. Its members, besides those of the
 
     manifest.json    format, version, digest of every other member, the owner's signature over all that
     evidence.json    the verdict; aggregates only, may be published
-    bucketing.npz    which coin each output gets; secret, but holds no sign
-    pairs.npz        between which classes the coins of the query code chose, if it was tested; secret
+    keyed_hash.npz    which coin each output gets; secret, but holds no sign
+    pairs.npz        between which classes the coins of the class-choice channel chose, if it was tested; secret
     residuals.npz    the table of each channel
     selection.npz    which of the inputs that were given were asked, if not all
     statement.json   the published commitment, if there is one
@@ -32,10 +32,10 @@ from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import BundleError
 
 FORMAT = "dynamarks-bundle"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 EVIDENCE = "evidence.json"
-BUCKETING = "bucketing.npz"
+KEYED_HASH = "keyed_hash.npz"
 PAIRS = "pairs.npz"
 RESIDUALS = "residuals.npz"
 SELECTION = "selection.npz"

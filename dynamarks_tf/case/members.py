@@ -15,17 +15,17 @@ import numpy.typing as npt
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.result import Evidence
-from dynamarks_tf.case.transcript import RecordedBatch, Recording
+from dynamarks_tf.case.transcript import Transcript, TranscriptBatch
 from dynamarks_tf.errors import BundleError, SuspectError
 from dynamarks_tf.evidence import answers
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
-from dynamarks_tf.watermark.keyed_hash import COLUMNS, HASHED_CLASSES, MULTIPLIERS, Bucketing, num_class_groups
+from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, HASHED_CLASSES, MULTIPLIERS, KeyedHash, num_class_groups
 from dynamarks_tf.watermark.probabilities import probability_problem
 
-_BUCKETING_ARRAYS = (
+_KEYED_HASH_ARRAYS = (
     "row_of_class",
     "column_of_class",
     "group_of_class",
@@ -39,9 +39,9 @@ def write(
     path: str | os.PathLike[str],
     evidence: Evidence,
     residuals: dict[str, Residuals],
-    bucketing: Bucketing,
+    keyed_hash: KeyedHash,
     pairs: npt.NDArray[np.int32] | None,
-    record: Recording,
+    record: Transcript,
     key: MarkKey,
     statement: Statement | None,
     *,
@@ -54,8 +54,8 @@ def write(
         path: the file to write.
         evidence: the verdict.
         residuals: the table of each channel that was tested.
-        bucketing: which coin each output gets.
-        pairs: between which classes the coins of the query code chose that were met; `None` if it was not planned.
+        keyed_hash: which coin each output gets.
+        pairs: between which classes the coins of the class-choice channel chose that were met; `None` if it was not planned.
         record: the recording of the test.
         key: the owner's key; it signs the bundle.
         statement: the published commitment.
@@ -64,7 +64,7 @@ def write(
     """
     members = {
         bundles.EVIDENCE: _json(evidence.to_dict()),
-        bundles.BUCKETING: _npz({name: getattr(bucketing, name) for name in _BUCKETING_ARRAYS}),
+        bundles.KEYED_HASH: _npz({name: getattr(keyed_hash, name) for name in _KEYED_HASH_ARRAYS}),
         bundles.RESIDUALS: _npz(_sparse(residuals)),
     }
     if pairs is not None:
@@ -85,13 +85,13 @@ def write(
     )
 
 
-def read_bucketing(data: bytes, plan: TestPlan) -> Bucketing:
-    """Reads the member `bucketing.npz`.
+def read_keyed_hash(data: bytes, plan: TestPlan) -> KeyedHash:
+    """Reads the member `keyed_hash.npz`.
 
     Raises:
         BundleError: it does not fit the plan.
     """
-    arrays = _arrays(data, bundles.BUCKETING)
+    arrays = _arrays(data, bundles.KEYED_HASH)
     n, hashed = plan.num_classes, min(plan.num_classes, HASHED_CLASSES)
     rows, columns = plan.params.table_shape(n)
     expected: dict[str, tuple[tuple[int, ...], type, float]] = {
@@ -103,12 +103,12 @@ def read_bucketing(data: bytes, plan: TestPlan) -> Bucketing:
         "multipliers": ((hashed, 2), np.float32, MULTIPLIERS),
     }
     if set(arrays) != set(expected):
-        raise BundleError(f"{bundles.BUCKETING} does not hold {', '.join(expected)}.")
+        raise BundleError(f"{bundles.KEYED_HASH} does not hold {', '.join(expected)}.")
     for name, (shape, dtype, limit) in expected.items():
         array = arrays[name]
         if array.shape != shape or array.dtype != dtype or not ((array >= 0) & (array < limit)).all():
-            raise BundleError(f"{bundles.BUCKETING}: {name} is not {dtype.__name__} of shape {shape} below {limit}.")
-    return Bucketing(**arrays)
+            raise BundleError(f"{bundles.KEYED_HASH}: {name} is not {dtype.__name__} of shape {shape} below {limit}.")
+    return KeyedHash(**arrays)
 
 
 def read_pairs(data: bytes, plan: TestPlan) -> npt.NDArray[np.int32]:
@@ -119,24 +119,24 @@ def read_pairs(data: bytes, plan: TestPlan) -> npt.NDArray[np.int32]:
     """
     pairs = _arrays(data, bundles.PAIRS).get("pairs", np.zeros(0))
     n = plan.num_classes
-    fits = pairs.shape == (n, COLUMNS, 2) and pairs.dtype == np.int32 and _in_range(pairs, n)
+    fits = pairs.shape == (n, HASH_SIZE, 2) and pairs.dtype == np.int32 and _in_range(pairs, n)
     if not fits or ((pairs < 0).sum(axis=2) == 1).any():
         raise BundleError(f"{bundles.PAIRS} does not hold pairs of {n} classes.")
     return pairs
 
 
-def same_bucketing(one: Bucketing, other: Bucketing) -> bool:
+def same_keyed_hash(one: KeyedHash, other: KeyedHash) -> bool:
     """Whether two bucketings are equal."""
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in _BUCKETING_ARRAYS)
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in _KEYED_HASH_ARRAYS)
 
 
-def read_batch(data: bytes, plan: TestPlan, rows: int) -> RecordedBatch:
+def read_batch(data: bytes, plan: TestPlan, rows: int) -> TranscriptBatch:
     """Reads the answers of one batch, which must look as `verify` writes them.
 
     Raises:
         BundleError: they do not.
     """
-    batch = RecordedBatch.from_bytes(data)
+    batch = TranscriptBatch.from_bytes(data)
     clean, suspect = batch.clean, batch.suspect
     problem = None
     if (
@@ -180,7 +180,7 @@ def read_residuals(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
         stated, cells, values = (arrays[f"{channel}.{part}"] for part in ("shape", "cells", "values"))
         fits = stated.tolist() == list(shape) and cells.dtype == np.int64 and values.dtype == np.float64
         if not fits or cells.ndim != 1 or cells.shape != values.shape or not _in_range(cells, math.prod(shape)):
-            raise BundleError(f"{bundles.RESIDUALS}: the table of the {channel} code is malformed.")
+            raise BundleError(f"{bundles.RESIDUALS}: the table of the {channel} channel is malformed.")
         tables[channel] = np.zeros(shape)
         tables[channel].ravel()[cells] = values
     return tables

@@ -12,11 +12,11 @@ from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence.bounds import COMBINATION_RULE
 from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, planned_channels
-from dynamarks_tf.watermark.keyed_hash import BUCKETING
+from dynamarks_tf.watermark.keyed_hash import KEYED_HASH
 from dynamarks_tf.watermark.params import MarkParams
 
 FORMAT = "dynamarks-plan"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SELECTIONS = ("all", "first/1", "confident-balanced/1")
 _MOST_CLASSES = 10_000_000
 
@@ -37,7 +37,7 @@ class TestPlan:
         budget: largest total variation of the mark.
         tie_margin: largest |log(p_a / p_b)| of a tie; 0 if the mark leaves ties alone.
         amplitudes: whether the mark varies its strength from input to input.
-        table_rows: rows of the class code's sign table.
+        table_rows: rows of the class channel's sign table.
         table_columns: columns of that table.
         logged: whether the queries are what clients of the marked API really sent.
         labels: whether the suspect was said to answer labels only.
@@ -49,7 +49,7 @@ class TestPlan:
         seed: seed of that choice.
         class_names_sha256: digest of the names that the suspect's answers are read by; `None` if it answers no names.
         alpha: the chance of accusing an innocent that is accepted.
-        bucketing: name and version of the hash that picks an input's coins.
+        keyed_hash: name and version of the hash that picks an input's coins.
         transforms: for each channel, name and version of its residual transform.
         combination: name and version of the rule that combines the channels.
     """
@@ -77,7 +77,7 @@ class TestPlan:
     seed: int
     class_names_sha256: str | None
     alpha: float
-    bucketing: str = BUCKETING
+    keyed_hash: str = KEYED_HASH
     transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
     combination: str = COMBINATION_RULE
 
@@ -109,7 +109,7 @@ class TestPlan:
             if not is_right(content[name]):
                 raise FormatError(f"{source} is damaged: its entry {name} is {content[name]!r}.")
         plan = cls(**{**{name: content[name] for name in names}, "channels": tuple(content["channels"])})
-        known = {"bucketing": BUCKETING, "transforms": TRANSFORMS, "combination": COMBINATION_RULE}
+        known = {"keyed_hash": KEYED_HASH, "transforms": TRANSFORMS, "combination": COMBINATION_RULE}
         for name, value in known.items():
             if getattr(plan, name) != value:
                 raise FormatError(

@@ -17,7 +17,7 @@ from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence.channels import ChannelEvidence
 
 FORMAT = "dynamarks-evidence"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 DEFAULT_ALPHA = 1e-6
 
 

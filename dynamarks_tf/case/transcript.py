@@ -23,13 +23,14 @@ import numpy.typing as npt
 from dynamarks_tf._support import digests, files
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.case.plan import TestPlan
-from dynamarks_tf.errors import RecordingError
+from dynamarks_tf.errors import TranscriptError
 
 Array = npt.NDArray[Any]
 
-FORMAT = "dynamarks-recording"
-FORMAT_VERSION = 1
-HEAD = "recording.json"
+FORMAT = "dynamarks-transcript"
+FORMAT_VERSION = 2
+HEAD = "transcript.json"
+_OLD_HEAD = "recording.json"  # of releases that wrote version 1
 ANSWER_FILES = (".npz", ".csv", ".parquet", ".jsonl")
 """How files of recorded answers end: no other suspect is named so."""
 _HEAD_ENTRIES: dict[str, Any] = {
@@ -54,7 +55,7 @@ def were_answers_given(suspect: str, suspect_sha256: str | None) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordedBatch:
+class TranscriptBatch:
     """One batch of a test.
 
     Attributes:
@@ -75,21 +76,21 @@ class RecordedBatch:
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> RecordedBatch:
+    def from_bytes(cls, data: bytes) -> TranscriptBatch:
         """Reads what `to_bytes` wrote.
 
         Raises:
-            RecordingError: it is damaged.
+            TranscriptError: it is damaged.
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as content:
                 arrays = {name: content[name] for name in content.files}
             return cls(arrays["clean"], arrays["suspect"], arrays.get("queries"))
         except Exception as error:  # a damaged archive raises whatever its damaged part happens to raise
-            raise RecordingError(f"A recorded batch cannot be read: {error}") from error
+            raise TranscriptError(f"A recorded batch cannot be read: {error}") from error
 
 
-class Recording:
+class Transcript:
     """The folder of one test: new, or that of an interrupted one to go on with.
 
     Args:
@@ -104,7 +105,7 @@ class Recording:
         batch_size: how many queries a batch holds.
 
     Raises:
-        RecordingError: the folder holds the recording of another test, or is damaged.
+        TranscriptError: the folder holds the recording of another test, or is damaged.
     """
 
     def __init__(
@@ -126,6 +127,11 @@ class Recording:
             "keeps_queries": keep_queries,
         }
         head = self.folder / HEAD
+        if (self.folder / _OLD_HEAD).exists():
+            raise TranscriptError(
+                f"{self.folder} holds an interrupted test that an earlier release began (version 1). Go on with that "
+                "release, name another bundle, or remove the folder if its answers are not needed."
+            )
         if not head.exists():
             self.folder.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
             content: dict[str, Any] = {
@@ -140,7 +146,7 @@ class Recording:
         content = read_head(head.read_bytes(), str(head))
         for name, value in about.items():
             if content[name] != value:
-                raise RecordingError(
+                raise TranscriptError(
                     f"{self.folder} holds an interrupted test whose {name} is {content[name]!r}; this one's is "
                     f"{value!r}. Repeat the interrupted test with its own settings, name another bundle, or remove "
                     "the folder if its answers are not needed."
@@ -154,14 +160,14 @@ class Recording:
         """Lets another process go on with the recording. May be called twice."""
         self._lock.close()
 
-    def recorded(self, queries: Array) -> RecordedBatch | None:
+    def recorded(self, queries: Array) -> TranscriptBatch | None:
         """Returns the next batch if it was recorded before the interruption.
 
         Args:
             queries: the inputs of the batch, to be sure that they are the same.
 
         Raises:
-            RecordingError: it was recorded for other inputs, or the recording is damaged.
+            TranscriptError: it was recorded for other inputs, or the recording is damaged.
         """
         if not self._record_path.exists():
             return None
@@ -169,12 +175,12 @@ class Recording:
             record = json.loads(self._record_path.read_bytes())
             data = self._answers_path.read_bytes()
         except (OSError, ValueError, RecursionError) as error:
-            raise RecordingError(f"{self.folder}, batch {self._next}, cannot be read: {error}") from error
+            raise TranscriptError(f"{self.folder}, batch {self._next}, cannot be read: {error}") from error
         check_record(record, data, self._next, self._chain, str(self.folder))
         if record["queries_sha256"] != digests.query_digest(queries):
-            raise RecordingError(f"{self.folder}, batch {self._next}, was recorded for other inputs.")
+            raise TranscriptError(f"{self.folder}, batch {self._next}, was recorded for other inputs.")
         self._advance(record)
-        return RecordedBatch.from_bytes(data)
+        return TranscriptBatch.from_bytes(data)
 
     def add(self, queries: Array, clean: Array, suspect: Array, *, asked_at: str) -> None:
         """Writes the next batch down; when this returns, it will survive a crash.
@@ -185,7 +191,7 @@ class Recording:
             suspect: the suspect's answers.
             asked_at: when the suspect was asked, ISO 8601 in UTC.
         """
-        data = RecordedBatch(clean, suspect, queries if self._keep_queries else None).to_bytes()
+        data = TranscriptBatch(clean, suspect, queries if self._keep_queries else None).to_bytes()
         record: dict[str, Any] = {
             "batch": self._next,
             "rows": len(clean),
@@ -229,7 +235,7 @@ def check_record(record: Any, data: bytes, index: int, previous: str, where: str
     """Checks that a batch is the one that was written down, at its place in the chain.
 
     Raises:
-        RecordingError: it is not.
+        TranscriptError: it is not.
     """
     try:
         content = {name: value for name, value in record.items() if name != "chain"}
@@ -242,23 +248,23 @@ def check_record(record: Any, data: bytes, index: int, previous: str, where: str
         whole = answers_match = False
     if not whole or not answers_match:
         what = "its record does not follow from the one before" if not whole else "its answers were changed"
-        raise RecordingError(f"{where}, batch {index}: {what}.")
+        raise TranscriptError(f"{where}, batch {index}: {what}.")
 
 
 def read_head(data: bytes, where: str) -> dict[str, Any]:
     """Reads the first file of a recording: plan, suspect and when the plan was fixed.
 
     Raises:
-        RecordingError: it is none, or of another version.
+        TranscriptError: it is none, or of another version.
     """
     try:
         found: Any = json.loads(data)
     except (ValueError, RecursionError):
         found = None
-    content = check_format(found, FORMAT, FORMAT_VERSION, where, "the recording of a test", error=RecordingError)
+    content = check_format(found, FORMAT, FORMAT_VERSION, where, "the recording of a test", error=TranscriptError)
     for name, kind in _HEAD_ENTRIES.items():
         if not isinstance(content.get(name), kind):
-            raise RecordingError(f"{where} is damaged: its entry {name} is {content.get(name)!r}.")
+            raise TranscriptError(f"{where} is damaged: its entry {name} is {content.get(name)!r}.")
     return content
 
 
@@ -273,7 +279,7 @@ def _locked(path: Path) -> IO[bytes]:
         pass
     except OSError as error:
         file.close()
-        raise RecordingError(
+        raise TranscriptError(
             f"Another process is at work in {path.parent}. Wait for it, or name another bundle."
         ) from error
     return file

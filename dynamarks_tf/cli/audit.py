@@ -48,7 +48,7 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
     "--seed", multiple=True, type=click.IntRange(min=0), help="May be repeated; the worst counts.  [default: 0]"
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over stolen answers.  [default: quick 6, full 10]")
-@click.option("--max-queries", type=click.IntRange(min=20), help="The thief sends so many.  [default: quick 10,000]")
+@click.option("--max-queries", type=click.IntRange(min=20), help="The attacker sends so many.  [default: quick 10,000]")
 @click.option("--image-size", type=(int, int), help="Height and width, for image folders.")
 @click.option("--other-data", help="Images of another domain, as --data.")
 @click.option("--rival", type=click.Path(path_type=Path), help="Another owner's .keras file for the same classes.")
@@ -148,7 +148,7 @@ def _print(result: AuditResult) -> None:
         if row["kind"] != "cost":
             found = [row["findings"].get(column) for column in COLUMNS]
             table.add_row(
-                f"{row['extraction']}, {row['architecture']}" + ("" if row["kind"] == "theft" else " (innocent)"),
+                f"{row['extraction']}, {row['architecture']}" + ("" if row["kind"] == "theft" else " (independent)"),
                 row["removal"],
                 f"{row['accuracy']:.3f}",
                 *("-" if finding is None else rounded(finding["log10_p"], 1) for finding in found),

@@ -24,9 +24,9 @@ def check(bundle: Path, key: Path | None, public: bool, reports: ReportOptions, 
     mark was found is what it says, not whether it holds.
 
     \b
-      dynamarks check case.zip
-      dynamarks check case.zip --key acme.key --report case.html
-      dynamarks check case.zip --public > publish.json
+      dynamarks check bundle.zip
+      dynamarks check bundle.zip --key acme.key --report report.html
+      dynamarks check bundle.zip --public > publish.json
     """
     from dynamarks_tf import recheck
 

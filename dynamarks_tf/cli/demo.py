@@ -40,7 +40,7 @@ def demo(
 ) -> int:
     """Mark, serve, steal over the wire and convict, on real images.
 
-    Takes about 7 minutes on 2 cores. Exits with 0 if the thief is convicted and the innocents are not, else with 1.
+    Takes about 7 minutes on 2 cores. Exits with 0 if the attacker is convicted and the innocents are not, else with 1.
 
     \b
       dynamarks demo --out my-demo --seed 1

@@ -9,7 +9,7 @@ import click
 
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 
-_QUANTISATIONS = ("float16", "int8")
+_QUANTIZATIONS = ("float16", "int8")
 _LITE_SUFFIX = ".tflite"
 
 
@@ -18,7 +18,7 @@ _LITE_SUFFIX = ".tflite"
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--version", type=click.IntRange(min=1), help="Version number.  [default: one above the highest]")
 @click.option("--warmup", type=click.Path(path_type=Path), help=".npy file with inputs for TF Serving's warm-up.")
-@click.option("--quantize", type=click.Choice(_QUANTISATIONS), help="What to quantise to.  [default: nothing]")
+@click.option("--quantize", type=click.Choice(_QUANTIZATIONS), help="What to quantize to.  [default: nothing]")
 @click.option("--representative", type=click.Path(path_type=Path), help=".npy file with some inputs, for int8.")
 @json_option
 def export(

@@ -31,7 +31,7 @@ class ReportOptions:
         report: the HTML file to write, if any.
         plots: folder for its figures.
         true_labels: file of true class indices.
-        confidential: whether to show the code table.
+        confidential: whether to show the sign table.
     """
 
     report: Path | None
@@ -47,7 +47,7 @@ class ReportOptions:
         """
         if self.confidential and suspect_labels:
             raise click.UsageError(
-                "--confidential shows the class code, which --labels leaves untested. Give one of the two."
+                "--confidential shows the class channel, which --labels leaves untested. Give one of the two."
             )
         if self.report is not None:
             from dynamarks_tf import report as reports
@@ -62,7 +62,7 @@ class ReportOptions:
         if bundle is not None or self.report is None:
             return bundle
         folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory(prefix="dynamarks-"))
-        return Path(folder) / "case.zip"
+        return Path(folder) / "bundle.zip"
 
     def write(self, bundle: Path, key: MarkKey | None, *, keeps_bundle: bool = True) -> None:
         """Writes the report, if one is wanted."""
@@ -128,7 +128,7 @@ _OPTIONS = (
     click.option("--report", type=_PATH, help="Also write a report for people to this HTML file."),
     click.option("--plots", type=_PATH, help="Folder for the report's figures as PNG files."),
     click.option("--true-labels", type=_PATH, help=".npy file of true classes, for accuracies in the report."),
-    click.option("--confidential", is_flag=True, help="Show the code table in the report: it is part of the key."),
+    click.option("--confidential", is_flag=True, help="Show the sign table in the report: it is part of the key."),
 )
 
 

@@ -121,9 +121,9 @@ def verify(
 
     \b
       dynamarks verify suspect.keras --owner marked.keras --key acme.key \\
-          --queries x.npy --max-queries 1000 --report case.html
+          --queries x.npy --max-queries 1000 --report report.html
       dynamarks verify grpc://10.0.0.7:8500/clf --owner marked.keras \\
-          --key acme.key --log logs/ --client customer-7 --bundle case.zip
+          --key acme.key --log logs/ --client customer-7 --bundle bundle.zip
     """
     from dynamarks_tf.case.result import check_alpha
 

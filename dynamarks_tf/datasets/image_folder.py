@@ -41,8 +41,8 @@ class ImageFolder:
     Attributes:
         root: the folder.
         class_names: names of the class folders, sorted; a label is a position in it.
-        image_size: height and width to which images are brought: cropped about the centre, then resized.
-        channels: 3 for colours, 1 for grey.
+        image_size: height and width to which images are brought: cropped about the center, then resized.
+        channels: 3 for colors, 1 for gray.
         held_out: how the test set came about, in words; empty if it has a folder of its own.
         train_files: paths of the training images.
         train_labels: int64 of shape `(n,)`.
@@ -160,7 +160,7 @@ def open_image_folder(
     Args:
         root: the folder.
         image_size: height and width to which images are brought.
-        channels: 3 for colours, 1 for grey.
+        channels: 3 for colors, 1 for gray.
         held_out: share of each class that becomes the test set, if there is no folder for it.
         seed: of that choice.
 
@@ -176,7 +176,7 @@ def open_image_folder(
     if len(image_size) != 2 or min(image_size) < 1:
         raise ArgumentError(f"image_size={image_size!r}; expected height and width, such as (64, 64).")
     if channels not in (1, 3):
-        raise ArgumentError(f"channels={channels!r}; accepted are 3 (colours) and 1 (grey).")
+        raise ArgumentError(f"channels={channels!r}; accepted are 3 (colors) and 1 (gray).")
     if not 0 < held_out < 1:
         raise ArgumentError(f"held_out={held_out!r}; expected a share between 0 and 1.")
     root = Path(root)
@@ -212,13 +212,13 @@ def open_image_folder(
 
 
 def read_image(file: Path, image_size: tuple[int, int], channels: int = 3) -> Any:
-    """Reads one image, crops it about its centre to the proportions of `image_size`, and resizes it (bilinear,
+    """Reads one image, crops it about its center to the proportions of `image_size`, and resizes it (bilinear,
     antialiased).
 
     Args:
         file: a BMP, GIF (its first frame), JPEG or PNG file.
         image_size: height and width.
-        channels: 3 for colours, 1 for grey.
+        channels: 3 for colors, 1 for gray.
 
     Returns:
         float32 tensor in [0, 1], shape `(height, width, channels)`.

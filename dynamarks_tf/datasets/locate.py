@@ -36,7 +36,7 @@ def load(
             file with `x_train`, `y_train`, perhaps `x_test`, `y_test`.
         image_size: height and width to which images from an image folder are brought, 64 x 64 if omitted. Other sets
             keep theirs.
-        channels: of an image folder: 3 for colours, 1 for grey.
+        channels: of an image folder: 3 for colors, 1 for gray.
         max_images: largest number of training and test images together; a seeded, class-balanced sample if there are
             more. If omitted, an image folder is sampled down to 1 GiB, everything else loaded whole.
         seed: of what is held out for the test and of the sample.

@@ -31,7 +31,7 @@ def check_suspect_answers(
 ) -> Array:
     """Checks one batch of a suspect's answers and returns them as probabilities or as class indices.
 
-    Rounded and truncated probabilities are accepted: a thief may have laundered them. Labels are told by their form:
+    Rounded and truncated probabilities are accepted: an attacker may have laundered them. Labels are told by their form:
     one whole number or one name for each input, or for each position of it.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.watermark.keyed_hash import COLUMNS, Bucketing
+from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash
 
 Array = npt.NDArray[Any]
 
@@ -128,11 +128,11 @@ class Batch:
         """The probability of that class, shape `(n,)`."""
         return self.by_class.best if self.is_narrow else np.asarray(self.clean[np.arange(len(self)), self.top])
 
-    def class_cells(self, bucketing: Bucketing) -> Array:
-        """The coin of each query in the flattened tables of amplitude and query code, ints of shape `(n,)`."""
+    def class_cells(self, keyed_hash: KeyedHash) -> Array:
+        """The coin of each query in the flattened tables of amplitude and class-choice channels, ints of shape `(n,)`."""
         if self._class_cells is None:
             clean = self.by_class.answers[0].T if self.is_narrow else self.clean
-            self._class_cells = bucketing.group_of_class[self.top] * COLUMNS + bucketing.columns(clean)
+            self._class_cells = keyed_hash.group_of_class[self.top] * HASH_SIZE + keyed_hash.hashes(clean)
         return self._class_cells
 
     @property

@@ -73,12 +73,12 @@ def chernoff_log10_p(residuals: npt.ArrayLike, statistic: float) -> float:
     all_agree = -r.size * math.log(2)
     if t >= r.sum():  # also when rounding lifts t a little above the largest possible value
         return all_agree / math.log(10)
-    theta = _minimiser(r, t)
+    theta = _minimizer(r, t)
     exponent = float(log_cosh(theta * r).sum() - theta * t)
     return max(min(exponent, 0.0), all_agree) / math.log(10)
 
 
-def _minimiser(r: npt.NDArray[np.float64], t: float) -> float:
+def _minimizer(r: npt.NDArray[np.float64], t: float) -> float:
     """Solves sum r tanh(theta r) = t for theta by bisection; r > 0, 0 < t < sum r."""
     low, high = 0.0, 1.0
     while float((r * np.tanh(high * r)).sum()) < t and high < 1e12:

@@ -17,7 +17,7 @@ class ChannelEvidence:
     """What one channel of the mark says about a suspect. Aggregates only; it gives no sign away.
 
     Attributes:
-        channel: name of the channel: `"class"`, `"amplitude"`, `"query"` or `"tie"`.
+        channel: name of the channel: `"class"`, `"amplitude"`, `"class-choice"` or `"tie"`.
         log10_p: log10 of the exact p-value, at most 0.
         statistic: T = sum of sign times residual.
         largest_possible: sum of |residual|: the value of T if every sign agreed.

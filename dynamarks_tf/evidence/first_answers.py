@@ -1,4 +1,4 @@
-"""The answers to the first query of each coin, kept until everything was asked: what amplitude and query code look at.
+"""The answers to the first query of each coin, kept until everything was asked: what amplitude and class-choice channels look at.
 
 Those codes explain the suspect's answers by the clean model's (`regression`), which takes all answers at once. While
 answers come in, they are only put in their place.
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.regression import REGRESSED_CLASSES, regressors
 from dynamarks_tf.evidence.residuals import FirstMeetings, floored_log
-from dynamarks_tf.watermark.keyed_hash import COLUMNS, Bucketing, num_class_groups
+from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash, num_class_groups
 
 Array = npt.NDArray[Any]
 
@@ -23,21 +23,21 @@ class FirstAnswers:
     """Keeps the first answer in each cell (group of the predicted class, column of the hash).
 
     Args:
-        bucketing: groups and columns of the cells.
+        keyed_hash: groups and columns of the cells.
         every_class: whether to keep the suspect's probabilities of all classes, not of the predicted one alone.
 
     Example:
 
-    >>> first = FirstAnswers(codebook.bucketing)
+    >>> first = FirstAnswers(codebook.keyed_hash)
     >>> first.add(Batch(clean_probabilities, suspect_probabilities))
-    >>> amplitude_code.residuals(first)
+    >>> amplitude_channel.residuals(first)
     """
 
-    def __init__(self, bucketing: Bucketing, *, every_class: bool = False) -> None:
-        self.num_groups = num_class_groups(bucketing.num_classes)
-        self._bucketing = bucketing
-        self._classes = bucketing.hashed_classes[:REGRESSED_CLASSES]
-        num_cells = self.num_groups * COLUMNS
+    def __init__(self, keyed_hash: KeyedHash, *, every_class: bool = False) -> None:
+        self.num_groups = num_class_groups(keyed_hash.num_classes)
+        self._keyed_hash = keyed_hash
+        self._classes = keyed_hash.hashed_classes[:REGRESSED_CLASSES]
+        num_cells = self.num_groups * HASH_SIZE
         self._meetings = FirstMeetings(num_cells)
         # One row for each cell met, in the order in which they were; the system finds the memory when it is filled.
         self._size = 0
@@ -45,7 +45,7 @@ class FirstAnswers:
         self._clean = np.empty((num_cells, len(self._classes)))
         self._best = np.empty(num_cells)
         self._suspect_of_top = np.empty(num_cells)
-        self._suspect = np.empty((num_cells, bucketing.num_classes)) if every_class else None
+        self._suspect = np.empty((num_cells, keyed_hash.num_classes)) if every_class else None
 
     def add(self, batch: Batch) -> Array:
         """Adds one batch of probabilities.
@@ -53,7 +53,7 @@ class FirstAnswers:
         Returns:
             Which of its queries are the first of their cell: increasing ints of shape `(k,)`.
         """
-        cells = batch.class_cells(self._bucketing)
+        cells = batch.class_cells(self._keyed_hash)
         first = self._meetings.among(cells)
         rows = slice(self._size, self._size + len(first))
         self._cells[rows] = cells[first]
@@ -73,7 +73,7 @@ class FirstAnswers:
     @property
     def starts(self) -> Array:
         """Where the cells of each group begin in `met`, and m."""
-        return np.asarray(np.searchsorted(self.met, np.arange(self.num_groups + 1) * COLUMNS))
+        return np.asarray(np.searchsorted(self.met, np.arange(self.num_groups + 1) * HASH_SIZE))
 
     @property
     def regressors(self) -> Array:
@@ -102,9 +102,9 @@ class FirstAnswers:
         Returns:
             float64 of shape `(num_groups, 4096)`.
         """
-        table = np.zeros(self.num_groups * COLUMNS)
+        table = np.zeros(self.num_groups * HASH_SIZE)
         table[self.met] = values
-        return table.reshape(self.num_groups, COLUMNS)
+        return table.reshape(self.num_groups, HASH_SIZE)
 
     def _in_order(self) -> Array:
         """The row of each cell of `met`."""

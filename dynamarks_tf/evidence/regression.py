@@ -1,4 +1,4 @@
-"""What the clean model's answer explains of the suspect's: the regression of amplitude and query code.
+"""What the clean model's answer explains of the suspect's: the regression of amplitude and class-choice channels.
 
 A quantity of the suspect's answer is explained as well as possible by the clean answer p: by least squares, for each
 group of predicted classes t, on the constant, log(1 - p_t), its square, and the logarithms of up to 16 classes'

@@ -11,27 +11,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.evidence import amplitude_code, class_choice_code, class_code, tie_code
+from dynamarks_tf.evidence import amplitude_channel, class_channel, class_choice_channel, tie_channel
 from dynamarks_tf.evidence.answers import is_one_hot
 from dynamarks_tf.evidence.batch import Batch, Memory
 from dynamarks_tf.evidence.first_answers import FirstAnswers
 from dynamarks_tf.evidence.residuals import Residuals, ResidualTable
-from dynamarks_tf.watermark.keyed_hash import Bucketing
+from dynamarks_tf.watermark.keyed_hash import KeyedHash
 from dynamarks_tf.watermark.params import MarkParams
 
 Array = npt.NDArray[Any]
 
-CHANNELS = ("class", "amplitude", "query", "tie")
+CHANNELS = ("class", "amplitude", "class-choice", "tie")
 TRANSFORMS = {
-    "class": class_code.TRANSFORM,
-    "amplitude": amplitude_code.TRANSFORM,
-    "query": class_choice_code.TRANSFORM,
-    "tie": tie_code.TRANSFORM,
+    "class": class_channel.TRANSFORM,
+    "amplitude": amplitude_channel.TRANSFORM,
+    "class-choice": class_choice_channel.TRANSFORM,
+    "tie": tie_channel.TRANSFORM,
 }
 _WITH_LABELS = {"tie"}
 _ON_FRESH_QUERIES = {"class"}
-_OF_FIRST_ANSWERS = {"amplitude", "query"}
-_BESIDE_ANOTHER = {"class", "query"}
+_OF_FIRST_ANSWERS = {"amplitude", "class-choice"}
+_BESIDE_ANOTHER = {"class", "class-choice"}
 _SMALLEST_CLASS_CODE = 3
 
 
@@ -56,8 +56,8 @@ def _obstacle(channel: str, params: MarkParams, num_classes: int, *, logged: boo
         return f"the model was marked without it ({setting})"
     if channel in _BESIDE_ANOTHER and num_classes < _SMALLEST_CLASS_CODE:
         return "it compares the classes beside the best one, and two classes leave only one"
-    if channel == "query" and not params.is_focused(num_classes):
-        return f"with {num_classes} classes and this table, inputs raise all favoured classes at once"
+    if channel == "class-choice" and not params.has_target_class(num_classes):
+        return f"with {num_classes} classes and this table, inputs raise all favored classes at once"
     if channel not in _ON_FRESH_QUERIES and not logged:
         return "it needs logged queries: inputs that clients sent to the marked API"
     if channel not in _WITH_LABELS and labels:
@@ -65,15 +65,15 @@ def _obstacle(channel: str, params: MarkParams, num_classes: int, *, logged: boo
     return None
 
 
-class Collection:
+class ResidualAccumulator:
     """Collects a suspect's answers for several channels, in memory that does not grow with the queries.
 
     Args:
         channels: names of the channels to collect.
-        bucketing: which coin an output gets.
+        keyed_hash: which coin an output gets.
         params: settings of the mark.
-        pairs: the query code's, as `Codebook.contrasts` gives them; needed if that channel is collected.
-        logged: whether the queries come from clients, who may send again what they liked. The class code then takes
+        pairs: the class-choice channel's, as `Codebook.contrasts` gives them; needed if that channel is collected.
+        logged: whether the queries come from clients, who may send again what they liked. The class channel then takes
             only the first of those that look alike to the hash; the other codes always do.
 
     Attributes:
@@ -84,7 +84,7 @@ class Collection:
     def __init__(
         self,
         channels: tuple[str, ...],
-        bucketing: Bucketing,
+        keyed_hash: KeyedHash,
         params: MarkParams,
         pairs: npt.NDArray[np.int32] | None = None,
         *,
@@ -92,11 +92,11 @@ class Collection:
     ) -> None:
         self._channels = channels
         self._tables = {
-            channel: _table(channel, bucketing, params) for channel in channels if channel not in _OF_FIRST_ANSWERS
+            channel: _table(channel, keyed_hash, params) for channel in channels if channel not in _OF_FIRST_ANSWERS
         }
         needs_first = (logged and "class" in channels) or _OF_FIRST_ANSWERS & set(channels)
-        self._first = FirstAnswers(bucketing, every_class="query" in channels) if needs_first else None
-        self._pairs = pairs if "query" in channels else None
+        self._first = FirstAnswers(keyed_hash, every_class="class-choice" in channels) if needs_first else None
+        self._pairs = pairs if "class-choice" in channels else None
         self._logged = logged
         self._memory = Memory()
         self.num_queries = 0
@@ -135,10 +135,10 @@ class Collection:
 
     @property
     def pairs(self) -> npt.NDArray[np.int32] | None:
-        """The pairs of the query code whose coins were met, -1 for others; `None` if it is not collected."""
+        """The pairs of the class-choice channel whose coins were met, -1 for others; `None` if it is not collected."""
         if self._first is None or self._pairs is None:
             return None
-        return class_choice_code.met_pairs(self._first, self._pairs)
+        return class_choice_channel.met_pairs(self._first, self._pairs)
 
     @property
     def fidelity(self) -> float:
@@ -158,12 +158,12 @@ class Collection:
             return self._tables[channel].residuals()
         assert self._first is not None
         if channel == "amplitude":
-            return amplitude_code.residuals(self._first)
+            return amplitude_channel.residuals(self._first)
         assert self._pairs is not None
-        return class_choice_code.residuals(self._first, self._pairs)
+        return class_choice_channel.residuals(self._first, self._pairs)
 
 
-def _table(channel: str, bucketing: Bucketing, params: MarkParams) -> ResidualTable:
+def _table(channel: str, keyed_hash: KeyedHash, params: MarkParams) -> ResidualTable:
     if channel == "class":
-        return class_code.ClassCodeTable(bucketing, params.table_shape(bucketing.num_classes), params.budget)
-    return tie_code.TieTable(bucketing, params.tie_margin, params.budget)
+        return class_channel.ClassChannelTable(keyed_hash, params.table_shape(keyed_hash.num_classes), params.budget)
+    return tie_channel.TieTable(keyed_hash, params.tie_margin, params.budget)

@@ -1,6 +1,6 @@
 """What a channel's evidence is before any sign has met it: one number for each coin.
 
-Nothing in `class_code`, `amplitude_code`, `query_code` and `tie_code` takes a sign of the channel's own: that the
+Nothing in `class_channel`, `amplitude_channel`, `query_code` and `tie_channel` takes a sign of the channel's own: that the
 residuals do not depend on the signs is what makes the p-value exact, and it can be checked by reading the signatures of
 those modules.
 """

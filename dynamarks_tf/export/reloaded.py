@@ -53,7 +53,7 @@ def compare_lite(model: Any, inputs: ServedInputs, lite: LiteModel, *, is_exact:
         model: the Keras model.
         inputs: its inputs.
         lite: the file in an interpreter.
-        is_exact: whether they are to be compared; those of a quantised file differ.
+        is_exact: whether they are to be compared; those of a quantized file differ.
 
     Raises:
         ExportError: the interpreter cannot run the file, or most answers differ.

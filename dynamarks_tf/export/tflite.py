@@ -29,10 +29,10 @@ def export_tflite(
 ) -> Path:
     """Writes a Keras model as a TensorFlow Lite file that needs built-in operators only.
 
-    The mark, and the softmax before it, are computed in float32 whatever the rest is quantised to: the file of the
+    The mark, and the softmax before it, are computed in float32 whatever the rest is quantized to: the file of the
     clean model and that of the mark are made one by one and joined. So what the file answers is, to float precision,
     what `DynaMarkLayer` makes of the answers of *the clean model's file*, exported in the same way. The total variation
-    between the two is at most the budget, with no quantisation step to be added, and with `tie_margin` 0 their top-1
+    between the two is at most the budget, with no quantization step to be added, and with `tie_margin` 0 their top-1
     answers are the same.
 
     The signature `serving_default` takes the model's inputs by the names of a SavedModel's, in float32 or whole
@@ -48,7 +48,7 @@ def export_tflite(
         path: the file to write, `.tflite`.
         quantize: `None`: float32; `"float16"`: weights in half precision, half the size; `"int8"`: weights and
             activations in eight bits, a quarter of the size.
-        representative: unlabelled inputs of shape `(n, ...)` as the model takes them, a few hundred, or a dict of them
+        representative: unlabeled inputs of shape `(n, ...)` as the model takes them, a few hundred, or a dict of them
             by input name: `"int8"` takes the range of each activation from them. The file does not hold them.
 
     Returns:
@@ -97,7 +97,7 @@ def _parted(model: Any) -> tuple[Any, Any]:
     if more or layer is not model.layers[-1]:
         raise ModelError(
             f"Model {model.name!r} holds a DynaMarkLayer that is not its last layer, so the mark cannot be kept apart "
-            "from what is quantised. Export the inner model that ends in it."
+            "from what is quantized. Export the inner model that ends in it."
         )
     copy = type(layer).from_config(layer.get_config())  # the layer itself would remember that it was called again
     mark = keras.Sequential([keras.Input(layer.input.shape[1:], dtype=layer.input.dtype), copy])

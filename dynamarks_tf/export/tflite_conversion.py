@@ -1,4 +1,4 @@
-"""Converts Keras models to TensorFlow Lite, in float32 or quantised, and asks what came out."""
+"""Converts Keras models to TensorFlow Lite, in float32 or quantized, and asks what came out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dynamarks_tf.export.signature import ServedInputs, served_inputs
 
 Array = npt.NDArray[Any]
 
-QUANTISATIONS = ("float16", "int8")
+QUANTIZATIONS = ("float16", "int8")
 SIGNATURE = "serving_default"
 
 
@@ -108,15 +108,15 @@ def _examples(
     inputs: ServedInputs, quantize: str | None, representative: npt.ArrayLike | Mapping[str, npt.ArrayLike] | None
 ) -> dict[str, Array]:
     """The representative inputs by name, if they are needed."""
-    if quantize not in (None, *QUANTISATIONS):
-        raise ArgumentError(f"`quantize` is None or one of {', '.join(QUANTISATIONS)}. Received: quantize={quantize!r}")
+    if quantize not in (None, *QUANTIZATIONS):
+        raise ArgumentError(f"`quantize` is None or one of {', '.join(QUANTIZATIONS)}. Received: quantize={quantize!r}")
     if quantize != "int8":
         return {}
     examples = {} if representative is None else inputs.arrays(representative, "representative")
     if not examples or not all(map(len, examples.values())):
         raise ArgumentError(
             "int8 takes the range of each activation from `representative` inputs, and there are none. Give a few "
-            "hundred unlabelled ones as the model takes them: representative=x[:200]"
+            "hundred unlabeled ones as the model takes them: representative=x[:200]"
         )
     return examples
 

@@ -1,6 +1,6 @@
-"""Joins TensorFlow Lite models, so that what follows a quantised model stays in float32.
+"""Joins TensorFlow Lite models, so that what follows a quantized model stays in float32.
 
-The quantiser of TensorFlow Lite gives every number of a graph eight bits if it can. In probabilities that is steps of
+The quantizer of TensorFlow Lite gives every number of a graph eight bits if it can. In probabilities that is steps of
 1/256: the mark would be a few of them, and its hash would hash steps. So model and mark are converted one by one, and
 the files are put together here.
 """
@@ -15,9 +15,9 @@ _NO_TENSOR = -1
 
 
 def with_float_softmax(content: bytes) -> bytes:
-    """Computes a softmax that ends a model in float32, where the quantiser left it in eight bits.
+    """Computes a softmax that ends a model in float32, where the quantizer left it in eight bits.
 
-    Of the last two operators, softmax and dequantise become dequantise and softmax.
+    Of the last two operators, softmax and dequantize become dequantize and softmax.
 
     Args:
         content: a TensorFlow Lite file.
@@ -30,13 +30,13 @@ def with_float_softmax(content: bytes) -> bytes:
     last = graph.operators[-2:]
     if [_name(model, operator.opcodeIndex) for operator in last] != ["SOFTMAX", "DEQUANTIZE"]:
         return content
-    softmax, dequantise = last
-    logits, between, answer = softmax.inputs, softmax.outputs, dequantise.outputs
-    dequantise.inputs, dequantise.outputs = logits, between
+    softmax, dequantize = last
+    logits, between, answer = softmax.inputs, softmax.outputs, dequantize.outputs
+    dequantize.inputs, dequantize.outputs = logits, between
     softmax.inputs, softmax.outputs = between, answer
     tensor = graph.tensors[between[0]]
     tensor.type, tensor.quantization = _FLOAT32, None
-    graph.operators[-2:] = [dequantise, softmax]
+    graph.operators[-2:] = [dequantize, softmax]
     return _written(model)
 
 

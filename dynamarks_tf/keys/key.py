@@ -1,4 +1,4 @@
-"""The owner's secret: 32 random bytes, the labelled derivation of everything else from them, and the key file."""
+"""The owner's secret: 32 random bytes, the labeled derivation of everything else from them, and the key file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class MarkKey:
             size = f"{len(secret)} bytes" if isinstance(secret, (bytes, bytearray)) else type(secret).__name__
             raise ArgumentError(f"`secret` must be {SECRET_BYTES} random bytes. Received: {size}")
         self.__secret = bytes(secret)
-        self._owner = _normalised_owner(owner)
+        self._owner = _normalized_owner(owner)
         self._created = created or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
     @classmethod
@@ -78,7 +78,7 @@ class MarkKey:
 
     @property
     def owner(self) -> str:
-        """Who claims the model; Unicode-normalised (NFC)."""
+        """Who claims the model; Unicode-normalized (NFC)."""
         return self._owner
 
     @property
@@ -236,13 +236,13 @@ class MarkKey:
         return self
 
 
-def _normalised_owner(owner: str) -> str:
+def _normalized_owner(owner: str) -> str:
     if not isinstance(owner, str) or not owner.strip():
         raise ArgumentError(f"`owner` must say who claims the model, as a non-empty text. Received: owner={owner!r}")
-    normalised = unicodedata.normalize("NFC", owner.strip())
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in normalised):
+    normalized = unicodedata.normalize("NFC", owner.strip())
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in normalized):
         raise ArgumentError(f"`owner` must not hold control or formatting characters. Received: owner={owner!r}")
-    return normalised
+    return normalized
 
 
 def _length_prefixed(text: str) -> bytes:

@@ -24,22 +24,22 @@ class Group:
     """Coins on which the suspect's answers say about equally much.
 
     Attributes:
-        num_coins: how many.
+        num_signs: how many.
         agreeing: on how many of them the suspect leans to the side that the key says.
     """
 
-    num_coins: int
+    num_signs: int
     agreeing: int
 
     @property
     def share(self) -> float:
         """Share of coins that agree; 0.5 is chance."""
-        return self.agreeing / self.num_coins
+        return self.agreeing / self.num_signs
 
     @property
     def deviations(self) -> float:
         """How far the share is from chance, in standard deviations of fair coins."""
-        return (2 * self.agreeing - self.num_coins) / math.sqrt(self.num_coins)
+        return (2 * self.agreeing - self.num_signs) / math.sqrt(self.num_signs)
 
 
 def by_strength(signs: Signs, residuals: npt.NDArray[np.float64]) -> tuple[Group, ...]:

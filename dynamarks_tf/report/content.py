@@ -1,6 +1,6 @@
 """What stands in the report of a case: plain data, from which the page, the pictures and the JSON file are made.
 
-It may be published unless it holds the code table. Nothing here draws, or knows HTML.
+It may be published unless it holds the sign table. Nothing here draws, or knows HTML.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Accuracy:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class CodeTable:
-    """The class code's signs beside the suspect's residuals. Confidential: it is part of the key.
+class ChannelTable:
+    """The class channel's signs beside the suspect's residuals. Confidential: it is part of the key.
 
     Attributes:
         signs: -1 or +1, rows of columns.
@@ -57,7 +57,7 @@ class CodeTable:
 
 
 @dataclasses.dataclass(frozen=True)
-class CaseReport:
+class BundleReport:
     """The report of a case.
 
     Attributes:
@@ -70,7 +70,7 @@ class CaseReport:
         decoys: the owner's key among decoys.
         agreement: for each channel, the agreement with the key by strength; `None` without the key.
         accuracy: how often the models are right; `None` where true classes are not known.
-        code_table: signs and residuals; `None` unless the report is confidential.
+        sign_table: signs and residuals; `None` unless the report is confidential.
         bundle: name of the bundle's file; `None` if it was not kept.
         bundle_sha256: its digest.
         made_with: version of this package.
@@ -85,7 +85,7 @@ class CaseReport:
     decoys: Decoys
     agreement: dict[str, tuple[Group, ...]] | None
     accuracy: Accuracy | None
-    code_table: CodeTable | None
+    sign_table: ChannelTable | None
     bundle: str | None
     bundle_sha256: str | None
     made_with: str = __version__
@@ -93,7 +93,7 @@ class CaseReport:
     @property
     def is_confidential(self) -> bool:
         """Whether the report gives signs of the key away."""
-        return self.code_table is not None
+        return self.sign_table is not None
 
     @property
     def were_answers_given(self) -> bool:
@@ -118,7 +118,7 @@ class CaseReport:
         return {"format": FORMAT, "version": FORMAT_VERSION, "confidential": self.is_confidential, **content}
 
 
-def case_report(
+def bundle_report(
     result: Recheck,
     *,
     bundle: str | None = None,
@@ -126,7 +126,7 @@ def case_report(
     true_labels: npt.ArrayLike | None = None,
     confidential: bool = False,
     num_decoys: int = decoys.NUM_DECOYS,
-) -> CaseReport:
+) -> BundleReport:
     """Gathers what stands in the report of a case.
 
     Args:
@@ -135,18 +135,18 @@ def case_report(
         bundle_sha256: its digest.
         true_labels: class indices of the queries that were asked, in their order, or of all inputs that they were
             chosen from; ints of shape `(n,)`.
-        confidential: whether to show the code table. Whoever sees it knows a part of the key.
+        confidential: whether to show the sign table. Whoever sees it knows a part of the key.
         num_decoys: how many decoy keys to draw.
 
     Raises:
-        ArgumentError: there are more or fewer labels than queries, or the code table cannot be shown.
+        ArgumentError: there are more or fewer labels than queries, or the sign table cannot be shown.
     """
     case, evidence = result.case, result.evidence
     groups = None
     if case.book is not None:
         found = case.residuals.items()
         groups = {channel: agreement.by_strength(case.book.signs(channel), table.values) for channel, table in found}
-    return CaseReport(
+    return BundleReport(
         evidence=evidence,
         steps=result.steps,
         caveats=result.caveats,
@@ -156,7 +156,7 @@ def case_report(
         decoys=decoys.compare(evidence, case.residuals, num_keys=num_decoys),
         agreement=groups,
         accuracy=None if true_labels is None else _accuracy(result, np.asarray(true_labels)),
-        code_table=_code_table(result) if confidential else None,
+        sign_table=_sign_table(result) if confidential else None,
         bundle=bundle,
         bundle_sha256=bundle_sha256,
     )
@@ -185,17 +185,17 @@ def _accuracy(result: Recheck, labels: npt.NDArray[Any]) -> Accuracy:
     return Accuracy(float((owner == labels).mean()), float((suspect == labels).mean()), shared)
 
 
-def _code_table(result: Recheck) -> CodeTable:
+def _sign_table(result: Recheck) -> ChannelTable:
     book, table = result.case.book, result.case.residuals.get("class")
     if book is None:
-        raise ArgumentError("The code table can be shown only with the key: give it too (--key).")
+        raise ArgumentError("The sign table can be shown only with the key: give it too (--key).")
     if table is None:
         raise ArgumentError(
-            "There is no code table to show: the class code was not tested "
+            "There is no sign table to show: the class channel was not tested "
             f"({result.evidence.untested.get('class', '')}). Make the report without it."
         )
     largest = float(np.abs(table.values).max(initial=0)) or 1.0
-    return CodeTable(
+    return ChannelTable(
         tuple(tuple(row) for row in book.class_signs.tolist()),
         tuple(tuple(row) for row in (table.values / largest).round(3).tolist()),
     )

@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 
 from dynamarks_tf.report import wording
-from dynamarks_tf.report.content import CaseReport, CodeTable
+from dynamarks_tf.report.content import BundleReport, ChannelTable
 from dynamarks_tf.report.decoys import BIN_WIDTH, ChannelDecoys
 from dynamarks_tf.report.style import LIGHT, WIDE, Figure, bare, canvas, cell, step_of
 
-_STEPS = (2.0, 4.0, 8.0)  # deviations from chance at which the colour changes
+_STEPS = (2.0, 4.0, 8.0)  # deviations from chance at which the color changes
 _SHADES = (0.05, 0.25, 0.6)  # the same for residuals, in units of the largest
-_LONGEST_LINE = 40  # cells of a code table in one line
+_LONGEST_LINE = 40  # cells of a sign table in one line
 
 
-def case_figures(case: CaseReport) -> dict[str, Figure]:
+def bundle_figures(case: BundleReport) -> dict[str, Figure]:
     """The figures that a case's report has, by name."""
     figures = [decoys(case), growth(case)]
     if case.agreement and any(case.agreement.values()):
         figures.append(agreement(case))
-    if case.code_table is not None:
-        figures.append(code_table(case.code_table))
+    if case.sign_table is not None:
+        figures.append(sign_table(case.sign_table))
     return {figure.name: figure for figure in figures}
 
 
-def decoys(case: CaseReport) -> Figure:
+def decoys(case: BundleReport) -> Figure:
     """The statistic of the owner’s key among those of decoys, one line for each channel."""
     found, evidence = case.decoys, case.evidence
     log10_p = {channel.channel: channel.log10_p for channel in evidence.channels}
@@ -81,7 +81,7 @@ def _decoy_line(axes: Any, each: ChannelDecoys, p: str, width: int) -> None:
     bare(axes)
 
 
-def growth(case: CaseReport) -> Figure:
+def growth(case: BundleReport) -> Figure:
     """How the evidence grew with the queries."""
     points = case.evidence.growth
     alpha = case.evidence.plan.alpha
@@ -136,7 +136,7 @@ def growth(case: CaseReport) -> Figure:
     return Figure("growth", alt, draw)
 
 
-def agreement(case: CaseReport) -> Figure:
+def agreement(case: BundleReport) -> Figure:
     """Share of coins that agree with the key, by channel and strength of what the suspect shows."""
     rows = {channel: groups for channel, groups in (case.agreement or {}).items() if groups}
     told = "; ".join(
@@ -165,7 +165,7 @@ def agreement(case: CaseReport) -> Figure:
                     color=LIGHT[f"on-{step}"],
                     fontsize=13,
                 )
-            each = groups[0].num_coins
+            each = groups[0].num_signs
             name = wording.CHANNEL_NAMES[channel]
             title = f"{name}: {len(groups)} groups of {each:,} coins" if len(groups) > 1 else f"{name}: {each:,} coins"
             axes.set_title(title, loc="left", fontsize=13, color=LIGHT["ink"], pad=6)
@@ -182,8 +182,8 @@ def agreement(case: CaseReport) -> Figure:
     return Figure("agreement", alt, draw)
 
 
-def code_table(table: CodeTable) -> Figure:
-    """The class code's signs beside the suspect's residuals. Confidential."""
+def sign_table(table: ChannelTable) -> Figure:
+    """The class channel's signs beside the suspect's residuals. Confidential."""
     signs, residuals = np.array(table.signs), np.array(table.residuals)
     met = residuals != 0
     agreeing = int(((signs * residuals) > 0).sum())
@@ -223,4 +223,4 @@ def code_table(table: CodeTable) -> Figure:
                 axes.set_ylabel("predicted class")
         return drawing
 
-    return Figure("code-table", alt, draw)
+    return Figure("sign-table", alt, draw)

@@ -7,16 +7,16 @@ import shlex
 from typing import Any
 
 from dynamarks_tf.report import style, wording
-from dynamarks_tf.report.content import CaseReport
-from dynamarks_tf.report.figures import case_figures
+from dynamarks_tf.report.content import BundleReport
+from dynamarks_tf.report.figures import bundle_figures
 from dynamarks_tf.report.style import Figure
 
 
-def case_page(case: CaseReport) -> str:
+def bundle_page(case: BundleReport) -> str:
     """The report of a case as HTML."""
     return render(
-        "case.html.j2",
-        case_figures(case),
+        "bundle.html.j2",
+        bundle_figures(case),
         case=case,
         title=wording.title(case),
         warnings=wording.warnings(case),

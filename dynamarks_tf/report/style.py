@@ -1,6 +1,6 @@
 """How figures look: one palette for page and pictures, light and dark, and figures as SVG for the page or as PNG.
 
-In the SVG of a page, colours are CSS variables and letters are the page's own, so that figures follow the reader's
+In the SVG of a page, colors are CSS variables and letters are the page's own, so that figures follow the reader's
 theme; the page defines the variables from `PALETTE`.
 """
 
@@ -21,8 +21,8 @@ from dynamarks_tf.errors import ArgumentError
 WIDE, NARROW = 680, 320  # pixels
 _PIXELS_PER_INCH = 72  # one unit of SVG is then one pixel
 
-# name: (light, dark). No two light colours may be equal: they are how SVG is themed. The blue and the orange of the
-# steps can be told apart with every form of colour-blindness, and by lightness alone.
+# name: (light, dark). No two light colors may be equal: they are how SVG is themed. The blue and the orange of the
+# steps can be told apart with every form of color-blindness, and by lightness alone.
 PALETTE = {
     "ink": ("#1c1d20", "#e9e7e2"),
     "muted": ("#5a5e66", "#a9adb5"),
@@ -46,7 +46,7 @@ PALETTE = {
     "on-step+2": ("#1d1e24", "#fffffc"),
     "on-step+3": ("#fffffb", "#17191d"),
 }
-LIGHT = {name: colours[0] for name, colours in PALETTE.items()}
+LIGHT = {name: colors[0] for name, colors in PALETTE.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,16 +149,16 @@ _SETTINGS: Any = {
 
 def css_variables(theme: int) -> str:
     """Declarations of the palette's variables: 0 for light, 1 for dark."""
-    return " ".join(f"{variable_name(name)}: {colours[theme]};" for name, colours in PALETTE.items())
+    return " ".join(f"{variable_name(name)}: {colors[theme]};" for name, colors in PALETTE.items())
 
 
 def variable_name(name: str) -> str:
-    """Name of a colour's CSS variable."""
+    """Name of a color's CSS variable."""
     return "--" + name.replace("+", "p")
 
 
 def _themed(svg: str, alt: str) -> str:
-    """An SVG file as an element for a page: colours and letters are the page's, and it says what it shows."""
+    """An SVG file as an element for a page: colors and letters are the page's, and it says what it shows."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)

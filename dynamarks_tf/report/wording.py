@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dynamarks_tf.report.content import CaseReport
+from dynamarks_tf.report.content import BundleReport
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ROUNDING = 1e-9  # of logarithms: 10^-6 is 1e-6, whatever its logarithm rounds to
@@ -70,12 +70,17 @@ def date(moment: str) -> str:
     return moment[:16].replace("T", " ") + " UTC" if moment.endswith("+00:00") and len(moment) >= 16 else moment
 
 
-CHANNEL_NAMES = {"class": "Class code", "amplitude": "Amplitude code", "query": "Query code", "tie": "Tie code"}
+CHANNEL_NAMES = {
+    "class": "Class channel",
+    "amplitude": "Amplitude channel",
+    "class-choice": "Class-choice channel",
+    "tie": "Tie channel",
+}
 
 CHANNELS = {
     "class": "which classes the model raises beside the one it predicts",
     "amplitude": "on which inputs the model is more cautious",
-    "query": "which of two classes the model raises, input by input",
+    "class-choice": "which of two classes the model raises, input by input",
     "tie": "which of two nearly equal classes the model prefers",
 }
 
@@ -91,7 +96,7 @@ LOGGED_PART = (
 )
 
 
-def title(case: CaseReport) -> str:
+def title(case: BundleReport) -> str:
     """The verdict in one sentence; without the key, it is what the owner states."""
     owner, found = case.evidence.owner, "was found" if case.evidence.detected() else "was not found"
     if case.with_key:
@@ -99,7 +104,7 @@ def title(case: CaseReport) -> str:
     return f"{owner} states that its mark {found} in the suspect."
 
 
-def warnings(case: CaseReport) -> list[str]:
+def warnings(case: BundleReport) -> list[str]:
     """What has to be known before the verdict is read."""
     warned = []
     if not case.with_key:
@@ -111,7 +116,7 @@ def warnings(case: CaseReport) -> list[str]:
     return warned
 
 
-def meaning(case: CaseReport) -> list[str]:
+def meaning(case: BundleReport) -> list[str]:
     """What the verdict means."""
     threshold = probability(math.log10(case.evidence.plan.alpha))
     if not case.evidence.detected():
@@ -133,7 +138,7 @@ def meaning(case: CaseReport) -> list[str]:
     ]
 
 
-def _ground(case: CaseReport) -> str:
+def _ground(case: BundleReport) -> str:
     ground = f"could reach a p-value like this (down to about {power_of_ten(-24)}) by trying keys until one fits"
     if case.statement is None:
         return (
@@ -146,11 +151,11 @@ def _ground(case: CaseReport) -> str:
     )
 
 
-def _stated(case: CaseReport) -> list[str]:
+def _stated(case: BundleReport) -> list[str]:
     return [] if case.with_key else ["All of this holds if the statistic that the owner states is the true one."]
 
 
-def no_meaning(case: CaseReport) -> list[str]:
+def no_meaning(case: BundleReport) -> list[str]:
     """What the verdict does not mean."""
     if not case.evidence.detected():
         return [
@@ -161,12 +166,12 @@ def no_meaning(case: CaseReport) -> list[str]:
         "The p-value is not the probability that the suspect is innocent. It says how improbable such evidence would "
         "be if it were.",
         "It does not say who took the answers, how, or whether that was allowed. A model of the owner’s own, a data "
-        "set that was labelled with the owner’s API, or a public collection of its answers leaves the same mark.",
+        "set that was labeled with the owner’s API, or a public collection of its answers leaves the same mark.",
         "It does not say how much of the suspect rests on those answers.",
     ]
 
 
-def _fixed_beforehand(case: CaseReport) -> str:
+def _fixed_beforehand(case: BundleReport) -> str:
     record = "the plan says which, and its digest is in the record of every answer."
     if case.were_answers_given:
         return (
@@ -177,7 +182,7 @@ def _fixed_beforehand(case: CaseReport) -> str:
     return f"Queries, method and threshold were fixed before the suspect was asked: {record}"
 
 
-def _age(case: CaseReport) -> str:
+def _age(case: BundleReport) -> str:
     otherwise = "are older than the suspect has to be shown otherwise: the record holds no published commitment."
     if case.statement is None:
         return f"That key and owner’s model {otherwise}"
@@ -190,7 +195,7 @@ def _age(case: CaseReport) -> str:
     return f"That key and owner’s model are older than the suspect is {show}"
 
 
-def _what_was_logged(case: CaseReport) -> str:
+def _what_was_logged(case: BundleReport) -> str:
     plan = case.evidence.plan
     if case.is_part_of_log:
         return LOGGED_PART
@@ -204,7 +209,7 @@ def _what_was_logged(case: CaseReport) -> str:
     )
 
 
-def assumptions(case: CaseReport) -> list[str]:
+def assumptions(case: BundleReport) -> list[str]:
     """What the p-value rests on."""
     fresh = "The queries were chosen without looking at any answer of the marked model."
     return [

@@ -15,9 +15,9 @@ from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.recheck import recheck
 from dynamarks_tf.report import style
-from dynamarks_tf.report.content import CaseReport, case_report
-from dynamarks_tf.report.figures import case_figures
-from dynamarks_tf.report.page import case_page
+from dynamarks_tf.report.content import BundleReport, bundle_report
+from dynamarks_tf.report.figures import bundle_figures
+from dynamarks_tf.report.page import bundle_page
 from dynamarks_tf.report.style import Figure
 
 PUBLIC_FILE = 0o644
@@ -32,11 +32,11 @@ def write_report(
     confidential: bool = False,
     plots: str | os.PathLike[str] | None = None,
     keeps_bundle: bool = True,
-) -> CaseReport:
+) -> BundleReport:
     """Recomputes an evidence bundle and writes a report of it that people can read.
 
     Needs no TensorFlow, but the extra `report`. The page is one HTML file that loads nothing and runs no script; the
-    numbers are in a JSON file beside it, `case.report.json` for `case.html`. Both hold aggregates only, may be
+    numbers are in a JSON file beside it, `report.report.json` for `report.html`. Both hold aggregates only, may be
     published, and are written with mode 0644; unless the report is confidential: then its mode is 0600. Older files are
     replaced.
 
@@ -46,7 +46,7 @@ def write_report(
         key: the owner's key; without it, the report cannot say where the suspect agrees with the key.
         true_labels: class indices of the queries that were asked, in their order, or of all inputs that they were
             chosen from, ints of shape `(n,)`: adds the accuracy of suspect and owner's model.
-        confidential: whether to show the code table. Whoever sees it knows a part of the key.
+        confidential: whether to show the sign table. Whoever sees it knows a part of the key.
         plots: a folder for the same figures as PNG files.
         keeps_bundle: whether the reader can be pointed to the bundle.
 
@@ -54,15 +54,15 @@ def write_report(
         What stands in the report.
 
     Raises:
-        ArgumentError: Jinja2 or matplotlib is missing, the labels do not fit, or the code table cannot be shown.
+        ArgumentError: Jinja2 or matplotlib is missing, the labels do not fit, or the sign table cannot be shown.
         BundleError: the bundle does not bear out what it says.
 
     Example:
 
-    >>> write_report("case.html", "case.zip", key=MarkKey.load("acme.key"))
+    >>> write_report("report.html", "bundle.zip", key=MarkKey.load("acme.key"))
     """
     check_can_write(path, plots, confidential=confidential)
-    case = case_report(
+    case = bundle_report(
         recheck(bundle, key=key),
         bundle=Path(bundle).name if keeps_bundle else None,
         bundle_sha256=files.file_sha256(bundle) if keeps_bundle else None,
@@ -71,8 +71,8 @@ def write_report(
     )
     mode = files.PRIVATE_FILE if case.is_confidential else PUBLIC_FILE
     if plots is not None:
-        save_figures(case_figures(case), plots, mode=mode)
-    write_page(path, case_page(case), case.to_dict(), mode=mode)
+        save_figures(bundle_figures(case), plots, mode=mode)
+    write_page(path, bundle_page(case), case.to_dict(), mode=mode)
     return case
 
 
@@ -98,7 +98,7 @@ def save_figures(
 
 
 def json_path(path: str | os.PathLike[str]) -> Path:
-    """The JSON file beside a report: `case.report.json` for `case.html`."""
+    """The JSON file beside a report: `report.report.json` for `report.html`."""
     return Path(path).with_suffix(".report.json")
 
 
@@ -110,17 +110,17 @@ def check_can_write(
     Args:
         path: the HTML file.
         plots: the folder for its figures.
-        confidential: whether the code table is shown.
+        confidential: whether the sign table is shown.
 
     Raises:
         ArgumentError: Jinja2 or matplotlib is missing, `path` is no name for an HTML file, or the figures of a report
-            that may be published would lie beside an older code table.
+            that may be published would lie beside an older sign table.
     """
     style.check_installed()
     if Path(path).suffix.lower() not in (".html", ".htm") or Path(path).is_dir():
-        raise ArgumentError(f"A report is an HTML file, such as case.html. Received: {os.fspath(path)}")
-    if plots is not None and not confidential and (code_table := Path(plots) / "code-table.png").exists():
+        raise ArgumentError(f"A report is an HTML file, such as report.html. Received: {os.fspath(path)}")
+    if plots is not None and not confidential and (sign_table := Path(plots) / "sign-table.png").exists():
         raise ArgumentError(
-            f"{code_table} is a part of the key, left by a confidential report; these figures may be published. Remove "
+            f"{sign_table} is a part of the key, left by a confidential report; these figures may be published. Remove "
             "it, or name another folder."
         )

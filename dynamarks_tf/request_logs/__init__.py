@@ -12,9 +12,9 @@ Imports `_support` alone, never a key; `serving`, `verification`, `demo` and `cl
 
 from __future__ import annotations
 
+from dynamarks_tf.request_logs.entries import LoggedBatch, LoggedRequest
 from dynamarks_tf.request_logs.locate import open_log
 from dynamarks_tf.request_logs.query_log import QueryLog
-from dynamarks_tf.request_logs.records import LoggedBatch, LoggedRequest
 from dynamarks_tf.request_logs.writer import PredictionLogWriter
 
 __all__ = ["LoggedBatch", "LoggedRequest", "PredictionLogWriter", "QueryLog", "open_log"]

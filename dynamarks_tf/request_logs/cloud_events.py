@@ -35,8 +35,8 @@ import numpy as np
 
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.client_header import CLIENT_HEADER, read_client
+from dynamarks_tf.request_logs.entries import Array, LogEntry, TruncatedError, UnusableError, unreadable
 from dynamarks_tf.request_logs.json_keys import first_wins
-from dynamarks_tf.request_logs.records import Array, LogRecord, TruncatedError, UnusableError, unreadable
 
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"
@@ -64,7 +64,7 @@ def is_event(line: bytes) -> bool:
     return isinstance(fields, dict) and "type" in _attributes(fields)
 
 
-def read(path: Path, size: int, *, dtype: str = "float32") -> Iterator[LogRecord]:
+def read(path: Path, size: int, *, dtype: str = "float32") -> Iterator[LogEntry]:
     """Reads a file of events, twice; of each it remembers the id and the place.
 
     Args:
@@ -124,7 +124,7 @@ def _load(data: str | bytes) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class EventRecord(LogRecord):
+class EventRecord(LogEntry):
     """The event of a request, and that of its answer.
 
     Attributes:

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from dynamarks_tf.errors import LogError
-from dynamarks_tf.request_logs.records import Array, LogRecord, TruncatedError, UnusableError
+from dynamarks_tf.request_logs.entries import Array, LogEntry, TruncatedError, UnusableError
 
 BUFFER = 2**20  # bytes
 
 
-def read(path: Path, size: int, *, dtype: str = "float32") -> Iterator[LogRecord]:
+def read(path: Path, size: int, *, dtype: str = "float32") -> Iterator[LogEntry]:
     """Reads a file of JSON lines.
 
     Args:
@@ -64,7 +64,7 @@ def read(path: Path, size: int, *, dtype: str = "float32") -> Iterator[LogRecord
 
 
 @dataclasses.dataclass(frozen=True)
-class JsonRecord(LogRecord):
+class JsonRecord(LogEntry):
     """One line.
 
     Attributes:

@@ -22,13 +22,13 @@ import numpy as np
 from numpy.lib import format as npy
 
 from dynamarks_tf.errors import LogError
-from dynamarks_tf.request_logs.records import Array, LogRecord, UnusableError
+from dynamarks_tf.request_logs.entries import Array, LogEntry, UnusableError
 
 INPUT_NAMES = ("inputs", "queries", "x")
 BLOCK_ROWS = 256
 
 
-def read(path: Path, size: int) -> Iterator[LogRecord]:
+def read(path: Path, size: int) -> Iterator[LogEntry]:
     """Reads an `.npz` file.
 
     Args:
@@ -46,7 +46,7 @@ def read(path: Path, size: int) -> Iterator[LogRecord]:
 
 
 @dataclasses.dataclass(frozen=True)
-class ArrayRecord(LogRecord):
+class ArrayRecord(LogEntry):
     """Consecutive rows of one client, time and version.
 
     Attributes:
@@ -105,7 +105,7 @@ class _Column:
         return np.frombuffer(data, self.dtype, math.prod(shape)).reshape(shape)
 
 
-def _records(path: Path, archive: zipfile.ZipFile) -> Iterator[LogRecord]:
+def _records(path: Path, archive: zipfile.ZipFile) -> Iterator[LogEntry]:
     names = {name.removesuffix(".npy") for name in archive.namelist()}
     input_name = next((name for name in INPUT_NAMES if name in names), None)
     if input_name is None:
@@ -134,7 +134,7 @@ def _split(
     clients: Array | None,
     times: Array | None,
     versions: Array | None,
-) -> Iterator[LogRecord]:
+) -> Iterator[LogEntry]:
     assert inputs is not None
     clients = None if clients is None else clients.astype(str)
     changes = np.zeros(max(0, len(inputs) - 1), bool)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynamarks_tf.request_logs.records import Array, LogRecord, UnusableError, unreadable
+from dynamarks_tf.request_logs.entries import Array, LogEntry, UnusableError, unreadable
 from dynamarks_tf.request_logs.tf_record import read_records
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _varint(value: int) -> bytes:
     return bytes(digits)
 
 
-def read(path: Path, size: int) -> Iterator[LogRecord]:
+def read(path: Path, size: int) -> Iterator[LogEntry]:
     """Reads a TFRecord file of `PredictionLog` messages.
 
     Args:
@@ -176,7 +176,7 @@ def _split(data: bytes) -> dict[int, bytes]:
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictionRecord(LogRecord):
+class PredictionRecord(LogEntry):
     """A `PredictionLog`.
 
     Attributes:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from dynamarks_tf.errors import ArgumentError, LogError
-from dynamarks_tf.request_logs.records import (
+from dynamarks_tf.request_logs.entries import (
     Array,
+    LogEntry,
     LoggedBatch,
     LoggedRequest,
-    LogRecord,
     TruncatedError,
     UnreadableRecord,
     UnusableError,
@@ -41,7 +41,7 @@ class LogFile:
 
     path: Path
     size: int
-    read: Callable[[Path, int], Iterator[LogRecord]]
+    read: Callable[[Path, int], Iterator[LogEntry]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +65,13 @@ class Selection:
     output: str | None = None
     input_shape: Shape | None = None
 
-    def takes(self, record: LogRecord) -> bool:
+    def takes(self, record: LogEntry) -> bool:
         """Whether a record is wanted. An unreadable one may be, and so is not passed over in silence."""
         if isinstance(record, UnreadableRecord):
             return True
         return self.takes_model(record) and (self.versions is None or record.version in self.versions)
 
-    def takes_model(self, record: LogRecord) -> bool:
+    def takes_model(self, record: LogEntry) -> bool:
         """Whether it is wanted but for its version."""
         return (self.clients is None or record.client in self.clients) and (
             self.model is None or record.model in (None, self.model)
@@ -173,13 +173,13 @@ class QueryLog:
             collections.Counter((each.model, each.version) for each in records if self._selection.takes_model(each))
         )
 
-    def _records(self) -> Iterator[LogRecord]:
+    def _records(self) -> Iterator[LogEntry]:
         if self._starts is None:
             # Not from the files' names: a file may be begun long after its first request was answered.
             self._starts = [None] if len(self._files) == 1 else [_start(file) for file in self._files]
         return merge([functools.partial(self._read, file) for file in self._files], self._starts)
 
-    def _read(self, file: LogFile) -> Iterator[LogRecord]:
+    def _read(self, file: LogFile) -> Iterator[LogEntry]:
         try:
             yield from file.read(file.path, file.size)
         except TruncatedError as error:
@@ -261,7 +261,7 @@ def _start(file: LogFile) -> float | None:
 _Form = tuple[tuple[np.dtype[np.generic], tuple[int, ...]], ...]
 
 
-def _decode(record: LogRecord, selection: Selection, answers: bool) -> LoggedRequest:
+def _decode(record: LogEntry, selection: Selection, answers: bool) -> LoggedRequest:
     request = LoggedRequest(
         record.inputs(selection.input),
         record.answers(selection.output) if answers else None,

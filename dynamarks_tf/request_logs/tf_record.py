@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.crc32c import crc32c
-from dynamarks_tf.request_logs.records import TruncatedError
+from dynamarks_tf.request_logs.entries import TruncatedError
 
 LARGEST_RECORD = 2**31 - 1  # bytes; protocol buffers can be no larger
 BUFFER = 2**20  # bytes

@@ -6,17 +6,17 @@ import heapq
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from dynamarks_tf.request_logs.records import LogRecord
+from dynamarks_tf.request_logs.entries import LogEntry
 
-Open = Callable[[], Iterator[LogRecord]]
+Open = Callable[[], Iterator[LogEntry]]
 
 
-def start_time(records: Iterator[LogRecord]) -> float | None:
+def start_time(records: Iterator[LogEntry]) -> float | None:
     """Returns the time of the first record that has one, `None` if none has."""
     return next((time for time in map(_time, records) if time is not None), None)
 
 
-def merge(files: Sequence[Open], starts: Sequence[float | None]) -> Iterator[LogRecord]:
+def merge(files: Sequence[Open], starts: Sequence[float | None]) -> Iterator[LogEntry]:
     """Yields the records of all files in the order of their times.
 
     A file is opened when the first of its times has come, so that of files that follow each other few are open at
@@ -29,7 +29,7 @@ def merge(files: Sequence[Open], starts: Sequence[float | None]) -> Iterator[Log
         starts: what `start_time` says of each file.
     """
     chains: list[list[Open]] = []  # files to be read one after the other: one with times, then those without
-    heap: list[tuple[float, int, LogRecord | None, Iterator[LogRecord]]] = []  # the number is unique: no ties after it
+    heap: list[tuple[float, int, LogEntry | None, Iterator[LogEntry]]] = []  # the number is unique: no ties after it
     for file, start in zip(files, starts, strict=True):
         if start is None and chains:
             chains[-1].append(file)
@@ -50,11 +50,11 @@ def merge(files: Sequence[Open], starts: Sequence[float | None]) -> Iterator[Log
             heapq.heapreplace(heap, (time if next_time is None else next_time, number, following, rest))
 
 
-def _chained(files: list[Open]) -> Iterator[LogRecord]:
+def _chained(files: list[Open]) -> Iterator[LogEntry]:
     for file in files:
         yield from file()
 
 
-def _time(record: LogRecord) -> float | None:
+def _time(record: LogEntry) -> float | None:
     time = record.time
     return time if time is not None and -math.inf < time < math.inf else None  # JSON can say NaN

@@ -27,7 +27,7 @@ ANSWERS, CLASSES, NUMBER, DIGEST = "answers", "classes", "query", "query_sha256"
 _BATCH = 256
 
 
-class RecordedSuspect:
+class AnswerFileSuspect:
     """Recorded answers. Each is found by the digest of its input, so that no answer is taken for that to another input.
 
     Args:
@@ -43,7 +43,7 @@ class RecordedSuspect:
         SuspectError: the file cannot be read, or its answers and the inputs do not go together.
 
     Example:
-        >>> RecordedSuspect("answers.csv", ArrayQueries(images)).predict(images[:3]).shape
+        >>> AnswerFileSuspect("answers.csv", ArrayQueries(images)).predict(images[:3]).shape
         (3, 10)
     """
 

@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
 
 _LONGEST_DETAIL = 300
-_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colours and the like
+_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colors and the like
 
 
 def fit_shape(batch: npt.ArrayLike, shape: Shape | None, who: str) -> Array:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.suspects.addresses import GRPC_FORM, REST_FORM, V2_FORM, is_v2, parse_grpc, shown
-from dynamarks_tf.suspects.answer_file import READERS, RecordedSuspect
+from dynamarks_tf.suspects.answer_file import READERS, AnswerFileSuspect
 from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.base import Suspect
 from dynamarks_tf.suspects.estimator import EstimatorSuspect, is_estimator
@@ -125,7 +125,7 @@ def _at_path(path: Path, given: dict[str, Any], queries: QuerySource | None) -> 
         return OnnxSuspect(path, **given)
     _check(given, "", who)
     if path.suffix in READERS:
-        return RecordedSuspect(path, queries)
+        return AnswerFileSuspect(path, queries)
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise ArgumentError(f"{path} is no suspect; accepted: {ACCEPTED}.")
     return KerasSuspect(path)

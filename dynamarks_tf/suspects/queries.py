@@ -184,7 +184,7 @@ def balanced_choice(classes: Array, count: int, seed: int) -> Array:
 def confident_balanced_choice(classes: Array, confidence: Array, count: int, seed: int) -> Array:
     """Chooses items as `balanced_choice`, from the most confident fifth of each class.
 
-    The class code stands out from small probabilities, so the inputs of which the clean model is surest say most. Where
+    The class channel stands out from small probabilities, so the inputs of which the clean model is surest say most. Where
     a fifth of a class is too few, more of it is used.
 
     Args:

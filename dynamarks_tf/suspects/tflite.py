@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 class TFLiteSuspect:
     """A `.tflite` model with one input, run on the CPU by LiteRT or, where that is missing, by TensorFlow.
 
-    Quantised inputs and outputs are converted by the scale and zero point that the model states. A model that was
+    Quantized inputs and outputs are converted by the scale and zero point that the model states. A model that was
     converted for a fixed batch size is asked in pieces of that size.
 
     Args:
@@ -66,7 +66,7 @@ class TFLiteSuspect:
         """Answers one batch."""
         if self._run is None:
             raise closed(self.description)
-        array = self._quantised(fit_shape(batch, self.input_shape, self.description))
+        array = self._quantized(fit_shape(batch, self.input_shape, self.description))
         size = None if _shape(self._input)[:1] == (None,) else int(self._input["shape"][0])
         try:
             pieces = [self._answer(self._run, piece) for piece in _pieces(array, size)]
@@ -83,7 +83,7 @@ class TFLiteSuspect:
         scale, zero_point = self._output["quantization"]
         return np.float32(scale) * (answer.astype(np.float32) - zero_point) if scale else answer
 
-    def _quantised(self, array: Array) -> Array:
+    def _quantized(self, array: Array) -> Array:
         """The batch in the type that the model takes; whole numbers are left alone if the model states no scale."""
         dtype = np.dtype(self._input["dtype"])
         scale, zero_point = self._input["quantization"]

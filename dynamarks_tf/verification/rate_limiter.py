@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 
-class Pace:
+class RateLimiter:
     """Spreads questions over time.
 
     Args:
         rate: queries a second; `None` for as fast as it goes.
 
     Example:
-        >>> pace = Pace(10)
+        >>> pace = RateLimiter(10)
         >>> pace.wait(10)  # at once
         >>> pace.wait(10)  # a second later
     """

@@ -21,12 +21,12 @@ from dynamarks_tf._support import files, progress
 from dynamarks_tf._support.digests import ArrayDigest, json_digest
 from dynamarks_tf._version import __version__
 from dynamarks_tf.case import members, transcript
-from dynamarks_tf.case.assessment import Judgement, no_evidence_from_labels
+from dynamarks_tf.case.assessment import Assessment, no_evidence_from_labels
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.result import DEFAULT_ALPHA, Evidence, check_alpha
 from dynamarks_tf.errors import ArgumentError, ModelError, SuspectError
 from dynamarks_tf.evidence import answers
-from dynamarks_tf.evidence.residual_accumulator import Collection, planned_channels
+from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, planned_channels
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.request_logs import QueryLog
@@ -38,7 +38,7 @@ from dynamarks_tf.suspects.queries import (
     as_queries,
     confident_balanced_choice,
 )
-from dynamarks_tf.verification.rate_limiter import Pace
+from dynamarks_tf.verification.rate_limiter import RateLimiter
 from dynamarks_tf.watermark import codebook, marking
 from dynamarks_tf.watermark.params import MarkParams, check_num_classes
 from dynamarks_tf.watermark.probabilities import probability_problem, softmax
@@ -77,8 +77,8 @@ def verify(
 ) -> Evidence:
     """Tests whether a suspect was trained on answers marked with `key`.
 
-    The suspect is only asked for answers to `queries`. Any unlabelled inputs of the domain serve for the class code;
-    amplitude, query and tie code need inputs that were really sent to the marked API, so say `logged=True` for those.
+    The suspect is only asked for answers to `queries`. Any unlabeled inputs of the domain serve for the class channel;
+    amplitude, query and tie channel need inputs that were really sent to the marked API, so say `logged=True` for those.
     Everything about the test is fixed and digested before the suspect is asked. The p-value is exact: it bounds the
     chance of an innocent suspect looking this guilty, for every sample size.
 
@@ -131,7 +131,7 @@ def verify(
         ArgumentError: no queries, queries of another shape than the owner model takes, or no channel can be tested.
         CommitmentError: `statement` is about another key or another model file.
         ModelError: the owner model cannot be used, or was marked with another key.
-        RecordingError: the folder beside `bundle` holds another interrupted test.
+        TranscriptError: the folder beside `bundle` holds another interrupted test.
         SuspectError: the suspect cannot be reached, or its answers are no evidence; the message says why.
 
     Example:
@@ -209,7 +209,7 @@ def verify(
         suspect_sha256 = _suspect_sha256(suspect)
         record = None
         if target is not None:
-            record = transcript.Recording(
+            record = transcript.Transcript(
                 Path(f"{target}{PARTIAL_SUFFIX}"),
                 plan,
                 opened.description,
@@ -219,16 +219,16 @@ def verify(
             )
             batch_size = record.batch_size
 
-        # 5. The suspect's answers, gathered without the signs. The judgement only looks at the tables.
-        judgement = Judgement(book)
-        collected = Collection(channels, book.bucketing, params, book.contrasts(), logged=logged)
-        asked = _Asked(opened, clean, plan, suspect_from_logits, names, record, Pace(rate))
+        # 5. The suspect's answers, gathered without the signs. The assessment only looks at the tables.
+        assessment = Assessment(book)
+        collected = ResidualAccumulator(channels, book.keyed_hash, params, book.contrasts(), logged=logged)
+        asked = _Asked(opened, clean, plan, suspect_from_logits, names, record, RateLimiter(rate))
         batches = progress.track(
             source.batches(batch_size), "asking the suspect", -(-count // batch_size), enabled=verbose
         )
         try:
             for expected, given in map(asked, batches):
-                judgement.follow(collected, expected, given)
+                assessment.follow(collected, expected, given)
             asked.check_all()
         except SuspectError as error:
             if record is None:
@@ -241,7 +241,7 @@ def verify(
                 record.close()
 
     # 6. Signs meet residuals.
-    evidence = judgement.evidence(
+    evidence = assessment.evidence(
         collected,
         plan,
         owner=key.owner,
@@ -256,7 +256,7 @@ def verify(
                 target,
                 evidence,
                 collected.residuals(),
-                book.bucketing,
+                book.keyed_hash,
                 collected.pairs,
                 record,
                 key,
@@ -322,7 +322,7 @@ def _suspect_sha256(suspect: Any) -> str | None:
 
 
 def _nothing_to_test(obstacles: dict[str, str | None]) -> str:
-    reasons = "; ".join(f"{channel} code: {obstacle}" for channel, obstacle in obstacles.items())
+    reasons = "; ".join(f"{channel} channel: {obstacle}" for channel, obstacle in obstacles.items())
     return f"There is no evidence to be had from this suspect with these queries. {reasons}."
 
 
@@ -478,8 +478,8 @@ class _Asked:
         plan: TestPlan,
         from_logits: bool,
         class_names: Sequence[str] | None,
-        record: transcript.Recording | None,
-        pace: Pace,
+        record: transcript.Transcript | None,
+        pace: RateLimiter,
     ) -> None:
         self._pace = pace
         self._suspect = suspect

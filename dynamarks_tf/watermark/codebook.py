@@ -1,4 +1,7 @@
-"""The codebook: sign tables and bucketing expanded from a key. Format 4, held by golden vectors in tests/golden/."""
+"""The codebook: tables of secret signs, and the keyed hash, expanded from a key.
+
+Format 4, held by golden vectors in tests/golden/.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy.typing as npt
 
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.watermark import keyed_hash
-from dynamarks_tf.watermark.keyed_hash import Bucketing
+from dynamarks_tf.watermark.keyed_hash import KeyedHash
 from dynamarks_tf.watermark.params import MarkParams, check_num_classes
 
 if TYPE_CHECKING:
@@ -18,62 +21,73 @@ if TYPE_CHECKING:
 
 Signs = npt.NDArray[np.int8]
 
+# What the keystream of each channel's signs is labeled: part of the key's format, and older than the channels' names.
+_LABELS = {
+    "class": "class-code/signs",
+    "amplitude": "amplitude-code/signs",
+    "class-choice": "query-code/signs",
+    "tie": "tie-code/signs",
+}
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Codebook:
     """What the key says about one number of classes. Secret: whoever has it can strip or forge the mark.
 
     Attributes:
-        class_signs: the class code's fair coins, int8 of shape `(rows, columns)`, each -1 or +1.
-        amplitude_signs: the amplitude code's, int8 of shape `(min(C, 64), 4096)`.
-        tie_signs: the tie code's, int8 of shape `(pairs, 4096)` with `pairs` = C (C - 1) / 2 up to 11 classes, else 64.
-        query_signs: the query code's, int8 of shape `(C, 4096)`. `None` where inputs raise all favoured classes.
-        pairs: the two favoured classes of which a coin of the query code raises one, int32 of shape `(C, 4096, 2)`; the
-            same one twice where only one is favoured, -1 where none is. `None` as before.
-        bucketing: which coin an output gets.
+        class_signs: the class channel's secret signs, int8 of shape `(rows, columns)`, each -1 or +1.
+        amplitude_signs: the amplitude channel's, int8 of shape `(min(C, 64), 4096)`.
+        tie_signs: the tie channel's, int8 of shape `(pairs, 4096)` with `pairs` = C (C - 1) / 2 up to 11 classes, else 64.
+        class_choice_signs: the class-choice channel's, int8 of shape `(C, 4096)`. `None` where outputs are moved towards
+            the whole favored set.
+        pairs: the two favored classes of which a secret sign of the class-choice channel picks the target class, int32 of
+            shape `(C, 4096, 2)`; the same one twice where only one is favored, -1 where none is. `None` as before.
+        keyed_hash: which secret signs an output gets.
     """
 
     class_signs: Signs
     amplitude_signs: Signs
     tie_signs: Signs
-    query_signs: Signs | None
+    class_choice_signs: Signs | None
     pairs: npt.NDArray[np.int32] | None
-    bucketing: Bucketing
+    keyed_hash: KeyedHash
 
     @property
     def num_classes(self) -> int:
         """Number of classes C."""
-        return self.bucketing.num_classes
+        return self.keyed_hash.num_classes
 
     def signs(self, channel: str) -> Signs:
-        """The sign table of a channel: `"class"`, `"query"`, `"amplitude"` or `"tie"`."""
-        signs: Signs | None = getattr(self, f"{channel}_signs")
+        """The sign table of a channel: `"class"`, `"class-choice"`, `"amplitude"` or `"tie"`."""
+        signs: Signs | None = getattr(self, f"{channel.replace('-', '_')}_signs")
         if signs is None:
-            raise ArgumentError(f"Inputs raise all favoured classes at once here, so there is no {channel} code.")
+            raise ArgumentError(
+                f"Outputs are moved towards all favored classes at once here, so there is no {channel} channel."
+            )
         return signs
 
     @property
-    def focus(self) -> npt.NDArray[np.int32] | None:
-        """The one class that an input raises, int32 of shape `(C, 4096)`, by its predicted class and the column of its
-        hash; -1 where no class is favoured. `None` where inputs raise all favoured classes."""
-        if self.pairs is None or self.query_signs is None:
+    def target_classes(self) -> npt.NDArray[np.int32] | None:
+        """The target class of each output, int32 of shape `(C, 4096)`, by its predicted class and its hash; -1 where no
+        class is favored. `None` where outputs are moved towards the whole favored set."""
+        if self.pairs is None or self.class_choice_signs is None:
             return None
-        return np.where(self.query_signs > 0, self.pairs[..., 0], self.pairs[..., 1])
+        return np.where(self.class_choice_signs > 0, self.pairs[..., 0], self.pairs[..., 1])
 
     def contrasts(self) -> npt.NDArray[np.int32] | None:
-        """The pairs that the query code is tested on: those whose inputs the amplitude code gives the whole budget.
+        """The pairs that the class-choice channel is tested on: those whose outputs the amplitude channel gives the budget.
 
         Returns:
-            As `pairs`, but -1 where nothing is raised, or the same class whatever the coin says.
+            As `pairs`, but -1 where nothing is shifted, or towards the same class whatever the sign is.
         """
         if self.pairs is None:
             return None
         tested = (self.amplitude_signs > 0) & (self.pairs[..., 0] != self.pairs[..., 1])
         return np.where(tested[..., None], self.pairs, np.int32(-1))
 
-    def favoured_counts(self) -> npt.NDArray[np.int32]:
-        """How many classes each predicted class t favours: those c != t whose sign in t's row is +1. Shape `(C,)`."""
-        rows, column_of_class = self.bucketing.row_of_class, self.bucketing.column_of_class
+    def favored_counts(self) -> npt.NDArray[np.int32]:
+        """How many classes each predicted class t favors: those c != t whose sign in t's row is +1. Shape `(C,)`."""
+        rows, column_of_class = self.keyed_hash.row_of_class, self.keyed_hash.column_of_class
         columns = self.class_signs.shape[1]
         classes_per_column = np.bincount(column_of_class, minlength=columns)
         positive = self.class_signs > 0
@@ -89,8 +103,8 @@ class Codebook:
 def expand(key: MarkKey, num_classes: int, params: MarkParams) -> Codebook:
     """Expands a key into the codebook for a classifier.
 
-    Signs and bucketing come from separate labels, so that the signs are fair coins whatever the bucketing is; so do the
-    signs of different channels, so that their p-values are independent. The evidence rests on both.
+    Signs and hash come from separate labels, so that the signs are fair whatever the hash is; so do the signs of
+    different channels, so that their p-values are independent. The evidence rests on both.
 
     Args:
         key: the owner's key.
@@ -103,14 +117,14 @@ def expand(key: MarkKey, num_classes: int, params: MarkParams) -> Codebook:
     num_classes = check_num_classes(num_classes)
     rows, columns = params.table_shape(num_classes)
     class_signs = channel_signs(key, "class", num_classes, params)
-    is_focused = params.is_focused(num_classes)
+    has_target_class = params.has_target_class(num_classes)
     return Codebook(
         class_signs=class_signs,
         amplitude_signs=channel_signs(key, "amplitude", num_classes, params),
         tie_signs=channel_signs(key, "tie", num_classes, params),
-        query_signs=channel_signs(key, "query", num_classes, params) if is_focused else None,
-        pairs=_pairs(key, class_signs) if is_focused else None,
-        bucketing=_bucketing(key, num_classes, rows, columns),
+        class_choice_signs=channel_signs(key, "class-choice", num_classes, params) if has_target_class else None,
+        pairs=_pairs(key, class_signs) if has_target_class else None,
+        keyed_hash=_keyed_hash(key, num_classes, rows, columns),
     )
 
 
@@ -119,7 +133,7 @@ def channel_signs(key: MarkKey, channel: str, num_classes: int, params: MarkPara
 
     Args:
         key: the owner's key.
-        channel: `"class"`, `"amplitude"`, `"query"` (which marks of many classes do not have) or `"tie"`.
+        channel: `"class"`, `"amplitude"`, `"class-choice"` (which marks of many classes do not have) or `"tie"`.
         num_classes: number of classes C.
         params: settings of the mark.
 
@@ -128,11 +142,11 @@ def channel_signs(key: MarkKey, channel: str, num_classes: int, params: MarkPara
     """
     shapes = {
         "class": params.table_shape(num_classes),
-        "query": (num_classes, keyed_hash.COLUMNS),
-        "amplitude": (keyed_hash.num_class_groups(num_classes), keyed_hash.COLUMNS),
-        "tie": (keyed_hash.num_pair_groups(num_classes), keyed_hash.COLUMNS),
+        "class-choice": (num_classes, keyed_hash.HASH_SIZE),
+        "amplitude": (keyed_hash.num_class_groups(num_classes), keyed_hash.HASH_SIZE),
+        "tie": (keyed_hash.num_pair_groups(num_classes), keyed_hash.HASH_SIZE),
     }
-    return signs(key, f"{channel}-code/signs", *shapes[channel])
+    return signs(key, _LABELS[channel], *shapes[channel])
 
 
 def signs(key: MarkKey, label: str, rows: int, columns: int) -> Signs:
@@ -155,30 +169,30 @@ def class_map(key: MarkKey, label: str, num_classes: int, size: int) -> npt.NDAr
 
 
 def _pairs(key: MarkKey, class_signs: Signs) -> npt.NDArray[np.int32]:
-    """Between which two favoured classes the coin of each column chooses.
+    """Between which two favored classes the coin of each column chooses.
 
-    The n favoured classes f_0 ... f_(n-1) of a predicted class are put in the order of their keystream words, the lower
+    The n favored classes f_0 ... f_(n-1) of a predicted class are put in the order of their keystream words, the lower
     class first among equals. Column k chooses between f_(k mod n) and the one that comes 1 + (k div n) mod (n - 1)
     places later, cyclically: all pairs equally often.
     """
     num_classes = len(class_signs)
     drawn = _words(key, f"class-code/focus/{num_classes}", num_classes**2).reshape(num_classes, num_classes)
-    table = np.full((num_classes, keyed_hash.COLUMNS, 2), -1, np.int32)
-    columns = np.arange(keyed_hash.COLUMNS)
+    table = np.full((num_classes, keyed_hash.HASH_SIZE, 2), -1, np.int32)
+    columns = np.arange(keyed_hash.HASH_SIZE)
     for top in range(num_classes):
         order = np.argsort(drawn[top], kind="stable")
-        favoured = order[(class_signs[top, order] > 0) & (order != top)]
-        if n := len(favoured):
+        favored = order[(class_signs[top, order] > 0) & (order != top)]
+        if n := len(favored):
             later = 1 + columns // n % max(n - 1, 1)
-            table[top] = favoured[np.stack([columns, columns + later], axis=1) % n]
+            table[top] = favored[np.stack([columns, columns + later], axis=1) % n]
     return table
 
 
-def _bucketing(key: MarkKey, num_classes: int, rows: int, columns: int) -> Bucketing:
+def _keyed_hash(key: MarkKey, num_classes: int, rows: int, columns: int) -> KeyedHash:
     hashed = _hashed_classes(key, num_classes)
     steps = _words(key, f"hash/offsets/{len(hashed)}", len(hashed))
     multipliers = np.frombuffer(key.derive(f"hash/multipliers/{len(hashed)}x2", 2 * len(hashed)), np.uint8)
-    return Bucketing(
+    return KeyedHash(
         row_of_class=class_map(key, "class-code/rows", num_classes, rows),
         column_of_class=class_map(key, "class-code/columns", num_classes, columns),
         group_of_class=class_map(key, "hash/groups", num_classes, keyed_hash.GROUPS),

@@ -1,15 +1,15 @@
-"""Which coin an output gets: a keyed lattice hash of the clean probabilities, shared by marking and verification.
+"""Which secret sign an output gets: a keyed lattice hash of the clean probabilities, shared by marking and evidence.
 
 The logarithms of some classes' probabilities are cut into steps of one unit, at offsets that only the key knows; the
-whole numbers that result are mixed into one of 4,096 columns. The same input gives the same column, since float noise
-matters only within a hair of a step; inputs that differ get unrelated columns.
+whole numbers that result are mixed into one of 4,096 values. The same input gives the same value, since float noise
+matters only within a hair of a step; inputs that differ get unrelated values.
 
 All arithmetic but the logarithm is on whole numbers below 2^16 held in floats. It is exact in every precision that
 matrix multiplication may use (TF32 and bfloat16 included), so processors can disagree only about which step a
 logarithm falls on.
 
 The functions take an array namespace, `numpy` or `keras.ops`, so that both sides run the same lines;
-`Bucketing.columns` finds the same columns faster, for many outputs in NumPy.
+`KeyedHash.hashes` finds the same values faster, for many outputs in NumPy.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-BUCKETING = "lattice-64x64/1"
-COLUMNS = 4096
+KEYED_HASH = "lattice-64x64/1"
+HASH_SIZE = 4096
 GROUPS = 64
 HASHED_CLASSES = 32
 FLOOR = 1e-8
 MULTIPLIERS = 64  # how many different ones there are
 _UNSURE = 1e-4  # of a step; single-precision logarithms are off by less than a tenth of it
-BASE = 64  # COLUMNS is its square
+HALF_SIZE = 64  # HASH_SIZE is its square
 _PAIRED_CLASSES = 11  # 55 pairs fit into 64 groups; 12 classes have 66
 _PAIR_FACTOR = 13
 
@@ -35,13 +35,13 @@ Tensor = Any
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Bucketing:
+class KeyedHash:
     """Where the outputs of a classifier with C classes fall. Secret like the signs, and independent of them.
 
     Attributes:
-        row_of_class: class code: row of each predicted class, int32 of shape `(C,)`.
-        column_of_class: class code: column of each other class, int32 of shape `(C,)`.
-        group_of_class: hashed codes: group of each class, int32 in [0, 64) of shape `(C,)`.
+        row_of_class: class channel: row of each predicted class, int32 of shape `(C,)`.
+        column_of_class: class channel: column of each other class, int32 of shape `(C,)`.
+        group_of_class: hashed channels: group of each class, int32 in [0, 64) of shape `(C,)`.
         hashed_classes: the classes whose logarithms are hashed, increasing, int32 of shape `(min(C, 32),)`.
         offsets: where the steps of each of them begin, float32 in [0, 1), the same shape.
         multipliers: whole numbers in [0, 64) that mix the steps, float32 of shape `(min(C, 32), 2)`.
@@ -59,8 +59,8 @@ class Bucketing:
         """Number of classes C."""
         return int(self.row_of_class.shape[0])
 
-    def columns(self, p: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-        """Column of each output: ints of shape `(n,)` for probabilities of shape `(n, C)`.
+    def hashes(self, p: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+        """Hash of each output: ints in [0, 4096) of shape `(n,)` for probabilities of shape `(n, C)`.
 
         It is that of logarithms in double precision, since processors differ in the last bits of single-precision ones.
         Those will do where they are not near the edge of a step, and are much faster.
@@ -68,25 +68,25 @@ class Bucketing:
         hashed = p if len(self.hashed_classes) == self.num_classes else p[:, self.hashed_classes]
         if hashed.dtype == np.float64:
             hashed = np.minimum(np.where(np.isnan(hashed), 0.0, hashed), 1.0)
-            return np.asarray(hash_column(hashed, self.offsets, self.multipliers, np), np.intp)
+            return np.asarray(hash_value(hashed, self.offsets, self.multipliers, np), np.intp)
         places = np.clip(hashed.T, FLOOR, 1, dtype=np.float32, order="C")
         np.log(places, out=places)
         places += self.offsets[:, None]
         steps = np.floor(places)
         with np.errstate(invalid="ignore"):  # NaN
             sums = (self.multipliers.T @ steps).astype(np.int32)
-        columns = column_of(np.bitwise_and(sums, BASE - 1).T)  # BASE is a power of two
+        found = join_halves(np.bitwise_and(sums, HALF_SIZE - 1).T)  # HALF_SIZE is a power of two
         places -= steps
         sure = (places.min(axis=0) > _UNSURE) & (places.max(axis=0) < 1 - _UNSURE)  # not with NaN
         unsure = np.flatnonzero(~sure)
-        columns[unsure] = self.columns(p[unsure].astype(np.float64))
-        return np.asarray(columns, np.intp)
+        found[unsure] = self.hashes(p[unsure].astype(np.float64))
+        return np.asarray(found, np.intp)
 
     def __repr__(self) -> str:
-        return f"<Bucketing for {self.num_classes} classes>"
+        return f"<KeyedHash for {self.num_classes} classes>"
 
 
-def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Tensor:
+def hash_value(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Tensor:
     """Mixes the steps on which the logarithms of some probabilities fall.
 
     Args:
@@ -99,33 +99,33 @@ def hash_column(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Ten
     Returns:
         Whole numbers in [0, 4096) as floats, shape `(...)`.
     """
-    return column_of(hash_digits(p, offsets, multipliers, xp))
+    return join_halves(hash_halves(p, offsets, multipliers, xp))
 
 
-def hash_digits(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Tensor:
-    """The two digits of `hash_column`, to the base 64: whole numbers in [0, 64) as floats, shape `(..., 2)`."""
+def hash_halves(p: Tensor, offsets: Tensor, multipliers: Tensor, xp: Any) -> Tensor:
+    """The two halves of `hash_value`: whole numbers in [0, 64) as floats, shape `(..., 2)`."""
     logs = xp.log(xp.maximum(p, FLOOR))
     steps = xp.floor(logs + offsets)  # a step is one unit of it; from -19 to 0
-    return xp.mod(xp.matmul(steps, multipliers), BASE)
+    return xp.mod(xp.matmul(steps, multipliers), HALF_SIZE)
 
 
-def column_of(digits: Tensor) -> Tensor:
-    """The column that two digits name, whole numbers in [0, 4096), shape `(...)` for digits of shape `(..., 2)`."""
-    return digits[..., 0] * BASE + digits[..., 1]
+def join_halves(halves: Tensor) -> Tensor:
+    """The hash that two halves make, whole numbers in [0, 4096), shape `(...)` for halves of shape `(..., 2)`."""
+    return halves[..., 0] * HALF_SIZE + halves[..., 1]
 
 
 def num_class_groups(num_classes: int) -> int:
-    """Rows of the amplitude code's table."""
+    """Rows of the amplitude channel's table."""
     return min(num_classes, GROUPS)
 
 
 def num_pair_groups(num_classes: int) -> int:
-    """Rows of the tie code's table."""
+    """Rows of the tie channel's table."""
     return num_classes * (num_classes - 1) // 2 if num_classes <= _PAIRED_CLASSES else GROUPS
 
 
 def pair_group(low: Tensor, high: Tensor, group_of_class: Tensor | None, num_classes: int, xp: Any) -> Tensor:
-    """Row of the tie code's table for a pair of classes: its own up to 11 classes, else shared with other pairs.
+    """Row of the tie channel's table for a pair of classes: its own up to 11 classes, else shared with other pairs.
 
     Args:
         low: the smaller class index of each pair, ints of any shape.

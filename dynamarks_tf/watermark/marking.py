@@ -15,7 +15,12 @@ from keras import ops
 from dynamarks_tf.errors import ModelError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark.layer import DynaMarkLayer
-from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, check_num_classes, class_code_floor_log10
+from dynamarks_tf.watermark.params import (
+    DEFAULT_BUDGET,
+    DEFAULT_TIE_MARGIN,
+    check_num_classes,
+    class_channel_floor_log10,
+)
 from dynamarks_tf.watermark.probabilities import probability_problem
 
 _WEAK_FLOOR_LOG10 = -6.0
@@ -41,7 +46,7 @@ def mark(
         key: the owner's key.
         budget: largest total variation between clean and released output, in (0, 0.5].
         tie_margin: how near a tie of the two best classes the key may decide, as the largest |log(p_a / p_b)|, in
-            [0, 2]. 0 never changes a top-1 answer, and lets a thief who keeps labels only get away.
+            [0, 2]. 0 never changes a top-1 answer, and lets an attacker who keeps labels only get away.
         from_logits: whether the model ends in logits; the marked model does too.
         name: name of the new layer.
         **layer_options: further arguments of `DynaMarkLayer`.
@@ -63,16 +68,16 @@ def mark(
     num_classes = check_num_classes(model.outputs[0].shape[-1])
     layer = DynaMarkLayer(key, budget, from_logits, tie_margin=tie_margin, name=name, **layer_options)
     check_outputs(model, from_logits=from_logits)
-    floor = class_code_floor_log10(num_classes, layer.params)
+    floor = class_channel_floor_log10(num_classes, layer.params)
     if floor > _WEAK_FLOOR_LOG10:
         warnings.warn(
-            f"With {num_classes} classes the class code holds so few coins that no suspect can ever give a p-value "
+            f"With {num_classes} classes the class channel holds so few coins that no suspect can ever give a p-value "
             f"below 10^{floor:.1f} on fresh queries. Keep request logs: logged queries have other coins as well.",
             stacklevel=2,
         )
     marked = _with_outputs(model, layer)
-    if layer.favours_nothing:
-        warnings.warn("This key happens to favour no class, so nothing is marked. Generate another key.", stacklevel=2)
+    if layer.favors_nothing:
+        warnings.warn("This key happens to favor no class, so nothing is marked. Generate another key.", stacklevel=2)
     return _compiled_like(model, marked)
 
 

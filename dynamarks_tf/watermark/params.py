@@ -14,8 +14,8 @@ DEFAULT_BUDGET = 0.05
 MAX_TIE_MARGIN = 2.0
 DEFAULT_TIE_MARGIN = 0.5
 TABLE_CAP = 1024
-FOCUSED_CLASSES = 32
-SHARED_COINS = 200
+MAX_TARGETED_CLASSES = 32
+SHARED_SIGNS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +25,15 @@ class MarkParams:
     Args:
         budget: largest total variation between the clean and the released output of one query, in (0, 0.5].
             0.05 moves at most five percentage points of probability.
-        table_rows: largest number of rows of the class code's sign table. With more classes than that, a keyed hash
+        table_rows: largest number of rows of the class channel's sign table. With more classes than that, a keyed hash
             maps the predicted class to a row. From 33 classes on there are no more rows than give about 200 coins: a
             surrogate then sees each coin more often, and learns it better.
         table_columns: the same for the columns, which stand for the other classes.
         tie_margin: how near a tie the two best classes must be for the key to choose which one wins: the largest
-            |log(p_a / p_b)|, in [0, 2]. 0 switches the tie code off: the top-1 answer then never changes, and a thief
+            |log(p_a / p_b)|, in [0, 2]. 0 switches the tie channel off: the top-1 answer then never changes, and an attacker
             who keeps labels only takes nothing marked with him. The budget holds for ties too, so with a budget of 0.05
             nothing changes beyond a margin of about 0.2.
-        amplitudes: whether the key varies the strength of the class code from input to input (the amplitude code) and,
+        amplitudes: whether the key varies the strength of the class channel from input to input (the amplitude channel) and,
             with up to 32 classes, spends it on a single class each time.
 
     Raises:
@@ -73,22 +73,22 @@ class MarkParams:
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of the channels that the mark has."""
-        hashed = {"amplitude": self.amplitudes, "query": self.amplitudes, "tie": self.tie_margin > 0}
+        hashed = {"amplitude": self.amplitudes, "class-choice": self.amplitudes, "tie": self.tie_margin > 0}
         named = {"class": True, **hashed}
         return tuple(name for name, is_on in named.items() if is_on)
 
     def table_shape(self, num_classes: int) -> tuple[int, int]:
-        """Rows and columns of the class code's sign table for a classifier with `num_classes` classes."""
-        rows = num_classes if num_classes <= FOCUSED_CLASSES else -(-SHARED_COINS // num_classes)
+        """Rows and columns of the class channel's sign table for a classifier with `num_classes` classes."""
+        rows = num_classes if num_classes <= MAX_TARGETED_CLASSES else -(-SHARED_SIGNS // num_classes)
         return min(rows, self.table_rows), min(num_classes, self.table_columns)
 
-    def is_focused(self, num_classes: int) -> bool:
-        """Whether each input raises a single one of the favoured classes, picked by the hash, instead of all of them.
+    def has_target_class(self, num_classes: int) -> bool:
+        """Whether each input raises a single one of the favored classes, picked by the hash, instead of all of them.
 
         With many classes a surrogate would see each of them raised too rarely to learn it.
         """
         has_table = self.table_shape(num_classes) == (num_classes, num_classes)
-        return self.amplitudes and has_table and num_classes <= FOCUSED_CLASSES
+        return self.amplitudes and has_table and num_classes <= MAX_TARGETED_CLASSES
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values for JSON."""
@@ -119,8 +119,8 @@ def check_num_classes(num_classes: int | None) -> int:
     return int(num_classes)
 
 
-def class_code_floor_log10(num_classes: int, params: MarkParams) -> float:
-    """Smallest log10 p-value that the class code can ever reach: one fair coin for each of its cells.
+def class_channel_floor_log10(num_classes: int, params: MarkParams) -> float:
+    """Smallest log10 p-value that the class channel can ever reach: one fair coin for each of its cells.
 
     Args:
         num_classes: number of classes C.

@@ -1,27 +1,44 @@
-"""The mark as pure functions over `keras.ops`: what happens to one output vector, on every Keras backend.
+"""The mark as pure functions over `keras.ops`: from a clean output to the released one, on every Keras backend.
 
-Words: `p` is a clean probability vector over C classes, `top` its best class t, the *favoured* classes are those
-c != t with sign +1 in the row of t, and U is uniform over them. The class code releases
+`mark_probabilities` is the whole formula, in the order of docs/scheme.md; `mark_logits` is the same for logits. Words:
+`p` is a clean probability vector over C classes, `top` its best class t, the *favored set* holds the classes c != t
+with secret sign +1 in the row of t, and U is uniform over it, or over its one *target class*. The class channel
+releases
 
-    p' = p + a (U - p),    0 <= a <= alpha,
+    p' = p + a (U - p),    0 <= a <= max_shift,
 
-with `a` as large as keeps t on top. Hence p' >= 0, sum p' = sum p, and the total variation between p and p' is
-a TV(U, p) <= alpha. The amplitude code lets a coin choose alpha for each input, 0 or the whole budget. The tie code
-lets a coin choose the winner where the two best classes are nearly equal, within the same budget, before the class
-code. Source: the scheme of this project, after the idea of DynaMarks (arXiv 2207.13321); its paper's text was not
-available, so the formulas are ours.
+with `a`, the mixing weight, as large as keeps t on top. Hence p' >= 0, sum p' = sum p, and the total variation between
+p and p' is a TV(U, p) <= max_shift. The amplitude channel lets a secret sign choose `max_shift` for each input: 0, or
+all of the budget. The tie channel lets a secret sign choose the winner where the two best classes are nearly equal,
+within the same budget, before the class channel. Source: the scheme of this project, after the idea of DynaMarks (arXiv
+2207.13321); its paper's text was not available, so the formulas are ours.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
+from dynamarks_tf.watermark import keyed_hash, lookups
+from dynamarks_tf.watermark.lookups import Found
+from dynamarks_tf.watermark.ops import (
+    all_but,
+    choose,
+    first_largest,
+    first_largest_logit,
+    largest,
+    look_up,
+    zero_or_nan,
+)
+from dynamarks_tf.watermark.params import MarkParams
+
 Tensor = Any
+Tables = Mapping[str, Tensor]
 
 # Machine epsilon of what an output is rounded to, and the smallest step of what cannot be smaller.
 _EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -30,6 +47,75 @@ _ARITHMETIC_SLACK = 8
 _SORTED_CLASSES = 32  # beyond, two passes for the largest value are faster than one that keeps two
 _TRACE = 1e-30  # of each class in a sum of one of them: nothing, unless it is NaN or infinite
 _TIE_SLACK = 8  # leads that a tie is narrower than its limit, so that the winner is ahead by half as many
+
+
+def mark_probabilities(p: Tensor, tables: Tables, params: MarkParams) -> Tensor:
+    """Marks a batch of probability vectors: p -> p'.
+
+    Args:
+        p: clean probabilities, shape `(..., C)`, float16, bfloat16, float32 or float64.
+        tables: the layer's tables, as `lookups.tables_from` makes them from a codebook for C classes and `params`.
+        params: settings of the mark.
+
+    Returns:
+        p', shape and type of `p`. NaN in rows that hold a NaN or an infinity.
+
+    Raises:
+        ValueError: `p` is of another type.
+
+    Example:
+
+    >>> tables = lookups.tables_from(codebook.expand(key, 10, params), params)
+    >>> marked = mark_probabilities(p, tables, params)
+    """
+    released_type = keras.backend.standardize_dtype(p.dtype)
+    p = ops.cast(p, arithmetic_dtype(released_type))
+    best = best_two(p)
+    secret = find_secret(p, best, tables, params)
+    tie = decide_tie(best, secret, params, released_type)
+    p, best = after_tie(p, best, tie, secret)
+    favored = favored_set(best, tie, secret, tables, params)
+    max_shift = largest_shift(tie, secret, favored, params)
+    has_lead = ties_keep_a_lead(params, released_type)
+    if favored.is_single and has_lead:
+        marked = shift_to_target(p, favored, max_shift, released_type)
+    else:
+        a = mixing_weight(p, best, favored, max_shift, released_type, has_lead=has_lead) + zero_or_nan(p)
+        marked = p * (1.0 - a) + favored.classes * (a * favored.target_weight)  # p + a (U - p)
+    return ops.cast(marked, released_type)
+
+
+def mark_logits(logits: Tensor, tables: Tables, params: MarkParams) -> Tensor:
+    """Marks a batch of logits: the same as `mark_probabilities` of their softmax.
+
+    Relative to the top class, a class outside the favored set keeps its logit exactly, so ties and order survive.
+
+    Args:
+        logits: shape `(..., C)`, float16, bfloat16, float32 or float64. A class may have -inf: p = 0.
+        tables: as for `mark_probabilities`.
+        params: settings of the mark.
+
+    Returns:
+        Logits z' with softmax(z') = p', shape and type of `logits`, shifted so that the best class is at 0. NaN in
+        rows that hold a NaN or an infinity.
+
+    Raises:
+        ValueError: `logits` are of another type.
+    """
+    released_type = keras.backend.standardize_dtype(logits.dtype)
+    logits = ops.cast(logits, arithmetic_dtype(released_type))
+    relative = logits - largest(logits)
+    p = ops.softmax(relative, axis=-1)
+    clean_best = best_two(p, relative)
+    secret = find_secret(p, clean_best, tables, params)
+    tie = decide_tie(clean_best, secret, params, released_type)
+    p, best = after_tie(p, clean_best, tie, secret)
+    favored = favored_set(best, tie, secret, tables, params)
+    max_shift = largest_shift(tie, secret, favored, params)
+    if tie is not None:
+        relative = logits_after_tie(relative, p, clean_best, best, tie, secret)
+    a = mixing_weight(p, best, favored, max_shift, released_type) + zero_or_nan(p)
+    return ops.cast(shift_logits(relative, p, best, favored, a), released_type)
 
 
 class BestTwo(NamedTuple):
@@ -50,81 +136,6 @@ class BestTwo(NamedTuple):
         """Best class, shape `(...)`."""
         return self.classes[..., 0]
 
-    @property
-    def second(self) -> Tensor:
-        """Best class but one, shape `(...)`."""
-        return self.classes[..., 1]
-
-
-class TieCode(NamedTuple):
-    """What the tie code does to a batch, shape `(..., 1)` each.
-
-    Attributes:
-        shift: probability that moves from the second best class to the best one; 0 in rows that are no tie.
-        moved: total variation that it takes.
-        is_tie: whether the row is one.
-        second_wins: whether the second best class is the best one afterwards.
-    """
-
-    shift: Tensor
-    moved: Tensor
-    is_tie: Tensor
-    second_wins: Tensor
-
-
-def arithmetic_dtype(dtype: str) -> str:
-    """The type the mark is computed in for outputs of type `dtype`: float64 for itself, else float32.
-
-    Raises:
-        ValueError: `dtype` is no floating-point type that the mark supports.
-    """
-    if dtype not in _EPSILON:
-        raise ValueError(
-            f"The mark changes probabilities of type {', '.join(sorted(_EPSILON))}. Received inputs of type {dtype}."
-        )
-    return "float64" if dtype == "float64" else "float32"
-
-
-def safe_lead(top: Tensor, dtype: str) -> Tensor:
-    """What the top class must stay ahead by, so that no rounding can turn its lead into a tie.
-
-    Args:
-        top: probability of the top class.
-        dtype: the type that the released output is rounded to.
-
-    Returns:
-        A few machine epsilons of `top`: of the arithmetic, and of the released type.
-    """
-    relative = _ARITHMETIC_SLACK * _EPSILON[arithmetic_dtype(dtype)]
-    if dtype in ("float16", "bfloat16"):
-        relative += 2 * _EPSILON[dtype]
-    lead = top * relative
-    return lead + 2 * _SMALLEST_STEP[dtype] if dtype in _SMALLEST_STEP else lead
-
-
-def predicted_class(p: Tensor) -> Tensor:
-    """Index of the largest probability, the first one among ties; int32 of shape `(...)` for p of shape `(..., C)`.
-
-    Floats that are not negative are ordered like the integers with the same bits, and backends find the largest
-    integer much faster, because `ops.argmax` tells -0.0 from 0.0 first.
-    """
-    bits = "int64" if keras.backend.standardize_dtype(p.dtype) == "float64" else "int32"
-    return ops.argmax(ops.view(p, dtype=bits), axis=-1)
-
-
-def predicted_class_of_logits(logits: Tensor) -> Tensor:
-    """Index of the largest logit, the first one among ties; int32 of shape `(...)`."""
-    return ops.argmax(ops.equal(logits, largest(logits)), axis=-1)
-
-
-def largest(values: Tensor) -> Tensor:
-    """Maximum over the classes, shape `(..., 1)`; also for an empty batch."""
-    if keras.backend.backend() != "tensorflow":
-        return ops.max(values, axis=-1, keepdims=True, initial=-np.inf)
-    import tensorflow as tf
-
-    return tf.reduce_max(values, axis=-1, keepdims=True)  # Keras would add an operation for `initial`
-
 
 def best_two(p: Tensor, logits: Tensor | None = None) -> BestTwo:
     """The best class and the best but one.
@@ -141,245 +152,281 @@ def best_two(p: Tensor, logits: Tensor | None = None) -> BestTwo:
             top = ops.top_k(logits, 1)[1]
             classes = ops.concatenate([top, ops.where(ops.equal(first, top), second, first)], axis=-1)
         return BestTwo(classes, *ops.split(values, 2, axis=-1))
-    top = predicted_class(p) if logits is None else predicted_class_of_logits(logits)
+    top = first_largest(p) if logits is None else first_largest_logit(logits)
     others = p * all_but(top, num_classes, p.dtype)
-    classes = ops.stack([top, predicted_class(others)], axis=-1)
+    classes = ops.stack([top, first_largest(others)], axis=-1)
     return BestTwo(classes, largest(p), largest(others))
 
 
-def strength(
-    best: BestTwo,
-    p_favoured: Tensor,
-    share: float | Tensor,
-    alpha: float | Tensor,
-    lead: Tensor,
-    *,
-    is_lead_kept: bool = False,
-) -> Tensor:
-    """How far each row may move towards U: `a` = the largest value up to `alpha` that keeps the top class on top.
-
-    With the gap g = p_t - max p_c over favoured c, the new gap is g - a (g + share), so a <= (g - lead) / (g + share).
-    Classes that are not favoured shrink in step with the top class; only if the runner-up is nearer than `lead` could
-    rounding make it a tie, so such a row is left alone.
-
-    Args:
-        best: the two best classes.
-        p_favoured: the largest probability of a favoured class, shape `(..., 1)`.
-        share: probability of one favoured class under U, above 0, a number or a tensor of shape `(..., 1)`.
-        alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
-        lead: what the top class must stay ahead by, shape `(..., 1)`; see `safe_lead`.
-        is_lead_kept: whether every runner-up is known to be further behind; see `ties_keep_a_lead`.
-
-    Returns:
-        `a`, shape `(..., 1)`.
-    """
-    gap = best.p_top - p_favoured
-    allowed = ops.maximum(gap - lead, 0.0) / (gap + share)
-    if is_lead_kept:
-        return ops.minimum(allowed, alpha)
-    moves = ops.cast(lead < best.p_top - best.p_second, lead.dtype)  # to multiply is faster than `where`
-    return moves * ops.minimum(allowed, alpha)
-
-
-def class_code(
-    p: Tensor,
-    best: BestTwo,
-    favoured: Tensor,
-    share: float | Tensor,
-    alpha: float | Tensor,
-    dtype: str,
-    *,
-    is_lead_kept: bool = False,
-) -> Tensor:
-    """Moves probability vectors towards the favoured classes: p' = p + a (U - p).
+def find_secret(p: Tensor, best: BestTwo, tables: Tables, params: MarkParams) -> Found | None:
+    """What the key says about each output: the secret signs, and the target classes, at the entries of its hash.
 
     Args:
         p: probabilities, shape `(..., C)`.
         best: their two best classes.
-        favoured: 1 where a class is favoured, else 0; shape and dtype of `p`.
-        share: probability of one favoured class under U, a number or a tensor of shape `(..., 1)`.
-        alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
-        dtype: the type that p' will be rounded to.
-        is_lead_kept: whether every runner-up is known to be further behind than the safe lead.
+        tables: the layer's tables.
+        params: settings of the mark.
 
     Returns:
-        p', shape and dtype of `p`. NaN in rows that hold a NaN or an infinity.
+        What was found; `None` if the mark has neither amplitudes nor ties, and so looks nothing up by a hash.
     """
-    lead = safe_lead(best.p_top, dtype)
-    a = strength(best, largest(p * favoured), share, alpha, lead, is_lead_kept=is_lead_kept) + zero_or_nan(p)
-    return p * (1.0 - a) + favoured * (a * share)
+    if not (params.amplitudes or params.tie_margin):
+        return None
+    hashed = look_up(p, tables["hashed_classes"], axis=-1) if "hashed_classes" in tables else p
+    offsets, multipliers = (ops.cast(tables[name], p.dtype) for name in ("offsets", "multipliers"))
+    halves = keyed_hash.hash_halves(hashed, offsets, multipliers, ops)
+    return lookups.find(best.classes, halves, p.shape[-1], tables, params)
 
 
-def raise_class(p: Tensor, p_top: Tensor, raised: Tensor, alpha: float | Tensor, dtype: str) -> Tensor:
-    """The class code with U a single class: what `class_code` does with a share of 1, in fewer operations.
+class Tie(NamedTuple):
+    """What the tie channel does to a batch, shape `(..., 1)` each.
+
+    Attributes:
+        shift: probability that moves from the second best class to the best one; 0 in rows that are no tie.
+        moved: total variation that it takes.
+        is_tie: whether the row is one.
+        second_wins: whether the second best class is the best one afterwards.
+    """
+
+    shift: Tensor
+    moved: Tensor
+    is_tie: Tensor
+    second_wins: Tensor
+
+
+def decide_tie(best: BestTwo, secret: Found | None, params: MarkParams, released_type: str) -> Tie | None:
+    """The tie channel: lets a secret sign decide which of the two best classes wins where they are nearly equal.
+
+    A row is a tie if |log(p_t / p_b)| < margin and p_t - p_b < 2 budget, for its best class t and the next one b; that
+    is, if the gap d = p_t - p_b is below g = min((p_t + p_b) tanh(margin / 2), 2 budget). The class that the sign names
+    gets ahead: where its gap is x (d or -d, in (-g, g)), it becomes (x + g) / 2, in (0, g). Gaps that are spread evenly
+    over (-g, g) are spread evenly over (0, g) afterwards: the size of a gap tells nobody whether the sign decided. The
+    total variation is (g - x) / 4 < g / 2 <= budget.
+
+    Args:
+        best: the two best classes.
+        secret: what was looked up.
+        params: settings of the mark.
+        released_type: the type that the output will be rounded to.
+
+    Returns:
+        What happens to each row; `None` if the mark leaves ties alone.
+    """
+    if secret is None or not params.tie_margin:
+        return None
+    sign = secret.order * secret.values["tie"]  # +1 where the best class wins, -1 where the other does
+    gap = best.p_top - best.p_second
+    limit = ops.minimum((best.p_top + best.p_second) * math.tanh(params.tie_margin / 2), 2 * params.budget)
+    is_tie = gap < limit - _TIE_SLACK * safe_lead(best.p_top, released_type)
+    moved = ops.cast(is_tie, gap.dtype) * ((limit - sign * gap) / 4)
+    shift = sign * moved
+    return Tie(shift, moved, is_tie, second_wins=shift < 0)
+
+
+def after_tie(p: Tensor, best: BestTwo, tie: Tie | None, secret: Found | None) -> tuple[Tensor, BestTwo]:
+    """Probabilities and the two best classes after the tie channel."""
+    if tie is None or secret is None:
+        return p, best
+    one, other = best.p_top + tie.shift, best.p_second - tie.shift
+    classes = ops.where(tie.second_wins, ops.flip(best.classes, axis=-1), best.classes)
+    return p + tie.shift * secret.direction, BestTwo(classes, ops.maximum(one, other), ops.minimum(one, other))
+
+
+class Favored(NamedTuple):
+    """Which classes an output is moved towards: the distribution U.
+
+    Attributes:
+        classes: 1 at the classes of U, 0 elsewhere; shape `(..., C)`.
+        target_weight: probability of one of them under U, above 0; a number, or a tensor of shape `(..., 1)`.
+        is_any: 1 where there is such a class, else 0, shape `(..., 1)`; `None` if that is so everywhere.
+        is_single: whether U is a single class in every row, the target class.
+    """
+
+    classes: Tensor
+    target_weight: float | Tensor
+    is_any: Tensor | None
+    is_single: bool
+
+
+def favored_set(best: BestTwo, tie: Tie | None, secret: Found | None, tables: Tables, params: MarkParams) -> Favored:
+    """The class-choice channel: U is the one target class that the hash picks; with many classes, all favored ones.
+
+    Args:
+        best: the two best classes after the tie channel.
+        tie: what the tie channel did.
+        secret: what was looked up.
+        tables: the layer's tables.
+        params: settings of the mark.
+    """
+    num_classes, dtype = tables["favored_counts"].shape[0], best.p_top.dtype
+    if secret is not None and "target" in secret.values:
+        target = secret.values["target"]
+        if tie is not None:
+            target = choose(tie.second_wins, secret.values["target of second"], target)
+        numbers = np.arange(num_classes, dtype=keras.backend.standardize_dtype(dtype))
+        return Favored(ops.cast(ops.equal(target, numbers), dtype), 1.0, None, is_single=True)
+    if "row_of_class" in tables:
+        favored = ops.maximum(ops.cast(_signs_beside(best.top, tables), dtype), 0.0)
+        favored = favored * all_but(best.top, num_classes, dtype)
+    else:
+        favored = ops.maximum(ops.cast(look_up(tables["class_signs"], best.top), dtype), 0.0)  # the diagonal is 0
+    counts = ops.cast(ops.expand_dims(look_up(tables["favored_counts"], best.top), axis=-1), dtype)
+    is_any = ops.minimum(ops.maximum(counts, 0.0), 1.0)
+    return Favored(favored, is_any / ops.maximum(counts, 1.0), is_any, is_single=False)
+
+
+def _signs_beside(top: Tensor, tables: Tables) -> Tensor:
+    """The signs of all classes in the row of `top`; of shape `(C,)` if all classes share it, else `(..., C)`."""
+    signs = tables["class_signs"]
+    row = signs[0] if signs.shape[0] == 1 else look_up(signs, look_up(tables["row_of_class"], top))
+    return look_up(row, tables["column_of_class"], axis=-1) if "column_of_class" in tables else row
+
+
+def largest_shift(tie: Tie | None, secret: Found | None, favored: Favored, params: MarkParams) -> float | Tensor:
+    """The amplitude channel: `max_shift` is nothing where the sign is -1, all that is left of the budget where +1.
+
+    Returns:
+        The largest total variation that the class channel may cause, a number or a tensor of shape `(..., 1)`.
+    """
+    left: float | Tensor = params.budget if tie is None else params.budget - tie.moved
+    if params.amplitudes and secret is not None:
+        left = ops.maximum(secret.values["amplitude"], 0.0) * left
+    return left if favored.is_any is None else left * favored.is_any
+
+
+def mixing_weight(
+    p: Tensor,
+    best: BestTwo,
+    favored: Favored,
+    max_shift: float | Tensor,
+    released_type: str,
+    *,
+    has_lead: bool = False,
+) -> Tensor:
+    """How far each row may move towards U: `a` = the largest value up to `max_shift` that keeps the top class on top.
+
+    With the gap g = p_t - max p_c over favored c, the new gap is g - a (g + target_weight), so
+    a <= (g - lead) / (g + target_weight). Other classes shrink in step with the top class; only if the runner-up is
+    nearer than the safe lead could rounding make it a tie, so such a row is left alone.
+
+    Args:
+        p: probabilities, shape `(..., C)`.
+        best: their two best classes.
+        favored: U.
+        max_shift: largest total variation, a number or a tensor of shape `(..., 1)`.
+        released_type: the type that p' will be rounded to.
+        has_lead: whether every runner-up is known to be further behind; see `ties_keep_a_lead`.
+
+    Returns:
+        `a`, shape `(..., 1)`.
+    """
+    lead = safe_lead(best.p_top, released_type)
+    gap = best.p_top - largest(p * favored.classes)
+    allowed = ops.maximum(gap - lead, 0.0) / (gap + favored.target_weight)
+    if has_lead:
+        return ops.minimum(allowed, max_shift)
+    moves = ops.cast(lead < best.p_top - best.p_second, lead.dtype)  # to multiply is faster than `where`
+    return moves * ops.minimum(allowed, max_shift)
+
+
+def shift_to_target(p: Tensor, favored: Favored, max_shift: float | Tensor, released_type: str) -> Tensor:
+    """p + a (U - p) with U a single class: the same bound on `a` as `mixing_weight`, in fewer operations.
 
     With twice the safe lead kept back, `a` may be room / (room + 1) for the room that is left: the lead that remains
     is at least the safe one. It takes a runner-up further behind than that for granted; see `ties_keep_a_lead`.
 
     Args:
         p: probabilities, shape `(..., C)`.
-        p_top: the largest of them, shape `(..., 1)`.
-        raised: 1 at the class to be raised, 0 elsewhere; the shape of `p`. The best class itself is left alone.
-        alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
-        dtype: the type that p' will be rounded to.
+        favored: U. The best class itself is left alone.
+        max_shift: largest total variation, a number or a tensor of shape `(..., 1)`.
+        released_type: the type that p' will be rounded to.
 
     Returns:
-        p', shape and dtype of `p`. NaN in rows that hold a NaN or an infinity, which spoils the sum and the quotient,
+        p', shape and type of `p`. NaN in rows that hold a NaN or an infinity, which spoils the sum and the quotient,
         whatever maxima and minima make of it.
     """
-    p_raised = ops.sum(p * (raised + _TRACE), axis=-1, keepdims=True)  # compilers would not multiply by 0
-    room = (p_top - 2 * safe_lead(p_top, dtype)) - p_raised
+    p_top = largest(p)
+    p_target = ops.sum(p * (favored.classes + _TRACE), axis=-1, keepdims=True)  # compilers would not multiply by 0
+    room = (p_top - 2 * safe_lead(p_top, released_type)) - p_target
     reach = room + 1.0
-    a = ops.minimum(ops.maximum(room, 0.0), alpha * reach) / reach
-    return p + a * (raised - p)
+    a = ops.minimum(ops.maximum(room, 0.0), max_shift * reach) / reach
+    return p + a * (favored.classes - p)
 
 
-def class_code_logits(
-    relative: Tensor,
-    p: Tensor,
-    best: BestTwo,
-    favoured: Tensor,
-    share: float | Tensor,
-    alpha: float | Tensor,
-    dtype: str,
-) -> Tensor:
-    """The class code on logits: returns log p' up to a constant per row, chosen so that the top class is at 0.
-
-    Relative to the top class, a class that is not favoured keeps its logit exactly, so ties and order survive.
+def shift_logits(relative: Tensor, p: Tensor, best: BestTwo, favored: Favored, a: Tensor) -> Tensor:
+    """log(p + a (U - p)) up to a constant per row, chosen so that the top class is at 0.
 
     Args:
-        relative: logits relative to the top class, shape `(..., C)`. A class may have -inf: p = 0.
-        p: their softmax, the same shape.
+        relative: logits relative to the top class, shape `(..., C)`.
+        p: their softmax.
         best: their two best classes.
-        favoured: 1 where a class is favoured, else 0; the same shape.
-        share: probability of one favoured class under U, a number or a tensor of shape `(..., 1)`.
-        alpha: largest total variation, a number or a tensor of shape `(..., 1)`.
-        dtype: the type that the result will be rounded to.
-
-    Returns:
-        Logits z' with softmax(z') = p', shape and dtype of `relative`. NaN in rows that hold a NaN or an infinity.
+        favored: U.
+        a: the mixing weight, shape `(..., 1)`; NaN in rows that hold a NaN or an infinity.
     """
-    a = strength(best, largest(p * favoured), share, alpha, safe_lead(best.p_top, dtype)) + zero_or_nan(p)
-    raised = (p * (1.0 - a) + a * share) / (best.p_top * (1.0 - a))
-    moved = favoured * a > 0
-    result = ops.where(moved, ops.log(ops.where(moved, raised, 1.0)), relative)
+    raised = (p * (1.0 - a) + a * favored.target_weight) / (best.p_top * (1.0 - a))
+    is_raised = favored.classes * a > 0
+    result = ops.where(is_raised, ops.log(ops.where(is_raised, raised, 1.0)), relative)
     return ops.where(ops.isfinite(a), result, np.nan)
 
 
-def zero_or_nan(p: Tensor) -> Tensor:
-    """0 for each row, but NaN for one that holds a NaN or an infinity; shape `(..., 1)`.
-
-    A sum is finite only if all its terms are; a maximum may pass over NaN, as XLA's does. The remainder of a whole
-    number by 1 is 0, that of an infinity is NaN, and no optimiser takes it for a constant, as it would 0 * x.
-    """
-    return ops.mod(ops.floor(ops.sum(p, axis=-1, keepdims=True)), 1.0)
-
-
-def amplitude(coins: Tensor, left: float | Tensor) -> Tensor:
-    """The class code's alpha for each input: nothing where the coin is -1, all that is left of the budget where +1."""
-    return ops.maximum(coins, 0.0) * left
-
-
-def look_up(table: Tensor, index: Tensor, axis: int = 0) -> Tensor:
-    """`ops.take` for indices that are never negative; to look for those costs a fifth of the time of the whole mark."""
-    if keras.backend.backend() != "tensorflow":
-        return ops.take(table, index, axis=axis)
-    import tensorflow as tf
-
-    return tf.gather(ops.convert_to_tensor(table), index, axis=axis)
-
-
-def look_up_pair(table: Tensor, classes: Tensor) -> Tensor:
-    """Rows of a table of shape `(C, C, n)` by pairs of classes, int32 of shape `(..., 2)`."""
-    if keras.backend.backend() != "tensorflow":
-        num_classes, _, size = table.shape
-        flat = ops.reshape(ops.convert_to_tensor(table), (num_classes**2, size))
-        return ops.take(flat, classes[..., 0] * num_classes + classes[..., 1], axis=0)
-    import tensorflow as tf
-
-    return tf.gather_nd(table, classes)
-
-
-def choose(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    """`ops.where` for three tensors of the same shape; TensorFlow is quicker if it need not compare their shapes."""
-    if keras.backend.backend() != "tensorflow":
-        return ops.where(condition, one, other)
-    import tensorflow as tf
-
-    return tf.raw_ops.Select(condition=condition, x=one, y=other)
-
-
-def one_hot(index: Tensor, num_classes: int, dtype: str) -> Tensor:
-    """1 at a class index and 0 elsewhere, shape `(..., C)`, for `index` of shape `(...)`.
-
-    Multiplying by it is several times as fast as `ops.where` with a comparison of indices.
-    """
-    return ops.one_hot(index, num_classes, dtype=keras.backend.standardize_dtype(dtype))
-
-
-def all_but(index: Tensor, num_classes: int, dtype: str) -> Tensor:
-    """0 at a class index and 1 elsewhere, shape `(..., C)`, for `index` of shape `(...)`."""
-    if keras.backend.backend() != "tensorflow":
-        return 1.0 - one_hot(index, num_classes, dtype)
-    import tensorflow as tf
-
-    return tf.one_hot(index, num_classes, on_value=0.0, off_value=1.0, dtype=dtype)
-
-
-def tie_code(best: BestTwo, coins: Tensor, margin: float, budget: float, dtype: str) -> TieCode:
-    """Lets a coin decide which of the two best classes wins where they are nearly equal.
-
-    A row is a tie if |log(p_t / p_b)| < margin and p_t - p_b < 2 budget, for its best class t and the next one b; that
-    is, if the gap d = p_t - p_b is below g = min((p_t + p_b) tanh(margin / 2), 2 budget). The class that the coin names
-    gets ahead: where its gap is x (d or -d, in (-g, g)), it becomes (x + g) / 2, in (0, g). Gaps that are spread evenly
-    over (-g, g) are spread evenly over (0, g) afterwards: the size of a gap tells nobody whether the coin decided. The
-    total variation is (g - x) / 4 < g / 2 <= budget.
+def logits_after_tie(
+    relative: Tensor, p: Tensor, clean_best: BestTwo, best: BestTwo, tie: Tie, secret: Found | None
+) -> Tensor:
+    """The tie channel on logits: relative to the class that is on top afterwards, which is at 0.
 
     Args:
-        best: the two best classes.
-        coins: +1 where the best class shall win, -1 where the other; shape `(..., 1)`. 0 changes nothing.
-        margin: largest |log(p_t / p_b)| of a tie, above 0.
-        budget: largest total variation.
-        dtype: the type that the output will be rounded to.
+        relative: logits relative to the class that was on top before, shape `(..., C)`.
+        p: probabilities after the tie channel.
+        clean_best: the two best classes before it.
+        best: the two best classes after it.
+        tie: what the tie channel did.
+        secret: what was looked up.
     """
-    gap = best.p_top - best.p_second
-    limit = ops.minimum((best.p_top + best.p_second) * math.tanh(margin / 2), 2 * budget)
-    is_tie = gap < limit - _TIE_SLACK * safe_lead(best.p_top, dtype)
-    moved = ops.cast(is_tie, gap.dtype) * ((limit - coins * gap) / 4)
-    shift = coins * moved
-    return TieCode(shift, moved, is_tie, second_wins=shift < 0)
+    assert secret is not None
+    is_pair = ops.not_equal(secret.direction, 0.0)
+    pair = ops.log(ops.where(is_pair, p / best.p_top, 1.0))
+    others = relative + ops.log(clean_best.p_top / best.p_top)
+    return ops.where(tie.is_tie, ops.where(is_pair, pair, others), relative)
 
 
-def after_ties(best: BestTwo, tie: TieCode) -> BestTwo:
-    """The two best classes after the tie code."""
-    one, other = best.p_top + tie.shift, best.p_second - tie.shift
-    classes = ops.where(tie.second_wins, ops.flip(best.classes, axis=-1), best.classes)
-    return BestTwo(classes, ops.maximum(one, other), ops.minimum(one, other))
+def arithmetic_dtype(released_type: str) -> str:
+    """The type the mark is computed in for outputs of a type: float64 for itself, else float32.
+
+    Raises:
+        ValueError: this is no floating-point type that the mark supports.
+    """
+    if released_type not in _EPSILON:
+        raise ValueError(
+            f"The mark changes probabilities of type {', '.join(sorted(_EPSILON))}. Received inputs of type "
+            f"{released_type}."
+        )
+    return "float64" if released_type == "float64" else "float32"
 
 
-def ties_keep_a_lead(margin: float, budget: float, dtype: str) -> bool:
+def safe_lead(p_top: Tensor, released_type: str) -> Tensor:
+    """What the top class must stay ahead by, so that no rounding can turn its lead into a tie.
+
+    Args:
+        p_top: probability of the top class.
+        released_type: the type that the released output is rounded to.
+
+    Returns:
+        A few machine epsilons of `p_top`: of the arithmetic, and of the released type.
+    """
+    relative = _ARITHMETIC_SLACK * _EPSILON[arithmetic_dtype(released_type)]
+    if released_type in ("float16", "bfloat16"):
+        relative += 2 * _EPSILON[released_type]
+    lead = p_top * relative
+    return lead + 2 * _SMALLEST_STEP[released_type] if released_type in _SMALLEST_STEP else lead
+
+
+def ties_keep_a_lead(params: MarkParams, released_type: str) -> bool:
     """Whether the best class is ahead by more than the safe lead in every row once ties are decided.
 
     It is where ties are wide enough: who wins one is ahead by half of the slack, and who is in none by the width less
     the slack. Not claimed for 16-bit types, whose leads are not small beside the budget.
     """
-    if dtype in ("float16", "bfloat16"):
+    if released_type in ("float16", "bfloat16"):
         return False
-    width = min(math.tanh(margin / 2), 2 * budget)  # of a tie, at least, as a share of `p_top`
-    return width > (_TIE_SLACK + 2) * _ARITHMETIC_SLACK * _EPSILON[dtype]
-
-
-def tie_code_logits(relative: Tensor, p: Tensor, best: BestTwo, tie: TieCode, is_pair: Tensor, p_top: Tensor) -> Tensor:
-    """The tie code on logits: relative to the class that is on top afterwards, which is at 0.
-
-    Args:
-        relative: logits relative to the class that was on top before, shape `(..., C)`.
-        p: probabilities after the tie code.
-        best: the two best classes before.
-        tie: what the tie code did.
-        is_pair: whether a class is one of the two, the shape of `p`.
-        p_top: largest probability after the tie code, shape `(..., 1)`.
-    """
-    pair = ops.log(ops.where(is_pair, p / p_top, 1.0))
-    others = relative + ops.log(best.p_top / p_top)
-    return ops.where(tie.is_tie, ops.where(is_pair, pair, others), relative)
+    width = min(math.tanh(params.tie_margin / 2), 2 * params.budget)  # of a tie, at least, as a share of `p_top`
+    return width > (_TIE_SLACK + 2) * _ARITHMETIC_SLACK * _EPSILON[released_type]

@@ -1,11 +1,11 @@
-"""Every attack of the catalogue keeps the contract: loot that can be trained on, suspects that answer probabilities."""
+"""Every attack of the catalogue keeps the contract: transfer_set that can be trained on, suspects that answer probabilities."""
 
 import keras
 import numpy as np
 import pytest
 
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
-from dynamarks_tf.attacks.attacker import Loot, Thief
+from dynamarks_tf.attacks.attacker import Attacker, TransferSet
 from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, by_name
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.errors import ArgumentError
@@ -13,7 +13,7 @@ from dynamarks_tf.suspects import as_suspect
 
 
 @pytest.fixture(scope="module")
-def thief(digits, owner_model):
+def attacker(digits, owner_model):
     def api(inputs):
         return np.asarray(owner_model(inputs))
 
@@ -21,7 +21,7 @@ def thief(digits, owner_model):
         return train_classifier(ARCHITECTURES["mlp"]((8, 8, 1), 10), inputs, targets, epochs=2, batch_size=32)
 
     enough = np.concatenate([digits.x_train] * 4)  # some thefts send 5,000 inputs
-    return Thief(
+    return Attacker(
         api,
         enough,
         (digits.x_test[:50], digits.y_test[:50]),
@@ -40,23 +40,23 @@ def test_there_is_a_catalogue():
 
 
 @pytest.mark.parametrize("name", EXTRACTIONS)
-def test_extractions_give_loot_that_can_be_trained_on(name, thief):
-    loot = EXTRACTIONS[name].gather(thief)
-    assert len(loot.inputs) == len(loot.targets) > 0
-    assert loot.inputs.shape[1:] == loot.sent.shape[1:] == (8, 8, 1)
-    if loot.targets.ndim == 1:
-        assert set(np.unique(loot.targets)) <= set(range(10))
+def test_extractions_give_loot_that_can_be_trained_on(name, attacker):
+    transfer_set = EXTRACTIONS[name].gather(attacker)
+    assert len(transfer_set.inputs) == len(transfer_set.targets) > 0
+    assert transfer_set.inputs.shape[1:] == transfer_set.sent.shape[1:] == (8, 8, 1)
+    if transfer_set.targets.ndim == 1:
+        assert set(np.unique(transfer_set.targets)) <= set(range(10))
     else:
-        np.testing.assert_allclose(loot.targets.sum(axis=1), 1, atol=1e-4)
+        np.testing.assert_allclose(transfer_set.targets.sum(axis=1), 1, atol=1e-4)
     assert EXTRACTIONS[name].says
 
 
 @pytest.mark.parametrize("name", REMOVALS)
-def test_removals_leave_the_surrogate_alone_and_give_a_suspect(name, thief, unmarked_surrogate):
+def test_removals_leave_the_surrogate_alone_and_give_a_suspect(name, attacker, unmarked_surrogate):
     before = unmarked_surrogate.get_weights()
-    loot = Loot(thief.pool, thief.answers, thief.pool)
-    suspect = as_suspect(REMOVALS[name].apply(unmarked_surrogate, loot, thief))
-    answered = suspect.predict(thief.pool[:30])
+    transfer_set = TransferSet(attacker.pool, attacker.answers, attacker.pool)
+    suspect = as_suspect(REMOVALS[name].apply(unmarked_surrogate, transfer_set, attacker))
+    answered = suspect.predict(attacker.pool[:30])
     assert answered.shape == (30, 10)
     np.testing.assert_allclose(answered.sum(axis=1), 1, atol=0.05)  # sold in two decimals
     for old, new in zip(before, unmarked_surrogate.get_weights(), strict=True):
@@ -74,10 +74,10 @@ def test_architectures_take_images_of_any_size(name, shape):
     keras.models.clone_model(model)  # removal attacks work on copies
 
 
-def test_a_thief_who_would_send_more_than_he_has_is_told(thief):
+def test_a_thief_who_would_send_more_than_he_has_is_told(attacker):
     import dataclasses
 
-    poor = dataclasses.replace(thief, pool=thief.pool[:100])
+    poor = dataclasses.replace(attacker, pool=attacker.pool[:100])
     with pytest.raises(ArgumentError, match="would send 1,000 inputs, and has 100. Leave that out"):
         EXTRACTIONS["1,000 queries"].gather(poor)
 

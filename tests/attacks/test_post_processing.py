@@ -1,4 +1,4 @@
-"""What a thief does to answers: probabilities stay probabilities, and each does what its name says."""
+"""What an attacker does to answers: probabilities stay probabilities, and each does what its name says."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Which inputs a thief sends."""
+"""Which inputs an attacker sends."""
 
 import numpy as np
 import pytest

@@ -1,11 +1,11 @@
-"""What a thief does to a surrogate: each attack changes what it says it changes."""
+"""What an attacker does to a surrogate: each attack changes what it says it changes."""
 
 import numpy as np
 import pytest
 
 from dynamarks_tf.attacks import removal
 from dynamarks_tf.attacks.extraction import train_classifier
-from dynamarks_tf.attacks.quantization import QuantisedModel
+from dynamarks_tf.attacks.quantization import QuantizedModel
 from dynamarks_tf.errors import ArgumentError
 from tests.helpers import small_classifier
 
@@ -96,19 +96,19 @@ def test_early_stopping_ends_before_the_last_epoch(digits, capsys):
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("float16", 2e-3), ("int8", 0.1)])
-def test_a_quantised_model_answers_nearly_the_same(surrogate, digits, kind, tolerance):
-    quantised = QuantisedModel(surrogate, kind, digits.x_train)
+def test_a_quantized_model_answers_nearly_the_same(surrogate, digits, kind, tolerance):
+    quantized = QuantizedModel(surrogate, kind, digits.x_train)
     expected = surrogate.predict(digits.x_test, verbose=0)
-    answered = quantised(digits.x_test)
+    answered = quantized(digits.x_test)
     assert 0 < np.abs(answered - expected).max() < tolerance
-    assert len(quantised.content) < 60_000  # 96 hidden units: 29 kB in float32 would be 4 times the int8 weights
+    assert len(quantized.content) < 60_000  # 96 hidden units: 29 kB in float32 would be 4 times the int8 weights
 
 
-def test_quantisation_says_what_it_needs(surrogate):
-    with pytest.raises(ArgumentError, match="`kind` of quantisation is one of float16, int8. Received: kind='int4'"):
-        QuantisedModel(surrogate, "int4")
+def test_quantization_says_what_it_needs(surrogate):
+    with pytest.raises(ArgumentError, match="`kind` of quantization is one of float16, int8. Received: kind='int4'"):
+        QuantizedModel(surrogate, "int4")
     with pytest.raises(ArgumentError, match="from `representative` inputs, and there are none"):
-        QuantisedModel(surrogate, "int8")
+        QuantizedModel(surrogate, "int8")
 
 
 def test_depthwise_kernels_are_not_pruned():

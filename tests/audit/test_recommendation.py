@@ -1,6 +1,6 @@
 """Recommended settings: the mildest that is strong enough in every rehearsed theft."""
 
-from dynamarks_tf.audit.recommendation import recommend, strength, summarise
+from dynamarks_tf.audit.recommendation import recommend, strength, summarize
 
 
 def row(budget, log10_p, **more):
@@ -25,7 +25,7 @@ ROWS = [
     cost(0.05, 0.002, 0.025),
     row(0.05, -15.0),
     row(0.05, -8.0, removal="fine-tune all"),
-    row(0.05, 0.0, kind="innocent", extraction="true labels"),
+    row(0.05, 0.0, kind="independent", extraction="true labels"),
 ]
 
 
@@ -58,7 +58,7 @@ def test_a_suspect_that_laundering_made_worthless_does_not_count():
 
 def test_the_worst_seed_counts():
     worse = row(0.05, -1.0, seed=1)
-    assert summarise([*ROWS, worse])[1].log10_p == -1.0
+    assert summarize([*ROWS, worse])[1].log10_p == -1.0
 
 
 def test_a_theft_is_as_strong_as_the_queries_that_say_most():

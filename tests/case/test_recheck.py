@@ -18,7 +18,7 @@ from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members as case_members
 from dynamarks_tf.case import transcript
 from dynamarks_tf.case.bundle import Bundle
-from dynamarks_tf.errors import ArgumentError, BundleError, CommitmentError, FormatError, RecordingError, SuspectError
+from dynamarks_tf.errors import ArgumentError, BundleError, CommitmentError, FormatError, SuspectError, TranscriptError
 from dynamarks_tf.keys import commitment
 from tests.helpers import ROOT
 from tests.helpers.bundles import other_key, rewritten
@@ -58,22 +58,22 @@ def verify(digits, owner_model, key):
 
 @pytest.fixture
 def bundle(verify, surrogate, key, tmp_path):
-    path = tmp_path / "case.zip"
+    path = tmp_path / "bundle.zip"
     verify(surrogate, path, statement=commitment.commit(key))
     return path
 
 
 def test_a_bundle_is_private_complete_and_bears_out_the_verdict(verify, surrogate, key, tmp_path):
-    path = tmp_path / "case.zip"
+    path = tmp_path / "bundle.zip"
     evidence = verify(surrogate, path, logged=True, statement=commitment.commit(key, date="2026-01-01"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert not (tmp_path / "case.zip.partial").exists()
+    assert not (tmp_path / "bundle.zip.partial").exists()
     without_key, with_key = recheck.recheck(path), recheck.recheck(path, key=key)
     assert without_key.evidence == with_key.evidence == evidence
     assert (without_key.with_key, with_key.with_key) == (False, True)
     told = " ".join(with_key.steps)
     assert "committed to this key in a signed statement that says 2026-01-01" in told
-    assert "(class, amplitude, query code) follow from the recorded answers" in told
+    assert "(class, amplitude, class-choice) follow from the recorded answers" in told
     assert "can be checked with the key only" in without_key.steps[-1]
     assert "the statistic T was taken on the owner's word" in without_key.caveats[0]
     assert with_key.caveats == without_key.caveats[1:]
@@ -91,8 +91,8 @@ def test_a_bundle_is_private_complete_and_bears_out_the_verdict(verify, surrogat
 
 
 def test_a_bundle_about_the_clean_model_itself_holds_no_evidence_and_can_be_checked(verify, owner_model, key, tmp_path):
-    assert verify(owner_model, tmp_path / "case.zip").log10_p == 0
-    assert recheck.recheck(tmp_path / "case.zip", key=key).evidence.log10_p == 0
+    assert verify(owner_model, tmp_path / "bundle.zip").log10_p == 0
+    assert recheck.recheck(tmp_path / "bundle.zip", key=key).evidence.log10_p == 0
 
 
 def test_the_key_and_the_queries_are_in_the_bundle_only_if_asked_for(verify, surrogate, key, digits, tmp_path):
@@ -100,7 +100,7 @@ def test_the_key_and_the_queries_are_in_the_bundle_only_if_asked_for(verify, sur
     result = recheck.recheck(tmp_path / "open.zip")
     assert result.with_key
     with Bundle(tmp_path / "open.zip") as opened:
-        kept = transcript.RecordedBatch.from_bytes(opened.read(transcript.batch_names(0)[0]))
+        kept = transcript.TranscriptBatch.from_bytes(opened.read(transcript.batch_names(0)[0]))
         np.testing.assert_array_equal(kept.queries, digits.x_test[:25])
         assert dm.MarkKey.from_json(opened.read(bundles.KEY), "k") == key
     assert "holds no published commitment" in result.caveats[0]
@@ -108,7 +108,7 @@ def test_the_key_and_the_queries_are_in_the_bundle_only_if_asked_for(verify, sur
     verify(surrogate, tmp_path / "closed.zip")
     with Bundle(tmp_path / "closed.zip") as opened:
         assert bundles.KEY not in opened
-        assert transcript.RecordedBatch.from_bytes(opened.read(transcript.batch_names(0)[0])).queries is None
+        assert transcript.TranscriptBatch.from_bytes(opened.read(transcript.batch_names(0)[0])).queries is None
 
 
 def test_recheck_runs_where_there_is_only_numpy_and_cryptography(bundle, key, tmp_path):
@@ -187,10 +187,10 @@ def change_plan(**entries):
 
 def change_answers(members):
     name = transcript.batch_names(1)[0]
-    batch = transcript.RecordedBatch.from_bytes(members[name])
+    batch = transcript.TranscriptBatch.from_bytes(members[name])
     suspect = batch.suspect.copy()
     suspect[0] = np.roll(suspect[0], 1)
-    members[name] = transcript.RecordedBatch(batch.clean, suspect, None).to_bytes()
+    members[name] = transcript.TranscriptBatch(batch.clean, suspect, None).to_bytes()
 
 
 def change_residuals(members):
@@ -258,7 +258,7 @@ def change_answers_and_chain(members):
         (
             change_channels(lambda channels: [{**channels[0], "num_cells": 7}]),
             BundleError,
-            "num_cells of the class code",
+            "num_cells of the class channel",
         ),
         (change_plan(channels=[]), FormatError, "its channels .* are not those that can be tested"),
         (change_plan(logged=True), FormatError, "its channels .* are not those that can be tested"),
@@ -269,15 +269,15 @@ def change_answers_and_chain(members):
         (
             change_json(bundles.EVIDENCE, version=9),
             FormatError,
-            "is evidence of version 9; this release reads version 2",
+            "is evidence of version 9; this release reads version 3",
         ),
-        (change_json(transcript.HEAD, version=9), RecordingError, "the recording of a test of version 9"),
+        (change_json(transcript.HEAD, version=9), TranscriptError, "the recording of a test of version 9"),
         (change_json(transcript.HEAD, plan_sha256="0" * 64), BundleError, "not about the plan that was fixed"),
-        (change_answers, RecordingError, "batch 1: its answers were changed"),
-        (change_answers_and_chain, BundleError, "the table of the class code does not follow from the answers"),
-        (change_residuals, BundleError, "the table of the class code does not follow from the answers"),
+        (change_answers, TranscriptError, "batch 1: its answers were changed"),
+        (change_answers_and_chain, BundleError, "the table of the class channel does not follow from the answers"),
+        (change_residuals, BundleError, "the table of the class channel does not follow from the answers"),
         (drop_last_batch, BundleError, "holds the answers to 100 queries; the plan was to ask 120"),
-        (swap_batches, RecordingError, "batch 1: its record does not follow from the one before"),
+        (swap_batches, TranscriptError, "batch 1: its record does not follow from the one before"),
         (backdate, BundleError, "batch 0: it was asked or answered before what precedes it"),
         (change_json(bundles.STATEMENT, date="1999-01-01"), CommitmentError, "was altered after it was signed"),
     ],
@@ -312,13 +312,13 @@ def halve_first(pairs):
 def test_a_bundle_holds_the_pairs_of_the_coins_that_were_met_and_no_others(verify, surrogate, key, tmp_path):
     path = tmp_path / "logged.zip"
     evidence = verify(surrogate, path, logged=True)
-    met = {channel.channel: channel.num_cells for channel in evidence.channels}["query"]
+    met = {channel.channel: channel.num_cells for channel in evidence.channels}["class-choice"]
     with zipfile.ZipFile(path) as archive:
         pairs = np.load(io.BytesIO(archive.read(bundles.PAIRS)))["pairs"]
     assert 0 < met == (pairs[..., 0] >= 0).sum() < 120
     for index, (change, with_key, message) in enumerate(
         (
-            (swap_first, None, "the table of the query code does not follow from the answers"),
+            (swap_first, None, "the table of the class-choice channel does not follow from the answers"),
             (swap_first, key, "its pairs are not those that the key gives"),
             (halve_first, None, "pairs.npz does not hold pairs of 10 classes"),
             (lambda pairs: pairs[:5], None, "pairs.npz does not hold pairs of 10 classes"),
@@ -336,7 +336,7 @@ def junk_of_every_kind():
     npz = lambda **arrays: case_members._npz(arrays)  # noqa: E731
     yield from (b"", b"{", b"[]", b"null", b"NaN", b"[" * 100_000, b"PK\x05\x06" + bytes(18))
     yield json.dumps({"format": "dynamarks-evidence", "version": 2}).encode()
-    yield json.dumps({"format": "dynamarks-recording", "version": 1, "plan": 3}).encode()
+    yield json.dumps({"format": "dynamarks-transcript", "version": 1, "plan": 3}).encode()
     yield npz(clean=np.zeros((25, 9), np.float32), suspect=np.zeros((25, 10), np.float32))
     yield npz(clean=np.full((25, 10), 0.1, np.float32), suspect=np.full((25, 10), "x"))
     yield npz(clean=np.full((25, 10), np.nan, np.float32), suspect=np.full((25, 10), 0.1, np.float32))
@@ -376,14 +376,14 @@ def test_compressed_members_are_refused(bundle, tmp_path):
 
 
 def test_queries_that_are_kept_are_those_that_were_asked(verify, surrogate, key, tmp_path):
-    path = tmp_path / "case.zip"
+    path = tmp_path / "bundle.zip"
     verify(surrogate, path, include_queries=True)
     assert "the queries are in the bundle and are those of the plan" in " ".join(recheck.recheck(path).steps)
 
     def other_queries(members):
         name = transcript.batch_names(2)[0]
-        batch = transcript.RecordedBatch.from_bytes(members[name])
-        members[name] = transcript.RecordedBatch(batch.clean, batch.suspect, batch.queries + 1).to_bytes()
+        batch = transcript.TranscriptBatch.from_bytes(members[name])
+        members[name] = transcript.TranscriptBatch(batch.clean, batch.suspect, batch.queries + 1).to_bytes()
         rechain(members)
 
     rewritten(path, tmp_path / "other.zip", key, other_queries)
@@ -416,7 +416,7 @@ def test_a_statistic_that_the_signs_do_not_give_is_found_out_with_the_key(bundle
     rewritten(bundle, tmp_path / "lie.zip", key, lie)
     result = recheck.recheck(tmp_path / "lie.zip")
     assert "can be checked with the key only" in result.steps[-1]
-    with pytest.raises(BundleError, match="T of the class code is stated as .* and comes out as"):
+    with pytest.raises(BundleError, match="T of the class channel is stated as .* and comes out as"):
         recheck.recheck(tmp_path / "lie.zip", key=key)
 
 
@@ -443,12 +443,14 @@ def test_a_file_that_is_no_bundle(tmp_path):
 
 
 def test_an_interrupted_test_goes_on_without_asking_anything_twice(verify, surrogate, tmp_path, digits):
-    path = tmp_path / "case.zip"
+    path = tmp_path / "bundle.zip"
     first = Flaky(surrogate, fail_at=3)
-    with pytest.raises(SuspectError, match=r"did not answer .* are kept in .*case.zip.partial; the same call goes on"):
+    with pytest.raises(
+        SuspectError, match=r"did not answer .* are kept in .*bundle.zip.partial; the same call goes on"
+    ):
         verify(first, path)
     assert not path.exists()
-    partial = tmp_path / "case.zip.partial"
+    partial = tmp_path / "bundle.zip.partial"
     assert stat.S_IMODE(partial.stat().st_mode) == 0o700
     second = Flaky(surrogate)
     evidence = verify(second, path)
@@ -470,11 +472,11 @@ def test_a_server_that_goes_away_is_asked_the_rest_when_it_is_back(
     from dynamarks_tf.serving.local_server import LocalServer
 
     export_saved_model(surrogate, tmp_path / "clf" / "1")
-    logs, path = tmp_path / "logs", tmp_path / "case.zip"
+    logs, path = tmp_path / "logs", tmp_path / "bundle.zip"
     server = LocalServer(tmp_path / "clf", grpc_port=0, rest_port=None, request_log=logs)
     server.start()
     url = server.grpc_url
-    add, written = transcript.Recording.add, []
+    add, written = transcript.Transcript.add, []
 
     def add_and_stop_the_server(self, *args, **kwargs):
         add(self, *args, **kwargs)
@@ -482,7 +484,7 @@ def test_a_server_that_goes_away_is_asked_the_rest_when_it_is_back(
         if len(written) == 2:
             server.stop()
 
-    monkeypatch.setattr(transcript.Recording, "add", add_and_stop_the_server)
+    monkeypatch.setattr(transcript.Transcript, "add", add_and_stop_the_server)
     monkeypatch.setattr("dynamarks_tf.suspects.retries.FIRST_WAIT_S", 0.01)
     with pytest.raises(SuspectError, match="the same call goes on from there"):
         verify(url, path, timeout_s=5)
@@ -498,7 +500,7 @@ def test_a_server_that_goes_away_is_asked_the_rest_when_it_is_back(
 def test_a_process_that_is_killed_loses_no_answer(verify, surrogate, tmp_path, monkeypatch):
     """The batch under way may be lost with the process, answers that were written down are not."""
     written = []
-    add = transcript.Recording.add
+    add = transcript.Transcript.add
 
     def add_and_die(self, *args, **kwargs):
         add(self, *args, **kwargs)
@@ -506,28 +508,28 @@ def test_a_process_that_is_killed_loses_no_answer(verify, surrogate, tmp_path, m
         if len(written) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(transcript.Recording, "add", add_and_die)
+    monkeypatch.setattr(transcript.Transcript, "add", add_and_die)
     with pytest.raises(KeyboardInterrupt):
-        verify(surrogate, tmp_path / "case.zip")
+        verify(surrogate, tmp_path / "bundle.zip")
     monkeypatch.undo()
     second = Flaky(surrogate)
-    with pytest.raises(RecordingError, match="whose suspect is"):
-        verify(second, tmp_path / "case.zip")
-    evidence = verify(surrogate, tmp_path / "case.zip")
-    assert recheck.recheck(tmp_path / "case.zip").evidence == evidence
+    with pytest.raises(TranscriptError, match="whose suspect is"):
+        verify(second, tmp_path / "bundle.zip")
+    evidence = verify(surrogate, tmp_path / "bundle.zip")
+    assert recheck.recheck(tmp_path / "bundle.zip").evidence == evidence
 
 
 def test_an_interrupted_test_is_not_mixed_with_another(verify, surrogate, digits, tmp_path):
-    path = tmp_path / "case.zip"
+    path = tmp_path / "bundle.zip"
     with pytest.raises(SuspectError):
         verify(Flaky(surrogate, fail_at=2), path)
-    with pytest.raises(RecordingError, match="holds an interrupted test whose plan_sha256 is"):
+    with pytest.raises(TranscriptError, match="holds an interrupted test whose plan_sha256 is"):
         verify(Flaky(surrogate), path, queries=digits.x_test[1:121])
-    with pytest.raises(RecordingError, match="whose keeps_queries is False; this one's is True"):
+    with pytest.raises(TranscriptError, match="whose keeps_queries is False; this one's is True"):
         verify(Flaky(surrogate), path, include_queries=True)
-    name = tmp_path / "case.zip.partial" / transcript.batch_names(1)[0]
+    name = tmp_path / "bundle.zip.partial" / transcript.batch_names(1)[0]
     name.write_bytes(name.read_bytes()[:-1])
-    with pytest.raises(RecordingError, match="batch 1: its answers were changed"):
+    with pytest.raises(TranscriptError, match="batch 1: its answers were changed"):
         verify(Flaky(surrogate), path)
 
 
@@ -539,7 +541,7 @@ def test_an_interrupted_test_is_not_gone_on_with_on_another_suspect_of_the_same_
 
     innocent = keras.models.clone_model(surrogate)
     innocent.set_weights(unmarked_surrogate.get_weights())
-    add, written = transcript.Recording.add, []
+    add, written = transcript.Transcript.add, []
 
     def add_and_die(self, *args, **kwargs):
         add(self, *args, **kwargs)
@@ -551,13 +553,13 @@ def test_an_interrupted_test_is_not_gone_on_with_on_another_suspect_of_the_same_
         if number:
             surrogate.save(first)
         written.clear()
-        monkeypatch.setattr(transcript.Recording, "add", add_and_die)
+        monkeypatch.setattr(transcript.Transcript, "add", add_and_die)
         with pytest.raises(KeyboardInterrupt):
             verify(first, tmp_path / f"{number}.zip")
         monkeypatch.undo()
         if number:
             innocent.save(second)
-        with pytest.raises(RecordingError, match="whose suspect_sha256 is"):
+        with pytest.raises(TranscriptError, match="whose suspect_sha256 is"):
             verify(second, tmp_path / f"{number}.zip")
 
 
@@ -567,7 +569,7 @@ def test_a_damaged_recording_is_refused_in_words(verify, surrogate, tmp_path):
             (transcript.HEAD, b"[" * 100_000, "is not the recording of a test"),
             (
                 transcript.HEAD,
-                json.dumps({"format": transcript.FORMAT, "version": 1}).encode(),
+                json.dumps({"format": transcript.FORMAT, "version": 2}).encode(),
                 "its entry plan_sha256",
             ),
             (transcript.batch_names(1)[1], b"{", "batch 1, cannot be read"),
@@ -578,7 +580,7 @@ def test_a_damaged_recording_is_refused_in_words(verify, surrogate, tmp_path):
         with pytest.raises(SuspectError):
             verify(Flaky(surrogate, fail_at=3), path)
         (tmp_path / f"{number}.zip.partial" / name).write_bytes(content)
-        with pytest.raises(RecordingError, match=message):
+        with pytest.raises(TranscriptError, match=message):
             verify(Flaky(surrogate), path)
 
 
@@ -589,12 +591,12 @@ def test_two_tests_do_not_write_into_one_recording(verify, surrogate, tmp_path):
         def predict(self, batch):
             if not seen:
                 seen.append(1)
-                with pytest.raises(RecordingError, match="Another process is at work in"):
-                    verify(Flaky(surrogate), tmp_path / "case.zip")
+                with pytest.raises(TranscriptError, match="Another process is at work in"):
+                    verify(Flaky(surrogate), tmp_path / "bundle.zip")
                 seen.append(2)
             return super().predict(batch)
 
-    verify(Nested(surrogate), tmp_path / "case.zip")
+    verify(Nested(surrogate), tmp_path / "bundle.zip")
     assert seen == [1, 2]
 
 
@@ -603,7 +605,7 @@ def test_a_bundle_that_cannot_be_written_is_refused_before_anything_is_asked(ver
     for path, message in (
         (f"{tmp_path}/folder/", "is a folder. Name another file"),
         (tmp_path, "exists; evidence is not|is a folder"),
-        (tmp_path / "file" / "case.zip", "cannot be written"),
+        (tmp_path / "file" / "bundle.zip", "cannot be written"),
     ):
         suspect = Flaky(surrogate)
         with pytest.raises(ArgumentError, match=message):
@@ -616,7 +618,7 @@ def test_queries_that_are_shuffled_anew_leave_no_recording_behind(verify, surrog
 
     shuffled = tf.data.Dataset.from_tensor_slices(digits.x_test).shuffle(1000, seed=1).batch(64)
     with pytest.raises(ArgumentError, match="gave other inputs when they were read again"):
-        verify(surrogate, tmp_path / "case.zip", queries=shuffled)
+        verify(surrogate, tmp_path / "bundle.zip", queries=shuffled)
     assert os.listdir(tmp_path) == []
 
 
@@ -630,7 +632,7 @@ def test_bundles_are_not_overwritten_and_need_a_name(bundle, verify, surrogate, 
 def test_a_statement_about_another_key_is_refused_before_anything_is_asked(verify, surrogate, tmp_path):
     suspect = Flaky(surrogate)
     with pytest.raises(CommitmentError, match="Use the key that was committed to"):
-        verify(suspect, tmp_path / "case.zip", statement=commitment.commit(other_key()))
+        verify(suspect, tmp_path / "bundle.zip", statement=commitment.commit(other_key()))
     assert not suspect.asked
     assert os.listdir(tmp_path) == []
 
@@ -639,7 +641,7 @@ def test_a_plan_for_a_table_of_another_release_is_refused(verify, surrogate, tmp
     """Earlier releases gave 1,000 classes 1,000 rows."""
     from dynamarks_tf.case.plan import TestPlan
 
-    content = verify(surrogate, tmp_path / "case.zip").plan.to_dict()
+    content = verify(surrogate, tmp_path / "bundle.zip").plan.to_dict()
     assert TestPlan.from_dict(content, "the plan").table_rows == 10
     for change in ({"num_classes": 1000, "table_rows": 1000, "table_columns": 1000}, {"table_columns": 11}):
         with pytest.raises(FormatError, match=r"The plan was made for a table of .*Use the release that wrote it"):
@@ -652,7 +654,7 @@ def test_a_bundle_says_which_of_the_inputs_were_asked(verify, surrogate, digits,
     evidence = verify(surrogate, tmp_path / "some.zip", queries=digits.x_test, max_queries=60, include_queries=True)
     selected = recheck.recheck(tmp_path / "some.zip").case.selected
     with Bundle(tmp_path / "some.zip") as opened:
-        first = transcript.RecordedBatch.from_bytes(opened.read(transcript.batch_names(0)[0]))
+        first = transcript.TranscriptBatch.from_bytes(opened.read(transcript.batch_names(0)[0]))
     np.testing.assert_array_equal(first.queries, digits.x_test[selected[:25]])
     for wrong in (selected[:-1], selected[::-1], selected - selected[0] - 1, selected.astype(float)):
         buffer = io.BytesIO()

@@ -120,29 +120,29 @@ def test_verify_takes_one_version_of_a_log_that_holds_several(run, folder, digit
 
 def test_verify_writes_a_bundle_that_check_recomputes(run, folder, key):
     words = ("verify", folder / "surrogate.keras", "--owner", folder / "owner.keras", "--queries", folder / "x.npy")
-    words = (*words, "--key", folder / "acme.key", "--bundle", folder / "case.zip")
+    words = (*words, "--key", folder / "acme.key", "--bundle", folder / "bundle.zip")
     code, out, err = run(*words)
     assert code == 0
     assert "were enough" in out
     assert "amplitude   not tested: it needs logged queries" in out
-    assert "case.zip is confidential" in err
+    assert "bundle.zip is confidential" in err
     assert err.index("plan fixed: sha256 ") < err.index("asking the suspect")
-    assert stat.S_IMODE((folder / "case.zip").stat().st_mode) == 0o600
+    assert stat.S_IMODE((folder / "bundle.zip").stat().st_mode) == 0o600
     assert run(*words)[0] == 2
 
-    code, out, _ = run("check", folder / "case.zip")
+    code, out, _ = run("check", folder / "bundle.zip")
     assert code == 0
     assert "can be checked with the key only" in out
     assert "MARK FOUND" in out
-    code, out, _ = run("check", folder / "case.zip", "--key", folder / "acme.key")
+    code, out, _ = run("check", folder / "bundle.zip", "--key", folder / "acme.key")
     assert code == 0
     assert "With the key, signs, statistics and p-values come out as stated" in out
-    code, out, _ = run("check", folder / "case.zip", "--public")
+    code, out, _ = run("check", folder / "bundle.zip", "--public")
     assert json.loads(out)["key_id"] == key.key_id
-    data = bytearray((folder / "case.zip").read_bytes())
+    data = bytearray((folder / "bundle.zip").read_bytes())
     data[len(data) // 2] ^= 1
-    (folder / "case.zip").write_bytes(data)
-    code, _, err = run("check", folder / "case.zip")
+    (folder / "bundle.zip").write_bytes(data)
+    code, _, err = run("check", folder / "bundle.zip")
     assert code == 2
     assert "was changed" in err
 
@@ -171,7 +171,7 @@ def test_a_mark_with_ties_and_a_suspect_that_answers_names(run, folder, digits, 
     assert "answers labels" in out
     code, _, err = run(*words, folder / "sent.npy", "--labels")
     assert code == 2
-    assert "tie code: it needs logged queries" in err
+    assert "tie channel: it needs logged queries" in err
     code, _, err = run(*words, folder / "sent.npy", "--logged", "--class-names", folder / "none.txt")
     assert code == 2
     assert "Cannot read class names from" in err

@@ -1,4 +1,4 @@
-"""What the command line puts on the screen: help that fits, JSON for machines, colours, no start-up noise."""
+"""What the command line puts on the screen: help that fits, JSON for machines, colors, no start-up noise."""
 
 import json
 import os
@@ -77,8 +77,8 @@ def test_json_is_all_there_is_on_standard_output(folder, shown, key):
     assert written == {"path": "served/clf/1", "version": 1}
     small_classifier(seed=1).save("innocent.keras")
     words = ("--owner", "model-marked.keras", "--key", "acme.key", "--queries", "x.npy")
-    evidence = facts(1, "verify", "innocent.keras", *words, "--bundle", "case.zip")
-    assert facts(0, "check", "case.zip")["log10_p"] == evidence["log10_p"] > -6
+    evidence = facts(1, "verify", "innocent.keras", *words, "--bundle", "bundle.zip")
+    assert facts(0, "check", "bundle.zip")["log10_p"] == evidence["log10_p"] > -6
 
 
 def test_tensorflow_says_nothing_on_the_screen(folder):
@@ -89,10 +89,10 @@ from dynamarks_tf.cli.main import main
 assert main(["mark", "model.keras", "--key", "acme.key"]) == 0
 assert main(["inspect", "model-marked.keras"]) == 0
 assert main(["export", "model-marked.keras", "served/clf"]) == 0
-from dynamarks_tf.attacks.quantization import QuantisedModel
+from dynamarks_tf.attacks.quantization import QuantizedModel
 from dynamarks_tf.watermark.marking import load_model
 images = np.load("x.npy")
-QuantisedModel(load_model("model.keras"), "int8", images)(images)
+QuantizedModel(load_model("model.keras"), "int8", images)(images)
 words = ["--owner", "model-marked.keras", "--key", "acme.key", "--queries", "x.npy"]
 sys.exit(main(["verify", "served/clf", *words, "--logged"]))
 """
@@ -109,7 +109,7 @@ sys.exit(main(["verify", "served/clf", *words, "--logged"]))
     noise = [line for line in done.stderr.splitlines() if not re.match("plan fixed: sha256|asking the suspect: ", line)]
     assert noise == []
     assert "MARK FOUND" in done.stdout
-    assert "\x1b" not in done.stdout + done.stderr  # no terminal, no colours
+    assert "\x1b" not in done.stdout + done.stderr  # no terminal, no colors
 
 
 HEAVY = {"keras", "tensorflow", "grpc", "rich", "requests", "werkzeug", "sklearn", "matplotlib"}
@@ -126,7 +126,7 @@ HEAVY = {"keras", "tensorflow", "grpc", "rich", "requests", "werkzeug", "sklearn
         ("commit acme.key", HEAVY | {"numpy"}),
         ("inspect acme.key", HEAVY | {"numpy"}),
         ("completion bash", HEAVY | {"numpy"}),
-        ("check case.zip", HEAVY),
+        ("check bundle.zip", HEAVY),
     ],
 )
 def test_what_needs_no_model_loads_nothing_heavy(tmp_path, key, words, too_much):
@@ -164,8 +164,8 @@ def test_other_shells_get_a_script_too(shown, shell):
     assert f"_DYNAMARKS_COMPLETE={shell}_complete" in out
 
 
-@pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)], ids=["colours", "none"])
-def test_colours_on_a_terminal_unless_they_are_unwanted(variables, coloured):
+@pytest.mark.parametrize(("variables", "colored"), [({}, True), ({"NO_COLOR": "1"}, False)], ids=["colors", "none"])
+def test_colours_on_a_terminal_unless_they_are_unwanted(variables, colored):
     unset = {"NO_COLOR", "FORCE_COLOR", "COLORTERM"}
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     ours, theirs = pty.openpty()
@@ -183,4 +183,4 @@ def test_colours_on_a_terminal_unless_they_are_unwanted(variables, coloured):
         os.close(theirs)
         os.close(ours)
     assert "3/3" in seen
-    assert bool(re.search(r"\x1b\[[\d;]*3\d", seen)) is coloured
+    assert bool(re.search(r"\x1b\[[\d;]*3\d", seen)) is colored

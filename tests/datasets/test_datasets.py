@@ -75,7 +75,7 @@ def test_digits_are_real_and_split_without_overlap(digits):
 
 @pytest.fixture
 def npz(tmp_path):
-    """Writes an .npz file of 40 grey images in four classes; other arrays replace or, if None, remove those."""
+    """Writes an .npz file of 40 gray images in four classes; other arrays replace or, if None, remove those."""
 
     def write(**changes):
         rng = np.random.default_rng(0)

@@ -20,8 +20,8 @@ def encoded(array, writer):
     return (tf.io.encode_png(array) if writer == "png" else tf.io.encode_jpeg(array, quality=95)).numpy()
 
 
-def plain(colour, height=12, width=12):
-    return np.broadcast_to(np.uint8(colour), (height, width, 3))
+def plain(color, height=12, width=12):
+    return np.broadcast_to(np.uint8(color), (height, width, 3))
 
 
 @pytest.fixture
@@ -43,16 +43,16 @@ def flat(tmp_path):
 def split(tmp_path):
     """train/CLASS/* with 6 images a class, val/CLASS/* with 2 each of two of the three classes."""
     root = tmp_path / "split"
-    for name, colour in COLOURS.items():
+    for name, color in COLOURS.items():
         for number in range(6):
-            save(root / "train" / name / f"{number}.png", plain(colour))
+            save(root / "train" / name / f"{number}.png", plain(color))
     for name in ("red", "blue"):
         for number in range(2):
             save(root / "val" / name / f"{number}.png", plain(COLOURS[name]))
     return root
 
 
-def colour_of(image):
+def color_of(image):
     return min(COLOURS, key=lambda name: np.abs(image.mean((0, 1)) * 255 - COLOURS[name]).sum())
 
 
@@ -64,7 +64,7 @@ def test_labels_fit_the_pictures_whatever_format_and_size(flat):
     assert images.x_train.dtype == np.float32
     assert 0 <= images.x_train.min() < images.x_train.max() <= 1
     for x, y in ((images.x_train, images.y_train), (images.x_test, images.y_test)):
-        assert [colour_of(image) for image in x] == [images.class_names[label] for label in y]
+        assert [color_of(image) for image in x] == [images.class_names[label] for label in y]
     assert sorted(images.y_test) == [0, 1, 2, 2]
 
 
@@ -121,7 +121,7 @@ def test_the_view_reads_every_image_once_in_batches(flat):
     assert batches[0][0].shape == (5, 8, 8, 3)
     x, y = (np.concatenate(part) for part in zip(*batches, strict=True))
     np.testing.assert_array_equal(y, folder.train_labels)
-    assert [colour_of(image) for image in x] == [folder.class_names[label] for label in y]
+    assert [color_of(image) for image in x] == [folder.class_names[label] for label in y]
     assert sum(len(y) for _, y in folder.dataset("test")) == 4
     with pytest.raises(ArgumentError, match="split='all'; accepted are 'train' and 'test'"):
         folder.dataset("all")

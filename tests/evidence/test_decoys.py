@@ -5,7 +5,7 @@ import pytest
 
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
-from dynamarks_tf.evidence.class_code import ClassCodeTable
+from dynamarks_tf.evidence.class_channel import ClassChannelTable
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.params import MarkParams
@@ -22,8 +22,8 @@ def decoy_statistics(residuals, seed):
 
 @pytest.fixture(scope="module")
 def residuals(digits, owner_model, unmarked_surrogate):
-    bucketing = codebook.expand(MarkKey(bytes(32), "o"), 10, MarkParams()).bucketing
-    table = ClassCodeTable(bucketing, (10, 10), 0.05)
+    keyed_hash = codebook.expand(MarkKey(bytes(32), "o"), 10, MarkParams()).keyed_hash
+    table = ClassChannelTable(keyed_hash, (10, 10), 0.05)
     clean, suspect = (model.predict(digits.x_test, verbose=0) for model in (owner_model, unmarked_surrogate))
     table.add(Batch(clean, suspect))
     return table.residuals().values

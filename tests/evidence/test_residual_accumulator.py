@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dynamarks_tf.evidence.residual_accumulator import CHANNELS, TRANSFORMS, Collection, planned_channels
+from dynamarks_tf.evidence.residual_accumulator import CHANNELS, TRANSFORMS, ResidualAccumulator, planned_channels
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.params import MarkParams
@@ -20,9 +20,9 @@ WITH_TIES = MarkParams(tie_margin=0.5)
     ("params", "num_classes", "logged", "labels", "tested"),
     [
         (MarkParams(), 10, False, False, {"class"}),
-        (MarkParams(tie_margin=0), 10, True, False, {"class", "amplitude", "query"}),
-        (MarkParams(), 10, True, False, {"class", "amplitude", "query", "tie"}),
-        (WITH_TIES, 32, True, False, {"class", "amplitude", "query", "tie"}),
+        (MarkParams(tie_margin=0), 10, True, False, {"class", "amplitude", "class-choice"}),
+        (MarkParams(), 10, True, False, {"class", "amplitude", "class-choice", "tie"}),
+        (WITH_TIES, 32, True, False, {"class", "amplitude", "class-choice", "tie"}),
         (WITH_TIES, 33, True, False, {"class", "amplitude", "tie"}),
         (MarkParams(table_rows=4), 10, True, False, {"class", "amplitude", "tie"}),
         (WITH_TIES, 10, False, False, {"class"}),
@@ -46,7 +46,7 @@ def test_labels_are_seen_from_the_answers_whatever_their_form():
     clean = rng.dirichlet(np.ones(10), 50)
     forms = {"labels": clean.argmax(axis=1), "one-hot": np.eye(10)[clean.argmax(axis=1)], "soft": clean}
     for name, suspect in forms.items():
-        collection = Collection(CHANNELS, book.bucketing, WITH_TIES, book.contrasts())
+        collection = ResidualAccumulator(CHANNELS, book.keyed_hash, WITH_TIES, book.contrasts())
         collection.add(clean, suspect)
         assert collection.labels_only == (name != "soft")
         assert set(collection.residuals()) == ({"tie"} if name != "soft" else set(CHANNELS))
@@ -55,8 +55,8 @@ def test_labels_are_seen_from_the_answers_whatever_their_form():
 
 
 def test_residuals_are_the_same_whatever_the_signs():
-    """Two keys with the same bucketing and other signs are made; the answers are given. Nothing that `Collection` is
-    handed differs but the pairs, which hold class and amplitude signs; the query code's own, and the other codes'
+    """Two keys with the same keyed_hash and other signs are made; the answers are given. Nothing that `ResidualAccumulator` is
+    handed differs but the pairs, which hold class and amplitude signs; the class-choice channel's own, and the other codes'
     residuals, do not depend on any."""
     rng = np.random.default_rng(0)
     clean, suspect = rng.dirichlet(np.ones(10), 300), rng.dirichlet(np.ones(10), 300)
@@ -64,15 +64,15 @@ def test_residuals_are_the_same_whatever_the_signs():
     other = dataclasses.replace(
         book, class_signs=-book.class_signs, amplitude_signs=-book.amplitude_signs, tie_signs=-book.tie_signs
     )
-    asked = dataclasses.replace(book, query_signs=-book.query_signs, tie_signs=-book.tie_signs)
+    asked = dataclasses.replace(book, class_choice_signs=-book.class_choice_signs, tie_signs=-book.tie_signs)
     found = []
     for codes in (book, other, asked):
-        collection = Collection(CHANNELS, codes.bucketing, WITH_TIES, codes.contrasts(), logged=True)
+        collection = ResidualAccumulator(CHANNELS, codes.keyed_hash, WITH_TIES, codes.contrasts(), logged=True)
         collection.add(clean, suspect)
         found.append(collection.residuals())
     for channel in CHANNELS:
         np.testing.assert_array_equal(found[0][channel].values, found[2][channel].values)
-        if channel != "query":
+        if channel != "class-choice":
             np.testing.assert_array_equal(found[0][channel].values, found[1][channel].values)
 
 
@@ -84,11 +84,11 @@ def test_modules_that_gather_residuals_import_nothing_that_holds_signs():
         "residuals",
         "first_answers",
         "regression",
-        "class_code",
-        "amplitude_code",
-        "query_code",
-        "tie_code",
-        "collection",
+        "class_channel",
+        "amplitude_channel",
+        "class_choice_channel",
+        "tie_channel",
+        "residual_accumulator",
     ):
         module = importlib.import_module(f"dynamarks_tf.evidence.{name}")
         assert not {"codebook", "key", "MarkKey", "Codebook"} & set(vars(module))
@@ -108,7 +108,9 @@ def test_in_logs_each_coin_is_met_by_its_first_query_only():
     rng = np.random.default_rng(0)
     book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
     clean, suspect = rng.dirichlet(np.ones(10), 200), rng.dirichlet(np.ones(10), 200)
-    once, again = (Collection(CHANNELS, book.bucketing, WITH_TIES, book.contrasts(), logged=True) for _ in range(2))
+    once, again = (
+        ResidualAccumulator(CHANNELS, book.keyed_hash, WITH_TIES, book.contrasts(), logged=True) for _ in range(2)
+    )
     once.add(clean, suspect)
     for part in (slice(None), slice(50, 150), slice(0, 60)):
         again.add(clean[part], suspect[part])
@@ -127,7 +129,9 @@ def test_one_batch_leaves_nothing_to_the_next_whatever_their_sizes(logged):
     book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
     clean, suspect = rng.dirichlet(np.ones(10), 400), rng.dirichlet(np.ones(10), 400)
     suspect[:150] = clean[:150]
-    collections = [Collection(CHANNELS, book.bucketing, WITH_TIES, book.contrasts(), logged=logged) for _ in range(2)]
+    collections = [
+        ResidualAccumulator(CHANNELS, book.keyed_hash, WITH_TIES, book.contrasts(), logged=logged) for _ in range(2)
+    ]
     collections[0].add(clean, suspect)
     for start, stop in itertools.pairwise([0, 100, 200, 207, 208, 300, 400]):
         collections[1].add(clean[start:stop], suspect[start:stop])

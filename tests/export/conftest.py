@@ -102,10 +102,10 @@ def half_precision() -> Case:
 
 
 def text() -> Case:
-    colour = keras.Input((1,), dtype="string", name="colour")
-    one_hot = keras.layers.StringLookup(vocabulary=["red", "green"], output_mode="one_hot")(colour)
-    columns = {"colour": lambda rows: np.resize(np.array([b"red", b"blue", b"green"], object), (rows, 1))}
-    return Case(keras.Model(colour, softmax(one_hot)), columns)
+    color = keras.Input((1,), dtype="string", name="color")
+    one_hot = keras.layers.StringLookup(vocabulary=["red", "green"], output_mode="one_hot")(color)
+    columns = {"color": lambda rows: np.resize(np.array([b"red", b"blue", b"green"], object), (rows, 1))}
+    return Case(keras.Model(color, softmax(one_hot)), columns)
 
 
 ZOO = (convolutional, list_of_inputs, dict_of_inputs, subclassed, half_precision, text)

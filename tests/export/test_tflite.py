@@ -1,4 +1,4 @@
-"""TensorFlow Lite files: built-in operators only, the mark in float32 whatever the model is quantised to."""
+"""TensorFlow Lite files: built-in operators only, the mark in float32 whatever the model is quantized to."""
 
 import os
 import stat
@@ -46,16 +46,16 @@ def test_the_file_marks_its_own_clean_answers_as_the_layer_does(exported, marked
     np.testing.assert_allclose(answers["marked"], expected, atol=1e-6)
     moved = half_total_variation(answers["marked"], answers["clean"])
     assert moved.max() <= BUDGET + 1e-6
-    assert (moved > BUDGET / 2).mean() > 0.3  # the amplitude code spends the budget on half of the inputs
+    assert (moved > BUDGET / 2).mean() > 0.3  # the amplitude channel spends the budget on half of the inputs
 
 
-def test_the_mark_of_the_quantised_file_is_mostly_that_of_the_float32_model(exported, marked, owner_model, digits, key):
-    """Which coins an input meets depends on its clean answer, which quantisation changes a little. Measured on these
+def test_the_mark_of_the_quantized_file_is_mostly_that_of_the_float32_model(exported, marked, owner_model, digits, key):
+    """Which coins an input meets depends on its clean answer, which quantization changes a little. Measured on these
     digits: the same column for 100, 99 and 82 % of the inputs; correlation 1.00, 0.99 and 0.88."""
     quantize, _, answers = exported
     clean, released = (np.asarray(model.predict(digits.x_test, verbose=0)) for model in (owner_model, marked))
-    bucketing = codebook.expand(key, 10, dm.MarkParams()).bucketing
-    agreeing = (bucketing.columns(clean) == bucketing.columns(answers["clean"])).mean()
+    keyed_hash = codebook.expand(key, 10, dm.MarkParams()).keyed_hash
+    agreeing = (keyed_hash.hashes(clean) == keyed_hash.hashes(answers["clean"])).mean()
     one, other = (released - clean).ravel(), (answers["marked"] - answers["clean"]).ravel()
     correlation = np.corrcoef(one, other)[0, 1]
     least_agreeing, least_correlation = {None: (0.99, 0.99), "float16": (0.97, 0.97), "int8": (0.7, 0.75)}[quantize]
@@ -65,7 +65,7 @@ def test_the_mark_of_the_quantised_file_is_mostly_that_of_the_float32_model(expo
         np.testing.assert_allclose(answers["marked"], released, atol=1e-5)
 
 
-def test_built_in_operators_do_and_the_body_is_quantised_but_not_the_softmax(exported):
+def test_built_in_operators_do_and_the_body_is_quantized_but_not_the_softmax(exported):
     quantize, path, answers = exported
     needed = operators(path.read_bytes())
     assert "CUSTOM" not in needed
@@ -103,9 +103,9 @@ def test_a_surrogate_of_the_int8_file_is_convicted(marked, key, digits, tmp_path
     answers = LiteModel(path.read_bytes()).answer({"image": stolen})
     keras.utils.set_random_seed(1)
     stack = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(96, activation="tanh")]
-    thief = keras.Sequential([*stack, keras.layers.Dense(10, activation="softmax")])
-    train_classifier(thief, stolen, answers, epochs=40, batch_size=32)
-    assert dm.verify(thief, owner=marked, key=key, queries=digits.x_test).detected()
+    attacker = keras.Sequential([*stack, keras.layers.Dense(10, activation="softmax")])
+    train_classifier(attacker, stolen, answers, epochs=40, batch_size=32)
+    assert dm.verify(attacker, owner=marked, key=key, queries=digits.x_test).detected()
 
 
 def test_logits_of_many_classes(key, tmp_path):

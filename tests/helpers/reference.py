@@ -49,14 +49,14 @@ def chacha20_keystream(key: bytes, size: int) -> bytes:
     raise AssertionError
 
 
-def class_code(p: np.ndarray, signs: np.ndarray, rows: np.ndarray, columns: np.ndarray, alpha: float) -> np.ndarray:
-    """The class code for one probability vector, in float64, by trying every strength on a fine grid."""
+def class_channel(p: np.ndarray, signs: np.ndarray, rows: np.ndarray, columns: np.ndarray, alpha: float) -> np.ndarray:
+    """The class channel for one probability vector, in float64, by trying every strength on a fine grid."""
     top = int(p.argmax())
-    favoured = [c for c in range(len(p)) if c != top and signs[rows[top], columns[c]] > 0]
-    if not favoured:
+    favored = [c for c in range(len(p)) if c != top and signs[rows[top], columns[c]] > 0]
+    if not favored:
         return p
     uniform = np.zeros(len(p))
-    uniform[favoured] = 1 / len(favoured)
+    uniform[favored] = 1 / len(favored)
     for a in np.linspace(alpha, 0, 20001):
         candidate = p + a * (uniform - p)
         if candidate.argmax() == top:
@@ -90,7 +90,7 @@ def hash_material(secret: bytes, owner: str, num_classes: int) -> dict[str, list
     }
 
 
-def hash_column(p: np.ndarray, material: dict[str, list]) -> int:
+def hash_value(p: np.ndarray, material: dict[str, list]) -> int:
     """The column of one output, step by step."""
     digits = [0, 0]
     for c, offset, mixing in zip(material["classes"], material["offsets"], material["multipliers"], strict=True):
@@ -100,7 +100,7 @@ def hash_column(p: np.ndarray, material: dict[str, list]) -> int:
 
 
 def class_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:
-    """docs/key-format.md, Class code, while the classes fit."""
+    """docs/key-format.md, Class channel, while the classes fit."""
     size = num_classes**2
     bits = stream(secret, owner, f"class-code/signs/{num_classes}x{num_classes}", -(-size // 8))
     flat = [1 if bits[i // 8] >> (i % 8) & 1 else -1 for i in range(size)]
@@ -108,28 +108,28 @@ def class_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:
 
 
 def pairs(secret: bytes, owner: str, signs) -> list[list[tuple[int, int]]]:
-    """docs/key-format.md, Query code: for each predicted class and column, the two classes that a coin chooses from."""
+    """docs/key-format.md, Class-choice channel: for each predicted class and column, the two classes that a coin chooses from."""
     num_classes = len(signs)
     drawn = words(secret, owner, f"class-code/focus/{num_classes}", num_classes**2)
     table = []
     for top in range(num_classes):
-        favoured = [c for c in range(num_classes) if c != top and signs[top][c] > 0]
-        favoured.sort(key=lambda c: (drawn[top * num_classes + c], c))
-        n = len(favoured)
+        favored = [c for c in range(num_classes) if c != top and signs[top][c] > 0]
+        favored.sort(key=lambda c: (drawn[top * num_classes + c], c))
+        n = len(favored)
         row = []
         for k in range(4096):
             if n == 0:
                 row.append((-1, -1))
             elif n == 1:
-                row.append((favoured[0], favoured[0]))
+                row.append((favored[0], favored[0]))
             else:
-                row.append((favoured[k % n], favoured[(k + 1 + (k // n) % (n - 1)) % n]))
+                row.append((favored[k % n], favored[(k + 1 + (k // n) % (n - 1)) % n]))
         table.append(row)
     return table
 
 
-def query_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:
-    """docs/key-format.md, Query code: the coins."""
+def class_choice_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:
+    """docs/key-format.md, Class-choice channel: the coins."""
     bits = stream(secret, owner, f"query-code/signs/{num_classes}x4096", num_classes * 512)
     flat = [1 if bits[i // 8] >> (i % 8) & 1 else -1 for i in range(num_classes * 4096)]
     return [flat[start : start + 4096] for start in range(0, len(flat), 4096)]
@@ -137,7 +137,7 @@ def query_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:
 
 def raised(secret: bytes, owner: str, signs) -> list[list[int]]:
     """For each predicted class and column, the class that is raised; -1 where none is."""
-    coins = query_signs(secret, owner, len(signs))
+    coins = class_choice_signs(secret, owner, len(signs))
     table = pairs(secret, owner, signs)
     return [
         [pair[0] if coin > 0 else pair[1] for pair, coin in zip(*rows, strict=True)]
@@ -145,8 +145,8 @@ def raised(secret: bytes, owner: str, signs) -> list[list[int]]:
     ]
 
 
-def tie_code(p: np.ndarray, coin: int, margin: float, budget: float) -> np.ndarray:
-    """The tie code for one probability vector."""
+def tie_channel(p: np.ndarray, coin: int, margin: float, budget: float) -> np.ndarray:
+    """The tie channel for one probability vector."""
     top = int(p.argmax())
     second = max((c for c in range(len(p)) if c != top), key=lambda c: (p[c], -c))
     low, high = min(top, second), max(top, second)

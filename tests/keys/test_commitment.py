@@ -44,10 +44,10 @@ def test_another_key_does_not_open_it():
 def test_a_commitment_copied_into_somebody_elses_statement_is_not_theirs():
     import dataclasses
 
-    thief = commit(OTHER)
-    forged = dataclasses.replace(thief, commitment=KEY.commitment, key_id=KEY.key_id)
+    attacker = commit(OTHER)
+    forged = dataclasses.replace(attacker, commitment=KEY.commitment, key_id=KEY.key_id)
     assert not forged.has_valid_signature()
-    resigned = dataclasses.replace(commit(KEY), public_key=thief.public_key)
+    resigned = dataclasses.replace(commit(KEY), public_key=attacker.public_key)
     with pytest.raises(CommitmentError, match="was not signed by this key"):
         resigned.check_opened_by(KEY)
 

@@ -16,12 +16,12 @@ HOSTILE = '<script>alert(1)</script> & "Sons" {{ 7*7 }} O\'Brien'
 
 @pytest.fixture(scope="session")
 def cases(tmp_path_factory, owner_model, surrogate, unmarked_surrogate, digits, key):
-    """Bundles of a thief, with a statement and chosen queries, of an innocent, and of an owner with a hostile name."""
+    """Bundles of an attacker, with a statement and chosen queries, of an innocent, and of an owner with a hostile name."""
     folder = tmp_path_factory.mktemp("cases")
     common = {"owner": owner_model, "params": SETTINGS, "batch_size": 50}
     statement = commitment.commit(key, date="2026-01-01T00:00:00+00:00")
-    thief = {"queries": digits.x_test, "max_queries": 150, "statement": statement}
-    dm.verify(surrogate, key=key, bundle=folder / "thief.zip", **thief, **common)
+    attacker = {"queries": digits.x_test, "max_queries": 150, "statement": statement}
+    dm.verify(surrogate, key=key, bundle=folder / "attacker.zip", **attacker, **common)
     logged = {"queries": digits.x_test, "logged": True}
     dm.verify(unmarked_surrogate, key=key, bundle=folder / "innocent.zip", **logged, **common)
     hostile = dm.MarkKey(bytes(range(32)), HOSTILE)

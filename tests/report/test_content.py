@@ -12,8 +12,8 @@ from dynamarks_tf.case.transcript import ANSWER_FILES, were_answers_given
 from dynamarks_tf.errors import ArgumentError, BundleError
 from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.report import wording
-from dynamarks_tf.report.content import case_report
-from dynamarks_tf.report.page import case_page
+from dynamarks_tf.report.content import bundle_report
+from dynamarks_tf.report.page import bundle_page
 from dynamarks_tf.suspects.answer_file import READERS
 from dynamarks_tf.watermark.params import MarkParams
 
@@ -21,30 +21,30 @@ SETTINGS = MarkParams(budget=0.1, tie_margin=0)
 
 
 @pytest.fixture(scope="module")
-def thief(cases, key):
-    return recheck.recheck(cases / "thief.zip", key=key)
+def attacker(cases, key):
+    return recheck.recheck(cases / "attacker.zip", key=key)
 
 
 def report(result, **options):
-    return case_report(result, num_decoys=50, **options)
+    return bundle_report(result, num_decoys=50, **options)
 
 
-def test_a_report_holds_no_sign_and_no_residual_unless_it_is_confidential(thief, key):
-    public = json.dumps(report(thief).to_dict())
-    signs, residuals = thief.case.book.class_signs, thief.case.residuals["class"].values
+def test_a_report_holds_no_sign_and_no_residual_unless_it_is_confidential(attacker, key):
+    public = json.dumps(report(attacker).to_dict())
+    signs, residuals = attacker.case.book.class_signs, attacker.case.residuals["class"].values
     assert json.loads(public)["confidential"] is False
-    assert json.loads(public)["code_table"] is None
+    assert json.loads(public)["sign_table"] is None
     for secret in (str(signs.tolist()), f"{residuals[0, 1]:.6g}", f"{abs(residuals[3, 4]):.6g}"):
         assert secret not in public
     lists = [len(found) for found in _lists(json.loads(public)) if len(found) >= 90]
-    assert lists == []  # nothing has as many entries as the code table
+    assert lists == []  # nothing has as many entries as the sign table
 
-    whole = report(thief, confidential=True)
+    whole = report(attacker, confidential=True)
     assert whole.is_confidential
-    assert np.array_equal(whole.code_table.signs, signs)
-    agreeing = np.sign(whole.code_table.residuals) == signs
+    assert np.array_equal(whole.sign_table.signs, signs)
+    agreeing = np.sign(whole.sign_table.residuals) == signs
     assert agreeing.sum() == pytest.approx((np.sign(residuals) == signs).sum(), abs=2)
-    assert str(whole.code_table.signs[0]) not in repr(whole)
+    assert str(whole.sign_table.signs[0]) not in repr(whole)
 
 
 def _lists(content):
@@ -59,30 +59,30 @@ def _lists(content):
 
 
 def test_without_the_key_it_says_less(cases):
-    found = report(recheck.recheck(cases / "thief.zip"))
+    found = report(recheck.recheck(cases / "attacker.zip"))
     assert found.agreement is None
     assert found.decoys.num_keys == 50
     with pytest.raises(ArgumentError, match="only with the key"):
-        report(recheck.recheck(cases / "thief.zip"), confidential=True)
+        report(recheck.recheck(cases / "attacker.zip"), confidential=True)
 
 
-def test_accuracies_are_those_of_the_queries_that_were_asked(thief, digits, owner_model, surrogate):
+def test_accuracies_are_those_of_the_queries_that_were_asked(attacker, digits, owner_model, surrogate):
     """150 of the test images were chosen; their labels may be given alone, or with those of all images."""
-    selected = thief.case.selected
+    selected = attacker.case.selected
     assert len(selected) == 150
     owner, suspect = (
         np.asarray(model.predict(digits.x_test[selected], verbose=0)).argmax(axis=1)
         for model in (owner_model, surrogate)
     )
     labels = digits.y_test[selected]
-    found = report(thief, true_labels=digits.y_test).accuracy
-    assert found == report(thief, true_labels=labels).accuracy
+    found = report(attacker, true_labels=digits.y_test).accuracy
+    assert found == report(attacker, true_labels=labels).accuracy
     assert (found.owner, found.suspect) == ((owner == labels).mean(), (suspect == labels).mean())
     wrong = np.arange(150) == 3
-    changed = report(thief, true_labels=np.where(wrong, (owner + 1) % 10, owner)).accuracy
+    changed = report(attacker, true_labels=np.where(wrong, (owner + 1) % 10, owner)).accuracy
     assert changed.owner == 149 / 150
     assert changed.shared_errors == float(suspect[3] == owner[3])
-    assert report(thief, true_labels=owner).accuracy.shared_errors is None
+    assert report(attacker, true_labels=owner).accuracy.shared_errors is None
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_accuracies_are_those_of_the_queries_that_were_asked(thief, digits, owne
         (np.zeros((150, 10), int), "of shape \\(150, 10\\)"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(thief, labels, message):
+def test_labels_that_do_not_fit_are_refused(attacker, labels, message):
     with pytest.raises(ArgumentError, match=message):
-        report(thief, true_labels=labels)
+        report(attacker, true_labels=labels)
 
 
-def test_the_verdict_is_one_plain_sentence_and_says_no_more_than_is_proven(thief, cases, key):
-    found = report(thief)
+def test_the_verdict_is_one_plain_sentence_and_says_no_more_than_is_proven(attacker, cases, key):
+    found = report(attacker)
     innocent = report(recheck.recheck(cases / "innocent.zip", key=key))
     assert wording.title(found) == "The mark of ACME Vision was found in the suspect."
     assert wording.title(innocent) == "The mark of ACME Vision was not found in the suspect."
@@ -140,7 +140,7 @@ def test_without_the_key_a_forged_statistic_is_told_as_what_the_owner_states(
     assert wording.title(found) == "ACME Vision states that its mark was found in the suspect."
     assert "on the owner’s word" in wording.warnings(found)[0]
     assert "on the owner’s word" in wording.assumptions(found)[0]
-    text = case_page(found)
+    text = bundle_page(found)
     assert "The mark of ACME Vision was found" not in text
     assert '<p class="warning">Not checked with the key' in text
 
@@ -151,12 +151,12 @@ def test_of_recorded_answers_it_does_not_say_that_they_came_after_the_plan(
     queries = digits.x_test[:30]
     np.savez(tmp_path / "answers.npz", answers=np.asarray(surrogate(queries)))
     options = {"owner": owner_model, "key": key, "queries": queries, "params": SETTINGS}
-    verify(tmp_path / "answers.npz", bundle=tmp_path / "case.zip", **options)
-    result = recheck.recheck(tmp_path / "case.zip", key=key)
+    verify(tmp_path / "answers.npz", bundle=tmp_path / "bundle.zip", **options)
+    result = recheck.recheck(tmp_path / "bundle.zip", key=key)
     assert any("in the owner's hands before the plan was fixed" in caveat for caveat in result.caveats)
     found = report(result)
     assert any("in the owner’s hands before the plan was fixed" in line for line in wording.assumptions(found))
-    text = case_page(found)
+    text = bundle_page(found)
     assert "after the answers were given" in text
     assert "before the suspect was asked" not in text
     equal = np.full((30, 10), 0.1)
@@ -169,7 +169,7 @@ def test_what_counts_as_a_file_of_answers(cases):
     assert were_answers_given("answers.csv", "0" * 64)
     assert not were_answers_given("answers.csv", None)  # a function of that name
     assert not were_answers_given("suspect.keras", "0" * 64)
-    assert not recheck.recheck(cases / "thief.zip").evidence.suspect.endswith(ANSWER_FILES)
+    assert not recheck.recheck(cases / "attacker.zip").evidence.suspect.endswith(ANSWER_FILES)
 
 
 @pytest.mark.parametrize(
@@ -187,20 +187,20 @@ def test_of_logged_queries_it_says_which_were_asked(cases, selection, said, is_p
     found = dataclasses.replace(found, evidence=dataclasses.replace(found.evidence, plan=plan))
     assert any(said in line for line in wording.assumptions(found))
     assert (wording.LOGGED_PART in wording.warnings(found)) == is_part
-    assert ("the first of them, none left out" in case_page(found)) == (selection == "first/1")
+    assert ("the first of them, none left out" in bundle_page(found)) == (selection == "first/1")
 
 
 def test_a_part_of_a_log_is_no_proof(tmp_path, owner_model, surrogate, digits, key):
     options = {"owner": owner_model, "key": key, "queries": digits.x_test, "logged": True, "params": SETTINGS}
-    verify(surrogate, bundle=tmp_path / "case.zip", max_queries=30, **options)
-    result = recheck.recheck(tmp_path / "case.zip")
+    verify(surrogate, bundle=tmp_path / "bundle.zip", max_queries=30, **options)
+    result = recheck.recheck(tmp_path / "bundle.zip")
     drawn = any("A part of the logged queries was drawn" in caveat for caveat in result.caveats)
     assert drawn == report(result).is_part_of_log == (result.evidence.plan.selection != "first/1")
 
 
-def test_a_p_value_that_grinding_could_reach_is_read_with_care(thief):
+def test_a_p_value_that_grinding_could_reach_is_read_with_care(attacker):
     """Down to 2^-80, with a statement too: its date is the owner's word."""
-    found = report(thief)
+    found = report(attacker)
     assert found.evidence.detected()
 
     def warned(log10_p, **changes):

@@ -14,12 +14,12 @@ from dynamarks_tf.watermark import codebook
 
 
 @pytest.fixture(scope="module")
-def thief(cases):
-    return recheck.recheck(cases / "thief.zip")
+def attacker(cases):
+    return recheck.recheck(cases / "attacker.zip")
 
 
-def test_a_decoy_is_a_whole_key_that_anybody_can_make(thief):
-    evidence, residuals = thief.evidence, thief.case.residuals
+def test_a_decoy_is_a_whole_key_that_anybody_can_make(attacker):
+    evidence, residuals = attacker.evidence, attacker.case.residuals
     statistics = decoys.decoy_statistics(evidence.plan, residuals, 120, seed=3)["class"]
     key = MarkKey(hashlib.sha256(b"dynamarks decoy 3/101").digest(), "decoy")
     book = codebook.expand(key, evidence.plan.num_classes, evidence.plan.params)
@@ -36,11 +36,11 @@ def test_p_values_of_many_decoys_are_those_of_the_bound(size):
     assert (decoys.log10_p_of(np.zeros(size), np.zeros(4)) == 0).all()
 
 
-def test_the_owners_key_stands_out_for_a_thief_and_is_one_of_many_for_an_innocent(thief, cases):
-    found = decoys.compare(thief.evidence, thief.case.residuals, num_keys=1000)
+def test_the_owners_key_stands_out_for_a_thief_and_is_one_of_many_for_an_innocent(attacker, cases):
+    found = decoys.compare(attacker.evidence, attacker.case.residuals, num_keys=1000)
     (channel,) = found.channels
     assert found.as_guilty == 0
-    assert thief.evidence.log10_p < found.smallest_log10_p < -1
+    assert attacker.evidence.log10_p < found.smallest_log10_p < -1
     assert channel.observed > channel.furthest
     assert sum(channel.counts) == 1000
     places = channel.first_bin + decoys.BIN_WIDTH * (np.arange(len(channel.counts)) + 0.5)
@@ -51,8 +51,8 @@ def test_the_owners_key_stands_out_for_a_thief_and_is_one_of_many_for_an_innocen
     assert decoys.compare(innocent.evidence, innocent.case.residuals, num_keys=1000).as_guilty > 10
 
 
-def test_a_channel_without_residuals_says_nothing(thief):
+def test_a_channel_without_residuals_says_nothing(attacker):
     nothing = {"class": Residuals(np.zeros((10, 10)), 0, 0, 0.0)}
-    found = decoys.compare(thief.evidence, nothing, num_keys=100)
+    found = decoys.compare(attacker.evidence, nothing, num_keys=100)
     assert found.smallest_log10_p == 0
     assert found.channels[0].counts == (100,)

@@ -9,8 +9,8 @@ from dynamarks_tf import recheck
 from dynamarks_tf.audit import plots, tables
 from dynamarks_tf.audit.recommendation import recommend
 from dynamarks_tf.keys.key import MarkKey
-from dynamarks_tf.report.content import case_report
-from dynamarks_tf.report.page import case_page, render
+from dynamarks_tf.report.content import bundle_report
+from dynamarks_tf.report.page import bundle_page, render
 
 LOOKS = ((360, "dark"), (1440, "light"))
 
@@ -37,17 +37,17 @@ OVERFLOWING = """() => {
 def pages(cases, key, tmp_path_factory, digits):
     """Reports as files, by name."""
     folder = tmp_path_factory.mktemp("pages")
-    thief = recheck.recheck(cases / "thief.zip", key=key)
-    named = {"bundle": "case.zip", "bundle_sha256": "0" * 64, "num_decoys": 300}
+    attacker = recheck.recheck(cases / "attacker.zip", key=key)
+    named = {"bundle": "bundle.zip", "bundle_sha256": "0" * 64, "num_decoys": 300}
     hostile = recheck.recheck(cases / "hostile & <b>.zip", key=MarkKey.load(cases / "hostile.key"))
     reports = {
-        "found": case_report(thief, true_labels=digits.y_test, **named),
-        "confidential": case_report(thief, confidential=True, **named),
-        "not-found": case_report(recheck.recheck(cases / "innocent.zip", key=key), **named),
-        "without-key": case_report(recheck.recheck(cases / "innocent.zip"), num_decoys=300),
-        "hostile": case_report(hostile, **{**named, "bundle": "hostile & <b>.zip"}),
+        "found": bundle_report(attacker, true_labels=digits.y_test, **named),
+        "confidential": bundle_report(attacker, confidential=True, **named),
+        "not-found": bundle_report(recheck.recheck(cases / "innocent.zip", key=key), **named),
+        "without-key": bundle_report(recheck.recheck(cases / "innocent.zip"), num_decoys=300),
+        "hostile": bundle_report(hostile, **{**named, "bundle": "hostile & <b>.zip"}),
     }
-    texts = {name: case_page(report) for name, report in reports.items()}
+    texts = {name: bundle_page(report) for name, report in reports.items()}
     texts["audit"] = audit_page()
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text)

@@ -23,12 +23,12 @@ def mode(path):
 
 
 def test_a_public_report_is_readable_a_confidential_one_private(cases, key, tmp_path):
-    page, numbers = tmp_path / "case.html", tmp_path / "case.report.json"
-    write_report(page, cases / "thief.zip", key=key, plots=tmp_path / "plots")
+    page, numbers = tmp_path / "report.html", tmp_path / "report.report.json"
+    write_report(page, cases / "attacker.zip", key=key, plots=tmp_path / "plots")
     assert (mode(page), mode(numbers)) == (0o644, 0o644)
     content = json.loads(numbers.read_text())
     assert (content["format"], content["version"]) == ("dynamarks-report", 1)
-    assert content["bundle_sha256"] == files.file_sha256(cases / "thief.zip")
+    assert content["bundle_sha256"] == files.file_sha256(cases / "attacker.zip")
     assert content["decoys"]["num_keys"] == 10_000
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"agreement.png", "decoys.png", "growth.png"}
     text = page.read_text()
@@ -36,38 +36,38 @@ def test_a_public_report_is_readable_a_confidential_one_private(cases, key, tmp_
     assert "2026-01-01 00:00 UTC" in text  # the date of the commitment
     assert "Confidential" not in text
 
-    write_report(page, cases / "thief.zip", key=key, plots=tmp_path / "plots", confidential=True)
-    assert {mode(path) for path in (page, numbers, tmp_path / "plots" / "code-table.png")} == {0o600}
+    write_report(page, cases / "attacker.zip", key=key, plots=tmp_path / "plots", confidential=True)
+    assert {mode(path) for path in (page, numbers, tmp_path / "plots" / "sign-table.png")} == {0o600}
     assert "Confidential." in page.read_text()
-    with pytest.raises(ArgumentError, match="code-table.png is a part of the key"):
-        write_report(page, cases / "thief.zip", key=key, plots=tmp_path / "plots")
+    with pytest.raises(ArgumentError, match="sign-table.png is a part of the key"):
+        write_report(page, cases / "attacker.zip", key=key, plots=tmp_path / "plots")
     assert "Confidential." in page.read_text()
 
 
 def test_the_same_bundle_gives_the_same_report(cases, key, tmp_path):
     for name in ("one", "two"):
-        write_report(tmp_path / name / "case.html", cases / "thief.zip", key=key, plots=tmp_path / name)
+        write_report(tmp_path / name / "report.html", cases / "attacker.zip", key=key, plots=tmp_path / name)
     for one in (tmp_path / "one").iterdir():
         assert one.read_bytes() == (tmp_path / "two" / one.name).read_bytes(), one.name
 
 
 def test_a_report_that_cannot_be_made_leaves_the_old_one(cases, key, tmp_path, monkeypatch):
-    page = tmp_path / "case.html"
+    page = tmp_path / "report.html"
     page.write_text("old")
     with pytest.raises(ArgumentError, match="true_labels"):
-        write_report(page, cases / "thief.zip", key=key, true_labels=np.zeros(3, int))
-    assert [path.name for path in tmp_path.iterdir()] == ["case.html"]
+        write_report(page, cases / "attacker.zip", key=key, true_labels=np.zeros(3, int))
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert page.read_text() == "old"
-    with pytest.raises(ArgumentError, match="A report is an HTML file, such as case.html. Received: .*case.pdf"):
-        write_report(tmp_path / "case.pdf", cases / "thief.zip")
+    with pytest.raises(ArgumentError, match="A report is an HTML file, such as report.html. Received: .*case.pdf"):
+        write_report(tmp_path / "case.pdf", cases / "attacker.zip")
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ArgumentError, match=r"Reports need jinja2: pip install 'dynamarks_tf\[report\]'"):
-        write_report(page, cases / "thief.zip")
+        write_report(page, cases / "attacker.zip")
 
 
 def test_check_writes_a_report_where_there_is_no_tensorflow(cases, key, tmp_path):
     key.save(tmp_path / "acme.key")
-    words = ["check", str(cases / "thief.zip"), "--key", str(tmp_path / "acme.key"), "--report", "case.html"]
+    words = ["check", str(cases / "attacker.zip"), "--key", str(tmp_path / "acme.key"), "--report", "report.html"]
     script = f"""
 import sys
 sys.modules["tensorflow"] = sys.modules["keras"] = None
@@ -78,8 +78,8 @@ sys.exit(main({words!r}))
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 0, done.stderr
-    assert "Report: case.html. It may be published." in done.stderr
-    assert "<svg" in (tmp_path / "case.html").read_text()
+    assert "Report: report.html. It may be published." in done.stderr
+    assert "<svg" in (tmp_path / "report.html").read_text()
 
 
 def test_verify_writes_a_report_without_leaving_a_bundle(
@@ -99,41 +99,41 @@ def test_verify_writes_a_report_without_leaving_a_bundle(
     monkeypatch.chdir(tmp_path)
     assert main([*words.split(), "--plots", "plots"]) == 2
     assert "name it by --report" in capsys.readouterr().err
-    assert main([*words.split(), "--report", "case.html", "--true-labels", "acme.key"]) == 2
+    assert main([*words.split(), "--report", "report.html", "--true-labels", "acme.key"]) == 2
     assert "Cannot read true labels from acme.key" in capsys.readouterr().err
     logits = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
     logits.save("logits.keras")
-    assert main([*words.replace("surrogate", "logits").split(), "--report", "case.html"]) == 2
+    assert main([*words.replace("surrogate", "logits").split(), "--report", "report.html"]) == 2
     err = capsys.readouterr().err
     assert "error: " in err
     assert "are kept in" not in err  # they are not: the folder was a temporary one
     np.save(tmp_path / "floats.npy", np.zeros(5))
-    assert main([*words.split(), "--report", "case.html", "--true-labels", "floats.npy"]) == 2
+    assert main([*words.split(), "--report", "report.html", "--true-labels", "floats.npy"]) == 2
     assert "whole numbers of shape (n,) or (n, 1). Received: float64 of shape (5,)" in capsys.readouterr().err
-    assert main([*words.split(), "--report", "case.html", "--confidential", "--labels"]) == 2
+    assert main([*words.split(), "--report", "report.html", "--confidential", "--labels"]) == 2
     assert "--labels leaves untested" in capsys.readouterr().err
     np.save(tmp_path / "few.npy", digits.y_test[:3])
-    for kept in (tmp_path / "case.zip", None):  # beside the report; then elsewhere, since nothing is overwritten
-        assert main([*words.split(), "--report", "case.html", "--true-labels", "few.npy"]) == 2
+    for kept in (tmp_path / "report.zip", None):  # beside the report; then elsewhere, since nothing is overwritten
+        assert main([*words.split(), "--report", "report.html", "--true-labels", "few.npy"]) == 2
         err = capsys.readouterr().err
-        kept = kept or next((tmp_path / "tmp").glob("dynamarks-kept-*/case.zip"))
+        kept = kept or next((tmp_path / "tmp").glob("dynamarks-kept-*/report.zip"))
         assert f"The evidence is kept in {kept.name if kept.parent == tmp_path else kept}" in err
         assert mode(kept) == 0o600
-        assert main(["check", str(kept), "--report", "case.html"]) == 0
+        assert main(["check", str(kept), "--report", "report.html"]) == 0
         capsys.readouterr()
     shutil.rmtree(kept.parent)
-    (tmp_path / "case.zip").unlink()
+    (tmp_path / "report.zip").unlink()
     np.save(tmp_path / "y.npy", digits.y_test[:, None])
-    assert main([*words.split(), "--report", "case.html", "--true-labels", "y.npy"]) == 0
+    assert main([*words.split(), "--report", "report.html", "--true-labels", "y.npy"]) == 0
     out, err = capsys.readouterr()
     evidence = json.loads(out)
-    assert "Report: case.html. It may be published." in err
+    assert "Report: report.html. It may be published." in err
     assert "is confidential" not in err
-    content = json.loads((tmp_path / "case.report.json").read_text())
+    content = json.loads((tmp_path / "report.report.json").read_text())
     assert content["evidence"]["log10_p"] == evidence["log10_p"]
     assert content["accuracy"]["owner"] > 0.9
     assert content["with_key"] is True
-    text = (tmp_path / "case.html").read_text()
+    text = (tmp_path / "report.html").read_text()
     assert "The evidence bundle was not kept" in text
     assert re.search(r"Owner’s model, without its mark</th><td>\d+\.\d %", text)
     assert not list((tmp_path / "tmp").iterdir())  # the bundle it was made from is gone

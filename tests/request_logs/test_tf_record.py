@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.crc32c import BLOCK, ROWS, crc32c, numpy_crc32c
-from dynamarks_tf.request_logs.records import TruncatedError
+from dynamarks_tf.request_logs.entries import TruncatedError
 from dynamarks_tf.request_logs.tf_record import HEADER_BYTES, frame, is_header, read_records
 
 PAYLOADS = [b"", b"x", b"0123456789abcdef", os.urandom(BLOCK - 1), os.urandom(BLOCK + 1), os.urandom(3000)]
@@ -70,7 +70,7 @@ def test_files_are_those_of_tensorflow(tmp_path: Path) -> None:
     assert read(theirs) == list(zip(offsets, PAYLOADS, strict=False))
 
 
-def test_a_header_is_recognised() -> None:
+def test_a_header_is_recognized() -> None:
     assert is_header(frame(b"abc"))
     assert not is_header(frame(b"abc")[: HEADER_BYTES - 1])
     assert not is_header(b'{"inputs": [[1]]}')

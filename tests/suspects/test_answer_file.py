@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dynamarks_tf._support.digests import query_digest
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.suspects import as_suspect
-from dynamarks_tf.suspects.answer_file import RecordedSuspect
+from dynamarks_tf.suspects.answer_file import AnswerFileSuspect
 from dynamarks_tf.suspects.queries import ArrayQueries
 
 Array = np.ndarray[Any, Any]
@@ -82,9 +82,9 @@ IN_ORDER = list(range(6))
 SHUFFLED = [3, 0, 5, 1, 4, 2]
 
 
-def opened(path: Path, queries: Array | None = QUERIES) -> RecordedSuspect:
+def opened(path: Path, queries: Array | None = QUERIES) -> AnswerFileSuspect:
     suspect = as_suspect(path, queries=None if queries is None else ArrayQueries(queries))
-    assert isinstance(suspect, RecordedSuspect)
+    assert isinstance(suspect, AnswerFileSuspect)
     return suspect
 
 

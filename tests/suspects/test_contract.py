@@ -14,7 +14,7 @@ import pytest
 import dynamarks_tf.suspects
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects import Suspect, as_suspect
-from dynamarks_tf.suspects.answer_file import RecordedSuspect
+from dynamarks_tf.suspects.answer_file import AnswerFileSuspect
 from dynamarks_tf.suspects.estimator import EstimatorSuspect
 from dynamarks_tf.suspects.function import FunctionSuspect
 from dynamarks_tf.suspects.keras_model import KerasSuspect
@@ -46,10 +46,10 @@ PLACES: dict[str, tuple[type, str, Callable[[Any], Any]]] = {
     "ONNX": (OnnxSuspect, "onnx_file", lambda path: path),
     "PyTorch": (TorchSuspect, "torch_module", lambda module: module),
     "estimator": (EstimatorSuspect, "estimator", lambda estimator: estimator),
-    "recorded": (RecordedSuspect, "recorded_file", lambda path: path),
+    "recorded": (AnswerFileSuspect, "recorded_file", lambda path: path),
 }
 
-SHAPELESS = (FunctionSuspect, TorchSuspect, EstimatorSuspect, RecordedSuspect)
+SHAPELESS = (FunctionSuspect, TorchSuspect, EstimatorSuspect, AnswerFileSuspect)
 
 
 def adapters() -> set[type]:

@@ -23,7 +23,7 @@ def test_every_kind_of_source_gives_the_same_rows_twice(tmp_path):
     np.save(tmp_path / "x.npy", X)
     np.savez(tmp_path / "one.npz", anything=X)
     np.savez(tmp_path / "two.npz", x=X, y=np.zeros(20))
-    labelled = tf.data.Dataset.from_tensor_slices((X, np.zeros(20))).batch(6)
+    labeled = tf.data.Dataset.from_tensor_slices((X, np.zeros(20))).batch(6)
     for given_queries in (
         X,
         X.tolist(),
@@ -33,7 +33,7 @@ def test_every_kind_of_source_gives_the_same_rows_twice(tmp_path):
         str(tmp_path / "one.npz"),
         tmp_path / "two.npz",
         tf.data.Dataset.from_tensor_slices(X).batch(6),
-        labelled,
+        labeled,
     ):
         source = as_queries(given_queries)
         np.testing.assert_array_equal(collected(source), X)

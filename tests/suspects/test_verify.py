@@ -191,8 +191,8 @@ def test_a_server_killed_in_the_middle_is_asked_the_rest_when_it_is_back(
 ) -> None:
     monkeypatch.setenv("DYNAMARKS_API_KEY", KEY)
     process, url = start(protocol, 0)
-    words = (url, "--batch-size", 25, "--bundle", tmp_path / "case.zip", "--json")
-    add, written = transcript.Recording.add, []
+    words = (url, "--batch-size", 25, "--bundle", tmp_path / "bundle.zip", "--json")
+    add, written = transcript.Transcript.add, []
 
     def add_and_kill_the_server(*args: Any, **kwargs: Any) -> None:
         add(*args, **kwargs)
@@ -201,17 +201,17 @@ def test_a_server_killed_in_the_middle_is_asked_the_rest_when_it_is_back(
             process.kill()
             process.wait()
 
-    monkeypatch.setattr(transcript.Recording, "add", add_and_kill_the_server)
+    monkeypatch.setattr(transcript.Transcript, "add", add_and_kill_the_server)
     code, out, err = run(*words)
     assert (code, out, len(written)) == (2, "", 2)
     assert "cannot be reached" in err
-    assert "case.zip.partial; the same call goes on from there" in err
+    assert "bundle.zip.partial; the same call goes on from there" in err
     _, address = start(protocol, urlsplit(url).port or 0)
     assert address == url
     code, out, log = run(*words)
     assert (code, len(written)) == (0, 5)  # 120 queries in batches of 25, none of them twice
     assert json.loads(out)["log10_p"] == pytest.approx(expected.log10_p, abs=1e-3)
-    assert main(["check", str(tmp_path / "case.zip")]) == 0
+    assert main(["check", str(tmp_path / "bundle.zip")]) == 0
     assert KEY not in err + out + log
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 
@@ -223,7 +223,7 @@ def test_key_header_is_named_on_the_command_line(run: Run, monkeypatch: pytest.M
     assert "The header X-Api-Key is to carry a key; set the variable DYNAMARKS_API_KEY to it" in err
 
 
-# Pace
+# RateLimiter
 
 
 class Clock:

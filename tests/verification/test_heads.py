@@ -9,7 +9,7 @@ from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.errors import ArgumentError, ModelError, SuspectError
 from dynamarks_tf.evidence import answers
 from dynamarks_tf.evidence.bounds import chernoff_log10_p
-from dynamarks_tf.evidence.residual_accumulator import Collection
+from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.recheck import recheck
 from dynamarks_tf.watermark import codebook
 
@@ -37,13 +37,13 @@ def dense(digits, key):
     stolen = digits.x_train[half:]
     models = {"owner": owner, "marked": marked}
     for name, api in (("surrogate", marked), ("innocent", owner)):
-        thief = segmenter(96, "tanh", 1)
-        models[name] = train_classifier(thief, stolen, api.predict(stolen, verbose=0), epochs=40, batch_size=32)
+        attacker = segmenter(96, "tanh", 1)
+        models[name] = train_classifier(attacker, stolen, api.predict(stolen, verbose=0), epochs=40, batch_size=32)
     return models
 
 
 def test_a_surrogate_of_a_dense_model_is_convicted_and_the_bundle_holds(dense, digits, key, tmp_path):
-    path = tmp_path / "case.zip"
+    path = tmp_path / "bundle.zip"
     evidence = dm.verify(dense["surrogate"], owner=dense["marked"], key=key, queries=digits.x_test, bundle=path)
     assert evidence.detected()
     assert evidence.num_queries == len(digits.x_test)
@@ -62,7 +62,7 @@ def test_logged_queries_and_labels_convict_too(dense, digits, key):
     }
     evidence = dm.verify(dense["surrogate"], **logged)
     assert evidence.detected()
-    assert {channel.channel for channel in evidence.channels} == {"class", "amplitude", "query", "tie"}
+    assert {channel.channel for channel in evidence.channels} == {"class", "amplitude", "class-choice", "tie"}
     in_labels = dm.verify(lambda batch: np.asarray(dense["surrogate"](batch)).argmax(axis=-1), **logged)
     assert in_labels.answers == "labels"
     assert in_labels.log10_p < -3
@@ -77,9 +77,9 @@ def test_a_bundle_of_labels_holds_too(dense, digits, key, tmp_path):
 
     x = digits.x_train[-200:]
     options = {"owner": dense["marked"], "key": key, "queries": x, "logged": True}
-    evidence = dm.verify(labels, bundle=tmp_path / "case.zip", **options)
+    evidence = dm.verify(labels, bundle=tmp_path / "bundle.zip", **options)
     assert evidence.answers == "labels"
-    found = recheck(tmp_path / "case.zip", key=key)
+    found = recheck(tmp_path / "bundle.zip", key=key)
     assert found.evidence.log10_p == evidence.log10_p
     assert found.case.best_classes.shape == (2, 64 * len(x))
     np.testing.assert_array_equal(found.case.best_classes[1], labels(x).ravel())
@@ -104,11 +104,13 @@ def test_few_inputs_are_chosen_by_what_most_of_their_positions_show(dense, digit
     np.testing.assert_allclose(answers.confidence(p), [0.8, 0.6])
 
 
-def test_p_values_of_an_innocent_hold_although_neighbouring_pixels_depend_on_each_other(dense, digits, key):
+def test_p_values_of_an_innocent_hold_although_neighboring_pixels_depend_on_each_other(dense, digits, key):
     """The chance is over the signs, whatever the answers are. With p valid, a share above a + 4 standard errors over
     2,000 sign tables has a chance of less than 1e-4; Chernoff's bound keeps it well below a."""
     clean, suspect = (dense[name].predict(digits.x_test, verbose=0) for name in ("owner", "innocent"))
-    collected = Collection(("class",), codebook.expand(key, 11, dm.MarkParams(BUDGET)).bucketing, dm.MarkParams(BUDGET))
+    collected = ResidualAccumulator(
+        ("class",), codebook.expand(key, 11, dm.MarkParams(BUDGET)).keyed_hash, dm.MarkParams(BUDGET)
+    )
     collected.add(clean, suspect)
     table = collected.residuals()["class"].values
     keys = (dm.MarkKey(number.to_bytes(32, "big"), "x") for number in range(2000))
@@ -169,7 +171,7 @@ def test_one_sigmoid_is_refused_and_can_be_rewritten_without_training(key):
 
 @pytest.mark.parametrize("loss", [None, "binary_crossentropy", keras.losses.BinaryCrossentropy(from_logits=True)])
 def test_independent_sigmoids_are_refused(loss, key):
-    """As probabilities they are recognised by their sums, as logits by their loss."""
+    """As probabilities they are recognized by their sums, as logits by their loss."""
     sigmoids = keras.Sequential([keras.Input((6,)), layers.Dense(5, "sigmoid")], name="tags")
     with pytest.raises(ModelError, match=r"Independent sigmoids, one for each label, cannot be marked \(docs/heads"):
         dm.mark(sigmoids, key)

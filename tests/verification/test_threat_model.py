@@ -15,7 +15,7 @@ from dynamarks_tf.case.result import Evidence
 from dynamarks_tf.errors import BundleError, CommitmentError
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.bounds import chernoff_log10_p
-from dynamarks_tf.evidence.class_code import ClassCodeTable
+from dynamarks_tf.evidence.class_channel import ClassChannelTable
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.watermark import codebook, marking
 from tests.helpers.bundles import rewritten
@@ -25,9 +25,9 @@ SETTINGS = dm.MarkParams(budget=0.1)
 
 @pytest.fixture(scope="module")
 def innocent_residuals(digits, owner_model, unmarked_surrogate):
-    """The class code's table of an innocent suspect. For ten classes it is the same for every key."""
-    bucketing = codebook.expand(dm.MarkKey(bytes(32), "o"), 10, SETTINGS).bucketing
-    table = ClassCodeTable(bucketing, (10, 10), SETTINGS.budget)
+    """The class channel's table of an innocent suspect. For ten classes it is the same for every key."""
+    keyed_hash = codebook.expand(dm.MarkKey(bytes(32), "o"), 10, SETTINGS).keyed_hash
+    table = ClassChannelTable(keyed_hash, (10, 10), SETTINGS.budget)
     clean, suspect = (model.predict(digits.x_test, verbose=0) for model in (owner_model, unmarked_surrogate))
     table.add(Batch(clean, suspect))
     return table.residuals().values
@@ -52,7 +52,7 @@ def test_a_forger_with_a_free_choice_of_tables_has_no_key_that_gives_them(
         members[bundles.EVIDENCE] = json.dumps(forged.to_dict()).encode()
 
     rewritten(path, tmp_path / "forged.zip", key, forge)
-    with pytest.raises(BundleError, match="T of the class code is stated as"):
+    with pytest.raises(BundleError, match="T of the class channel is stated as"):
         recheck.recheck(tmp_path / "forged.zip", key=key)
     assert "can be checked with the key only" in recheck.recheck(tmp_path / "forged.zip").steps[-1]
 
@@ -98,16 +98,16 @@ def test_an_owner_model_that_was_doctored_to_fit_the_key_is_not_the_one_committe
         unmarked_surrogate,
         owner=tmp_path / "owner.keras",
         statement=statement,
-        bundle=tmp_path / "case.zip",
+        bundle=tmp_path / "bundle.zip",
         **options,
     )
     assert not honest.detected()
-    assert "this key and this model file" in " ".join(recheck.recheck(tmp_path / "case.zip", key=key).steps)
+    assert "this key and this model file" in " ".join(recheck.recheck(tmp_path / "bundle.zip", key=key).steps)
 
 
 def test_somebody_elses_evidence_cannot_be_replayed_as_ones_own(digits, owner_model, surrogate, key, tmp_path):
     """The plan holds the commitment, which holds the owner's name; only its key opens it."""
-    path, replayed = tmp_path / "case.zip", tmp_path / "replayed.zip"
+    path, replayed = tmp_path / "bundle.zip", tmp_path / "replayed.zip"
     dm.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS, bundle=path)
     bob = dm.MarkKey(bytes(range(100, 132)), "Bob")
 
@@ -132,11 +132,11 @@ def test_somebody_elses_evidence_cannot_be_replayed_as_ones_own(digits, owner_mo
 
 
 def test_of_two_claimants_the_thief_is_marked_by_both_and_the_owner_by_none(digits, owner_model, surrogate, key):
-    """The thief marks what he stole with a key of his own, and accuses the owner."""
-    thiefs_key = dm.MarkKey(bytes(range(50, 82)), "Thief")
-    thiefs = dm.mark(surrogate, thiefs_key, budget=0.01)
+    """The attacker marks what he stole with a key of his own, and accuses the owner."""
+    attackers_key = dm.MarkKey(bytes(range(50, 82)), "Attacker")
+    thiefs = dm.mark(surrogate, attackers_key, budget=0.01)
     by_owner = dm.verify(thiefs, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS)
-    assert by_owner.detected(alpha=1e-3)  # the thief's own mark hides part of the owner's
-    by_thief = dm.verify(owner_model, owner=thiefs, key=thiefs_key, queries=digits.x_test)
-    assert by_thief.log10_p > -2
-    assert marking.find_mark(thiefs).was_made_with(thiefs_key)
+    assert by_owner.detected(alpha=1e-3)  # the attacker's own mark hides part of the owner's
+    by_attacker = dm.verify(owner_model, owner=thiefs, key=attackers_key, queries=digits.x_test)
+    assert by_attacker.log10_p > -2
+    assert marking.find_mark(thiefs).was_made_with(attackers_key)

@@ -41,11 +41,11 @@ def test_p_values_of_an_innocent_are_valid_over_many_keys(digits, owner_model, u
     """Share of keys with p <= a is at most a. 400 keys; a n + 6 sqrt(a n) is exceeded with probability < 1e-8."""
     from dynamarks_tf.evidence.batch import Batch
     from dynamarks_tf.evidence.channels import channel_evidence
-    from dynamarks_tf.evidence.class_code import ClassCodeTable
+    from dynamarks_tf.evidence.class_channel import ClassChannelTable
     from dynamarks_tf.watermark import codebook
 
-    bucketing = codebook.expand(dm.MarkKey(bytes(32), "o"), 10, dm.MarkParams()).bucketing
-    table = ClassCodeTable(bucketing, (10, 10), budget=0.05)
+    keyed_hash = codebook.expand(dm.MarkKey(bytes(32), "o"), 10, dm.MarkParams()).keyed_hash
+    table = ClassChannelTable(keyed_hash, (10, 10), budget=0.05)
     clean, suspect = (model.predict(digits.x_test, verbose=0) for model in (owner_model, unmarked_surrogate))
     table.add(Batch(clean, suspect))
     found = table.residuals()
@@ -62,7 +62,7 @@ def test_another_key_does_not_convict(digits, owner_model, other_key, surrogate)
 
 
 def test_the_marked_model_itself_is_found(digits, owner_model, marked_model, key):
-    """Its own answers show the hashed codes on any inputs; the class code alone would need more of them."""
+    """Its own answers show the hashed channels on any inputs; the class channel alone would need more of them."""
     assert check(marked_model, owner_model, key, digits, logged=True).log10_p <= -20
 
 
@@ -172,7 +172,7 @@ def test_evidence_as_json(digits, owner_model, key, surrogate, tmp_path):
     evidence.save(tmp_path / "evidence.json")
     content = json.loads((tmp_path / "evidence.json").read_text())
     assert content == json.loads(json.dumps(evidence.to_dict()))
-    assert (content["format"], content["version"]) == ("dynamarks-evidence", 2)
+    assert (content["format"], content["version"]) == ("dynamarks-evidence", 3)
     assert content["log10_p"] == evidence.log10_p
     assert content["commitment"] == key.commitment
     assert content["plan_sha256"] == evidence.plan.digest
@@ -229,7 +229,7 @@ def with_nan(n):
         (lambda n: np.full((n + 1, 10), 0.1), r"answered \d+ inputs with an array of shape"),
         (lambda n: np.full((n, 2, 10), 0.1), r"with an array of shape \(\d+, 2, 10\)"),
         (with_nan, "answered 1 of 256 inputs with NaN or infinity"),
-        (lambda n: np.zeros(n, np.int64), "answers labels, not probabilities.* class code: the suspect answers"),
+        (lambda n: np.zeros(n, np.int64), "answers labels, not probabilities.* class channel: the suspect answers"),
         (lambda n: np.zeros((n, 1)), "answers labels, not probabilities"),
         (lambda n: np.full(n, 0.5), r"one value for each input, such as 0\.5, which is no class index"),
         (lambda n: np.array(["cat"] * n), "answers class names, such as 'cat'. Say which class .*--class-names FILE"),
@@ -299,9 +299,11 @@ def test_what_cannot_succeed_with_labels_is_refused_before_anything_is_asked(dig
         raise AssertionError("was asked")
 
     options = {"owner": with_ties, "key": key, "queries": digits.x_test, "suspect_labels": True}
-    with pytest.raises(ArgumentError, match="class code: the suspect answers labels only.* tie code: it needs logged"):
+    with pytest.raises(
+        ArgumentError, match="class channel: the suspect answers labels only.* tie channel: it needs logged"
+    ):
         dm.verify(never, **options)
-    with pytest.raises(ArgumentError, match="tie code: the model was marked without it .tie_margin is 0."):
+    with pytest.raises(ArgumentError, match="tie channel: the model was marked without it .tie_margin is 0."):
         dm.verify(never, **{**options, "owner": owner_model, "logged": True, "params": SETTINGS})
 
 
@@ -338,7 +340,7 @@ def test_logged_queries_are_tested_in_every_channel_and_fresh_ones_in_the_class_
         return {channel.channel: channel.log10_p for channel in found.channels}
 
     logged = channels(logged=True)
-    assert list(logged) == ["class", "amplitude", "query", "tie"]
+    assert list(logged) == ["class", "amplitude", "class-choice", "tie"]
     assert max(logged.values()) < -6
     assert list(channels()) == ["class"]
 
@@ -437,12 +439,12 @@ def test_evidence_can_be_read_back_and_damage_is_seen(digits, owner_model, key, 
     assert Evidence.from_dict(content, "e.json") == evidence
     for damaged, message in (
         ({**content, "format": "x"}, "is not evidence"),
-        ({**content, "version": 1}, "is evidence of version 1; this release reads version 2"),
+        ({**content, "version": 1}, "is evidence of version 1; this release reads version 3"),
         ({key: value for key, value in content.items() if key != "growth"}, "an entry is missing"),
         ({**content, "detected": not content["detected"]}, "its entries contradict each other"),
         (
             {**content, "plan": {**content["plan"], "version": 1}},
-            "test plan of version 1; this release reads version 2",
+            "test plan of version 1; this release reads version 3",
         ),
         ({**content, "plan": {**content["plan"], "combination": "product/1"}}, "made with combination 'product/1'"),
         ({**content, "plan": {}}, "is not a test plan"),

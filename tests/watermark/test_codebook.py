@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook
-from dynamarks_tf.watermark.params import MarkParams, class_code_floor_log10
+from dynamarks_tf.watermark.params import MarkParams, class_channel_floor_log10
 from tests.helpers import GOLDEN, reference
 
 HASHED = json.loads((GOLDEN / "codebook_v2.json").read_text())["keys"]
@@ -39,10 +39,10 @@ def test_hashed_tables_match_the_golden_vectors_of_an_independent_implementation
         assert book.tie_signs.shape == tuple(expected["tie_shape"])
         for signs, first in ((book.amplitude_signs, "amplitude_first"), (book.tie_signs, "tie_first")):
             assert "".join("+" if sign > 0 else "-" for sign in signs.ravel()[:64]) == expected[first]
-        assert book.bucketing.hashed_classes.tolist() == expected["classes"]
-        assert book.bucketing.offsets.tolist() == expected["offsets"]
-        assert book.bucketing.multipliers.tolist() == expected["multipliers"]
-        assert book.bucketing.group_of_class[:16].tolist() == expected["groups_first"]
+        assert book.keyed_hash.hashed_classes.tolist() == expected["classes"]
+        assert book.keyed_hash.offsets.tolist() == expected["offsets"]
+        assert book.keyed_hash.multipliers.tolist() == expected["multipliers"]
+        assert book.keyed_hash.group_of_class[:16].tolist() == expected["groups_first"]
 
 
 @pytest.mark.parametrize("vector", QUERY, ids=[v["owner"] for v in QUERY])
@@ -51,31 +51,33 @@ def test_pairs_match_the_golden_vectors_of_an_independent_implementation(vector)
     for size, expected in vector["query"].items():
         book = codebook.expand(key, int(size), MarkParams())
         assert [row[:12] for row in book.pairs.tolist()] == expected["pairs_first"]
-        assert [row[:32] for row in book.focus.tolist()] == expected["raised_first"]
-        assert hashlib.sha256(json.dumps(book.focus.tolist()).encode()).hexdigest() == expected["raised_sha256"]
+        assert [row[:32] for row in book.target_classes.tolist()] == expected["raised_first"]
+        assert (
+            hashlib.sha256(json.dumps(book.target_classes.tolist()).encode()).hexdigest() == expected["raised_sha256"]
+        )
     shared = codebook.expand(key, 100, MarkParams())
     assert shared.class_signs.shape == (2, 100)
-    assert shared.bucketing.row_of_class[:16].tolist() == vector["rows_100_to_2_first"]
+    assert shared.keyed_hash.row_of_class[:16].tolist() == vector["rows_100_to_2_first"]
 
 
-def test_inputs_raise_all_favoured_classes_where_there_are_many_or_no_amplitudes(key):
-    assert codebook.expand(key, 32, MarkParams()).focus is not None
-    assert codebook.expand(key, 33, MarkParams()).focus is None
-    assert codebook.expand(key, 10, MarkParams(amplitudes=False)).focus is None
+def test_inputs_raise_all_favored_classes_where_there_are_many_or_no_amplitudes(key):
+    assert codebook.expand(key, 32, MarkParams()).target_classes is not None
+    assert codebook.expand(key, 33, MarkParams()).target_classes is None
+    assert codebook.expand(key, 10, MarkParams(amplitudes=False)).target_classes is None
     shared = codebook.expand(key, 10, MarkParams(table_rows=4))
-    assert shared.focus is None
+    assert shared.target_classes is None
     assert shared.pairs is None
     assert shared.contrasts() is None
-    with pytest.raises(ArgumentError, match="no query code"):
-        shared.signs("query")
+    with pytest.raises(ArgumentError, match="no class-choice channel"):
+        shared.signs("class-choice")
 
 
-def test_a_class_code_that_favours_a_single_class_leaves_the_query_code_nothing_to_choose():
+def test_a_class_code_that_favors_a_single_class_leaves_the_query_code_nothing_to_choose():
     for name in range(64):
         book = codebook.expand(MarkKey(bytes([name]) * 32, "x"), 3, MarkParams())
-        counts = book.favoured_counts()
+        counts = book.favored_counts()
         for top, count in enumerate(counts):
-            distinct = len(np.unique(book.focus[top]))
+            distinct = len(np.unique(book.target_classes[top]))
             assert distinct == max(count, 1)
             assert (book.contrasts()[top] >= 0).any() == (count > 1)
 
@@ -84,7 +86,7 @@ def test_all_pairs_come_equally_often_and_are_tested_where_the_budget_is_spent(k
     book = codebook.expand(key, 10, MarkParams())
     tested = book.contrasts()
     for top in range(10):
-        n = int(book.favoured_counts()[top])
+        n = int(book.favored_counts()[top])
         _, counts = np.unique(book.pairs[top], axis=0, return_counts=True)
         assert len(counts) == max(n * (n - 1), 1)
         assert counts.max() - counts.min() <= 1
@@ -120,8 +122,8 @@ def test_channels_have_signs_of_their_own(key):
 def test_classes_map_to_themselves_while_they_fit(key, num_classes):
     book = codebook.expand(key, num_classes, MarkParams())
     assert book.class_signs.shape == (num_classes, num_classes)
-    np.testing.assert_array_equal(book.bucketing.row_of_class, np.arange(num_classes))
-    np.testing.assert_array_equal(book.bucketing.column_of_class, np.arange(num_classes))
+    np.testing.assert_array_equal(book.keyed_hash.row_of_class, np.arange(num_classes))
+    np.testing.assert_array_equal(book.keyed_hash.column_of_class, np.arange(num_classes))
 
 
 @pytest.mark.parametrize(
@@ -130,12 +132,12 @@ def test_classes_map_to_themselves_while_they_fit(key, num_classes):
 def test_many_classes_share_few_rows(key, num_classes, shape):
     book = codebook.expand(key, num_classes, MarkParams())
     assert book.class_signs.shape == shape
-    assert set(np.unique(book.bucketing.row_of_class)) == set(range(shape[0]))
+    assert set(np.unique(book.keyed_hash.row_of_class)) == set(range(shape[0]))
 
 
 def test_many_classes_share_columns_evenly_and_independently_of_rows(key):
     book = codebook.expand(key, 100_000, MarkParams())
-    counts = np.bincount(book.bucketing.column_of_class, minlength=1024)
+    counts = np.bincount(book.keyed_hash.column_of_class, minlength=1024)
     # Chi-square with 1023 degrees of freedom: mean 1023, deviation 45; six deviations fail once in 10^9 keys.
     assert abs(((counts - 100_000 / 1024) ** 2 / (100_000 / 1024)).sum() - 1023) < 6 * 45.3
     rows, columns = (codebook.class_map(key, f"class-code/{which}", 100_000, 1024) for which in ("rows", "columns"))
@@ -156,18 +158,18 @@ def test_tables_of_two_keys_agree_in_half_of_their_cells(key, other_key):
 
 
 @given(st.integers(2, 40), st.integers(1, 12), st.integers(1, 12))
-def test_favoured_counts_are_what_counting_gives(num_classes, rows, columns):
+def test_favored_counts_are_what_counting_gives(num_classes, rows, columns):
     key = MarkKey(bytes(32), "ACME")
     book = codebook.expand(key, num_classes, MarkParams(table_rows=rows, table_columns=columns))
     counted = [
         sum(
-            book.class_signs[book.bucketing.row_of_class[t], book.bucketing.column_of_class[c]] > 0
+            book.class_signs[book.keyed_hash.row_of_class[t], book.keyed_hash.column_of_class[c]] > 0
             for c in range(num_classes)
             if c != t
         )
         for t in range(num_classes)
     ]
-    np.testing.assert_array_equal(book.favoured_counts(), counted)
+    np.testing.assert_array_equal(book.favored_counts(), counted)
 
 
 @pytest.mark.parametrize("num_classes", [1, 0])
@@ -201,8 +203,8 @@ def test_tie_margin_outside_its_range_is_refused(margin):
 def test_amplitudes_are_on_or_off():
     with pytest.raises(ArgumentError, match="`amplitudes` must be True or False. Received: amplitudes=0.5"):
         MarkParams(amplitudes=0.5)
-    assert MarkParams().channels == ("class", "amplitude", "query", "tie")
-    assert MarkParams(tie_margin=0).channels == ("class", "amplitude", "query")
+    assert MarkParams().channels == ("class", "amplitude", "class-choice", "tie")
+    assert MarkParams(tie_margin=0).channels == ("class", "amplitude", "class-choice")
     assert MarkParams(tie_margin=0.3, amplitudes=False).channels == ("class", "tie")
 
 
@@ -213,7 +215,7 @@ def test_table_sizes_outside_their_range_are_refused(size):
 
 
 def test_smallest_possible_p_value_counts_the_coins():
-    assert class_code_floor_log10(2, MarkParams()) == 0
-    assert class_code_floor_log10(10, MarkParams()) == pytest.approx(-90 * np.log10(2))
-    assert class_code_floor_log10(100_000, MarkParams()) == pytest.approx(-1024 * np.log10(2))
-    assert class_code_floor_log10(100, MarkParams()) == pytest.approx(-200 * np.log10(2))
+    assert class_channel_floor_log10(2, MarkParams()) == 0
+    assert class_channel_floor_log10(10, MarkParams()) == pytest.approx(-90 * np.log10(2))
+    assert class_channel_floor_log10(100_000, MarkParams()) == pytest.approx(-1024 * np.log10(2))
+    assert class_channel_floor_log10(100, MarkParams()) == pytest.approx(-200 * np.log10(2))

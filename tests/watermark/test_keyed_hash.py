@@ -16,8 +16,8 @@ SECRET, OWNER = bytes(range(32)), "ACME Vision"
 KEY = MarkKey(SECRET, OWNER)
 
 
-def bucketing_for(num_classes):
-    return codebook.expand(KEY, num_classes, MarkParams()).bucketing
+def keyed_hash_for(num_classes):
+    return codebook.expand(KEY, num_classes, MarkParams()).keyed_hash
 
 
 def random_answers(seed, n, num_classes):
@@ -31,9 +31,9 @@ def random_answers(seed, n, num_classes):
 def test_columns_are_what_the_slow_reference_says(seed, num_classes):
     p = random_answers(seed, 20, num_classes)
     material = reference.hash_material(SECRET, OWNER, num_classes)
-    found = bucketing_for(num_classes).columns(p)
-    assert found.tolist() == [reference.hash_column(row, material) for row in p]
-    assert ((found >= 0) & (found < keyed_hash.COLUMNS)).all()
+    found = keyed_hash_for(num_classes).hashes(p)
+    assert found.tolist() == [reference.hash_value(row, material) for row in p]
+    assert ((found >= 0) & (found < keyed_hash.HASH_SIZE)).all()
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 10, 33, 200]), st.sampled_from([np.float16, np.float32]))
@@ -41,47 +41,47 @@ def test_columns_are_what_the_slow_reference_says(seed, num_classes):
 def test_columns_of_single_precision_are_those_of_the_same_numbers_in_double(seed, num_classes, dtype):
     """Also where logarithms fall on the edge of a step, or as near to it as the precision can say."""
     rng = np.random.default_rng(seed)
-    bucketing = bucketing_for(num_classes)
+    secret = keyed_hash_for(num_classes)
     p = random_answers(seed, 300, num_classes).astype(dtype)
-    hashed = bucketing.hashed_classes
-    edges = np.exp(rng.integers(-19, 1, (200, len(hashed))) - bucketing.offsets.astype(np.float64))
+    hashed = secret.hashed_classes
+    edges = np.exp(rng.integers(-19, 1, (200, len(hashed))) - secret.offsets.astype(np.float64))
     p[:200, hashed] = edges.astype(dtype)
-    for row in range(200):  # neighbours of one of them
+    for row in range(200):  # neighbors of one of them
         p[row, hashed[row % len(hashed)]] = np.nextafter(p[row, hashed[row % len(hashed)]], dtype(row % 3))
     p[200:210] = np.array([0, 1, 1e-8, 1.01, 2, np.inf, np.nan, -1, 1e-7, 1 - 1e-7])[:, None].astype(dtype)
-    np.testing.assert_array_equal(bucketing.columns(p), bucketing.columns(p.astype(np.float64)))
-    np.testing.assert_array_equal(bucketing.columns(np.asfortranarray(p)), bucketing.columns(p.astype(np.float64)))
+    np.testing.assert_array_equal(secret.hashes(p), secret.hashes(p.astype(np.float64)))
+    np.testing.assert_array_equal(secret.hashes(np.asfortranarray(p)), secret.hashes(p.astype(np.float64)))
 
 
 def test_marking_in_float32_and_verification_in_float64_agree():
     p = random_answers(0, 100_000, 10)
-    bucketing = bucketing_for(10)
-    single = keyed_hash.hash_column(
-        ops.convert_to_tensor(p, "float32"), ops.array(bucketing.offsets), ops.array(bucketing.multipliers), ops
+    secret = keyed_hash_for(10)
+    single = keyed_hash.hash_value(
+        ops.convert_to_tensor(p, "float32"), ops.array(secret.offsets), ops.array(secret.multipliers), ops
     )
-    assert (ops.convert_to_numpy(single) != bucketing.columns(p)).mean() < 2e-4
+    assert (ops.convert_to_numpy(single) != secret.hashes(p)).mean() < 2e-4
 
 
 def test_noise_of_float_arithmetic_hardly_ever_matters_and_other_inputs_get_other_columns():
     p = random_answers(1, 100_000, 10)
-    bucketing = bucketing_for(10)
+    secret = keyed_hash_for(10)
     noisy = p * np.exp(np.random.default_rng(2).normal(size=p.shape) * 1e-5)
-    assert (bucketing.columns(noisy) != bucketing.columns(p)).mean() < 1e-3
+    assert (secret.hashes(noisy) != secret.hashes(p)).mean() < 1e-3
     # Shares of columns: 100,000 inputs in 4,096 columns.
-    counts = np.bincount(bucketing.columns(p), minlength=keyed_hash.COLUMNS)
+    counts = np.bincount(secret.hashes(p), minlength=keyed_hash.HASH_SIZE)
     assert (counts > 0).mean() > 0.95
     assert counts.max() < 300
-    other = bucketing.columns(random_answers(3, 100_000, 10))
-    assert (other == bucketing.columns(p)).mean() < 0.01
+    other = secret.hashes(random_answers(3, 100_000, 10))
+    assert (other == secret.hashes(p)).mean() < 0.01
 
 
 def test_small_matrix_precision_does_not_matter():
     """Steps and multipliers are whole numbers of at most 6 bits, so a product in bfloat16 is exact."""
     p = random_answers(4, 1000, 10).astype(np.float32)
-    bucketing = bucketing_for(10)
+    secret = keyed_hash_for(10)
     logs = np.log(np.clip(p, keyed_hash.FLOOR, 1))
-    steps = np.floor(logs + bucketing.offsets)
-    for values in (steps, bucketing.multipliers):
+    steps = np.floor(logs + secret.offsets)
+    for values in (steps, secret.multipliers):
         rounded = ops.convert_to_numpy(ops.cast(ops.cast(ops.array(values), "bfloat16"), "float32"))
         np.testing.assert_array_equal(rounded, values)
 
@@ -90,13 +90,13 @@ def test_small_matrix_precision_does_not_matter():
 def test_columns_are_in_range_for_any_number(bad):
     p = random_answers(5, 4, 10)
     p[1, 3] = bad
-    found = bucketing_for(10).columns(p)
-    assert ((found >= 0) & (found < keyed_hash.COLUMNS)).all()
+    found = keyed_hash_for(10).hashes(p)
+    assert ((found >= 0) & (found < keyed_hash.HASH_SIZE)).all()
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10, 11, 12, 64, 65, 1000])
 def test_pairs_have_groups_in_range_and_their_own_while_they_fit(num_classes):
-    group_of_class = bucketing_for(num_classes).group_of_class
+    group_of_class = keyed_hash_for(num_classes).group_of_class
     low, high = np.triu_indices(num_classes, 1)
     groups = keyed_hash.pair_group(low, high, group_of_class, num_classes, np)
     size = keyed_hash.num_pair_groups(num_classes)
@@ -110,4 +110,4 @@ def test_pairs_have_groups_in_range_and_their_own_while_they_fit(num_classes):
 
 
 def test_repr_shows_nothing_secret():
-    assert repr(bucketing_for(10)) == "<Bucketing for 10 classes>"
+    assert repr(keyed_hash_for(10)) == "<KeyedHash for 10 classes>"

@@ -257,12 +257,12 @@ def test_one_class_and_an_unknown_number_of_classes_are_refused(key):
         DynaMarkLayer(key).build((None, None))
 
 
-def test_a_key_that_favours_nothing_is_not_taken_for_blank_tables():
+def test_a_key_that_favors_nothing_is_not_taken_for_blank_tables():
     keys = [MarkKey(index.to_bytes(32, "big"), "x") for index in range(40)]
     layers = [DynaMarkLayer(key) for key in keys]
     for layer in layers:
         layer.build((None, 2))
-    barren = [layer for layer in layers if layer.favours_nothing]
+    barren = [layer for layer in layers if layer.favors_nothing]
     assert 0 < len(barren) < 40  # a quarter of all keys for two classes
     assert not any(layer.is_blank for layer in layers)
 

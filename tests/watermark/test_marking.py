@@ -100,13 +100,13 @@ def test_a_model_that_standardises_each_input_can_be_marked(key):
     assert find_mark(mark(model, key)) is not None
 
 
-def test_a_key_that_favours_nothing_is_named():
+def test_a_key_that_favors_nothing_is_named():
     keys = [MarkKey(index.to_bytes(32, "big"), "x") for index in range(40)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for one in keys:
             mark(head(2, "softmax"), one)
-    assert 0 < sum("favour no class" in str(warning.message) for warning in caught) < 40
+    assert 0 < sum("favor no class" in str(warning.message) for warning in caught) < 40
 
 
 def test_find_mark_looks_into_nested_models(key):

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from keras import ops
 
 from dynamarks_tf.keys.key import MarkKey
-from dynamarks_tf.watermark import codebook
+from dynamarks_tf.watermark import codebook, lookups, perturbation
 from dynamarks_tf.watermark.layer import DynaMarkLayer
 from dynamarks_tf.watermark.params import MarkParams
 from tests.helpers import reference
@@ -91,7 +92,7 @@ def assert_top_1_changes_in_ties_only(p, marked, budget, margin, top=None):
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=15)
 def test_the_tie_code_is_what_the_slow_reference_says(num_classes, from_logits, seed):
-    """On rows that the amplitude code leaves alone otherwise: their coin is -1, so that only the tie code acts."""
+    """On rows that the amplitude channel leaves alone otherwise: their coin is -1, so that only the tie channel acts."""
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(40, num_classes)) * 2
     z[:, :2] = z.max(axis=1, keepdims=True) + rng.normal(size=(40, 2)) * 0.2
@@ -104,12 +105,12 @@ def test_the_tie_code_is_what_the_slow_reference_says(num_classes, from_logits, 
     met = 0
     for row, found in zip(p, released, strict=True):
         low, high = sorted(np.argsort(-row, kind="stable")[:2])
-        column = reference.hash_column(row, material)
-        group = book.bucketing.group_of_class
+        column = reference.hash_value(row, material)
+        group = book.keyed_hash.group_of_class
         if book.amplitude_signs[group[row.argmax()], column] > 0:
             continue
         pair = high * (high - 1) // 2 + low if num_classes <= 11 else (13 * group[low] + group[high]) % 64
-        expected = reference.tie_code(row, book.tie_signs[pair, column], 0.5, 0.05)
+        expected = reference.tie_channel(row, book.tie_signs[pair, column], 0.5, 0.05)
         np.testing.assert_allclose(found, expected, atol=1e-9)
         met += not np.array_equal(expected, row)
     assert met or num_classes == 2  # half of the rows are left, most of them ties
@@ -120,15 +121,14 @@ def test_the_tie_code_is_what_the_slow_reference_says(num_classes, from_logits, 
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=20)
 def test_the_winner_of_a_tie_stays_ahead_of_all_others(num_classes, dtype, seed):
-    """With a third class as near as the two: the class code may raise any of the others, and does not overtake."""
+    """With a third class as near as the two: the class channel may raise any of the others, and does not overtake."""
     rng = np.random.default_rng(seed)
     p = softmax(rng.normal(size=(64, num_classes)) * rng.choice([0.1, 1.0, 3.0], size=(64, 1))).astype(dtype)
     for row in p:
         near = rng.permutation(num_classes)[:3]
         row[near] = row.max() * (1 - rng.choice([0, 1, 2, 300], size=3) * EPSILON[dtype])
     marked = np.asarray(layer_for(num_classes, tie_margin=0.5)(p)).astype(np.float64)
-    decided = layer_for(num_classes, tie_margin=0.5)._decide(*as_the_layer_takes(p), dtype)
-    winner = np.asarray(decided.best.top)[:, None]
+    winner = winners_of_ties(p, num_classes, MarkParams(tie_margin=0.5))[:, None]
     lead = np.take_along_axis(marked, winner, axis=1)[:, 0]
     np.put_along_axis(marked, winner, -1, axis=1)
     lead -= marked.max(axis=1)
@@ -136,13 +136,14 @@ def test_the_winner_of_a_tie_stays_ahead_of_all_others(num_classes, dtype, seed)
     assert dtype == "float16" or (lead > 0).all()  # which leaves rows alone that it cannot part
 
 
-def as_the_layer_takes(p):
-    import tensorflow as tf
-
-    from dynamarks_tf.watermark import perturbation
-
-    values = tf.cast(p, perturbation.arithmetic_dtype(str(p.dtype)))
-    return values, perturbation.best_two(values)
+def winners_of_ties(p, num_classes, params):
+    """The best class of each row once ties are decided."""
+    tables = lookups.tables_from(codebook.expand(KEY, num_classes, params), params)
+    values = ops.cast(p, perturbation.arithmetic_dtype(str(p.dtype)))
+    best = perturbation.best_two(values)
+    secret = perturbation.find_secret(values, best, tables, params)
+    tie = perturbation.decide_tie(best, secret, params, str(p.dtype))
+    return np.asarray(perturbation.after_tie(values, best, tie, secret)[1].top)
 
 
 def test_the_gap_of_a_tie_does_not_tell_whether_the_coin_decided():
@@ -152,7 +153,7 @@ def test_the_gap_of_a_tie_does_not_tell_whether_the_coin_decided():
     gap = rng.uniform(-0.1, 0.1, 20_000)
     p = np.stack([0.45 + gap / 2, 0.45 - gap / 2, *rng.dirichlet(np.ones(8), 20_000).T * 0.1], axis=1)
     released = np.asarray(layer_for(10, tie_margin=0.5, budget=0.05)(p))
-    quiet = np.abs(released[:, 2:] - p[:, 2:]).max(axis=1) < 1e-9  # the class code left these alone
+    quiet = np.abs(released[:, 2:] - p[:, 2:]).max(axis=1) < 1e-9  # the class channel left these alone
     after = np.sort(np.abs(released[quiet, 0] - released[quiet, 1])) / 0.1
     assert quiet.sum() > 5000
     assert np.abs(after - np.arange(len(after)) / len(after)).max() < 2.2 / np.sqrt(len(after))
@@ -187,7 +188,7 @@ def test_up_to_32_classes_each_input_raises_the_single_class_that_the_reference_
     for clean, released in zip(p, marked, strict=True):
         if np.abs(clean - released).max() < 1e-9:
             continue
-        wanted = raised_by[int(clean.argmax())][reference.hash_column(clean, material)]
+        wanted = raised_by[int(clean.argmax())][reference.hash_value(clean, material)]
         gap = clean.max() - clean[wanted]
         strength = min(0.05, gap / (gap + 1))  # no further than to a tie with the best class
         expected = (1 - strength) * clean + strength * np.eye(num_classes)[wanted]
@@ -196,14 +197,14 @@ def test_up_to_32_classes_each_input_raises_the_single_class_that_the_reference_
     assert raised > 50
 
 
-def test_every_favoured_class_is_raised_for_its_share_of_the_columns():
+def test_every_favored_class_is_raised_for_its_share_of_the_columns():
     """Of 4,096 columns with a fair coin each; five deviations fail once in 30,000 keys, and the key is fixed."""
     book = codebook.expand(KEY, 10, MarkParams())
-    for top, foci in enumerate(book.focus):
-        favoured = [c for c in range(10) if c != top and book.class_signs[top, c] > 0]
+    for top, foci in enumerate(book.target_classes):
+        favored = [c for c in range(10) if c != top and book.class_signs[top, c] > 0]
         counts = np.bincount(foci, minlength=10)
-        assert np.flatnonzero(counts).tolist() == favoured
-        assert np.abs(counts[favoured] - 4096 / len(favoured)).max() < 5 * np.sqrt(4096) / 2
+        assert np.flatnonzero(counts).tolist() == favored
+        assert np.abs(counts[favored] - 4096 / len(favored)).max() < 5 * np.sqrt(4096) / 2
 
 
 @given(
@@ -255,9 +256,9 @@ def _agrees_with_reference(num_classes, seed, params):
     p = softmax(random_logits(seed, num_classes)[1:].astype(np.float64))  # without the row of ties
     layer = layer_for(num_classes, table_rows=params.table_rows, table_columns=params.table_columns, amplitudes=False)
     marked = np.asarray(layer(p))
-    rows, columns = book.bucketing.row_of_class, book.bucketing.column_of_class
+    rows, columns = book.keyed_hash.row_of_class, book.keyed_hash.column_of_class
     for row, released in zip(p, marked, strict=True):
-        expected = reference.class_code(row, book.class_signs, rows, columns, 0.05)
+        expected = reference.class_channel(row, book.class_signs, rows, columns, 0.05)
         # The reference tries strengths in steps of 0.05 / 20000.
         np.testing.assert_allclose(released, expected, atol=6e-6)
 
@@ -281,12 +282,12 @@ def test_the_whole_budget_is_spent_on_a_confident_answer():
     p = np.full((1, 10), 0.001, np.float32)
     p[0, 3] = 0.991
     marked = np.asarray(layer_for(10, 0.05, amplitudes=False)(p))
-    favoured = marked[0] > p[0]
-    assert 0 < favoured.sum() < 9
-    np.testing.assert_allclose(total_variation(p, marked), 0.05 * total_variation(favoured / favoured.sum(), p))
+    favored = marked[0] > p[0]
+    assert 0 < favored.sum() < 9
+    np.testing.assert_allclose(total_variation(p, marked), 0.05 * total_variation(favored / favored.sum(), p))
 
 
-def test_a_near_tie_with_a_favoured_class_is_left_alone_and_a_clear_lead_is_not():
+def test_a_near_tie_with_a_favored_class_is_left_alone_and_a_clear_lead_is_not():
     book = codebook.expand(KEY, 10, MarkParams())
     top = 0
     rival = int(np.flatnonzero(book.class_signs[top, 1:] > 0)[0]) + 1
@@ -304,7 +305,7 @@ def test_a_near_tie_with_a_favoured_class_is_left_alone_and_a_clear_lead_is_not(
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=40)
 def test_a_lead_of_one_unit_in_the_last_place_is_kept(dtype, from_logits, seed):
-    """The rival may be favoured or not and stand before or behind the top class."""
+    """The rival may be favored or not and stand before or behind the top class."""
     import ml_dtypes
 
     numpy_type = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)

@@ -19,7 +19,7 @@ from dynamarks_tf.serving.gateway.header_blocks import BlockReader, Fields
 from dynamarks_tf.serving.gateway.http2_connection import Turn
 from dynamarks_tf.serving.gateway.in_flight import InFlight
 from dynamarks_tf.serving.gateway.metrics import Metrics
-from dynamarks_tf.serving.gateway.recorder import Recorder
+from dynamarks_tf.serving.gateway.request_logger import RequestLogger
 from dynamarks_tf.serving.gateway.tls import Tls
 from dynamarks_tf.serving.gateway.upstream import Upstream
 from dynamarks_tf.serving.protocol import ports
@@ -65,14 +65,14 @@ class GrpcFront:
         *,
         admission: Admission,
         metrics: Metrics,
-        recorder: Recorder | None,
+        recorder: RequestLogger | None,
         max_body_bytes: int,
         in_flight: InFlight,
         allow_reload: bool,
     ) -> None:
         self._admission = admission
         self._metrics = metrics
-        self._recorder = recorder
+        self._request_logger = recorder
         self._allow_reload = allow_reload
         self._authority = f"[{upstream[0]}]:{upstream[1]}" if ":" in upstream[0] else f"{upstream[0]}:{upstream[1]}"
         self.turn = Turn()
@@ -178,8 +178,8 @@ class GrpcFront:
         elif head is None or not grpc_messages.is_whole(body):
             connection.refuse(call, _no_answer(Code.INTERNAL))
         else:
-            if call.head.path == PREDICT and self._recorder is not None:
-                self.turn.later(functools.partial(self._record, self._recorder, call.body, body, call.client))
+            if call.head.path == PREDICT and self._request_logger is not None:
+                self.turn.later(functools.partial(self._record, self._request_logger, call.body, body, call.client))
             if self._is_room_for(len(body)):
                 connection.answer(call, head.block, body, trailers.block, "OK")
             else:
@@ -187,7 +187,7 @@ class GrpcFront:
                 connection.refuse(call, StatusError(Code.RESOURCE_EXHAUSTED, problem))
 
     @staticmethod
-    def _record(recorder: Recorder, request: bytes, answer: bytes, client: str | None) -> None:
+    def _record(recorder: RequestLogger, request: bytes, answer: bytes, client: str | None) -> None:
         try:
             recorder.record_grpc(memoryview(request)[PREFIX_BYTES:], answer[PREFIX_BYTES:], client)
         except Exception:  # no answer fails because of the log

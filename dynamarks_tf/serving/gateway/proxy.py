@@ -17,7 +17,7 @@ from dynamarks_tf.serving.gateway.grpc_front import GrpcFront
 from dynamarks_tf.serving.gateway.in_flight import InFlight
 from dynamarks_tf.serving.gateway.metrics import Metrics
 from dynamarks_tf.serving.gateway.operations import Operations
-from dynamarks_tf.serving.gateway.recorder import Recorder
+from dynamarks_tf.serving.gateway.request_logger import RequestLogger
 from dynamarks_tf.serving.gateway.rest_front import RestFront
 from dynamarks_tf.serving.gateway.tls import Tls
 from dynamarks_tf.serving.gateway.watched_files import FromFiles, WatchedFiles
@@ -200,7 +200,7 @@ class Proxy:
         stop = asyncio.Event()
         metrics = Metrics(self._writer)
         rest_url = None if self._upstream_rest is None else f"http://{self._upstream_rest}"
-        recorder = None if self._writer is None else Recorder(self._writer, rest_url, self._max_body_bytes)
+        recorder = None if self._writer is None else RequestLogger(self._writer, rest_url, self._max_body_bytes)
         in_flight = InFlight(REQUESTS_AT_ONCE * self._max_body_bytes)
         fronts: list[GrpcFront | RestFront] = []
         operations = Operations(metrics, self._upstreams)

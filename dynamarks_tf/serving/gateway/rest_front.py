@@ -19,7 +19,7 @@ from yarl import URL
 from dynamarks_tf.serving.gateway.admission import Admission, RateLimitError
 from dynamarks_tf.serving.gateway.in_flight import InFlight, OverloadError
 from dynamarks_tf.serving.gateway.metrics import Metrics
-from dynamarks_tf.serving.gateway.recorder import Recorder
+from dynamarks_tf.serving.gateway.request_logger import RequestLogger
 from dynamarks_tf.serving.gateway.rest_prediction import is_prediction, may_be_prediction
 from dynamarks_tf.serving.gateway.tls import Tls, names_of
 from dynamarks_tf.serving.gateway.upstream import unreachable
@@ -75,7 +75,7 @@ class RestFront:
         *,
         admission: Admission,
         metrics: Metrics,
-        recorder: Recorder | None,
+        recorder: RequestLogger | None,
         max_body_bytes: int,
         in_flight: InFlight,
         timeout_s: float,
@@ -83,7 +83,7 @@ class RestFront:
         self._upstream = upstream
         self._admission = admission
         self._metrics = metrics
-        self._recorder = recorder
+        self._request_logger = recorder
         self._max_body_bytes = max_body_bytes
         self._in_flight = in_flight
         self._session = aiohttp.ClientSession(
@@ -154,12 +154,12 @@ class RestFront:
         body = await self._read(request, take)
         passed_on = [pair for pair in _end_to_end(request.headers, drop=_OWN) if self._admission.passed_on(pair[0])]
         status, reason, answered, answer = await self._ask(request.method, url, passed_on, body)
-        if self._recorder is not None and status == 200:
+        if self._request_logger is not None and status == 200:
             if is_prediction(request.method, path):
                 is_packed = "gzip" in CIMultiDict(passed_on).get("Content-Encoding", "")  # as the server behind sees it
-                self._recorder.record_rest(path, body, answer, is_packed=is_packed, client=client)
+                self._request_logger.record_rest(path, body, answer, is_packed=is_packed, client=client)
             elif may_be_prediction(request.method, path):
-                self._recorder.count_unknown(client)
+                self._request_logger.count_unknown(client)
         response = web.Response(status=status, reason=reason, body=answer, headers=CIMultiDict(_end_to_end(answered)))
         return _nameless(response)
 

@@ -47,7 +47,7 @@ class WatchedFiles:
             metrics.expect_reloads(what)
 
     async def watch(self) -> None:
-        """Looks until it is cancelled."""
+        """Looks until it is canceled."""
         while True:
             await asyncio.sleep(EVERY_S)
             await asyncio.to_thread(self.look)  # a folder on the network can take its time

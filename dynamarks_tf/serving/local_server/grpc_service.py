@@ -25,7 +25,7 @@ from tensorflow_serving.apis import (
 from dynamarks_tf.serving.local_server import calls
 from dynamarks_tf.serving.local_server.metrics import UNKNOWN_MODEL, Metrics
 from dynamarks_tf.serving.local_server.repository import Repository
-from dynamarks_tf.serving.local_server.request_recorder import RequestRecorder
+from dynamarks_tf.serving.local_server.request_logger import RequestLogger
 from dynamarks_tf.serving.protocol import ports
 from dynamarks_tf.serving.protocol.status import Code, StatusError, internal_error
 
@@ -48,17 +48,19 @@ Result = TypeVar("Result")
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict, Classify, Regress, MultiInference and GetModelMetadata."""
 
-    def __init__(self, repository: Repository, metrics: Metrics, recorder: RequestRecorder | None = None) -> None:
+    def __init__(self, repository: Repository, metrics: Metrics, recorder: RequestLogger | None = None) -> None:
         self._repository = repository
         self._metrics = metrics
-        self._recorder = recorder
+        self._request_logger = recorder
 
     def Predict(  # noqa: N802
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
         response = self._reply("Predict", self._predict, request, context)
-        if self._recorder is not None:
-            self._recorder.record(request, lambda: response, self._recorder.client(context.invocation_metadata()))
+        if self._request_logger is not None:
+            self._request_logger.record(
+                request, lambda: response, self._request_logger.client(context.invocation_metadata())
+            )
         return response
 
     def Classify(  # noqa: N802
@@ -146,7 +148,7 @@ class GrpcServer:
         *,
         host: str,
         port: int,
-        recorder: RequestRecorder | None = None,
+        recorder: RequestLogger | None = None,
         max_request_bytes: int | None = None,
         allow_config_reload: bool = False,
         health_service: bool = False,

@@ -25,7 +25,7 @@ from werkzeug.wrappers import Request, Response
 from dynamarks_tf.serving.local_server import calls, example_json
 from dynamarks_tf.serving.local_server.metrics import CONTENT_TYPE, UNKNOWN_MODEL, Metrics
 from dynamarks_tf.serving.local_server.repository import Repository
-from dynamarks_tf.serving.local_server.request_recorder import RequestRecorder
+from dynamarks_tf.serving.local_server.request_logger import RequestLogger
 from dynamarks_tf.serving.local_server.served_model import ServedModel
 from dynamarks_tf.serving.protocol import json_tensor
 from dynamarks_tf.serving.protocol.status import HTTP_STATUS, Code, StatusError, internal_error, invalid
@@ -75,7 +75,7 @@ class RestApplication:
         metrics: Metrics,
         *,
         timeout_s: float | None = TIMEOUT_S,
-        recorder: RequestRecorder | None = None,
+        recorder: RequestLogger | None = None,
         metrics_path: str | None = None,
         max_request_bytes: int | None = None,
         enable_cors: bool = False,
@@ -83,7 +83,7 @@ class RestApplication:
         self._repository = repository
         self._metrics = metrics
         self._timeout_s = timeout_s
-        self._recorder = recorder
+        self._request_logger = recorder
         self._metrics_path = metrics_path
         self._headers = CORS_HEADERS if enable_cors else {}
         self._largest_inflated = min(max_request_bytes or LARGEST_INFLATED_BODY, LARGEST_INFLATED_BODY)
@@ -145,8 +145,10 @@ class RestApplication:
             answer = calls.run(model, request, timeout_s=self._timeout_s)
         self._metrics.record_runtime(answer.model_spec.name, answer.runtime_s)
         text = json_tensor.write_outputs(answer.outputs, layout)
-        if self._recorder is not None:
-            self._recorder.record(request, answer.to_packed_response, self._recorder.client(http.headers.items()))
+        if self._request_logger is not None:
+            self._request_logger.record(
+                request, answer.to_packed_response, self._request_logger.client(http.headers.items())
+            )
         return text
 
     def _classify(self, spec: model_pb2.ModelSpec, http: Request) -> str:

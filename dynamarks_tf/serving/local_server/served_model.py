@@ -140,7 +140,7 @@ class ServedModel:
         return {name: {output: next(arrays) for output in outputs} for name, outputs in tasks.items()}
 
     def close(self) -> None:
-        """Frees the memory; runs still going on are cancelled."""
+        """Frees the memory; runs still going on are canceled."""
         self._session.close()
 
     def _run(self, feeds: dict[Any, Array], fetches: list[Any], timeout_s: float | None) -> list[Array]:

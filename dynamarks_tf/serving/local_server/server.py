@@ -19,7 +19,7 @@ from dynamarks_tf.serving.local_server.metrics import Metrics
 from dynamarks_tf.serving.local_server.model_server import ModelServer
 from dynamarks_tf.serving.local_server.polling import Poller
 from dynamarks_tf.serving.local_server.repository import Repository
-from dynamarks_tf.serving.local_server.request_recorder import CLIENT_HEADER, RequestRecorder, check_client_header
+from dynamarks_tf.serving.local_server.request_logger import CLIENT_HEADER, RequestLogger, check_client_header
 from dynamarks_tf.serving.local_server.rest_service import TIMEOUT_S, RestApplication
 from dynamarks_tf.serving.protocol.status import StatusError
 
@@ -191,15 +191,15 @@ class LocalServer(ModelServer):
             return (ModelConfig(self.name, self.base_path),)
         return config_files.read_models(self._config_file)
 
-    def _open_log(self) -> RequestRecorder | None:
+    def _open_log(self) -> RequestLogger | None:
         if self._log_to is None:
             return None
         if not isinstance(self._log_to, PredictionLogWriter):
             self._writer = PredictionLogWriter(self._log_to)
         assert self._writer is not None
-        return RequestRecorder(self._writer, self._client_header)
+        return RequestLogger(self._writer, self._client_header)
 
-    def _open_ports(self, repository: Repository, recorder: RequestRecorder | None) -> None:
+    def _open_ports(self, repository: Repository, recorder: RequestLogger | None) -> None:
         metrics = Metrics()
         if self.grpc_port is not None:
             grpc_server = GrpcServer(

@@ -131,7 +131,7 @@ class Version:
                 self._end_if_unused()
 
     def close(self) -> None:
-        """Frees the model at once; runs under way are cancelled."""
+        """Frees the model at once; runs under way are canceled."""
         with self._lock:
             self.state = State.END
             self._free()

@@ -1,4 +1,4 @@
-"""A proxy that is killed in the middle of a theft: what the thief was answered before and after is in the log."""
+"""A proxy that is killed in the middle of a theft: what the attacker was answered before and after is in the log."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def test_what_was_answered_before_and_after_is_in_the_log(start: Callable[..., A
 
     process = start("--grpc-port", "0", *log)
     url = f"grpc://{process.grpc}/m"
-    thief = as_suspect(url)
+    attacker = as_suspect(url)
     for row in ROWS[:10]:
-        thief.predict(row)
+        attacker.predict(row)
     deadline = time.monotonic() + 30
     while len(logged()) < 10:
         assert time.monotonic() < deadline, "nothing is written while the proxy runs"
         time.sleep(0.1)
     for row in ROWS[10:15]:
-        thief.predict(row)
+        attacker.predict(row)
     process.kill()
     process.wait()
     with pytest.raises(SuspectError, match="cannot be reached"):
-        thief.predict(ROWS[15])
-    thief.close()
+        attacker.predict(ROWS[15])
+    attacker.close()
     process = start("--grpc-port", process.grpc.rpartition(":")[2], *log)
-    thief = as_suspect(url)
+    attacker = as_suspect(url)
     for row in ROWS[15:]:
-        thief.predict(row)
+        attacker.predict(row)
     process.terminate()
     assert process.wait(30) == 0
     found = np.concatenate(logged())

@@ -87,10 +87,10 @@ def test_what_cannot_be_logged_is_counted_and_answered(
     upstream: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The metadata is asked from another server than answers: there, nobody knows the model."""
-    from dynamarks_tf.serving.gateway.recorder import Recorder
+    from dynamarks_tf.serving.gateway.request_logger import RequestLogger
 
     with PredictionLogWriter(tmp_path) as writer:
-        recorder = Recorder(writer, "http://127.0.0.1:1", max_body_bytes=1000)
+        recorder = RequestLogger(writer, "http://127.0.0.1:1", max_body_bytes=1000)
         for _ in range(3):
             recorder.record_rest("/v1/models/m:predict", b"{}", b"{}", is_packed=False, client=None)
         recorder.record_grpc(b"\xff", b"\xff", None)

@@ -23,7 +23,7 @@ from tests.helpers.server_clients import stub
 Array = np.ndarray[Any, Any]
 
 
-class Recorder:
+class RequestLogger:
     """Something to run: doubles its input, remembers the sizes it was given, and can be held up."""
 
     def __init__(self) -> None:
@@ -40,8 +40,8 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
+def recorder() -> RequestLogger:
+    return RequestLogger()
 
 
 def batcher(**options: Any) -> Batcher:
@@ -63,7 +63,7 @@ def wait_until_waiting(tested: Batcher, tasks: int) -> None:
         time.sleep(0.001)
 
 
-def test_requests_that_wait_are_run_together_and_each_gets_its_own_rows(recorder: Recorder) -> None:
+def test_requests_that_wait_are_run_together_and_each_gets_its_own_rows(recorder: RequestLogger) -> None:
     tested = batcher()
     recorder.go.clear()
     with ThreadPoolExecutor(9) as pool:
@@ -79,7 +79,7 @@ def test_requests_that_wait_are_run_together_and_each_gets_its_own_rows(recorder
     tested.close()
 
 
-def test_a_full_batch_does_not_wait_for_its_time(recorder: Recorder) -> None:
+def test_a_full_batch_does_not_wait_for_its_time(recorder: RequestLogger) -> None:
     tested = batcher(max_batch_size=4, batch_timeout_micros=60_000_000)
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(tested.run, "sig", rows(index, index), recorder, None) for index in range(2)]
@@ -88,7 +88,7 @@ def test_a_full_batch_does_not_wait_for_its_time(recorder: Recorder) -> None:
     tested.close()
 
 
-def test_only_equal_signatures_dtypes_and_shapes_are_put_together(recorder: Recorder) -> None:
+def test_only_equal_signatures_dtypes_and_shapes_are_put_together(recorder: RequestLogger) -> None:
     tested = batcher(max_batch_size=2, batch_timeout_micros=60_000_000)
     kinds = [
         ("a", np.ones((1, 2), np.float32)),
@@ -104,7 +104,7 @@ def test_only_equal_signatures_dtypes_and_shapes_are_put_together(recorder: Reco
     tested.close()
 
 
-def test_batches_are_padded_to_an_allowed_size_and_cut_again(recorder: Recorder) -> None:
+def test_batches_are_padded_to_an_allowed_size_and_cut_again(recorder: RequestLogger) -> None:
     tested = batcher(max_batch_size=8, allowed_batch_sizes=(4, 8))
     for number, size in ((1, 4), (4, 4), (5, 8), (0, 0)):
         assert tested.run("sig", rows(*range(number)), recorder, None)[0].tolist() == [2 * n for n in range(number)]
@@ -112,7 +112,7 @@ def test_batches_are_padded_to_an_allowed_size_and_cut_again(recorder: Recorder)
     tested.close()
 
 
-def test_large_batches_are_run_in_steps(recorder: Recorder) -> None:
+def test_large_batches_are_run_in_steps(recorder: RequestLogger) -> None:
     tested = batcher(max_batch_size=10, max_execution_batch_size=4)
     assert tested.run("sig", rows(*range(10)), recorder, None)[0].tolist() == list(range(0, 20, 2))
     assert recorder.sizes == [4, 4, 2]
@@ -128,7 +128,7 @@ def test_large_batches_are_run_in_steps(recorder: Recorder) -> None:
         ([np.ones(1001)], "Task size 1001 is larger than maximum input batch size 1000"),
     ],
 )
-def test_inputs_that_cannot_be_batched(recorder: Recorder, inputs: Any, message: str) -> None:
+def test_inputs_that_cannot_be_batched(recorder: RequestLogger, inputs: Any, message: str) -> None:
     tested = batcher()
     with pytest.raises(StatusError, match=f"INVALID_ARGUMENT: .*{message}"):
         tested.run("sig", inputs, recorder, None)
@@ -143,7 +143,7 @@ def test_outputs_that_are_not_rows(output: Any, message: str) -> None:
     tested.close()
 
 
-def test_a_failure_hits_every_request_of_the_batch_and_no_other(recorder: Recorder) -> None:
+def test_a_failure_hits_every_request_of_the_batch_and_no_other(recorder: RequestLogger) -> None:
     def fail(inputs: list[Array], timeout_s: float | None) -> list[Array]:
         raise StatusError(Code.ABORTED, "broken")
 
@@ -164,7 +164,7 @@ def test_a_bug_is_answered_too(caplog: pytest.LogCaptureFixture) -> None:
     tested.close()
 
 
-def test_a_full_queue_refuses_and_a_request_that_waited_too_long_is_not_run(recorder: Recorder) -> None:
+def test_a_full_queue_refuses_and_a_request_that_waited_too_long_is_not_run(recorder: RequestLogger) -> None:
     tested = batcher(max_batch_size=1, max_enqueued_batches=2)
     recorder.go.clear()
     with ThreadPoolExecutor(4) as pool:
@@ -186,7 +186,7 @@ def test_a_full_queue_refuses_and_a_request_that_waited_too_long_is_not_run(reco
     tested.close()
 
 
-def test_closing_answers_what_waits(recorder: Recorder) -> None:
+def test_closing_answers_what_waits(recorder: RequestLogger) -> None:
     tested = batcher(batch_timeout_micros=60_000_000)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(tested.run, "sig", rows(1), recorder, None)
@@ -206,7 +206,7 @@ def test_closing_answers_what_waits(recorder: Recorder) -> None:
 )
 def test_nobody_gets_anothers_rows(sizes: list[int], options: dict[str, Any]) -> None:
     tested = batcher(batch_timeout_micros=500, max_enqueued_batches=100, **options)
-    recorder = Recorder()
+    recorder = RequestLogger()
     arrays = [100 * index + np.arange(size, dtype=np.float32) for index, size in enumerate(sizes)]
     with ThreadPoolExecutor(len(sizes)) as pool:
         answers = list(pool.map(lambda array: tested.run("sig", [array], recorder, None)[0], arrays))

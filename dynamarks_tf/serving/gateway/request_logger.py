@@ -10,7 +10,7 @@ from dynamarks_tf.request_logs.prediction_log import encode_bytes
 from dynamarks_tf.serving.gateway.rest_prediction import RestDecoder, RestPrediction, encode_undecoded
 
 
-class Recorder:
+class RequestLogger:
     """Logs predictions. Its methods return at once and never fail.
 
     Args:

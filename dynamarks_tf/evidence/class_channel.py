@@ -1,4 +1,4 @@
-"""Residuals of the class code: which classes does the suspect raise beside each predicted class?
+"""Residuals of the class channel: which classes does the suspect raise beside each predicted class?
 
 With t the class that the clean model predicts, the floored log-probabilities of suspect and clean model are averaged
 per cell (row of t, column of another class c) into tables A (suspect) and B (clean); confident inputs weigh more, since
@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from dynamarks_tf.evidence.batch import NARROW, Batch, Memory
 from dynamarks_tf.evidence.residuals import LOG_FLOOR, Residuals, floored_log
-from dynamarks_tf.watermark.keyed_hash import Bucketing
+from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
 Array = npt.NDArray[Any]
 
@@ -40,26 +40,26 @@ _CACHED = 2**18  # numbers that are handled at once, few enough for a processor'
 _SHORTER = 512  # queries, few enough for the sum of a row, in which the processor adds up one after the other
 
 
-class ClassCodeTable:
-    """Collects answers into the class code's residuals.
+class ClassChannelTable:
+    """Collects answers into the class channel's residuals.
 
     Args:
-        bucketing: rows and columns of the classes.
+        keyed_hash: rows and columns of the classes.
         shape: rows and columns of the table.
         budget: largest total variation of the mark; it sets where its effect fades.
 
     Example:
 
-    >>> table = ClassCodeTable(codebook.bucketing, (10, 10), budget=0.05)
+    >>> table = ClassChannelTable(codebook.keyed_hash, (10, 10), budget=0.05)
     >>> table.add(Batch(clean_probabilities, suspect_probabilities))
     >>> table.residuals().values.shape
     (10, 10)
     """
 
-    def __init__(self, bucketing: Bucketing, shape: tuple[int, int], budget: float) -> None:
-        cells = _Cells(bucketing, shape)
-        self._sums = _NarrowSums(cells) if bucketing.num_classes <= NARROW else _WideSums(cells)
-        self._reach = np.log(REACH * budget / bucketing.num_classes)
+    def __init__(self, keyed_hash: KeyedHash, shape: tuple[int, int], budget: float) -> None:
+        cells = _Cells(keyed_hash, shape)
+        self._sums = _NarrowSums(cells) if keyed_hash.num_classes <= NARROW else _WideSums(cells)
+        self._reach = np.log(REACH * budget / keyed_hash.num_classes)
         self._num_queries = 0
 
     def add(self, batch: Batch) -> None:
@@ -228,15 +228,15 @@ class _Cells:
     """The cells of the table: adds up the classes that share a row or a column.
 
     Args:
-        bucketing: rows and columns of the classes.
+        keyed_hash: rows and columns of the classes.
         shape: rows and columns of the table.
     """
 
-    def __init__(self, bucketing: Bucketing, shape: tuple[int, int]) -> None:
-        self.num_classes = bucketing.num_classes
+    def __init__(self, keyed_hash: KeyedHash, shape: tuple[int, int]) -> None:
+        self.num_classes = keyed_hash.num_classes
         self.num_rows = shape[0]
-        self.rows = bucketing.row_of_class
-        self._columns = bucketing.column_of_class
+        self.rows = keyed_hash.row_of_class
+        self._columns = keyed_hash.column_of_class
         self._shape = shape
         self._is_identity = shape[1] == self.num_classes and np.array_equal(self._columns, np.arange(shape[1]))
         self._order = np.argsort(self._columns, kind="stable")

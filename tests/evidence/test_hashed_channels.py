@@ -1,4 +1,4 @@
-"""Residuals of amplitude, query and tie code: against slow references, and what they find."""
+"""Residuals of amplitude, query and tie channel: against slow references, and what they find."""
 
 import math
 
@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamarks_tf.evidence import amplitude_code, class_choice_code
+from dynamarks_tf.evidence import amplitude_channel, class_choice_channel
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.channels import channel_evidence
 from dynamarks_tf.evidence.first_answers import FirstAnswers
-from dynamarks_tf.evidence.tie_code import TieTable, ties
+from dynamarks_tf.evidence.tie_channel import TieTable, ties
 from dynamarks_tf.keys.key import MarkKey
-from dynamarks_tf.watermark import codebook, keyed_hash
+from dynamarks_tf.watermark import codebook
+from dynamarks_tf.watermark.keyed_hash import num_class_groups
 from dynamarks_tf.watermark.params import MarkParams
 
 KEY = MarkKey(bytes(range(32)), "ACME Vision")
@@ -42,8 +43,8 @@ def collected(table, clean, suspect, batch_size=1000):
     return table.residuals()
 
 
-def kept(bucketing, clean, suspect, batch_size=1000):
-    first = FirstAnswers(bucketing, every_class=True)
+def kept(keyed_hash, clean, suspect, batch_size=1000):
+    first = FirstAnswers(keyed_hash, every_class=True)
     for start in range(0, len(clean), batch_size):
         first.add(Batch(clean[start : start + batch_size], suspect[start : start + batch_size]))
     return first
@@ -55,10 +56,10 @@ def first_of_each(cells):
     return [i for i, cell in enumerate(cells) if not (cell in seen or seen.add(cell))]
 
 
-def slow_amplitude_residuals(clean, suspect, bucketing):
+def slow_amplitude_residuals(clean, suspect, keyed_hash):
     """Query by query: ridge regression for all, then for each group on what is left."""
     cells = list(
-        zip(bucketing.group_of_class[clean.argmax(axis=1)].tolist(), bucketing.columns(clean).tolist(), strict=True)
+        zip(keyed_hash.group_of_class[clean.argmax(axis=1)].tolist(), keyed_hash.hashes(clean).tolist(), strict=True)
     )
     first = first_of_each(cells)
     clean, suspect = clean[first], suspect[first]
@@ -66,7 +67,7 @@ def slow_amplitude_residuals(clean, suspect, bucketing):
     each = np.arange(len(clean))
     y = np.log(np.maximum(1 - suspect[each, top], 1e-8))
     x = np.log(np.maximum(1 - clean[each, top], 1e-8))[:, None] / 5
-    z = np.log(np.maximum(clean[:, bucketing.hashed_classes[:16]], 1e-8)) / 10
+    z = np.log(np.maximum(clean[:, keyed_hash.hashed_classes[:16]], 1e-8)) / 10
     features = np.hstack([np.ones_like(x), x, x**2, z, z**2])
 
     def ridge(rows, target, penalty):
@@ -74,12 +75,12 @@ def slow_amplitude_residuals(clean, suspect, bucketing):
         return np.linalg.lstsq(extended, np.append(target, np.zeros(rows.shape[1])), rcond=None)[0]
 
     left = y - features @ ridge(features, y, 1.0)
-    group = bucketing.group_of_class[top]
+    group = keyed_hash.group_of_class[top]
     for name in np.unique(group):
         mine = group == name
         left[mine] -= features[mine] @ ridge(features[mine], left[mine], 10.0)
-    table = np.zeros((keyed_hash.num_class_groups(clean.shape[1]), 4096))
-    np.add.at(table, (group, bucketing.columns(clean)), left)
+    table = np.zeros((num_class_groups(clean.shape[1]), 4096))
+    np.add.at(table, (group, keyed_hash.hashes(clean)), left)
     return table, len(first)
 
 
@@ -87,17 +88,17 @@ def slow_amplitude_residuals(clean, suspect, bucketing):
 @settings(max_examples=25)
 def test_amplitude_residuals_are_what_the_slow_reference_says(seed, num_classes, batch_size):
     rng = np.random.default_rng(seed)
-    bucketing = codebook.expand(KEY, num_classes, MarkParams()).bucketing
+    keyed_hash = codebook.expand(KEY, num_classes, MarkParams()).keyed_hash
     clean, suspect = random_answers(rng, 150, num_classes), random_answers(rng, 150, num_classes)
-    found = amplitude_code.residuals(kept(bucketing, clean, suspect, batch_size))
-    expected, count = slow_amplitude_residuals(clean, suspect, bucketing)
+    found = amplitude_channel.residuals(kept(keyed_hash, clean, suspect, batch_size))
+    expected, count = slow_amplitude_residuals(clean, suspect, keyed_hash)
     np.testing.assert_allclose(found.values, expected, atol=1e-6)
     assert found.num_queries == found.num_cells == np.count_nonzero(found.values) == count
 
 
 def slow_query_residuals(clean, suspect, book):
-    """Class by class: the same regression as the amplitude code's, of log s_c; then pair by pair."""
-    columns = book.bucketing.columns(clean)
+    """Class by class: the same regression as the amplitude channel's, of log s_c; then pair by pair."""
+    columns = book.keyed_hash.hashes(clean)
     first = first_of_each(list(zip(clean.argmax(axis=1).tolist(), columns.tolist(), strict=True)))
     clean, suspect, columns = clean[first], suspect[first], columns[first]
     top = clean.argmax(axis=1)
@@ -127,18 +128,18 @@ def test_query_residuals_are_what_the_slow_reference_says(seed, num_classes, bat
     rng = np.random.default_rng(seed)
     book = codebook.expand(KEY, num_classes, MarkParams())
     clean, suspect = random_answers(rng, 150, num_classes), random_answers(rng, 150, num_classes)
-    first = kept(book.bucketing, clean, suspect, batch_size)
-    found = class_choice_code.residuals(first, book.contrasts())
+    first = kept(book.keyed_hash, clean, suspect, batch_size)
+    found = class_choice_channel.residuals(first, book.contrasts())
     expected, count = slow_query_residuals(clean, suspect, book)
     np.testing.assert_allclose(found.values, expected, atol=1e-6)
     assert found.num_queries == found.num_cells == count
-    met_pairs = class_choice_code.met_pairs(first, book.contrasts())
+    met_pairs = class_choice_channel.met_pairs(first, book.contrasts())
     met = met_pairs[..., 0] >= 0
     assert met.sum() == count
     np.testing.assert_array_equal(met_pairs[met], book.pairs[met])
 
 
-def slow_tie_residuals(clean, suspect, bucketing):
+def slow_tie_residuals(clean, suspect, keyed_hash):
     """Query by query, with the constants of groups and the slope as in docs/statistics.md."""
     queries = []
     for p, s in zip(clean, suspect, strict=True):
@@ -150,7 +151,7 @@ def slow_tie_residuals(clean, suspect, bucketing):
         else:
             y = float(np.clip(np.log(max(s[low], 1e-8)) - np.log(max(s[high], 1e-8)), -4, 4))
         group = high * (high - 1) // 2 + low
-        column = int(bucketing.columns(p[None])[0])
+        column = int(keyed_hash.hashes(p[None])[0])
         if (group, column) not in [query[:2] for query in queries]:
             queries.append((group, column, y, math.log(p[low] / p[high])))
     table = np.zeros((len(clean[0]) * (len(clean[0]) - 1) // 2, 4096))
@@ -173,18 +174,18 @@ def slow_tie_residuals(clean, suspect, bucketing):
 @settings(max_examples=25)
 def test_tie_residuals_are_what_the_slow_reference_says(seed, num_classes, labels, batch_size):
     rng = np.random.default_rng(seed)
-    bucketing = codebook.expand(KEY, num_classes, MarkParams()).bucketing
+    keyed_hash = codebook.expand(KEY, num_classes, MarkParams()).keyed_hash
     clean = np.concatenate([near_ties(rng, 60, num_classes), random_answers(rng, 60, num_classes)])
     suspect = random_answers(rng, 120, num_classes)
     suspect = suspect.argmax(axis=1) if labels else suspect
-    found = collected(TieTable(bucketing, MARGIN, BUDGET), clean, suspect, batch_size)
-    expected, count = slow_tie_residuals(clean, suspect, bucketing)
+    found = collected(TieTable(keyed_hash, MARGIN, BUDGET), clean, suspect, batch_size)
+    expected, count = slow_tie_residuals(clean, suspect, keyed_hash)
     np.testing.assert_allclose(found.values, expected, atol=1e-9)
     assert found.num_queries == count
 
 
 def test_ties_are_those_that_the_layer_touches():
-    """A row that the tie code changed is a tie for the evidence; the reverse but for a hair's breadth."""
+    """A row that the tie channel changed is a tie for the evidence; the reverse but for a hair's breadth."""
     from dynamarks_tf.watermark.layer import DynaMarkLayer
 
     rng = np.random.default_rng(0)
@@ -204,15 +205,15 @@ def suspects_of(channel, book, rng, share):
     if channel == "amplitude":
         clean = random_answers(rng, 4000, 10)
         top = clean.argmax(axis=1)
-        coins = book.amplitude_signs[book.bucketing.group_of_class[top], book.bucketing.columns(clean)]
+        coins = book.amplitude_signs[book.keyed_hash.group_of_class[top], book.keyed_hash.hashes(clean)]
         moved = clean * 0.95 + 0.005
         suspect = np.where(((coins > 0) & follows)[:, None], moved, clean)
         noisy = suspect * np.exp(rng.normal(size=suspect.shape) * 0.1)
         return clean, noisy / noisy.sum(axis=1, keepdims=True)
-    if channel == "query":
+    if channel == "class-choice":
         clean = random_answers(rng, 4000, 10)
-        top, columns = clean.argmax(axis=1), book.bucketing.columns(clean)
-        raised = np.eye(10)[book.focus[top, columns]]
+        top, columns = clean.argmax(axis=1), book.keyed_hash.hashes(clean)
+        raised = np.eye(10)[book.target_classes[top, columns]]
         spent = (book.amplitude_signs[top, columns] > 0) & follows
         suspect = np.where(spent[:, None], 0.99 * clean + 0.01 * raised, clean)
         noisy = suspect * np.exp(rng.normal(size=suspect.shape) * 0.5)
@@ -220,20 +221,20 @@ def suspects_of(channel, book, rng, share):
     clean = near_ties(rng, 4000, 10)
     order = np.sort(np.argsort(-clean, axis=1)[:, :2], axis=1)
     low, high = order.T
-    coins = book.tie_signs[high * (high - 1) // 2 + low, book.bucketing.columns(clean)]
+    coins = book.tie_signs[high * (high - 1) // 2 + low, book.keyed_hash.hashes(clean)]
     told = np.where(follows, coins, rng.choice([-1, 1], 4000))
     return clean, np.where(told > 0, low, high)
 
 
-@pytest.mark.parametrize("channel", ["amplitude", "query", "tie"])
+@pytest.mark.parametrize("channel", ["amplitude", "class-choice", "tie"])
 def test_suspects_that_follow_the_coins_are_found_and_others_are_not(channel):
     """32 other keys: one of them has p <= 1e-5 with a chance of 3e-4; the seeds are fixed."""
     rng = np.random.default_rng(1)
     book = codebook.expand(KEY, 10, MarkParams())
     residuals = {
-        "amplitude": lambda b, *answers: amplitude_code.residuals(kept(b.bucketing, *answers)),
-        "query": lambda b, *answers: class_choice_code.residuals(kept(b.bucketing, *answers), b.contrasts()),
-        "tie": lambda b, *answers: collected(TieTable(b.bucketing, MARGIN, BUDGET), *answers),
+        "amplitude": lambda b, *answers: amplitude_channel.residuals(kept(b.keyed_hash, *answers)),
+        "class-choice": lambda b, *answers: class_choice_channel.residuals(kept(b.keyed_hash, *answers), b.contrasts()),
+        "tie": lambda b, *answers: collected(TieTable(b.keyed_hash, MARGIN, BUDGET), *answers),
     }[channel]
 
     def log10_p(codes, clean, suspect):
@@ -250,8 +251,8 @@ def test_suspects_that_follow_the_coins_are_found_and_others_are_not(channel):
 
 def test_labels_of_unknown_classes_side_with_nobody():
     rng = np.random.default_rng(0)
-    bucketing = codebook.expand(KEY, 10, MarkParams()).bucketing
+    keyed_hash = codebook.expand(KEY, 10, MarkParams()).keyed_hash
     clean = near_ties(rng, 200, 10)
-    found = collected(TieTable(bucketing, MARGIN, BUDGET), clean, np.full(200, -1))
+    found = collected(TieTable(keyed_hash, MARGIN, BUDGET), clean, np.full(200, -1))
     np.testing.assert_allclose(found.values, 0, atol=1e-12)
     assert found.num_queries > 150

@@ -67,7 +67,7 @@ class LoggedBatch:
 
 
 @dataclasses.dataclass(frozen=True)
-class LogRecord(abc.ABC):
+class LogEntry(abc.ABC):
     """One request as it stands in a file; inputs and answers are decoded on demand.
 
     Attributes:
@@ -115,7 +115,7 @@ class LogRecord(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class UnreadableRecord(LogRecord):
+class UnreadableRecord(LogEntry):
     """A whole record of which nothing is known, not even who asked: a client can send what no reader takes.
 
     Attributes:

@@ -1,6 +1,6 @@
-"""Residuals of the tie code: with which of two nearly equal classes does the suspect side?
+"""Residuals of the tie channel: with which of two nearly equal classes does the suspect side?
 
-For each logged query that is a tie for the clean model (`perturbation.tie_code` has the same definition), with a < b
+For each logged query that is a tie for the clean model (`perturbation.tie_channel` has the same definition), with a < b
 its two best classes,
 
     y = log(s_a / s_b), clipped to [-4, 4]        if the suspect answers probabilities s,
@@ -20,8 +20,7 @@ import numpy.typing as npt
 
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, floored_log
-from dynamarks_tf.watermark import keyed_hash
-from dynamarks_tf.watermark.keyed_hash import Bucketing
+from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash, num_pair_groups, pair_group
 from dynamarks_tf.watermark.probabilities import SUM_TOLERANCE
 
 Array = npt.NDArray[Any]
@@ -31,28 +30,28 @@ CLIP = 4.0
 
 
 class TieTable:
-    """Collects answers to logged queries into the tie code's residuals.
+    """Collects answers to logged queries into the tie channel's residuals.
 
     Args:
-        bucketing: groups and columns of the coins.
+        keyed_hash: groups and columns of the coins.
         margin: the mark's `tie_margin`.
         budget: the mark's budget.
     """
 
-    def __init__(self, bucketing: Bucketing, margin: float, budget: float) -> None:
-        self._bucketing = bucketing
+    def __init__(self, keyed_hash: KeyedHash, margin: float, budget: float) -> None:
+        self._keyed_hash = keyed_hash
         self._margin = margin
         self._budget = budget
-        self._groups = keyed_hash.num_pair_groups(bucketing.num_classes)
-        self._meetings = FirstMeetings(self._groups * keyed_hash.COLUMNS)
-        self._cells = np.zeros((self._groups * keyed_hash.COLUMNS, 3))  # 1 once met, y and x = log(p_a / p_b)
+        self._groups = num_pair_groups(keyed_hash.num_classes)
+        self._meetings = FirstMeetings(self._groups * HASH_SIZE)
+        self._cells = np.zeros((self._groups * HASH_SIZE, 3))  # 1 once met, y and x = log(p_a / p_b)
 
     def add(self, batch: Batch) -> None:
         """Adds one batch of probabilities or labels."""
         clean, suspect = batch.clean, batch.suspect
         low, high, found = ties(batch, self._margin, self._budget)
-        group = keyed_hash.pair_group(low, high, self._bucketing.group_of_class, self._bucketing.num_classes, np)
-        cells = group * keyed_hash.COLUMNS + self._bucketing.columns(clean[found].astype(np.float64))
+        group = pair_group(low, high, self._keyed_hash.group_of_class, self._keyed_hash.num_classes, np)
+        cells = group * HASH_SIZE + self._keyed_hash.hashes(clean[found].astype(np.float64))
         first = self._meetings.among(cells)
         if not len(first):
             return
@@ -67,7 +66,7 @@ class TieTable:
 
     def residuals(self) -> Residuals:
         """R over everything added so far."""
-        cells = self._cells.reshape(self._groups, keyed_hash.COLUMNS, 3)
+        cells = self._cells.reshape(self._groups, HASH_SIZE, 3)
         count, y, x = cells.sum(axis=1).T
         some = np.maximum(count, 1)
         spread = float((cells[..., 2] ** 2).sum() - (x * x / some).sum())

@@ -1,14 +1,14 @@
-"""Residuals of the class code against the slow reference, and the evidence they give."""
+"""Residuals of the class channel against the slow reference, and the evidence they give."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamarks_tf.evidence import class_code
+from dynamarks_tf.evidence import class_channel
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.channels import channel_evidence
-from dynamarks_tf.evidence.class_code import ClassCodeTable
+from dynamarks_tf.evidence.class_channel import ClassChannelTable
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook
@@ -23,7 +23,7 @@ def random_answers(rng, n, num_classes):
 
 
 def filled(book, clean, suspect, batch_size=1000):
-    table = ClassCodeTable(book.bucketing, book.class_signs.shape, budget=0.05)
+    table = ClassChannelTable(book.keyed_hash, book.class_signs.shape, budget=0.05)
     for start in range(0, len(clean), batch_size):
         table.add(Batch(clean[start : start + batch_size], suspect[start : start + batch_size]))
     return table
@@ -42,7 +42,7 @@ def test_residuals_are_what_the_slow_reference_says(seed, n, num_classes, caps):
     clean, suspect = random_answers(rng, n, num_classes), random_answers(rng, n, num_classes)
     found = filled(book, clean, suspect).residuals()
     expected = reference.class_code_residuals(
-        clean, suspect, book.bucketing.row_of_class, book.bucketing.column_of_class, book.class_signs.shape
+        clean, suspect, book.keyed_hash.row_of_class, book.keyed_hash.column_of_class, book.class_signs.shape
     )
     np.testing.assert_allclose(found.values, expected, atol=1e-7 * max(1, np.abs(expected).max()))
 
@@ -50,7 +50,7 @@ def test_residuals_are_what_the_slow_reference_says(seed, n, num_classes, caps):
 @pytest.mark.parametrize(("caps", "concentration"), [((1024, 1024), 0.3), ((9, 20), 0.3), ((1024, 1024), 0.02)])
 def test_residuals_of_many_classes_are_what_the_slow_reference_says(monkeypatch, caps, concentration):
     """The table has few rows then, and few answers are taken at a time; `concentration` decides how rare most are."""
-    monkeypatch.setattr(class_code, "_CACHED", 7 * 70)
+    monkeypatch.setattr(class_channel, "_CACHED", 7 * 70)
     rng = np.random.default_rng(0)
     book = codebook.expand(KEY, 70, MarkParams(table_rows=caps[0], table_columns=caps[1]))
     clean, suspect = (rng.dirichlet(np.full(70, concentration), size=100) for _ in range(2))
@@ -58,7 +58,7 @@ def test_residuals_of_many_classes_are_what_the_slow_reference_says(monkeypatch,
     clean /= clean.sum(axis=1, keepdims=True)
     found = filled(book, clean, suspect, batch_size=60).residuals()
     expected = reference.class_code_residuals(
-        clean, suspect, book.bucketing.row_of_class, book.bucketing.column_of_class, book.class_signs.shape
+        clean, suspect, book.keyed_hash.row_of_class, book.keyed_hash.column_of_class, book.class_signs.shape
     )
     np.testing.assert_allclose(found.values, expected, atol=1e-7 * np.abs(expected).max())
 
@@ -127,8 +127,8 @@ def test_marked_answers_convict_and_answers_marked_with_another_key_do_not():
     books = {name: codebook.expand(MarkKey(bytes([name]) * 32, "o"), 10, MarkParams()) for name in range(30)}
 
     def marked(book):
-        arguments = (book.class_signs, book.bucketing.row_of_class, book.bucketing.column_of_class, 0.05)
-        return np.array([reference_class_code(p, *arguments) for p in clean])
+        arguments = (book.class_signs, book.keyed_hash.row_of_class, book.keyed_hash.column_of_class, 0.05)
+        return np.array([reference_class_channel(p, *arguments) for p in clean])
 
     found = filled(books[0], clean, marked(books[0])).residuals()
     values = [channel_evidence("class", b.class_signs, found).log10_p for b in books.values()]
@@ -138,11 +138,11 @@ def test_marked_answers_convict_and_answers_marked_with_another_key_do_not():
     assert min(values[1:]) > -4
 
 
-def reference_class_code(p, signs, rows, columns, alpha):
+def reference_class_channel(p, signs, rows, columns, alpha):
     top = int(p.argmax())
-    favoured = [c for c in range(len(p)) if c != top and signs[rows[top], columns[c]] > 0]
+    favored = [c for c in range(len(p)) if c != top and signs[rows[top], columns[c]] > 0]
     uniform = np.zeros(len(p))
-    uniform[favoured] = 1 / len(favoured)
+    uniform[favored] = 1 / len(favored)
     moved = p + alpha * (uniform - p)
     return moved if moved.argmax() == top else p
 
@@ -166,7 +166,7 @@ def test_queries_that_do_not_count_are_as_if_left_out(num_classes, share):
     book = codebook.expand(KEY, num_classes, MarkParams())
     clean, suspect = (random_answers(rng, 600, num_classes) for _ in range(2))
     counted = np.flatnonzero(rng.random(600) < share)
-    table = ClassCodeTable(book.bucketing, book.class_signs.shape, 0.05)
+    table = ClassChannelTable(book.keyed_hash, book.class_signs.shape, 0.05)
     table.add(Batch(clean, suspect).counting(counted))
     found, expected = table.residuals(), filled(book, clean[counted], suspect[counted], 600).residuals()
     np.testing.assert_allclose(found.values, expected.values, atol=1e-9 * np.abs(expected.values).max())

@@ -1,4 +1,4 @@
-"""Residuals of the amplitude code: on which inputs is the suspect less sure than the clean model explains?
+"""Residuals of the amplitude channel: on which inputs is the suspect less sure than the clean model explains?
 
 Where the coin of an input is +1, the marked API gave away the whole budget, and was less sure of its best class than
 where the coin is -1. A surrogate remembers that of the inputs that it was trained on. For the first logged query of

@@ -1,4 +1,4 @@
-"""Residuals of the query code: which of two classes does the suspect raise, on inputs for which a coin chose one?
+"""Residuals of the class-choice channel: which of two classes does the suspect raise, on inputs for which a coin chose one?
 
 With up to 32 classes, the marked API raises a single class for each input: the coin of the input's predicted class and
 hash chooses between the two of its pair. A surrogate remembers it of the inputs that it was trained on. For the first
@@ -6,8 +6,8 @@ logged query of each coin, with the pair (u, v),
 
     R = y_u - y_v,    y_c = log s_c less what the clean answer explains of it (`regression`), clipped to [-3, 3],
 
-s the suspect's answer. Which inputs have a pair follows from class and amplitude code (`Codebook.contrasts`); no coin
-of the query code itself is used (docs/statistics.md).
+s the suspect's answer. Which inputs have a pair follows from class and amplitude channel (`Codebook.contrasts`); no coin
+of the class-choice channel itself is used (docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from dynamarks_tf.evidence.residuals import Residuals
 
 Array = npt.NDArray[Any]
 
-TRANSFORM = "query/1: clipped difference, between the classes of each coin's pair, of log s_c less its regression"
+TRANSFORM = (
+    "class-choice/1: clipped difference, between the classes of each sign's pair, of log s_c less its regression"
+)
 CLIP = 3.0
 
 

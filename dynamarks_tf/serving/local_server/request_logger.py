@@ -9,10 +9,10 @@ from tensorflow_serving.apis import predict_pb2
 from dynamarks_tf.request_logs import PredictionLogWriter
 from dynamarks_tf.request_logs.client_header import CLIENT_HEADER, check_client_header, read_client
 
-__all__ = ["CLIENT_HEADER", "RequestRecorder", "check_client_header"]
+__all__ = ["CLIENT_HEADER", "RequestLogger", "check_client_header"]
 
 
-class RequestRecorder:
+class RequestLogger:
     """Hands requests and answers to a log.
 
     The client is named by a header (REST) or a metadata key (gRPC), which whatever authenticates clients in front of
