@@ -27,7 +27,7 @@ import dynamarks_tf as dm
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.export.tflite_conversion import LiteModel
-from dynamarks_tf.verification.verify import package_versions
+from dynamarks_tf.verification.provenance import package_versions
 from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 

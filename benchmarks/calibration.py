@@ -50,7 +50,7 @@ def study(threads: int, out: Path) -> None:
     from dynamarks_tf.attacks.extraction import train_classifier
     from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS
     from dynamarks_tf.suspects.queries import confident_balanced_choice
-    from dynamarks_tf.verification.verify import package_versions
+    from dynamarks_tf.verification.provenance import package_versions
     from dynamarks_tf.watermark.layer import SCHEME
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -34,7 +34,7 @@ from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.export.tflite_conversion import LiteModel
-from dynamarks_tf.verification.verify import package_versions
+from dynamarks_tf.verification.provenance import package_versions
 from dynamarks_tf.watermark import codebook, metrics
 from dynamarks_tf.watermark.layer import SCHEME
 

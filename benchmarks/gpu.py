@@ -32,7 +32,7 @@ import numpy as np
 from hash_stability import SEED, SINGLE, compared, in_batches, models
 
 import dynamarks_tf as dm
-from dynamarks_tf.verification.verify import package_versions
+from dynamarks_tf.verification.provenance import package_versions
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 BATCHES = (1, 64)

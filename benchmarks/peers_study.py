@@ -41,7 +41,7 @@ from dynamarks_tf.attacks import post_processing, removal
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.suspects.keras_model import KerasSuspect
-from dynamarks_tf.verification.verify import package_versions
+from dynamarks_tf.verification.provenance import package_versions
 from dynamarks_tf.watermark import metrics
 from dynamarks_tf.watermark.layer import SCHEME
 

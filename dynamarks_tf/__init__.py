@@ -7,8 +7,8 @@
 >>> dm.export_saved_model(marked, "served/clf/1")       # stock TensorFlow Serving loads it
 >>> marked.save("marked.keras")
 >>> dm.commit(key, model="marked.keras").save("statement.json")  # publish it
->>> evidence = dm.verify("suspect.keras", owner="marked.keras", key=key, queries=x)
->>> evidence.detected(alpha=1e-6), evidence.log10_p
+>>> result = dm.verify("suspect.keras", owner="marked.keras", key=key, queries=x)
+>>> result.detected(alpha=1e-6), result.log10_p
 (True, -21.4)
 
 Importing this package loads neither Keras nor TensorFlow; names that need them do so on first use. As soon as Keras
@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 from dynamarks_tf._version import __version__
 
 if TYPE_CHECKING:
-    from dynamarks_tf.case.result import Evidence
+    from dynamarks_tf.case.result import Evidence, VerificationResult
     from dynamarks_tf.export import export_saved_model, export_tflite
     from dynamarks_tf.keys.commitment import Statement, commit
     from dynamarks_tf.keys.key import MarkKey
     from dynamarks_tf.report import write_report
     from dynamarks_tf.request_logs import open_log
+    from dynamarks_tf.verification.options import BundleOptions, SuspectOptions
     from dynamarks_tf.verification.verify import verify
     from dynamarks_tf.watermark.callbacks import MarkReport, measure_cost
     from dynamarks_tf.watermark.layer import DynaMarkLayer
@@ -37,12 +38,15 @@ if TYPE_CHECKING:
     from dynamarks_tf.watermark.params import MarkParams
 
 __all__ = [
+    "BundleOptions",
     "DynaMarkLayer",
     "Evidence",
     "MarkKey",
     "MarkParams",
     "MarkReport",
     "Statement",
+    "SuspectOptions",
+    "VerificationResult",
     "__version__",
     "commit",
     "export_saved_model",
@@ -57,6 +61,9 @@ __all__ = [
 ]
 
 _HOME_OF = {
+    "BundleOptions": "verification.options",
+    "SuspectOptions": "verification.options",
+    "VerificationResult": "case.result",
     "DynaMarkLayer": "watermark.layer",
     "Evidence": "case.result",
     "MarkKey": "keys.key",

@@ -29,6 +29,7 @@ from dynamarks_tf.report import write_report
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.serving.local_server import LocalServer, ModelServer, open_server
 from dynamarks_tf.suspects import as_suspect
+from dynamarks_tf.verification.options import SuspectOptions
 from dynamarks_tf.verification.verify import verify
 from dynamarks_tf.watermark import marking, metrics
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
@@ -250,7 +251,8 @@ def _evidence(suspect: Any, out: Path, key: MarkKey, seed: int, answers_labels: 
     common: dict[str, Any] = {"owner": out / "marked.keras", "key": key, "seed": seed}
     log = open_log(out / "logs")
     bundle = None if answers_labels else out / f"{suspect.stem}-bundle.zip"
-    logged = verify(suspect, queries=log, suspect_labels=answers_labels, bundle=bundle, batch_size=1000, **common)
+    options = SuspectOptions(labels=answers_labels, batch_size=1000)
+    logged = verify(suspect, queries=log, suspect_options=options, bundle=bundle, **common)
     if answers_labels:  # labels can be tested on logged queries only
         return {LOGGED: logged}
     fresh = {

@@ -1,4 +1,4 @@
-"""Recompute a verdict from an evidence bundle: for the other side's expert.
+"""Recompute a result from an evidence bundle: for the other side's expert.
 
 Needs NumPy and `cryptography`, and neither TensorFlow nor any model. From a shell:
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members, transcript
-from dynamarks_tf.case.assessment import Assessment, untested_channels
+from dynamarks_tf.case.assessment import Assessment, assess, untested_channels
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.result import Evidence
@@ -36,14 +36,15 @@ from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.codebook import Codebook
+from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
 _RELATIVE_TOLERANCE = 1e-4  # single-precision logarithms and sums, in another order, on another processor
 _LOG_TOLERANCE = 1e-2  # what that can do to log10 p, which is steep where nearly all signs agree
 
 
 _WITHOUT_KEY = (
-    "Not checked with the key: the statistic T was taken on the owner's word, and the p-value and the verdict follow "
-    "from it. Whoever makes a bundle can state any T."
+    "Not checked with the key: the statistic T is the owner's unverified claim, and p-value and result follow from it. "
+    "The maker of a bundle can state any T."
 )
 _NO_STATEMENT = (
     "The bundle holds no published commitment: that key and model are older than the suspect has to be shown otherwise."
@@ -52,8 +53,8 @@ _KEY_ALONE = (
     "The statement is about the key alone: that the owner's model is older than the suspect has to be shown otherwise."
 )
 _LOGGED_PART = (
-    "A part of the logged queries was drawn: a client who sent again what he liked can bias which coins they meet. "
-    "What needs logged queries proves nothing here."
+    "A part of the logged queries was drawn: clients who repeat inputs with convenient answers can bias which secret "
+    "signs they meet. What needs logged queries proves nothing here."
 )
 WHOLE_LOGS = ("all", "first/1")  # how logged queries are chosen without a say of who sent them
 _GIVEN_ANSWERS = (
@@ -61,10 +62,10 @@ _GIVEN_ANSWERS = (
     "and threshold were not chosen by them has to be shown otherwise."
 )
 _ANSWERS = (
-    "No bundle can show that the recorded answers are those of the owner's model and of the suspect. Whoever doubts it "
-    "asks both again."
+    "No bundle can show that the recorded answers are those of the owner's model and of the suspect. Only "
+    "re-querying both models proves it."
 )
-_NO_QUERIES = "For that he needs the queries, of which this bundle holds digests only (`verify --include-queries`)."
+_NO_QUERIES = "That takes the queries, of which this bundle holds digests only (`verify --include-queries`)."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +73,12 @@ class Recheck:
     """What came out of recomputing a bundle.
 
     Attributes:
-        evidence: the verdict of the bundle, borne out by all steps.
+        evidence: the result in the bundle, confirmed by all steps.
         steps: what was checked, one sentence each.
         caveats: what the bundle does not show.
-        with_key: whether the signs were checked too. Without the key, the statistic T has to be believed, and all else
-            follows from it.
-        case: what the verdict was recomputed from. Confidential.
+        with_key: whether the signs were checked too. Without the key, the statistic T has to be believed, and
+            everything else follows from it.
+        case: what the result was recomputed from. Confidential.
     """
 
     evidence: Evidence
@@ -89,7 +90,7 @@ class Recheck:
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class CheckedBundle:
-    """What a verdict was recomputed from. Confidential: tables of a convicted surrogate give the signs away.
+    """What a result was recomputed from. Confidential: tables of a detected surrogate give the secret signs away.
 
     Attributes:
         residuals: the table of each channel that was tested.
@@ -114,13 +115,13 @@ def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None) -> Rech
 
     Args:
         path: a file that `verify(bundle=...)` wrote.
-        key: the owner's key, if he reveals it; by default the one in the bundle, if it holds one.
+        key: the owner's key, if it is revealed; by default the one in the bundle, if it holds one.
 
     Returns:
-        The verdict and what was checked. If anything does not hold, an error is raised instead.
+        The result and what was checked. If anything does not hold, an error is raised instead.
 
     Raises:
-        BundleError: the bundle was changed, or does not bear out what it says; the message says what.
+        BundleError: the bundle was changed, or does not confirm what it states; the message says what.
         CommitmentError: statement and key do not belong together.
         FormatError: a part of it is of a version that this release does not know.
         TranscriptError: the records of the test are not those that were written.
@@ -149,7 +150,7 @@ class _Recheck:
         self._key = key
         self._evidence = Evidence.from_dict(bundle.read_json(bundles.EVIDENCE), f"{bundle.path}, {bundles.EVIDENCE}")
         self._plan = self._evidence.plan
-        self._book: Codebook | None = None
+        self._codebook: Codebook | None = None
         self._statement: Statement | None = None
         self._best_classes: list[npt.NDArray[np.int64]] = []
 
@@ -160,24 +161,23 @@ class _Recheck:
             self._check_statement(),
             self._check_plan(),
         ]
-        collection, assessment = self._collect()
+        assessment = self._assess()
         kept = "; the queries are in the bundle and are those of the plan" if self._keeps_queries else ""
-        steps.append(f"The records of {collection.num_queries} queries follow from the plan and from each other{kept}.")
-        residuals = collection.residuals()
-        steps.append(self._check_tables(residuals))
-        steps.append(self._check_facts(collection, residuals))
-        if assessment is None:
-            steps.append(self._check_p_values(residuals))
+        steps.append(f"The records of {assessment.num_queries} queries follow from the plan and from each other{kept}.")
+        steps.append(self._check_tables(assessment.residuals))
+        steps.append(self._check_facts(assessment))
+        if self._codebook is None:
+            steps.append(self._check_p_values(assessment.residuals))
         else:
-            steps.append(self._check_with_key(assessment, collection))
+            steps.append(self._check_with_key(assessment))
         return Recheck(
             self._evidence,
             tuple(step for step in steps if step),
             tuple(self._caveats()),
             self._key is not None,
             CheckedBundle(
-                residuals,
-                self._book,
+                assessment.residuals,
+                self._codebook,
                 self._statement,
                 self._head["fixed_at"],
                 np.concatenate(self._best_classes, axis=1),
@@ -278,39 +278,44 @@ class _Recheck:
         if self._keeps_queries and queries.hexdigest() != self._plan.queries_sha256:
             raise BundleError(f"{where}: its queries are not those of the plan.")
 
-    def _collect(self) -> tuple[ResidualAccumulator, Assessment | None]:
+    def _assess(self) -> Assessment:
         plan = self._plan
         keyed_hash = members.read_keyed_hash(self._bundle.read(bundles.KEYED_HASH), plan)
         pairs = members.read_pairs(self._bundle.read(bundles.PAIRS), plan) if "class-choice" in plan.channels else None
-        assessment = None
         if self._key is not None:
-            if self._key.commitment != plan.commitment or self._key.owner != self._evidence.owner:
-                raise BundleError(
-                    f"{self._bundle.path} is about the key {plan.commitment[:16]} of {self._evidence.owner!r}; given "
-                    f"is {self._key.key_id} of {self._key.owner!r}."
-                )
-            book = codebook.expand(self._key, plan.num_classes, plan.params)
-            if not members.same_keyed_hash(book.keyed_hash, keyed_hash):
-                raise BundleError(f"{self._bundle.path}: its keyed_hash is not the one that the key gives.")
-            given, pairs = pairs, book.contrasts()
-            if given is not None and not ((given == pairs) | (given < 0)).all():
-                raise BundleError(f"{self._bundle.path}: its pairs are not those that the key gives.")
-            assessment = Assessment(book)
-            self._book = book
-        collection = ResidualAccumulator(plan.channels, keyed_hash, plan.params, pairs, logged=plan.logged)
-        for batch in self._batches():
-            if assessment is not None:
-                assessment.follow(collection, batch.clean, batch.suspect)
-            else:
-                collection.add(batch.clean, batch.suspect)
-            labels = batch.suspect if batch.suspect.ndim < batch.clean.ndim else batch.suspect.argmax(axis=-1)
-            self._best_classes.append(np.stack([batch.clean.argmax(axis=-1).ravel(), labels.ravel()]))
-        if collection.num_queries != plan.num_queries:
+            self._codebook, pairs = self._expand(self._key, keyed_hash, pairs)
+        accumulator = ResidualAccumulator(plan.channels, keyed_hash, plan.params, pairs, logged=plan.logged)
+        assessment = assess(self._answers(), accumulator, self._codebook)
+        if assessment.num_queries != plan.num_queries:
             raise BundleError(
-                f"{self._bundle.path} holds the answers to {collection.num_queries} queries; the plan was to ask "
+                f"{self._bundle.path} holds the answers to {assessment.num_queries} queries; the plan was to ask "
                 f"{plan.num_queries}."
             )
-        return collection, assessment
+        return assessment
+
+    def _expand(
+        self, key: MarkKey, keyed_hash: KeyedHash, pairs: npt.NDArray[np.int32] | None
+    ) -> tuple[Codebook, npt.NDArray[np.int32] | None]:
+        """The codebook that the key gives, and its pairs; what the bundle holds of both must agree."""
+        plan = self._plan
+        if key.commitment != plan.commitment or key.owner != self._evidence.owner:
+            raise BundleError(
+                f"{self._bundle.path} is about the key {plan.commitment[:16]} of {self._evidence.owner!r}; given is "
+                f"{key.key_id} of {key.owner!r}."
+            )
+        expanded = codebook.expand(key, plan.num_classes, plan.params)
+        if not members.same_keyed_hash(expanded.keyed_hash, keyed_hash):
+            raise BundleError(f"{self._bundle.path}: its keyed hash is not the one that the key gives.")
+        contrasts = expanded.contrasts()
+        if pairs is not None and not ((pairs == contrasts) | (pairs < 0)).all():
+            raise BundleError(f"{self._bundle.path}: its pairs are not those that the key gives.")
+        return expanded, contrasts
+
+    def _answers(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        for batch in self._batches():
+            labels = batch.suspect if batch.suspect.ndim < batch.clean.ndim else batch.suspect.argmax(axis=-1)
+            self._best_classes.append(np.stack([batch.clean.argmax(axis=-1).ravel(), labels.ravel()]))
+            yield batch.clean, batch.suspect
 
     def _check_tables(self, residuals: dict[str, Residuals]) -> str:
         if tuple(residuals) != tuple(channel.channel for channel in self._evidence.channels):
@@ -327,12 +332,12 @@ class _Recheck:
                 )
         return f"The tables ({', '.join(residuals)}) follow from the recorded answers."
 
-    def _check_facts(self, collection: ResidualAccumulator, residuals: dict[str, Residuals]) -> str:
-        """Compares all that the evidence states and that needs no sign."""
-        evidence = self._evidence
+    def _check_facts(self, assessment: Assessment) -> str:
+        """Compares all that the result states and that needs no secret sign."""
+        evidence, residuals = self._evidence, assessment.residuals
         facts: dict[str, tuple[Any, Any]] = {
             "key_id": (evidence.key_id, self._plan.commitment[:16]),
-            "answers": (evidence.answers, "labels" if collection.labels_only else "probabilities"),
+            "answers": (evidence.answers, "labels" if assessment.labels_only else "probabilities"),
             "untested": (evidence.untested, untested_channels(self._plan, tuple(residuals))),
         }
         for channel in evidence.channels:
@@ -345,8 +350,11 @@ class _Recheck:
         for name, (stated, expected) in facts.items():
             if stated != expected:
                 raise BundleError(f"{self._bundle.path}: {name} is stated as {stated!r} and comes out as {expected!r}.")
-        self._compare("fidelity", evidence.fidelity, collection.fidelity)
-        return "What is stated about the answers (form, fidelity, queries and coins of each channel) follows from them."
+        self._compare("fidelity", evidence.fidelity, assessment.fidelity)
+        return (
+            "What is stated about the answers (form, fidelity, queries and secret signs of each channel) follows from "
+            "them."
+        )
 
     def _check_p_values(self, residuals: dict[str, Residuals]) -> str:
         for channel in self._evidence.channels:
@@ -359,17 +367,8 @@ class _Recheck:
             "sum of sign times residual, and how it grew, can be checked with the key only."
         )
 
-    def _check_with_key(self, assessment: Assessment, collection: ResidualAccumulator) -> str:
+    def _check_with_key(self, found: Assessment) -> str:
         evidence = self._evidence
-        found = assessment.evidence(
-            collection,
-            self._plan,
-            owner=evidence.owner,
-            suspect=evidence.suspect,
-            suspect_sha256=evidence.suspect_sha256,
-            tested_at=evidence.tested_at,
-            versions=evidence.versions,
-        )
         for ours, theirs in zip(found.channels, evidence.channels, strict=True):
             self._compare(f"T of the {ours.channel} channel", theirs.statistic, ours.statistic, ours.largest_possible)
             self._compare(f"log10 p of the {ours.channel} channel", theirs.log10_p, ours.log10_p)
@@ -394,7 +393,7 @@ def public_summary(result: Recheck) -> dict[str, Any]:
 
 
 def report(result: Recheck) -> str:
-    """The steps and the verdict for people."""
+    """The steps and the result for people."""
     evidence = result.evidence
     lines = [*(f"ok  {step}" for step in result.steps), *(f"but {caveat}" for caveat in result.caveats)]
     verdict = "MARK FOUND" if evidence.detected() else "mark not found"
@@ -409,7 +408,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The shell's side of `recheck`; returns 0 if the bundle holds, 2 if not."""
     parser = argparse.ArgumentParser(prog="python -m dynamarks_tf.recheck", description="Recompute an evidence bundle.")
     parser.add_argument("bundle", help="file that dynamarks verify --bundle wrote")
-    parser.add_argument("--key", help="key file of the owner, if he reveals it")
+    parser.add_argument("--key", help="key file of the owner, if it is revealed")
     parser.add_argument("--public", action="store_true", help="print what may be published: aggregates only, as JSON")
     options = parser.parse_args(arguments)
     try:

@@ -17,7 +17,7 @@ from dynamarks_tf.datasets import load_images
 from dynamarks_tf.recheck import recheck
 
 
-def main(argv: list[str] | None = None) -> dm.Evidence:
+def main(argv: list[str] | None = None) -> dm.VerificationResult:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("release", type=Path, help="folder that mark_and_export.py left")
     parser.add_argument("--data", type=Path, help="folder with Fashion-MNIST's IDX files")
@@ -42,25 +42,27 @@ def main(argv: list[str] | None = None) -> dm.Evidence:
     surrogate.fit(stolen_inputs, answers, batch_size=128, epochs=arguments.epochs, verbose=0)
 
     # What the owner does. Any unlabeled images of the domain will do as queries.
-    evidence = dm.verify(
+    result = dm.verify(
         surrogate,
         owner=arguments.release / "marked.keras",
         key=dm.MarkKey.load(arguments.release / "acme.key"),
         queries=images.x_test,
         max_queries=1000,
-        statement=dm.Statement.load(arguments.release / "statement.json"),
-        bundle=arguments.release / "bundle.zip",
-        include_queries=True,  # so that both models can be asked again
+        bundle=dm.BundleOptions(
+            arguments.release / "bundle.zip",
+            statement=dm.Statement.load(arguments.release / "statement.json"),
+            include_queries=True,  # so that both models can be asked again
+        ),
     )
-    print(evidence)
-    print("mark found" if evidence.detected() else "mark not found")
-    evidence.save(arguments.release / "evidence.json")
+    print(result)
+    print("mark found" if result.detected() else "mark not found")
+    result.save(arguments.release / "evidence.json")
 
-    # What the other side's expert does: NumPy and cryptography are enough. With the key, the signs are checked too,
-    # and with the inputs, he can ask both models again.
-    result = recheck(arguments.release / "bundle.zip")
-    print(*result.steps, *result.caveats, sep="\n")
-    return evidence
+    # What the other side's expert does: NumPy and cryptography are enough. With the key, the secret signs are checked
+    # too, and with the inputs, both models can be asked again.
+    checked = recheck(arguments.release / "bundle.zip")
+    print(*checked.steps, *checked.caveats, sep="\n")
+    return result
 
 
 if __name__ == "__main__":

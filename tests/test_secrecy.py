@@ -35,7 +35,7 @@ from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.layer import DynaMarkLayer
 from dynamarks_tf.watermark.marking import find_mark
-from tests.helpers import small_classifier
+from tests.helpers import small_classifier, verifying
 
 SECRET = bytes(range(32))  # that of the session's key
 _WINDOW = 24  # bytes or values of a table that are enough to tell it
@@ -164,7 +164,7 @@ def story(owner_model, digits, key, tmp_path_factory):
             answers = [requests.post(f"{server.rest_url}:predict", json=body) for body in nonsense]
             assert {answer.status_code for answer in answers} <= {400, 404, 500}
             seen["errors of the server"] = b"".join(answer.content for answer in answers)
-            evidence = dm.verify(
+            evidence = verifying.verify(
                 server.grpc_url, owner=marked, key=key, queries=x, logged=True, bundle=folder / "bundle.zip"
             )
         seen["request logs"] = tree(folder / "logs")
@@ -324,7 +324,7 @@ def test_errors_about_wrong_settings_do_not_quote_the_key(name, value, key):
 def test_errors_of_verify_do_not_quote_key_codebook_or_clean_answers(wrong, story, owner_model, digits, key):
     arguments = {"suspect": owner_model, "owner": story.marked, "queries": digits.x_test[:200], **wrong}
     with pytest.raises(DynaMarksError) as caught:
-        dm.verify(arguments.pop("suspect"), key=key, **arguments)
+        verifying.verify(arguments.pop("suspect"), key=key, **arguments)
     assert found("".join(traceback.format_exception(caught.value)), *story.all) == []
 
 

@@ -1,7 +1,6 @@
-"""One suspect of a rehearsal, examined in every way that `verify` could: fresh queries, logged ones, labels only.
+"""One suspect of an audit, tested in every way that `verify` could: fresh queries, logged ones, labels only.
 
-The lines are those of `verify`, but for what a rehearsal does not need: clean answers are computed once for all
-suspects, and there is no plan to publish.
+The assessment is that of `verify`. Clean answers are computed once for all suspects, and there is no plan to publish.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dynamarks_tf.case.assessment import Assessment
+from dynamarks_tf.case.assessment import assess
 from dynamarks_tf.case.result import DEFAULT_ALPHA, GrowthPoint, queries_needed
-from dynamarks_tf.evidence.bounds import combined_log10_p
-from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, planned_channels
+from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, testable_channels
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.suspects.queries import confident_balanced_choice
 from dynamarks_tf.watermark import codebook, metrics
@@ -78,7 +76,7 @@ class Examiner:
         self._fresh, self._labels = fresh
         self._fresh_clean = clean(self._fresh)
         self._num_classes = self._fresh_clean.shape[1]
-        self._book = codebook.expand(key, self._num_classes, params)
+        self._codebook = codebook.expand(key, self._num_classes, params)
         top, confidence = self._fresh_clean.argmax(axis=1), self._fresh_clean.max(axis=1)
         self._chosen = {
             count: confident_balanced_choice(top, confidence, count, seed) for count in counts if count <= len(top)
@@ -98,34 +96,29 @@ class Examiner:
         """
         answers = suspect(self._fresh)
         found = {
-            f"{count} fresh": self._judged(self._fresh_clean[rows], answers[rows], logged=False)
+            f"{count} fresh": self._assessed(self._fresh_clean[rows], answers[rows], logged=False)
             for count, rows in self._chosen.items()
         }
         if sent is not None:
             expected, given = self._clean_answers(sent), suspect(sent)
-            found["logged"] = self._judged(expected, given, logged=True)
+            found["logged"] = self._assessed(expected, given, logged=True)
             if self._params.tie_margin:
-                found["logged, labels"] = self._judged(expected, given.argmax(axis=1), logged=True)
+                found["logged, labels"] = self._assessed(expected, given.argmax(axis=1), logged=True)
         return {
             "accuracy": metrics.accuracy(answers, self._labels),
             "fidelity": metrics.fidelity(answers, self._fresh_clean),
             "findings": {name: finding.to_dict() for name, finding in found.items()},
         }
 
-    def _judged(self, expected: Array, given: Array, *, logged: bool) -> Finding:
-        labels = given.ndim == 1
-        obstacles = planned_channels(self._params, self._num_classes, logged=logged, labels=labels)
-        channels = tuple(channel for channel, obstacle in obstacles.items() if obstacle is None)
-        collection = ResidualAccumulator(
-            channels, self._book.keyed_hash, self._params, self._book.contrasts(), logged=logged
-        )
-        assessment = Assessment(self._book)
-        for start in range(0, len(expected), _BATCH):
-            assessment.follow(collection, expected[start : start + _BATCH], given[start : start + _BATCH])
-        found = {channel.channel: channel.log10_p for channel in assessment.channels(collection.residuals())}
-        combined = combined_log10_p([*found.values()]) if found else 0.0
-        growth = [*assessment.growth, GrowthPoint(len(expected), combined)]
-        return Finding(combined, found, queries_needed(growth, DEFAULT_ALPHA))
+    def _assessed(self, expected: Array, given: Array, *, logged: bool) -> Finding:
+        channels = testable_channels(self._params, self._num_classes, logged=logged, labels=given.ndim == 1)
+        book = self._codebook
+        accumulator = ResidualAccumulator(channels, book.keyed_hash, self._params, book.contrasts(), logged=logged)
+        rows = (slice(start, start + _BATCH) for start in range(0, len(expected), _BATCH))
+        found = assess(((expected[batch], given[batch]) for batch in rows), accumulator, book)
+        growth = found.growth or (GrowthPoint(found.num_queries, found.log10_p),)
+        by_channel = {channel.channel: channel.log10_p for channel in found.channels}
+        return Finding(found.log10_p, by_channel, queries_needed(growth, DEFAULT_ALPHA))
 
     def _clean_answers(self, sent: Array) -> Array:
         """The clean answers to what was sent; those to the last set are kept."""

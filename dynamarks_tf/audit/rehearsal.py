@@ -22,7 +22,7 @@ from dynamarks_tf.audit.results import Results
 from dynamarks_tf.audit.scenario import Scenario, check_feasible
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.suspects import as_suspect
-from dynamarks_tf.verification.verify import package_versions
+from dynamarks_tf.verification.provenance import package_versions
 from dynamarks_tf.watermark import marking, metrics
 from dynamarks_tf.watermark.params import MarkParams
 from dynamarks_tf.watermark.probabilities import softmax

@@ -1,111 +1,146 @@
-"""From tables to a verdict: the channels' signs are held against what was collected, and the p-values are combined.
+"""From answers to an assessment: residuals are gathered, secret signs held against them, p-values combined.
 
-`verify` and `dynamarks check` run these same lines; NumPy only.
+`verify`, `dynamarks audit` and `dynamarks check` all call `assess`; NumPy only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from dynamarks_tf.case.plan import TestPlan
-from dynamarks_tf.case.result import Evidence, GrowthPoint
+from dynamarks_tf.case.result import GrowthPoint, VerificationResult
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.evidence.bounds import combined_log10_p
 from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence
-from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, planned_channels
-from dynamarks_tf.evidence.residuals import Array, Residuals
+from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, channel_obstacles
+from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.watermark.codebook import Codebook
+
+Array = npt.NDArray[Any]
 
 _FIRST_POINT = 10
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Assessment:
-    """Judges a suspect by a codebook, and follows how the evidence grows with the queries.
+    """What a suspect's answers say, before anybody is named.
 
-    Args:
-        book: the codebook that the model was marked with.
+    Attributes:
+        residuals: the table of each channel that the answers can be tested in.
+        channels: the secret signs held against them; empty without a codebook.
+        growth: the evidence after 10, 20, 50, 100 ... queries and after all; empty without a codebook.
+        num_queries: how many inputs were answered.
+        fidelity: share of answers in which suspect and clean owner model give the same best class.
+        labels_only: whether every answer was a label, or a single 1 among zeros.
+        pairs: the pairs of the class-choice channel whose secret signs were met; `None` if it was not gathered.
     """
 
-    def __init__(self, book: Codebook) -> None:
-        self._book = book
-        self._growth: list[GrowthPoint] = []
-
-    def follow(self, collection: ResidualAccumulator, clean: Array, suspect: Array) -> None:
-        """Adds a batch to a collection, and notes the evidence after 10, 20, 50, 100, 200 ... queries.
-
-        Args:
-            collection: what was collected so far.
-            clean: the clean owner model's probabilities, shape `(n, ..., C)`.
-            suspect: the suspect's probabilities, the same shape, or class indices, shape `(n, ...)`.
-        """
-        start = 0
-        while start < len(clean):
-            stop = min(len(clean), start + _next_point(collection.num_queries) - collection.num_queries)
-            collection.add(clean[start:stop], suspect[start:stop])
-            start = stop
-            if _is_point(collection.num_queries):
-                self._note(collection)
+    residuals: dict[str, Residuals]
+    channels: tuple[ChannelEvidence, ...]
+    growth: tuple[GrowthPoint, ...]
+    num_queries: int
+    fidelity: float
+    labels_only: bool
+    pairs: npt.NDArray[np.int32] | None
 
     @property
-    def growth(self) -> tuple[GrowthPoint, ...]:
-        """The evidence after 10, 20, 50, 100 ... queries, as far as `follow` has come."""
-        return tuple(self._growth)
+    def log10_p(self) -> float:
+        """log10 of the combined p-value; 0 if no channel can be tested."""
+        return _combined(self.channels)
 
-    def channels(self, residuals: dict[str, Residuals]) -> tuple[ChannelEvidence, ...]:
-        """Holds the signs of each channel against its residuals."""
-        return tuple(channel_evidence(name, self._book.signs(name), found) for name, found in residuals.items())
 
-    def evidence(
-        self,
-        collection: ResidualAccumulator,
-        plan: TestPlan,
-        *,
-        owner: str,
-        suspect: str,
-        suspect_sha256: str | None,
-        tested_at: str,
-        versions: dict[str, str],
-    ) -> Evidence:
-        """Judges what was collected.
+def assess(
+    answers: Iterable[tuple[Array, Array]], accumulator: ResidualAccumulator, codebook: Codebook | None
+) -> Assessment:
+    """Gathers answers, and holds the secret signs against them.
 
-        Args:
-            collection: the answers to all queries.
-            plan: what was fixed beforehand.
-            owner: who claims the model.
-            suspect: what was tested.
-            suspect_sha256: digest of its file or weights, if it has one.
-            tested_at: when, ISO 8601 in UTC.
-            versions: versions of the packages that took part.
+    The signs are looked at for two things only: how the evidence grew, and the assessment at the end. Nothing that is
+    gathered depends on them.
 
-        Raises:
-            SuspectError: the answers can be tested in no channel of the plan; the message says why.
-        """
-        channels = self.channels(collection.residuals())
-        untested = untested_channels(plan, tuple(channel.channel for channel in channels))
-        if not channels:
-            raise no_evidence_from_labels(untested)
-        if not self._growth or self._growth[-1].num_queries != collection.num_queries:
-            self._note(collection)
-        return Evidence(
-            log10_p=combined_log10_p([channel.log10_p for channel in channels]),
-            channels=channels,
-            untested=untested,
-            growth=tuple(self._growth),
-            plan=plan,
-            owner=owner,
-            key_id=plan.commitment[:16],
-            suspect=suspect,
-            suspect_sha256=suspect_sha256,
-            answers="labels" if collection.labels_only else "probabilities",
-            fidelity=collection.fidelity,
-            tested_at=tested_at,
-            versions=versions,
-        )
+    Args:
+        answers: clean and suspect answers, batch by batch: probabilities of shape `(n, ..., C)`, and the same, or class
+            indices of shape `(n, ...)`.
+        accumulator: gathers the residuals; new.
+        codebook: the codebook that the model was marked with; `None` gathers residuals alone.
 
-    def _note(self, collection: ResidualAccumulator) -> None:
-        log10_p = [channel.log10_p for channel in self.channels(collection.residuals())]
-        if log10_p:
-            self._growth.append(GrowthPoint(collection.num_queries, combined_log10_p(log10_p)))
+    Example:
+
+    >>> accumulator = ResidualAccumulator(("class",), book.keyed_hash, params)
+    >>> assess([(clean, suspect)], accumulator, book).log10_p
+    -21.4
+    """
+    growth: list[GrowthPoint] = []
+    for clean, suspect in answers:
+        start = 0
+        while start < len(clean):
+            stop = min(len(clean), start + _next_point(accumulator.num_queries) - accumulator.num_queries)
+            accumulator.add(clean[start:stop], suspect[start:stop])
+            start = stop
+            if codebook is not None and _is_point(accumulator.num_queries):
+                tested = _tested(accumulator.residuals(), codebook)
+                growth += [GrowthPoint(accumulator.num_queries, _combined(tested))] if tested else []
+    residuals = accumulator.residuals()
+    channels = () if codebook is None else _tested(residuals, codebook)
+    if channels and not (growth and growth[-1].num_queries == accumulator.num_queries):
+        growth.append(GrowthPoint(accumulator.num_queries, _combined(channels)))
+    return Assessment(
+        residuals,
+        channels,
+        tuple(growth),
+        accumulator.num_queries,
+        accumulator.fidelity,
+        accumulator.labels_only,
+        accumulator.pairs,
+    )
+
+
+def result_of(
+    assessment: Assessment,
+    plan: TestPlan,
+    *,
+    owner: str,
+    suspect: str,
+    suspect_sha256: str | None,
+    tested_at: str,
+    versions: dict[str, str],
+) -> VerificationResult:
+    """The result of a test: an assessment, what was fixed beforehand, and who and what it is about.
+
+    Args:
+        assessment: of the answers to all queries.
+        plan: what was fixed beforehand.
+        owner: who claims the model.
+        suspect: what was tested.
+        suspect_sha256: digest of its file or weights, if it has one.
+        tested_at: when, ISO 8601 in UTC.
+        versions: versions of the packages that took part.
+
+    Raises:
+        SuspectError: the answers can be tested in no channel of the plan; the message says why.
+    """
+    untested = untested_channels(plan, tuple(channel.channel for channel in assessment.channels))
+    if not assessment.channels:
+        raise no_evidence_from_labels(untested)
+    return VerificationResult(
+        log10_p=assessment.log10_p,
+        channels=assessment.channels,
+        untested=untested,
+        growth=assessment.growth,
+        plan=plan,
+        owner=owner,
+        key_id=plan.commitment[:16],
+        suspect=suspect,
+        suspect_sha256=suspect_sha256,
+        answers="labels" if assessment.labels_only else "probabilities",
+        fidelity=assessment.fidelity,
+        tested_at=tested_at,
+        versions=versions,
+    )
 
 
 def no_evidence_from_labels(reasons: Mapping[str, str | None]) -> SuspectError:
@@ -124,10 +159,19 @@ def no_evidence_from_labels(reasons: Mapping[str, str | None]) -> SuspectError:
 
 def untested_channels(plan: TestPlan, tested: tuple[str, ...]) -> dict[str, str]:
     """Why each of the other channels was not tested: the settings, or that the suspect turned out to answer labels."""
-    planned = planned_channels(plan.params, plan.num_classes, logged=plan.logged, labels=plan.labels)
-    with_labels = planned_channels(plan.params, plan.num_classes, logged=plan.logged, labels=True)
+    planned = channel_obstacles(plan.params, plan.num_classes, logged=plan.logged, labels=plan.labels)
+    with_labels = channel_obstacles(plan.params, plan.num_classes, logged=plan.logged, labels=True)
     reasons = {channel: planned[channel] or with_labels[channel] or "" for channel in planned}
     return {channel: reason for channel, reason in reasons.items() if channel not in tested}
+
+
+def _tested(residuals: dict[str, Residuals], codebook: Codebook) -> tuple[ChannelEvidence, ...]:
+    """Holds the secret signs of each channel against its residuals."""
+    return tuple(channel_evidence(name, codebook.signs(name), found) for name, found in residuals.items())
+
+
+def _combined(channels: tuple[ChannelEvidence, ...]) -> float:
+    return combined_log10_p([channel.log10_p for channel in channels]) if channels else 0.0
 
 
 def _next_point(count: int) -> int:

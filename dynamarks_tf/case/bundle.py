@@ -1,18 +1,18 @@
-"""The evidence bundle: one file that holds all that is needed to recompute a verdict.
+"""The evidence bundle: one file that holds all that is needed to recompute a result.
 
 A bundle is a ZIP archive without compression. Its members, besides those of the recording (`recording`):
 
     manifest.json    format, version, digest of every other member, the owner's signature over all that
-    evidence.json    the verdict; aggregates only, may be published
-    keyed_hash.npz    which coin each output gets; secret, but holds no sign
-    pairs.npz        between which classes the coins of the class-choice channel chose, if it was tested; secret
+    evidence.json    the result; aggregates only, may be published
+    keyed_hash.npz   which secret signs each output gets; secret, but holds no sign
+    pairs.npz        between which classes the signs of the class-choice channel chose, if it was tested; secret
     residuals.npz    the table of each channel
     selection.npz    which of the inputs that were given were asked, if not all
     statement.json   the published commitment, if there is one
     key.json         the key, only if its owner wants to reveal it
 
-The archive's comment ends in the SHA-256 of everything before that digest, so that a change of any byte shows. A bundle
-that convicts gives the sign tables away cell by cell: it is confidential, and written with mode 0600.
+The archive's comment ends in the SHA-256 of everything before that digest, so that a change of any byte shows. The
+bundle of a detection gives the sign tables away cell by cell: it is confidential, and written with mode 0600.
 """
 
 from __future__ import annotations

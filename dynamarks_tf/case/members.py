@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.case import bundle as bundles
+from dynamarks_tf.case.assessment import Assessment
 from dynamarks_tf.case.plan import TestPlan
-from dynamarks_tf.case.result import Evidence
+from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.case.transcript import Transcript, TranscriptBatch
 from dynamarks_tf.errors import BundleError, SuspectError
 from dynamarks_tf.evidence import answers
@@ -37,11 +38,10 @@ _KEYED_HASH_ARRAYS = (
 
 def write(
     path: str | os.PathLike[str],
-    evidence: Evidence,
-    residuals: dict[str, Residuals],
+    result: VerificationResult,
+    assessment: Assessment,
     keyed_hash: KeyedHash,
-    pairs: npt.NDArray[np.int32] | None,
-    record: Transcript,
+    transcript: Transcript,
     key: MarkKey,
     statement: Statement | None,
     *,
@@ -52,23 +52,22 @@ def write(
 
     Args:
         path: the file to write.
-        evidence: the verdict.
-        residuals: the table of each channel that was tested.
-        keyed_hash: which coin each output gets.
-        pairs: between which classes the coins of the class-choice channel chose that were met; `None` if it was not planned.
-        record: the recording of the test.
+        result: of the test.
+        assessment: what it follows from.
+        keyed_hash: which secret signs each output gets.
+        transcript: of the test.
         key: the owner's key; it signs the bundle.
         statement: the published commitment.
         reveal_key: whether the bundle holds the key.
         selected: which of the inputs that were given were asked, shape `(num_queries,)`; `None` for all.
     """
     members = {
-        bundles.EVIDENCE: _json(evidence.to_dict()),
+        bundles.EVIDENCE: _json(result.to_dict()),
         bundles.KEYED_HASH: _npz({name: getattr(keyed_hash, name) for name in _KEYED_HASH_ARRAYS}),
-        bundles.RESIDUALS: _npz(_sparse(residuals)),
+        bundles.RESIDUALS: _npz(_sparse(assessment.residuals)),
     }
-    if pairs is not None:
-        members[bundles.PAIRS] = _npz({"pairs": pairs})
+    if assessment.pairs is not None:
+        members[bundles.PAIRS] = _npz({"pairs": assessment.pairs})
     if selected is not None:
         members[bundles.SELECTION] = _npz({"indices": selected.astype(np.int64)})
     if statement is not None:
@@ -78,7 +77,7 @@ def write(
     bundles.write_bundle(
         path,
         members,
-        record.files(),
+        transcript.files(),
         commitment=key.commitment,
         public_key=commitment.public_key(key),
         sign=lambda data: commitment.sign(data, key),

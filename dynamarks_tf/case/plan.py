@@ -11,7 +11,7 @@ from dynamarks_tf._support import digests
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence.bounds import COMBINATION_RULE
-from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, planned_channels
+from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, testable_channels
 from dynamarks_tf.watermark.keyed_hash import KEYED_HASH
 from dynamarks_tf.watermark.params import MarkParams
 
@@ -23,7 +23,7 @@ _MOST_CLASSES = 10_000_000
 
 @dataclasses.dataclass(frozen=True)
 class TestPlan:
-    """What will be asked and how the answers will be judged. Its digest in a report shows that nothing was tuned.
+    """What will be asked and how the answers will be assessed. Its digest in a report shows that nothing was tuned.
 
     Attributes:
         commitment: commitment to the owner's key.
@@ -48,8 +48,8 @@ class TestPlan:
         max_queries: how many were asked for; `None` for all.
         seed: seed of that choice.
         class_names_sha256: digest of the names that the suspect's answers are read by; `None` if it answers no names.
-        alpha: the chance of accusing an innocent that is accepted.
-        keyed_hash: name and version of the hash that picks an input's coins.
+        alpha: the accepted chance of a false detection.
+        keyed_hash: name and version of the hash that picks an input's secret signs.
         transforms: for each channel, name and version of its residual transform.
         combination: name and version of the rule that combines the channels.
     """
@@ -126,8 +126,7 @@ class TestPlan:
                 f"{source} was made for a table of {plan.table_rows} x {plan.table_columns}; this release gives "
                 f"{plan.num_classes} classes one of {shape[0]} x {shape[1]}. Use the release that wrote it."
             )
-        obstacles = planned_channels(params, plan.num_classes, logged=plan.logged, labels=plan.labels)
-        if plan.channels != tuple(channel for channel, obstacle in obstacles.items() if obstacle is None):
+        if plan.channels != testable_channels(params, plan.num_classes, logged=plan.logged, labels=plan.labels):
             raise FormatError(f"{source} is damaged: its channels {plan.channels} are not those that can be tested.")
         return plan
 

@@ -35,13 +35,13 @@ class GrowthPoint:
 
 
 @dataclasses.dataclass(frozen=True)
-class Evidence:
+class VerificationResult:
     """What `verify` found about one suspect. It holds aggregates only and may be published.
 
     Attributes:
-        log10_p: log10 of the exact p-value, all channels combined: the chance that a suspect which never saw a marked
-            answer looks at least as guilty. Bounded for every sample size, with no assumption about the suspect. At
-            most 0.
+        log10_p: log10 of the exact p-value, all channels combined: a bound on the chance that an independent
+            model gives evidence at least as strong. It holds for every sample size, with no assumption about the
+            suspect. At most 0.
         channels: the same for each channel of the mark that was tested.
         untested: why each of the other channels was not.
         growth: how the evidence grew with the queries, in the order in which they were asked.
@@ -79,7 +79,7 @@ class Evidence:
         """Whether the mark is found: p <= alpha.
 
         Args:
-            alpha: the chance of accusing an innocent that is accepted, in (0, 1); the one that was fixed in the plan,
+            alpha: the accepted chance of a false detection, in (0, 1); the one that was fixed in the plan,
                 if omitted.
 
         Raises:
@@ -131,7 +131,7 @@ class Evidence:
         }
 
     @classmethod
-    def from_dict(cls, content: Any, source: str) -> Evidence:
+    def from_dict(cls, content: Any, source: str) -> VerificationResult:
         """Reads what `to_dict` wrote.
 
         Args:
@@ -190,3 +190,6 @@ def check_alpha(alpha: float) -> float:
     if not isinstance(value, numbers.Real) or not 0 < alpha < 1:
         raise ArgumentError(f"`alpha` is a probability between 0 and 1, such as 1e-6. Received: alpha={alpha!r}")
     return float(alpha)
+
+
+Evidence = VerificationResult  # the name of releases before 0.3; it goes with the next one

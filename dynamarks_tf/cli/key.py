@@ -35,7 +35,7 @@ def keygen(owner: str, out: Path, force: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("key", type=click.Path(path_type=Path))
-@click.option("--model", type=click.Path(path_type=Path), help="Model file whose digest the statement shall hold.")
+@click.option("--model", type=click.Path(path_type=Path), help="Model file whose digest the statement must hold.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the statement to this JSON file.")
 @json_option
 def commit(key: Path, model: Path | None, out: Path | None, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""What commands share on the screen: JSON or text, help in sections, TensorFlow without its notes, the wait for Ctrl-C."""
+"""What commands share on the screen: JSON or text, help in sections, a quiet TensorFlow, the wait for Ctrl-C."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dynamarks_tf._support.files import file_sha256
 from dynamarks_tf.cli.output import SectionedCommand, json_option, load_tensorflow, print_json
 from dynamarks_tf.cli.report import ReportOptions, report_options
 from dynamarks_tf.errors import ArgumentError
@@ -14,8 +15,7 @@ from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 
 if TYPE_CHECKING:
-    from dynamarks_tf.case.result import Evidence
-    from dynamarks_tf.request_logs import QueryLog
+    from dynamarks_tf.case.result import VerificationResult
 
 EXIT_FOUND = 0
 EXIT_NOT_FOUND = 1
@@ -49,13 +49,13 @@ SECTIONS = {
 @click.option(
     "--max-queries",
     type=click.IntRange(min=1),
-    help="Ask only so many: a balanced choice, or the first of a log.",
+    help="Maximum number of queries: a balanced choice, or the first of a log.",
 )
-@click.option("--alpha", default=1e-6, show_default=True, help="Accepted chance of accusing an innocent.")
+@click.option("--alpha", default=1e-6, show_default=True, help="Accepted chance of a false detection.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the choice of queries.")
 @click.option("--from-logits", is_flag=True, default=None, help="The clean owner model answers logits.")
 @click.option("--suspect-from-logits", is_flag=True, help="The suspect answers logits.")
-@click.option("--labels", is_flag=True, help="The suspect answers labels only. Else seen from its answers.")
+@click.option("--labels", is_flag=True, help="The suspect answers labels only. Otherwise inferred from its answers.")
 @click.option(
     "--class-names",
     type=click.Path(path_type=Path),
@@ -65,14 +65,14 @@ SECTIONS = {
 @click.option("--output", help="Output to read, if it has several.")
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1), help="Inputs per request.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds a remote suspect may take per request.")
-@click.option("--rate", type=float, help="Ask no more than so many queries a second.")
+@click.option("--rate", type=float, help="Maximum number of queries a second.")
 @click.option(
-    "--api-key-header", help="Header for the key in DYNAMARKS_API_KEY. Else it goes as Authorization: Bearer KEY."
+    "--api-key-header", help="Header for the key in DYNAMARKS_API_KEY. By default: Authorization: Bearer KEY."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the evidence to this JSON file.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Write an evidence bundle for `check`. Confidential.")
 @click.option("--include-queries", is_flag=True, help="Put the inputs into the bundle, not just their digest.")
-@click.option("--reveal-key", is_flag=True, help="Put the key into the bundle. Whoever has it can forge the mark.")
+@click.option("--reveal-key", is_flag=True, help="Put the key into the bundle. Anybody who has it can forge the mark.")
 @report_options
 @json_option
 def verify(
@@ -136,51 +136,59 @@ def verify(
             raise click.UsageError(f"{option} chooses from request logs; give them by --log.")
     loaded_key = MarkKey.load(key)
     loaded_statement = None if statement is None else Statement.load(statement)
-    kept = bundle if include_queries or reveal_key else reports.bundle_for(bundle)
+    if bundle is None and (include_queries or reveal_key):
+        raise click.UsageError("--include-queries and --reveal-key say what goes into the bundle; name it by --bundle.")
+    kept = reports.bundle_for(bundle)
 
     load_tensorflow()
+    from dynamarks_tf.request_logs import open_log
     from dynamarks_tf.verification import verify as verification
+    from dynamarks_tf.verification.options import BundleOptions, SuspectOptions
 
-    evidence = verification.verify(
+    if kept is None and loaded_statement is not None:
+        loaded_statement.check_opened_by(loaded_key)
+        loaded_statement.check_model(file_sha256(owner) if owner.is_file() else None)
+    result = verification.verify(
         suspect,
         owner=owner,
         key=loaded_key,
-        queries=queries if queries is not None else _logged(log, client, log_model, log_version, owner),
+        queries=queries
+        if queries is not None
+        else open_log(log, client=client or None, model=log_model, version=log_version or None),
         logged=logged,
         max_queries=max_queries,
         seed=seed,
         alpha=alpha,
         from_logits=from_logits,
-        suspect_from_logits=suspect_from_logits,
-        suspect_labels=labels,
-        class_names=None if class_names is None else _names(class_names),
-        statement=loaded_statement,
-        bundle=kept,
-        include_queries=include_queries,
-        reveal_key=reveal_key,
-        batch_size=batch_size,
-        signature=signature,
-        output=output,
-        timeout_s=timeout,
-        rate=rate,
-        api_key_header=api_key_header,
+        suspect_options=SuspectOptions(
+            from_logits=suspect_from_logits,
+            labels=labels,
+            class_names=None if class_names is None else _names(class_names),
+            signature=signature,
+            output=output,
+            batch_size=batch_size,
+            timeout_s=timeout,
+            rate=rate,
+            api_key_header=api_key_header,
+        ),
+        bundle=None if kept is None else BundleOptions(kept, loaded_statement, include_queries, reveal_key),
         verbose=True,
     )
-    found = evidence.detected()
+    found = result.detected()
     if as_json:
-        print_json(evidence.to_dict())
+        print_json(result.to_dict())
     else:
-        click.echo(_text(evidence))
+        click.echo(_text(result))
     if bundle is not None:
         click.echo(
-            f"{bundle} is confidential: a bundle that convicts gives the secret tables away. What may be published: "
+            f"{bundle} is confidential: after a detection, it gives the secret tables away. What may be published: "
             f"dynamarks check {bundle} --public",
             err=True,
         )
     if kept is not None:
         reports.write(kept, loaded_key, keeps_bundle=bundle is not None)
     if out is not None:
-        evidence.save(out)
+        result.save(out)
     return EXIT_FOUND if found else EXIT_NOT_FOUND
 
 
@@ -192,37 +200,25 @@ def _names(path: Path) -> list[str]:
         raise ArgumentError(f"Cannot read class names from {path}: {error}") from error
 
 
-def _logged(
-    log: tuple[Path, ...], client: tuple[str, ...], log_model: str | None, log_version: tuple[int, ...], owner: Path
-) -> QueryLog:
-    """The inputs in request logs that the owner model takes."""
-    from dynamarks_tf.request_logs import open_log
-    from dynamarks_tf.watermark import marking
-
-    model = marking.load_model(owner)
-    shape = model.inputs[0].shape[1:] if getattr(model, "inputs", None) else None
-    return open_log(log, client=client or None, model=log_model, version=log_version or None, input_shape=shape)
-
-
-def _text(evidence: Evidence) -> str:
+def _text(result: VerificationResult) -> str:
     lines = [
-        "MARK FOUND" if evidence.detected() else "mark not found",
-        f"  suspect     {evidence.suspect}, answers {evidence.answers}",
-        f"  owner       {evidence.owner}, key {evidence.key_id}",
-        f"  log10 p     {evidence.log10_p:.2f} (threshold {evidence.plan.alpha:g})",
-        f"  queries     {evidence.num_queries} ({'logged' if evidence.plan.logged else 'fresh'}){_enough(evidence)}",
-        f"  fidelity    {evidence.fidelity:.3f} of top-1 answers as the clean owner model's",
+        "MARK FOUND" if result.detected() else "mark not found",
+        f"  suspect     {result.suspect}, answers {result.answers}",
+        f"  owner       {result.owner}, key {result.key_id}",
+        f"  log10 p     {result.log10_p:.2f} (threshold {result.plan.alpha:g})",
+        f"  queries     {result.num_queries} ({'logged' if result.plan.logged else 'fresh'}){_enough(result)}",
+        f"  fidelity    {result.fidelity:.3f} of top-1 answers as the clean owner model's",
     ]
     lines += [
         f"  {channel.channel:<12}log10 p = {channel.log10_p:.2f}, {channel.agreement:+.2f} of the largest T, "
-        f"{channel.num_queries} queries, {channel.num_cells} coins"
-        for channel in evidence.channels
+        f"{channel.num_queries} queries, {channel.num_cells} secret signs"
+        for channel in result.channels
     ]
-    lines += [f"  {channel:<12}not tested: {reason}" for channel, reason in evidence.untested.items()]
-    lines += [f"  plan        sha256 {evidence.plan.digest}"]
+    lines += [f"  {channel:<12}not tested: {reason}" for channel, reason in result.untested.items()]
+    lines += [f"  plan        sha256 {result.plan.digest}"]
     return "\n".join(lines)
 
 
-def _enough(evidence: Evidence) -> str:
-    needed = evidence.queries_needed()
-    return "" if needed is None or needed == evidence.num_queries else f"; the first {needed} were enough"
+def _enough(result: VerificationResult) -> str:
+    needed = result.queries_needed()
+    return "" if needed is None or needed == result.num_queries else f"; the first {needed} were enough"

@@ -1,8 +1,8 @@
 """Residuals of the amplitude channel: on which inputs is the suspect less sure than the clean model explains?
 
-Where the coin of an input is +1, the marked API gave away the whole budget, and was less sure of its best class than
-where the coin is -1. A surrogate remembers that of the inputs that it was trained on. For the first logged query of
-each coin, with t the class that the clean model predicts,
+Where the secret sign of an input is +1, the marked API gave away the whole budget, and was less sure of its best class
+than where the sign is -1. A surrogate remembers that of the inputs that it was trained on. For the first logged query
+of each secret sign, with t the class that the clean model predicts,
 
     y = log(1 - s_t),    s the suspect's answer,
 
@@ -15,7 +15,7 @@ from dynamarks_tf.evidence import regression
 from dynamarks_tf.evidence.first_answers import FirstAnswers
 from dynamarks_tf.evidence.residuals import Residuals
 
-TRANSFORM = "amplitude/2: log(1 - s_t) of the first query of each coin less its regression on the clean logs by group"
+TRANSFORM = "amplitude/2: log(1 - s_t) of the first query of each sign less its regression on the clean logs by group"
 
 
 def residuals(first: FirstAnswers) -> Residuals:

@@ -31,8 +31,8 @@ def check_suspect_answers(
 ) -> Array:
     """Checks one batch of a suspect's answers and returns them as probabilities or as class indices.
 
-    Rounded and truncated probabilities are accepted: an attacker may have laundered them. Labels are told by their form:
-    one whole number or one name for each input, or for each position of it.
+    Rounded and truncated probabilities are accepted: an attacker may have post-processed them. Labels are told by their
+    form: one whole number or one name for each input, or for each position of it.
 
     Args:
         answers: what the suspect returned.
@@ -100,14 +100,14 @@ def check_suspect_answers(
     if answers.min(initial=0) < 0:
         raise SuspectError(
             f"The suspect's answers hold negative values (smallest {answers.min():.4g}), so they are no probabilities. "
-            "If they are logits, say suspect_from_logits=True (--suspect-from-logits)."
+            "If they are logits, say SuspectOptions(from_logits=True) (--suspect-from-logits)."
         )
     low, high = _SUSPECT_SUMS
     sums = answers.sum(axis=1)
     if num_inputs and (sums.min() < low or sums.max() > high):
         raise SuspectError(
             f"The suspect's answers sum to between {sums.min():.4g} and {sums.max():.4g} for one input; probabilities "
-            "sum to about 1. If they are logits, say suspect_from_logits=True (--suspect-from-logits)."
+            "sum to about 1. If they are logits, say SuspectOptions(from_logits=True) (--suspect-from-logits)."
         )
     return answers
 

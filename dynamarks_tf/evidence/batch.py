@@ -129,7 +129,7 @@ class Batch:
         return self.by_class.best if self.is_narrow else np.asarray(self.clean[np.arange(len(self)), self.top])
 
     def class_cells(self, keyed_hash: KeyedHash) -> Array:
-        """The coin of each query in the flattened tables of amplitude and class-choice channels, ints of shape `(n,)`."""
+        """Each query's cell in the flattened tables of amplitude and class-choice channel, ints of shape `(n,)`."""
         if self._class_cells is None:
             clean = self.by_class.answers[0].T if self.is_narrow else self.clean
             self._class_cells = keyed_hash.group_of_class[self.top] * HASH_SIZE + keyed_hash.hashes(clean)

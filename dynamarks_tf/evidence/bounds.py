@@ -63,7 +63,7 @@ def chernoff_log10_p(residuals: npt.ArrayLike, statistic: float) -> float:
         return 0.0
     scale = r.max()
     r, t = r / scale, float(statistic) / scale
-    # Residuals that drown in the rounding of the sum count as agreeing, and are no coins: P(large + small >= t) is at
+    # Residuals that drown in the rounding of the sum count as agreeing, and as no signs: P(large + small >= t) is at
     # most P(large >= t - sum of the small ones).
     dust = r <= r.size * _ROUNDING * r.sum()
     t -= float(r[dust].sum())

@@ -22,7 +22,7 @@ class ChannelEvidence:
         statistic: T = sum of sign times residual.
         largest_possible: sum of |residual|: the value of T if every sign agreed.
         num_queries: how many queries had something to say about the channel.
-        num_cells: how many coins they met.
+        num_cells: how many secret signs they met.
         slope: how closely the suspect follows the clean owner model in what the channel looks at (1: as its copy).
     """
 
@@ -36,7 +36,7 @@ class ChannelEvidence:
 
     @property
     def agreement(self) -> float:
-        """T over its largest possible value, from -1 to 1; about 0 for an innocent suspect."""
+        """T over its largest possible value, from -1 to 1; about 0 for an independent model."""
         return self.statistic / self.largest_possible if self.largest_possible > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def channel_evidence(channel: str, signs: npt.NDArray[np.int8], residuals: Resid
 
     Args:
         channel: name of the channel.
-        signs: fair coins -1/+1 that only the key knows.
+        signs: the secret signs, fair and independent, -1 or +1.
         residuals: of the same shape, computed without the signs.
     """
     statistic = float((signs * residuals.values).sum())

@@ -1,13 +1,13 @@
-"""Residuals of the class-choice channel: which of two classes does the suspect raise, on inputs for which a coin chose one?
+"""Residuals of the class-choice channel: which of two classes does the suspect raise, where a secret sign chose one?
 
 With up to 32 classes, the marked API raises a single class for each input: the coin of the input's predicted class and
 hash chooses between the two of its pair. A surrogate remembers it of the inputs that it was trained on. For the first
-logged query of each coin, with the pair (u, v),
+logged query of each secret sign, with the pair (u, v),
 
     R = y_u - y_v,    y_c = log s_c less what the clean answer explains of it (`regression`), clipped to [-3, 3],
 
-s the suspect's answer. Which inputs have a pair follows from class and amplitude channel (`Codebook.contrasts`); no coin
-of the class-choice channel itself is used (docs/statistics.md).
+s the suspect's answer. Which inputs have a pair follows from class and amplitude channel (`Codebook.contrasts`); no
+sign of the class-choice channel itself is used (docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def residuals(first: FirstAnswers, pairs: npt.NDArray[np.int32]) -> Residuals:
 
     Args:
         first: the answers, kept with `every_class=True`.
-        pairs: the two classes of each coin, int32 of shape `(C, 4096, 2)`; -1 for coins that are not tested.
+        pairs: the two classes of each sign, int32 of shape `(C, 4096, 2)`; -1 for those that are not tested.
 
     Returns:
         R of shape `(C, 4096)`.
@@ -50,7 +50,7 @@ def residuals(first: FirstAnswers, pairs: npt.NDArray[np.int32]) -> Residuals:
 
 
 def met_pairs(first: FirstAnswers, pairs: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """The pairs whose coins were met, -1 for others: int32 of shape `(C, 4096, 2)`.
+    """The pairs whose signs were met, -1 for others: int32 of shape `(C, 4096, 2)`.
 
     Args:
         first: the answers.

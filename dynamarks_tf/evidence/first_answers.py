@@ -1,7 +1,7 @@
-"""The answers to the first query of each coin, kept until everything was asked: what amplitude and class-choice channels look at.
+"""The answers to the first query of each secret sign, kept until everything was asked.
 
-Those codes explain the suspect's answers by the clean model's (`regression`), which takes all answers at once. While
-answers come in, they are only put in their place.
+Amplitude and class-choice channels look at them. Those channels explain the suspect's answers by the clean model's
+(`regression`), which takes all answers at once. While answers come in, they are only put in their place.
 """
 
 from __future__ import annotations

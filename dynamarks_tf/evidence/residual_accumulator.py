@@ -1,7 +1,7 @@
 """The suspect's answers, gathered channel by channel; and which channels a suspect can be tested in.
 
-What can be tested depends on the plan (settings of the mark, fresh or logged queries) and on the form of the answers
-(probabilities or labels), never on a sign.
+Which channels can be tested depends on the plan (settings of the mark, fresh or logged queries) and on the form of the
+answers (probabilities or labels), never on a sign.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _WITH_LABELS = {"tie"}
 _ON_FRESH_QUERIES = {"class"}
 _OF_FIRST_ANSWERS = {"amplitude", "class-choice"}
 _BESIDE_ANOTHER = {"class", "class-choice"}
-_SMALLEST_CLASS_CODE = 3
+_FEWEST_CLASSES = 3
 
 
-def planned_channels(params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> dict[str, str | None]:
+def channel_obstacles(params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> dict[str, str | None]:
     """Says for each channel whether it will be tested.
 
     Args:
@@ -45,16 +45,22 @@ def planned_channels(params: MarkParams, num_classes: int, *, logged: bool, labe
         labels: whether the suspect answers labels only.
 
     Returns:
-        For each channel of `CHANNELS`, `None` if it will be tested, else the reason why not.
+        For each channel of `CHANNELS`, `None` if it will be tested, otherwise the reason why not.
     """
     return {channel: _obstacle(channel, params, num_classes, logged=logged, labels=labels) for channel in CHANNELS}
+
+
+def testable_channels(params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> tuple[str, ...]:
+    """Names of the channels that will be tested; the arguments are those of `channel_obstacles`."""
+    obstacles = channel_obstacles(params, num_classes, logged=logged, labels=labels)
+    return tuple(channel for channel, obstacle in obstacles.items() if obstacle is None)
 
 
 def _obstacle(channel: str, params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> str | None:
     if channel not in params.channels:
         setting = "tie_margin is 0" if channel == "tie" else "amplitudes are off"
         return f"the model was marked without it ({setting})"
-    if channel in _BESIDE_ANOTHER and num_classes < _SMALLEST_CLASS_CODE:
+    if channel in _BESIDE_ANOTHER and num_classes < _FEWEST_CLASSES:
         return "it compares the classes beside the best one, and two classes leave only one"
     if channel == "class-choice" and not params.has_target_class(num_classes):
         return f"with {num_classes} classes and this table, inputs raise all favored classes at once"
@@ -66,15 +72,15 @@ def _obstacle(channel: str, params: MarkParams, num_classes: int, *, logged: boo
 
 
 class ResidualAccumulator:
-    """Collects a suspect's answers for several channels, in memory that does not grow with the queries.
+    """Gathers a suspect's answers for several channels, in memory that does not grow with the queries.
 
     Args:
-        channels: names of the channels to collect.
-        keyed_hash: which coin an output gets.
+        channels: names of the channels to gather.
+        keyed_hash: which secret signs an output gets.
         params: settings of the mark.
-        pairs: the class-choice channel's, as `Codebook.contrasts` gives them; needed if that channel is collected.
+        pairs: the class-choice channel's, as `Codebook.contrasts` gives them; needed if that channel is gathered.
         logged: whether the queries come from clients, who may send again what they liked. The class channel then takes
-            only the first of those that look alike to the hash; the other codes always do.
+            only the first of those that look alike to the hash; the other channels always do.
 
     Attributes:
         num_queries: how many inputs were answered.
@@ -135,7 +141,7 @@ class ResidualAccumulator:
 
     @property
     def pairs(self) -> npt.NDArray[np.int32] | None:
-        """The pairs of the class-choice channel whose coins were met, -1 for others; `None` if it is not collected."""
+        """The pairs of the class-choice channel whose signs were met, -1 for others; `None` if it is not gathered."""
         if self._first is None or self._pairs is None:
             return None
         return class_choice_channel.met_pairs(self._first, self._pairs)

@@ -1,8 +1,8 @@
-"""What a channel's evidence is before any sign has met it: one number for each coin.
+"""What a channel's evidence is before any sign has met it: one number for each secret sign.
 
-Nothing in `class_channel`, `amplitude_channel`, `query_code` and `tie_channel` takes a sign of the channel's own: that the
-residuals do not depend on the signs is what makes the p-value exact, and it can be checked by reading the signatures of
-those modules.
+Nothing in `class_channel`, `amplitude_channel`, `query_code` and `tie_channel` takes a sign of the channel's own: that
+the residuals do not depend on the signs is what makes the p-value exact, and it can be checked by reading the
+signatures of those modules.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ LOG_FLOOR = 1e-8  # of probabilities, before their logarithm is taken
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Residuals:
-    """What a suspect says beyond what the clean owner model says, summed for each coin of a channel.
+    """What a suspect answers beyond what the clean owner model does, summed for each secret sign of a channel.
 
     Attributes:
-        values: R, float64 of the shape of the channel's sign table; 0 for coins that no query has met.
+        values: R, float64 of the shape of the channel's sign table; 0 for signs that no query has met.
         num_queries: how many queries had something to say about the channel.
-        num_cells: how many coins they met.
+        num_cells: how many secret signs they met.
         slope: how closely the suspect follows the clean owner model (1: as its copy).
     """
 
@@ -55,14 +55,14 @@ def floored_log(p: Array, floor: float = LOG_FLOOR) -> Array:
 
 
 class FirstMeetings:
-    """Lets each coin be met by one query only: the first.
+    """Lets each secret sign be met by one query only: the first.
 
-    What a client asks later may depend on the answers that he got, and so on the coins that they showed: whoever sends
-    the inputs again whose answers he liked would give those coins more weight. The first query that meets a coin was
-    chosen before that coin had shown anything.
+    A client's later queries may depend on the answers to earlier ones, and so on the signs that those showed: repeating
+    the inputs with the most convenient answers would give their signs more weight. The first query that meets a sign
+    was chosen before that sign had shown anything.
 
     Args:
-        num_cells: how many coins there are.
+        num_cells: how many secret signs there are.
     """
 
     def __init__(self, num_cells: int) -> None:
@@ -70,21 +70,21 @@ class FirstMeetings:
         self._first = np.zeros(num_cells, np.intp)
 
     def among(self, cells: Array) -> Array:
-        """Says which of a batch's queries meet their coin for the first time.
+        """Which of a batch's queries meet their sign for the first time.
 
         Args:
-            cells: the coin of each query, ints of shape `(n,)`.
+            cells: the sign of each query, ints of shape `(n,)`.
 
         Returns:
             Increasing indices into the batch.
         """
         new = np.flatnonzero(~self._met[cells])
         cells = cells[new]
-        self._first[cells[::-1]] = new[::-1]  # where a coin stands twice, the last assignment holds: the first query
+        self._first[cells[::-1]] = new[::-1]  # where a sign stands twice, the last assignment holds: the first query
         self._met[cells] = True
         return np.asarray(new[self._first[cells] == new])
 
     @property
     def met(self) -> Array:
-        """The coins that were met, increasing, ints of shape `(m,)`."""
+        """The signs that were met, increasing, ints of shape `(m,)`."""
         return np.flatnonzero(self._met)

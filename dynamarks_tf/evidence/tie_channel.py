@@ -7,7 +7,7 @@ its two best classes,
     y = +1 if it answers a, -1 if b, 0 if else    if it answers labels,
 
 less what the clean model explains: one slope on log(p_a / p_b) for all, and a constant for each group of pairs, shrunk
-to the common one where there are few queries. Each coin is met by one query, the first. No sign is used.
+to the common one where there are few queries. Each secret sign is met by one query, the first; its value is not used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dynamarks_tf.watermark.probabilities import SUM_TOLERANCE
 
 Array = npt.NDArray[Any]
 
-TRANSFORM = "tie/2: clipped log-ratio or label of each coin's first query less slope and shrunk constants by pair"
+TRANSFORM = "tie/2: clipped log-ratio or label of each sign's first query less slope and shrunk constants by pair"
 CLIP = 4.0
 
 
@@ -33,7 +33,7 @@ class TieTable:
     """Collects answers to logged queries into the tie channel's residuals.
 
     Args:
-        keyed_hash: groups and columns of the coins.
+        keyed_hash: which secret signs an output gets.
         margin: the mark's `tie_margin`.
         budget: the mark's budget.
     """

@@ -104,6 +104,14 @@ class QueryLog:
         """The files, in the order given."""
         return tuple(file.path for file in self._files)
 
+    def taking(self, input_shape: Shape) -> QueryLog:
+        """The same log, of which only requests with inputs of a shape are wanted.
+
+        Args:
+            input_shape: the shape of one input, `None` for unknown axes.
+        """
+        return QueryLog(self._files, dataclasses.replace(self._selection, input_shape=tuple(input_shape)))
+
     def batches(self, batch_size: int) -> Iterator[Array]:
         """Yields the inputs, `batch_size` rows at a time: always the same rows in the same order.
 

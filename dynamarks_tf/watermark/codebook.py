@@ -32,16 +32,17 @@ _LABELS = {
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Codebook:
-    """What the key says about one number of classes. Secret: whoever has it can strip or forge the mark.
+    """What the key says about one number of classes. Secret: anybody who has it can strip or forge the mark.
 
     Attributes:
         class_signs: the class channel's secret signs, int8 of shape `(rows, columns)`, each -1 or +1.
         amplitude_signs: the amplitude channel's, int8 of shape `(min(C, 64), 4096)`.
-        tie_signs: the tie channel's, int8 of shape `(pairs, 4096)` with `pairs` = C (C - 1) / 2 up to 11 classes, else 64.
-        class_choice_signs: the class-choice channel's, int8 of shape `(C, 4096)`. `None` where outputs are moved towards
-            the whole favored set.
-        pairs: the two favored classes of which a secret sign of the class-choice channel picks the target class, int32 of
-            shape `(C, 4096, 2)`; the same one twice where only one is favored, -1 where none is. `None` as before.
+        tie_signs: the tie channel's, int8 of shape `(pairs, 4096)` with `pairs` = C (C - 1) / 2 up to 11 classes, else
+            64.
+        class_choice_signs: the class-choice channel's, int8 of shape `(C, 4096)`. `None` where outputs are moved
+            towards the whole favored set.
+        pairs: the two favored classes of which a secret sign of the class-choice channel picks the target class, int32
+            of shape `(C, 4096, 2)`; the same one twice where only one is favored, -1 where none is. `None` as before.
         keyed_hash: which secret signs an output gets.
     """
 
@@ -75,7 +76,8 @@ class Codebook:
         return np.where(self.class_choice_signs > 0, self.pairs[..., 0], self.pairs[..., 1])
 
     def contrasts(self) -> npt.NDArray[np.int32] | None:
-        """The pairs that the class-choice channel is tested on: those whose outputs the amplitude channel gives the budget.
+        """The pairs that the class-choice channel is tested on: those whose outputs the amplitude channel gives the
+        budget.
 
         Returns:
             As `pairs`, but -1 where nothing is shifted, or towards the same class whatever the sign is.
@@ -150,7 +152,7 @@ def channel_signs(key: MarkKey, channel: str, num_classes: int, params: MarkPara
 
 
 def signs(key: MarkKey, label: str, rows: int, columns: int) -> Signs:
-    """Fair coins -1/+1 of shape `(rows, columns)`: keystream bits in row order, least significant first, 1 is +1."""
+    """Secret signs -1/+1 of shape `(rows, columns)`: keystream bits in row order, least significant first, 1 is +1."""
     count = rows * columns
     stream = np.frombuffer(key.derive(f"{label}/{rows}x{columns}", -(-count // 8)), np.uint8)
     bits = np.unpackbits(stream, count=count, bitorder="little")
@@ -169,7 +171,7 @@ def class_map(key: MarkKey, label: str, num_classes: int, size: int) -> npt.NDAr
 
 
 def _pairs(key: MarkKey, class_signs: Signs) -> npt.NDArray[np.int32]:
-    """Between which two favored classes the coin of each column chooses.
+    """Between which two favored classes the sign of each hash value chooses.
 
     The n favored classes f_0 ... f_(n-1) of a predicted class are put in the order of their keystream words, the lower
     class first among equals. Column k chooses between f_(k mod n) and the one that comes 1 + (k div n) mod (n - 1)

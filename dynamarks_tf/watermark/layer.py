@@ -27,8 +27,8 @@ class DynaMarkLayer(keras.layers.Layer):
         p' = p + a (U - p),
 
     U uniform over the classes c != t that the key favors for t, and 0 <= a <= max_shift as large as keeps t on top.
-    The key chooses max_shift for each input: 0 or `budget` (always `budget` if `amplitudes` is off). With up to 32 classes it
-    also chooses a single one of the favored classes for each input, and U is that one (all of them if `amplitudes` is
+    The key chooses max_shift for each input: 0 or `budget` (always `budget` if `amplitudes` is off). With up to 32
+    classes it also chooses a target class for each input, and U is that one (all favored classes if `amplitudes` is
     off). With `tie_margin` above 0, the key chooses the winner where the two best classes are nearly equal, before the
     rest.
 
@@ -49,8 +49,8 @@ class DynaMarkLayer(keras.layers.Layer):
         key: the owner's `MarkKey`. `None` only when the weights will be loaded, as Keras does for saved models.
         budget: largest total variation between clean and released output, in (0, 0.5].
         tie_margin: largest |log(p_a / p_b)| of the two best classes at which the key chooses the winner, in [0, 2]. 0:
-            never, and an attacker who keeps labels only takes nothing marked with him.
-        amplitudes: whether the key varies max_shift, and the class that is raised, from input to input. Off, an attacker who
+            never, and an attacker who keeps labels only receives no marked output.
+        amplitudes: whether the key varies max_shift, and the target class, from input to input. Off, an attacker who
             knows this scheme can subtract the mark, and one who keeps the best two classes can lose it.
         from_logits: whether inputs are logits. Outputs are logits then as well, shifted so that the best class is at
             0; their softmax is p'.

@@ -22,7 +22,7 @@ from dynamarks_tf.watermark.codebook import Codebook
 from dynamarks_tf.watermark.ops import look_up, look_up_pair, one_hot
 from dynamarks_tf.watermark.params import MarkParams
 
-TABLED_CLASSES = 32  # up to so many classes a table of all pairs of them is small: 1,024 rows
+TABLED_CLASSES = 32  # at most; a table of all pairs of them has 1,024 rows
 _BLANK_COUNT = -1
 
 Array = npt.NDArray[Any]
@@ -97,7 +97,7 @@ class Found(NamedTuple):
 
     Attributes:
         values: by name, shape `(..., 1)` each, as far as the mark has them: `amplitude` and `tie`, secret signs -1 or
-            +1; `target`, the class that is raised; `target of second`, the one if the second best class wins a tie.
+            +1; `target`, the target class; `target of second`, the one if the second best class wins a tie.
         order: +1 where the best class has the smaller index of the two best, else -1; shape `(..., 1)`.
         direction: +1 at the best class, -1 at the second best, 0 elsewhere; shape `(..., C)`.
     """

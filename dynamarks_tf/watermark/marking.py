@@ -46,7 +46,7 @@ def mark(
         key: the owner's key.
         budget: largest total variation between clean and released output, in (0, 0.5].
         tie_margin: how near a tie of the two best classes the key may decide, as the largest |log(p_a / p_b)|, in
-            [0, 2]. 0 never changes a top-1 answer, and lets an attacker who keeps labels only get away.
+            [0, 2]. 0 never changes a top-1 answer, and an attacker who keeps labels only cannot be detected then.
         from_logits: whether the model ends in logits; the marked model does too.
         name: name of the new layer.
         **layer_options: further arguments of `DynaMarkLayer`.
@@ -71,8 +71,9 @@ def mark(
     floor = class_channel_floor_log10(num_classes, layer.params)
     if floor > _WEAK_FLOOR_LOG10:
         warnings.warn(
-            f"With {num_classes} classes the class channel holds so few coins that no suspect can ever give a p-value "
-            f"below 10^{floor:.1f} on fresh queries. Keep request logs: logged queries have other coins as well.",
+            f"With {num_classes} classes the class channel has so few secret signs that no suspect can ever give a "
+            f"p-value below 10^{floor:.1f} on fresh queries. Keep request logs: logged queries meet other secret signs "
+            "as well.",
             stacklevel=2,
         )
     marked = _with_outputs(model, layer)

@@ -26,15 +26,15 @@ class MarkParams:
         budget: largest total variation between the clean and the released output of one query, in (0, 0.5].
             0.05 moves at most five percentage points of probability.
         table_rows: largest number of rows of the class channel's sign table. With more classes than that, a keyed hash
-            maps the predicted class to a row. From 33 classes on there are no more rows than give about 200 coins: a
-            surrogate then sees each coin more often, and learns it better.
+            maps the predicted class to a row. From 33 classes on there are no more rows than give about 200 signs: a
+            surrogate then sees each of them more often, and learns it better.
         table_columns: the same for the columns, which stand for the other classes.
         tie_margin: how near a tie the two best classes must be for the key to choose which one wins: the largest
-            |log(p_a / p_b)|, in [0, 2]. 0 switches the tie channel off: the top-1 answer then never changes, and an attacker
-            who keeps labels only takes nothing marked with him. The budget holds for ties too, so with a budget of 0.05
-            nothing changes beyond a margin of about 0.2.
-        amplitudes: whether the key varies the strength of the class channel from input to input (the amplitude channel) and,
-            with up to 32 classes, spends it on a single class each time.
+            |log(p_a / p_b)|, in [0, 2]. 0 switches the tie channel off: the top-1 answer then never changes, and an
+            attacker who keeps labels only receives no marked output. The budget holds for ties too, so with a budget of
+            0.05 nothing changes beyond a margin of about 0.2.
+        amplitudes: whether the key varies max_shift from input to input (the amplitude channel) and, with up to 32
+            classes, spends it on a single target class each time (the class-choice channel).
 
     Raises:
         ArgumentError: a value is outside its range.
@@ -83,9 +83,9 @@ class MarkParams:
         return min(rows, self.table_rows), min(num_classes, self.table_columns)
 
     def has_target_class(self, num_classes: int) -> bool:
-        """Whether each input raises a single one of the favored classes, picked by the hash, instead of all of them.
+        """Whether each output is moved towards a single favored class, picked by the hash, instead of all of them.
 
-        With many classes a surrogate would see each of them raised too rarely to learn it.
+        With many classes a surrogate would see each of them as a target too rarely to learn it.
         """
         has_table = self.table_shape(num_classes) == (num_classes, num_classes)
         return self.amplitudes and has_table and num_classes <= MAX_TARGETED_CLASSES
@@ -100,7 +100,7 @@ def _is_number(value: Any, kind: type) -> bool:
 
 
 def check_num_classes(num_classes: int | None) -> int:
-    """Returns `num_classes` if a mark can be put on so many classes.
+    """Returns `num_classes` if a mark can be put on that many classes.
 
     Raises:
         ArgumentError: the number is unknown or below 2.
@@ -120,7 +120,7 @@ def check_num_classes(num_classes: int | None) -> int:
 
 
 def class_channel_floor_log10(num_classes: int, params: MarkParams) -> float:
-    """Smallest log10 p-value that the class channel can ever reach: one fair coin for each of its cells.
+    """Smallest log10 p-value that the class channel can ever reach: one secret sign for each of its cells.
 
     Args:
         num_classes: number of classes C.

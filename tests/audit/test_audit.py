@@ -12,9 +12,9 @@ from dynamarks_tf.audit.rehearsal import rehearsal_key
 from dynamarks_tf.audit.scenario import Scenario, full, quick
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.verification.verify import verify
 from dynamarks_tf.watermark.marking import mark
 from dynamarks_tf.watermark.params import MarkParams
+from tests.helpers import verifying
 
 
 def test_the_examiner_finds_what_verify_finds(digits, owner_model, surrogate, key):
@@ -25,10 +25,10 @@ def test_the_examiner_finds_what_verify_finds(digits, owner_model, surrogate, ke
     found = examiner.examine(surrogate.predict, sent)["findings"]
     common = {"owner": marked, "key": key}
     expected = {
-        "10 fresh": verify(surrogate, queries=digits.x_test, max_queries=10, **common),
-        "100 fresh": verify(surrogate, queries=digits.x_test, max_queries=100, **common),
-        "logged": verify(surrogate, queries=sent, logged=True, **common),
-        "logged, labels": verify(
+        "10 fresh": verifying.verify(surrogate, queries=digits.x_test, max_queries=10, **common),
+        "100 fresh": verifying.verify(surrogate, queries=digits.x_test, max_queries=100, **common),
+        "logged": verifying.verify(surrogate, queries=sent, logged=True, **common),
+        "logged, labels": verifying.verify(
             lambda x: np.asarray(surrogate(x)).argmax(axis=1), queries=sent, logged=True, suspect_labels=True, **common
         ),
     }
@@ -62,7 +62,7 @@ def test_an_audit_convicts_thieves_and_not_innocents_and_leaves_a_report(model_f
         assert all(finding["log10_p"] > -3 for finding in rows["true labels", removal]["findings"].values())
     report = (out / "report.md").read_text()
     assert "| full | mlp | prune 30 % | 1 |" in report
-    assert "## Innocents: budget 0.2, tie margin 0.5" in report
+    assert "## Independent models: budget 0.2, tie margin 0.5" in report
     assert main(["audit", *where.split(), *how.split(), *what, "--json"]) == 0  # all of it is done already
     answer, told = capsys.readouterr()
     again = json.loads(answer)

@@ -20,7 +20,7 @@ from dynamarks_tf.case import transcript
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.errors import ArgumentError, BundleError, CommitmentError, FormatError, SuspectError, TranscriptError
 from dynamarks_tf.keys import commitment
-from tests.helpers import ROOT
+from tests.helpers import ROOT, verifying
 from tests.helpers.bundles import other_key, rewritten
 
 SETTINGS = dm.MarkParams(budget=0.1, tie_margin=0)
@@ -51,7 +51,7 @@ class Flaky:
 def verify(digits, owner_model, key):
     def verify(suspect, path, **options):
         options = {"queries": digits.x_test[:120], "batch_size": 25, **options}
-        return dm.verify(suspect, owner=owner_model, key=key, params=SETTINGS, bundle=path, **options)
+        return verifying.verify(suspect, owner=owner_model, key=key, params=SETTINGS, bundle=path, **options)
 
     return verify
 
@@ -622,11 +622,9 @@ def test_queries_that_are_shuffled_anew_leave_no_recording_behind(verify, surrog
     assert os.listdir(tmp_path) == []
 
 
-def test_bundles_are_not_overwritten_and_need_a_name(bundle, verify, surrogate, owner_model, key, digits):
+def test_bundles_are_not_overwritten(bundle, verify, surrogate):
     with pytest.raises(ArgumentError, match="exists; evidence is not overwritten"):
         verify(surrogate, bundle)
-    with pytest.raises(ArgumentError, match="say what goes into the bundle; name one"):
-        dm.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test, reveal_key=True)
 
 
 def test_a_statement_about_another_key_is_refused_before_anything_is_asked(verify, surrogate, tmp_path):

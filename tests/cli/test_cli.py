@@ -351,3 +351,10 @@ def test_key_file_with_wrong_permissions_is_warned_about(run, folder):
     assert "warning: The key file" in err
     assert "chmod 600" in err
     assert json.loads((folder / "acme.key").read_text())["secret"] not in out + err
+
+
+def test_verify_wants_a_bundle_for_what_goes_into_it(run, folder):
+    words = ("verify", folder / "surrogate.keras", "--owner", folder / "owner.keras", "--key", folder / "acme.key")
+    code, _, err = run(*words, "--queries", folder / "x.npy", "--reveal-key")
+    assert code == 2
+    assert "--include-queries and --reveal-key say what goes into the bundle; name it by --bundle." in err

@@ -9,6 +9,7 @@ import pytest
 
 import dynamarks_tf as dm
 from dynamarks_tf.keys import commitment
+from tests.helpers import verifying
 
 SETTINGS = dm.MarkParams(budget=0.1, tie_margin=0)
 HOSTILE = '<script>alert(1)</script> & "Sons" {{ 7*7 }} O\'Brien'
@@ -21,14 +22,14 @@ def cases(tmp_path_factory, owner_model, surrogate, unmarked_surrogate, digits, 
     common = {"owner": owner_model, "params": SETTINGS, "batch_size": 50}
     statement = commitment.commit(key, date="2026-01-01T00:00:00+00:00")
     attacker = {"queries": digits.x_test, "max_queries": 150, "statement": statement}
-    dm.verify(surrogate, key=key, bundle=folder / "attacker.zip", **attacker, **common)
+    verifying.verify(surrogate, key=key, bundle=folder / "attacker.zip", **attacker, **common)
     logged = {"queries": digits.x_test, "logged": True}
-    dm.verify(unmarked_surrogate, key=key, bundle=folder / "innocent.zip", **logged, **common)
+    verifying.verify(unmarked_surrogate, key=key, bundle=folder / "innocent.zip", **logged, **common)
     hostile = dm.MarkKey(bytes(range(32)), HOSTILE)
     hostile.save(folder / "hostile.key")
     answers = lambda x: np.asarray(surrogate(x))  # noqa: E731 -- its name is the suspect's description
     answers.__name__ = answers.__qualname__ = "<img src=x onerror=alert(2)>"
-    dm.verify(answers, key=hostile, bundle=folder / "hostile & <b>.zip", queries=digits.x_test[:9], **common)
+    verifying.verify(answers, key=hostile, bundle=folder / "hostile & <b>.zip", queries=digits.x_test[:9], **common)
     return folder
 
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from dynamarks_tf import recheck, verify
+from dynamarks_tf import recheck
 from dynamarks_tf.case import assessment
 from dynamarks_tf.case.transcript import ANSWER_FILES, were_answers_given
 from dynamarks_tf.errors import ArgumentError, BundleError
@@ -16,6 +16,7 @@ from dynamarks_tf.report.content import bundle_report
 from dynamarks_tf.report.page import bundle_page
 from dynamarks_tf.suspects.answer_file import READERS
 from dynamarks_tf.watermark.params import MarkParams
+from tests.helpers import verifying
 
 SETTINGS = MarkParams(budget=0.1, tie_margin=0)
 
@@ -130,7 +131,7 @@ def test_without_the_key_a_forged_statistic_is_told_as_what_the_owner_states(
 
     monkeypatch.setattr(assessment, "channel_evidence", forged)
     options = {"owner": owner_model, "key": key, "queries": digits.x_test[:50], "params": SETTINGS}
-    assert verify(unmarked_surrogate, bundle=tmp_path / "forged.zip", **options).detected()
+    assert verifying.verify(unmarked_surrogate, bundle=tmp_path / "forged.zip", **options).detected()
     monkeypatch.undo()
     with pytest.raises(BundleError, match="is stated as"):
         recheck.recheck(tmp_path / "forged.zip", key=key)
@@ -151,7 +152,7 @@ def test_of_recorded_answers_it_does_not_say_that_they_came_after_the_plan(
     queries = digits.x_test[:30]
     np.savez(tmp_path / "answers.npz", answers=np.asarray(surrogate(queries)))
     options = {"owner": owner_model, "key": key, "queries": queries, "params": SETTINGS}
-    verify(tmp_path / "answers.npz", bundle=tmp_path / "bundle.zip", **options)
+    verifying.verify(tmp_path / "answers.npz", bundle=tmp_path / "bundle.zip", **options)
     result = recheck.recheck(tmp_path / "bundle.zip", key=key)
     assert any("in the owner's hands before the plan was fixed" in caveat for caveat in result.caveats)
     found = report(result)
@@ -161,7 +162,7 @@ def test_of_recorded_answers_it_does_not_say_that_they_came_after_the_plan(
     assert "before the suspect was asked" not in text
     equal = np.full((30, 10), 0.1)
     np.savez(tmp_path / "equal.npz", answers=equal)  # what docs/suspects.md advises for the plan's digest
-    assert verify(tmp_path / "equal.npz", **options).plan.digest == result.evidence.plan.digest
+    assert verifying.verify(tmp_path / "equal.npz", **options).plan.digest == result.evidence.plan.digest
 
 
 def test_what_counts_as_a_file_of_answers(cases):
@@ -192,7 +193,7 @@ def test_of_logged_queries_it_says_which_were_asked(cases, selection, said, is_p
 
 def test_a_part_of_a_log_is_no_proof(tmp_path, owner_model, surrogate, digits, key):
     options = {"owner": owner_model, "key": key, "queries": digits.x_test, "logged": True, "params": SETTINGS}
-    verify(surrogate, bundle=tmp_path / "bundle.zip", max_queries=30, **options)
+    verifying.verify(surrogate, bundle=tmp_path / "bundle.zip", max_queries=30, **options)
     result = recheck.recheck(tmp_path / "bundle.zip")
     drawn = any("A part of the logged queries was drawn" in caveat for caveat in result.caveats)
     assert drawn == report(result).is_part_of_log == (result.evidence.plan.selection != "first/1")

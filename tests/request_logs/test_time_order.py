@@ -16,6 +16,7 @@ from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.request_logs.prediction_log import encode
 from dynamarks_tf.request_logs.rotation import RotatingFiles
 from dynamarks_tf.request_logs.tf_record import frame
+from tests.helpers import verifying
 
 NOON = 1767355200.0
 
@@ -161,7 +162,6 @@ def test_a_theft_from_two_replicas_is_the_theft_from_one(
     """Read one after the other, other queries would be the first of their coins."""
     from tensorflow_serving.apis import predict_pb2
 
-    import dynamarks_tf as dm
     from dynamarks_tf.serving.protocol.tensors import to_packed_proto
 
     stolen = digits.x_train[len(digits.x_train) // 2 :]
@@ -174,8 +174,8 @@ def test_a_theft_from_two_replicas_is_the_theft_from_one(
         one.append(record)
         next(replicas).append(record)
     verify = {"owner": marked_model, "key": key}
-    whole = dm.verify(surrogate, queries=open_log(tmp_path / "one"), **verify)
-    parts = dm.verify(surrogate, queries=open_log([tmp_path / "b", tmp_path / "a"]), **verify)
+    whole = verifying.verify(surrogate, queries=open_log(tmp_path / "one"), **verify)
+    parts = verifying.verify(surrogate, queries=open_log([tmp_path / "b", tmp_path / "a"]), **verify)
     assert whole.detected()
     assert parts.plan == whole.plan
     assert parts.log10_p == whole.log10_p

@@ -21,7 +21,7 @@ from dynamarks_tf.case import transcript
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.export import export_saved_model
-from tests.helpers import ROOT
+from tests.helpers import ROOT, verifying
 
 Array = np.ndarray[Any, Any]
 Run = Callable[..., tuple[int, str, str]]
@@ -54,7 +54,7 @@ def answers(surrogate: keras.Model, digits: Any) -> Array:
 
 @pytest.fixture(scope="module")
 def expected(surrogate: keras.Model, owner_model: keras.Model, key: Any, digits: Any) -> dm.Evidence:
-    return dm.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test[:120])
+    return verifying.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test[:120])
 
 
 def test_recorded_answers_convict_as_the_suspect_itself_would(
@@ -99,7 +99,7 @@ class Columns:
 
 @pytest.fixture
 def verify(owner_model: keras.Model, key: Any, digits: Any) -> Callable[..., dm.Evidence]:
-    return lambda suspect, **options: dm.verify(
+    return lambda suspect, **options: verifying.verify(
         suspect, owner=owner_model, key=key, queries=digits.x_test[:120], **options
     )
 
@@ -259,7 +259,7 @@ def test_less_than_one_query_a_second(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr("dynamarks_tf.verification.rate_limiter.time", clock)
-    dm.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test[:4], rate=0.1)
+    verifying.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test[:4], rate=0.1)
     assert clock.now == 1030
 
 

@@ -12,6 +12,7 @@ from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.recheck import recheck
 from dynamarks_tf.watermark import codebook
+from tests.helpers import verifying
 
 BUDGET = 0.1
 BACKGROUND = 10
@@ -44,7 +45,7 @@ def dense(digits, key):
 
 def test_a_surrogate_of_a_dense_model_is_convicted_and_the_bundle_holds(dense, digits, key, tmp_path):
     path = tmp_path / "bundle.zip"
-    evidence = dm.verify(dense["surrogate"], owner=dense["marked"], key=key, queries=digits.x_test, bundle=path)
+    evidence = verifying.verify(dense["surrogate"], owner=dense["marked"], key=key, queries=digits.x_test, bundle=path)
     assert evidence.detected()
     assert evidence.num_queries == len(digits.x_test)
     assert evidence.channels[0].num_queries == 64 * len(digits.x_test)  # each pixel is an answer
@@ -60,13 +61,13 @@ def test_logged_queries_and_labels_convict_too(dense, digits, key):
         "queries": digits.x_train[len(digits.x_train) // 2 :],
         "logged": True,
     }
-    evidence = dm.verify(dense["surrogate"], **logged)
+    evidence = verifying.verify(dense["surrogate"], **logged)
     assert evidence.detected()
     assert {channel.channel for channel in evidence.channels} == {"class", "amplitude", "class-choice", "tie"}
-    in_labels = dm.verify(lambda batch: np.asarray(dense["surrogate"](batch)).argmax(axis=-1), **logged)
+    in_labels = verifying.verify(lambda batch: np.asarray(dense["surrogate"](batch)).argmax(axis=-1), **logged)
     assert in_labels.answers == "labels"
     assert in_labels.log10_p < -3
-    assert dm.verify(dense["innocent"], **logged).log10_p > -2
+    assert verifying.verify(dense["innocent"], **logged).log10_p > -2
 
 
 def test_a_bundle_of_labels_holds_too(dense, digits, key, tmp_path):
@@ -77,7 +78,7 @@ def test_a_bundle_of_labels_holds_too(dense, digits, key, tmp_path):
 
     x = digits.x_train[-200:]
     options = {"owner": dense["marked"], "key": key, "queries": x, "logged": True}
-    evidence = dm.verify(labels, bundle=tmp_path / "bundle.zip", **options)
+    evidence = verifying.verify(labels, bundle=tmp_path / "bundle.zip", **options)
     assert evidence.answers == "labels"
     found = recheck(tmp_path / "bundle.zip", key=key)
     assert found.evidence.log10_p == evidence.log10_p
@@ -96,7 +97,7 @@ def test_the_cost_of_a_dense_mark_is_measured_pixel_by_pixel(dense, digits):
 
 
 def test_few_inputs_are_chosen_by_what_most_of_their_positions_show(dense, digits, key):
-    chosen = dm.verify(dense["surrogate"], owner=dense["marked"], key=key, queries=digits.x_test, max_queries=50)
+    chosen = verifying.verify(dense["surrogate"], owner=dense["marked"], key=key, queries=digits.x_test, max_queries=50)
     assert chosen.num_queries == 50
     assert chosen.detected()
     p = np.array([[[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], [[0.6, 0.4], [0.6, 0.4], [0.6, 0.4]]])
@@ -125,7 +126,7 @@ def test_an_answer_of_another_shape_is_refused(dense, digits, key):
     flat = segmenter(8, "relu", 2)
     suspect = keras.Sequential([*flat.layers[:-2], layers.Reshape((64, 11)), layers.Softmax()])
     with pytest.raises(SuspectError, match=r"at 8 x 8 positions: expected \(256, 8, 8, 11\), or labels of shape"):
-        dm.verify(suspect, owner=dense["marked"], key=key, queries=digits.x_test)
+        verifying.verify(suspect, owner=dense["marked"], key=key, queries=digits.x_test)
 
 
 @pytest.mark.parametrize("length", [5, None])
@@ -139,7 +140,7 @@ def test_sequences_of_any_length(length, key):
     np.testing.assert_allclose(released[7, 3], np.asarray(marked(x[7:8, 3:4]))[0, 0], atol=1e-6)
     moved = np.abs(released - np.asarray(tagger(x))).sum(axis=-1) / 2
     assert 0.02 < moved.max() <= 0.05 + 1e-6
-    evidence = dm.verify(tagger, owner=marked, key=key, queries=x)
+    evidence = verifying.verify(tagger, owner=marked, key=key, queries=x)
     assert evidence.fidelity == 1
     assert not evidence.detected()
 
@@ -166,7 +167,7 @@ def test_one_sigmoid_is_refused_and_can_be_rewritten_without_training(key):
         marked = dm.mark(rewritten, key)
     assert np.abs(np.asarray(marked(x)) - np.asarray(rewritten(x))).sum(axis=1).max() / 2 > 0.02
     with pytest.raises(ArgumentError, match="two classes leave only one; .* needs logged queries"):
-        dm.verify(model, owner=marked, key=key, queries=x)
+        verifying.verify(model, owner=marked, key=key, queries=x)
 
 
 @pytest.mark.parametrize("loss", [None, "binary_crossentropy", keras.losses.BinaryCrossentropy(from_logits=True)])

@@ -18,6 +18,7 @@ from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.evidence.class_channel import ClassChannelTable
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.watermark import codebook, marking
+from tests.helpers import verifying
 from tests.helpers.bundles import rewritten
 
 SETTINGS = dm.MarkParams(budget=0.1)
@@ -40,7 +41,9 @@ def test_a_forger_with_a_free_choice_of_tables_has_no_key_that_gives_them(
     fitted = np.sign(innocent_residuals)
     assert chernoff_log10_p(innocent_residuals, float((fitted * innocent_residuals).sum())) < -20
     path = tmp_path / "honest.zip"
-    dm.verify(unmarked_surrogate, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS, bundle=path)
+    verifying.verify(
+        unmarked_surrogate, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS, bundle=path
+    )
 
     def forge(members):
         evidence = Evidence.from_dict(json.loads(members[bundles.EVIDENCE]), "x")
@@ -71,14 +74,14 @@ def test_whoever_marks_after_the_fact_finds_nothing(digits, owner_model, unmarke
     """A model that was released before the key was made does not know it."""
     late = dm.MarkKey(bytes(range(200, 232)), "Latecomer")
     marked = dm.mark(owner_model, late, budget=0.1)
-    assert not dm.verify(unmarked_surrogate, owner=marked, key=late, queries=digits.x_test).detected()
+    assert not verifying.verify(unmarked_surrogate, owner=marked, key=late, queries=digits.x_test).detected()
 
 
 def test_an_owner_model_that_was_doctored_to_fit_the_key_is_not_the_one_committed_to(
     digits, owner_model, unmarked_surrogate, key, tmp_path
 ):
     """Clean answers that are low where the signs are positive would convict anybody; the statement names the file."""
-    owner_model.save(tmp_path / "owner.keras")
+    verifying.marked_with(owner_model, key, SETTINGS).save(tmp_path / "owner.keras")
     statement = commitment.commit(key, model=tmp_path / "owner.keras")
     signs = codebook.expand(key, 10, SETTINGS).class_signs.astype(np.float32)
     inputs = keras.Input((8, 8, 1))
@@ -87,20 +90,16 @@ def test_an_owner_model_that_was_doctored_to_fit_the_key_is_not_the_one_committe
     shifted = keras.layers.Lambda(lambda pair: keras.ops.softmax(keras.ops.log(pair[0] + 1e-9) - pair[1]))
     doctored = keras.Model(inputs, shifted([p, tilt(p)]))
     tilt.set_weights([3 * signs * (1 - np.eye(10, dtype=np.float32))])
-    options = {"key": key, "queries": digits.x_test, "params": SETTINGS}
-    assert dm.verify(unmarked_surrogate, owner=doctored, **options).log10_p < -6  # so this must be ruled out
+    doctored = verifying.marked_with(doctored, key, SETTINGS)
+    options = {"key": key, "queries": digits.x_test}
+    assert verifying.verify(unmarked_surrogate, owner=doctored, **options).log10_p < -6  # so this must be ruled out
+    committed = {"statement": statement, "bundle": tmp_path / "bundle.zip", **options}
     with pytest.raises(CommitmentError, match="a model in memory was given"):
-        dm.verify(unmarked_surrogate, owner=doctored, statement=statement, **options)
+        verifying.verify(unmarked_surrogate, owner=doctored, **committed)
     doctored.save(tmp_path / "doctored.keras")
     with pytest.raises(CommitmentError, match="Use the file that was committed to"):
-        dm.verify(unmarked_surrogate, owner=tmp_path / "doctored.keras", statement=statement, **options)
-    honest = dm.verify(
-        unmarked_surrogate,
-        owner=tmp_path / "owner.keras",
-        statement=statement,
-        bundle=tmp_path / "bundle.zip",
-        **options,
-    )
+        verifying.verify(unmarked_surrogate, owner=tmp_path / "doctored.keras", **committed)
+    honest = verifying.verify(unmarked_surrogate, owner=tmp_path / "owner.keras", **committed)
     assert not honest.detected()
     assert "this key and this model file" in " ".join(recheck.recheck(tmp_path / "bundle.zip", key=key).steps)
 
@@ -108,7 +107,7 @@ def test_an_owner_model_that_was_doctored_to_fit_the_key_is_not_the_one_committe
 def test_somebody_elses_evidence_cannot_be_replayed_as_ones_own(digits, owner_model, surrogate, key, tmp_path):
     """The plan holds the commitment, which holds the owner's name; only its key opens it."""
     path, replayed = tmp_path / "bundle.zip", tmp_path / "replayed.zip"
-    dm.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS, bundle=path)
+    verifying.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS, bundle=path)
     bob = dm.MarkKey(bytes(range(100, 132)), "Bob")
 
     def rename(members):
@@ -135,8 +134,8 @@ def test_of_two_claimants_the_thief_is_marked_by_both_and_the_owner_by_none(digi
     """The attacker marks what he stole with a key of his own, and accuses the owner."""
     attackers_key = dm.MarkKey(bytes(range(50, 82)), "Attacker")
     thiefs = dm.mark(surrogate, attackers_key, budget=0.01)
-    by_owner = dm.verify(thiefs, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS)
+    by_owner = verifying.verify(thiefs, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS)
     assert by_owner.detected(alpha=1e-3)  # the attacker's own mark hides part of the owner's
-    by_attacker = dm.verify(owner_model, owner=thiefs, key=attackers_key, queries=digits.x_test)
+    by_attacker = verifying.verify(owner_model, owner=thiefs, key=attackers_key, queries=digits.x_test)
     assert by_attacker.log10_p > -2
     assert marking.find_mark(thiefs).was_made_with(attackers_key)

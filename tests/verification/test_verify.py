@@ -12,14 +12,14 @@ import tensorflow as tf
 import dynamarks_tf as dm
 from dynamarks_tf.errors import ArgumentError, DatasetError, ModelError, SuspectError
 from dynamarks_tf.suspects import Suspect
-from tests.helpers import small_classifier
+from tests.helpers import small_classifier, verifying
 
 SETTINGS = dm.MarkParams(budget=0.1, tie_margin=0)  # those of the fixture `marked_model`
 
 
 def check(suspect, owner_model, key, digits, **options):
     options = {"params": SETTINGS, **options}
-    return dm.verify(suspect, owner=owner_model, key=key, queries=digits.x_test, **options)
+    return verifying.verify(suspect, owner=owner_model, key=key, queries=digits.x_test, **options)
 
 
 def test_a_surrogate_is_convicted_and_innocents_are_not(digits, owner_model, key, surrogate, unmarked_surrogate):
@@ -118,7 +118,7 @@ def test_queries_that_are_shuffled_anew_are_refused(digits, owner_model, key):
 
     dataset = tf.data.Dataset.from_tensor_slices(digits.x_test).shuffle(1000, seed=1)
     with pytest.raises(ArgumentError, match="gave other inputs when they were read again.* reshuffle_each_iteration"):
-        dm.verify(owner_model, owner=owner_model, key=key, queries=dataset.batch(64))
+        verifying.verify(owner_model, owner=owner_model, key=key, queries=dataset.batch(64))
 
 
 def test_a_callable_that_works_in_place_changes_neither_queries_nor_evidence(digits, owner_model, key, surrogate):
@@ -128,7 +128,7 @@ def test_a_callable_that_works_in_place_changes_neither_queries_nor_evidence(dig
         return answers
 
     x = digits.x_test.copy()
-    evidence = dm.verify(in_place, owner=owner_model, key=key, queries=x, params=SETTINGS)
+    evidence = verifying.verify(in_place, owner=owner_model, key=key, queries=x, params=SETTINGS)
     np.testing.assert_array_equal(x, digits.x_test)
     assert evidence.log10_p == pytest.approx(check(surrogate, owner_model, key, digits).log10_p, rel=1e-4)
 
@@ -153,7 +153,7 @@ def test_an_output_in_a_dict_is_the_output(digits, owner_model, key, surrogate):
 def test_two_classes_hold_no_evidence(key):
     owner = small_classifier(num_classes=2)
     with pytest.raises(ArgumentError, match="There is no evidence to be had .* two classes leave only one; amplitude"):
-        dm.verify(owner, owner=owner, key=key, queries=np.zeros((4, 8, 8, 1)))
+        verifying.verify(owner, owner=owner, key=key, queries=np.zeros((4, 8, 8, 1)))
 
 
 def test_tensorflow_may_have_been_installed_under_another_name(owner_model, digits, key, monkeypatch):
@@ -202,7 +202,7 @@ def test_logits_of_owner_and_suspect(digits, owner_model, key, surrogate):
     assert converted.log10_p == pytest.approx(plain.log10_p, abs=0.1)
     marked = dm.mark(owner, key, 0.1, from_logits=True)
     assert check(suspect, marked, key, digits, suspect_from_logits=True).log10_p == converted.log10_p
-    with pytest.raises(SuspectError, match="negative values .* suspect_from_logits=True"):
+    with pytest.raises(SuspectError, match="negative values .* SuspectOptions.from_logits=True"):
         check(suspect, owner_model, key, digits)
     with pytest.raises(ModelError, match="outputs of the owner model .* say from_logits=True"):
         check(surrogate, owner, key, digits)
@@ -236,7 +236,7 @@ def with_nan(n):
         (lambda n: np.full((n, 2), "cat"), "answers text of shape"),
         (lambda n: np.zeros((n, 10), complex), "values of type complex128; expected numbers or class names"),
         (one_hot, "answers labels, not probabilities"),
-        (lambda n: np.full((n, 10), -0.1), "negative values .*suspect_from_logits"),
+        (lambda n: np.full((n, 10), -0.1), "negative values .*SuspectOptions.from_logits=True"),
         (lambda n: np.full((n, 10), 3.0), "sum to between 30 and 30"),
     ],
 )
@@ -282,14 +282,14 @@ def labels_of(model, form="indices"):
 def test_a_suspect_that_answers_labels_is_tested_in_the_tie_code(form, digits, owner_model, with_ties, key):
     """The marked API itself sides with every coin; the clean model with none."""
     options = {"owner": with_ties, "key": key, "queries": digits.x_train, "logged": True, "class_names": NAMES}
-    guilty = dm.verify(labels_of(with_ties, form), **options)
+    guilty = verifying.verify(labels_of(with_ties, form), **options)
     assert guilty.log10_p <= -8
     assert guilty.answers == "labels"
     assert [channel.channel for channel in guilty.channels] == ["tie"]
     assert guilty.untested["class"] == guilty.untested["amplitude"]
     assert "labels only" in guilty.untested["class"]
     assert guilty.fidelity > 0.9
-    innocent = dm.verify(labels_of(owner_model, form), **options)
+    innocent = verifying.verify(labels_of(owner_model, form), **options)
     assert innocent.log10_p > -2
     assert innocent.fidelity == 1
 
@@ -302,41 +302,41 @@ def test_what_cannot_succeed_with_labels_is_refused_before_anything_is_asked(dig
     with pytest.raises(
         ArgumentError, match="class channel: the suspect answers labels only.* tie channel: it needs logged"
     ):
-        dm.verify(never, **options)
+        verifying.verify(never, **options)
     with pytest.raises(ArgumentError, match="tie channel: the model was marked without it .tie_margin is 0."):
-        dm.verify(never, **{**options, "owner": owner_model, "logged": True, "params": SETTINGS})
+        verifying.verify(never, **{**options, "owner": owner_model, "logged": True, "params": SETTINGS})
 
 
 def test_names_that_nobody_knows_and_answers_of_two_kinds(digits, with_ties, key):
     options = {"owner": with_ties, "key": key, "queries": digits.x_train, "logged": True}
     others = [f"number {number}" for number in range(10)]
     with pytest.raises(SuspectError, match="None of the suspect's labels is among the 10 classes.* such as 'number 0'"):
-        dm.verify(labels_of(with_ties, "names"), class_names=others, **options)
+        verifying.verify(labels_of(with_ties, "names"), class_names=others, **options)
     for names, message in (
         (["zero", "one"], "one text for each of the 10 classes, in the owner's order. Received: 2 entries"),
         (["same"] * 10, "must be different for each class. Received: 'same' twice"),
         ("0123456789", "one text for each of the 10 classes"),
     ):
         with pytest.raises(ArgumentError, match=message):
-            dm.verify(labels_of(with_ties, "names"), class_names=names, **options)
+            verifying.verify(labels_of(with_ties, "names"), class_names=names, **options)
 
     def knows_all_but_the_last(batch):
         return next(strange) if len(batch) == 1 else labels_of(with_ties, "names")(batch)
 
     strange = iter([np.array(["a horse"])])
-    dm.verify(knows_all_but_the_last, class_names=NAMES, batch_size=len(digits.x_train) - 1, **options)
+    verifying.verify(knows_all_but_the_last, class_names=NAMES, batch_size=len(digits.x_train) - 1, **options)
     turns = iter([True, *[False] * 100])
 
     def changes_its_mind(batch):
         return np.asarray(with_ties(batch)) if next(turns) else labels_of(with_ties)(batch)
 
     with pytest.raises(SuspectError, match="some batches with labels and others with probabilities"):
-        dm.verify(changes_its_mind, **options)
+        verifying.verify(changes_its_mind, **options)
 
 
 def test_logged_queries_are_tested_in_every_channel_and_fresh_ones_in_the_class_code(digits, with_ties, key):
     def channels(**options):
-        found = dm.verify(with_ties, owner=with_ties, key=key, queries=digits.x_train, **options)
+        found = verifying.verify(with_ties, owner=with_ties, key=key, queries=digits.x_train, **options)
         return {channel.channel: channel.log10_p for channel in found.channels}
 
     logged = channels(logged=True)
@@ -347,8 +347,8 @@ def test_logged_queries_are_tested_in_every_channel_and_fresh_ones_in_the_class_
 
 def test_class_names_are_part_of_the_plan(digits, with_ties, key):
     options = {"owner": with_ties, "key": key, "queries": digits.x_train, "logged": True}
-    one = dm.verify(labels_of(with_ties, "names"), class_names=NAMES, **options)
-    other = dm.verify(labels_of(with_ties, "names"), class_names=NAMES[::-1], **options)
+    one = verifying.verify(labels_of(with_ties, "names"), class_names=NAMES, **options)
+    other = verifying.verify(labels_of(with_ties, "names"), class_names=NAMES[::-1], **options)
     assert one.plan.digest != other.plan.digest
 
 
@@ -378,12 +378,12 @@ def test_a_client_who_sends_again_what_he_liked_convicts_nobody(digits, owner_mo
     log = np.concatenate([x, *[liked] * 10, *changed])
     options = {"owner": api, "key": key, "logged": True}
     for suspect in (owner_model, labels_of(owner_model)):
-        once = dm.verify(suspect, queries=x, **options)
-        again = dm.verify(suspect, queries=log, batch_size=4096, **options)
+        once = verifying.verify(suspect, queries=x, **options)
+        again = verifying.verify(suspect, queries=log, batch_size=4096, **options)
         assert again.log10_p > -3
         assert again.log10_p == pytest.approx(once.log10_p, abs=1.5)
         for max_queries in (500, 3000):  # a random part would meet the coins that he repeated, and few others
-            assert dm.verify(suspect, queries=log, max_queries=max_queries, **options).log10_p > -3
+            assert verifying.verify(suspect, queries=log, max_queries=max_queries, **options).log10_p > -3
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_growth_and_queries_needed(digits, owner_model, key, surrogate, unmarked
     assert evidence.detected()
     for point in evidence.growth:
         assert point.log10_p <= -6 or point.num_queries < needed
-    first = dm.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test[:50], params=SETTINGS)
+    first = verifying.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test[:50], params=SETTINGS)
     assert first.log10_p == pytest.approx(evidence.growth[2].log10_p, abs=1e-6)
     assert evidence.queries_needed(alpha=1e-300) is None
     assert check(unmarked_surrogate, owner_model, key, digits).queries_needed() is None
@@ -463,12 +463,12 @@ def test_wrong_queries(digits, owner_model, key, surrogate):
     with pytest.raises(
         ArgumentError, match=r"`queries` have shape \(28, 28, 1\) each; the owner model takes \(8, 8, 1\)"
     ):
-        dm.verify(surrogate, owner=owner_model, key=key, queries=np.zeros((5, 28, 28, 1)), max_queries=3)
+        verifying.verify(surrogate, owner=owner_model, key=key, queries=np.zeros((5, 28, 28, 1)), max_queries=3)
     for options in ({}, {"max_queries": 10}):
         with pytest.raises(ArgumentError, match="holds no inputs. Pass at least one"):
-            dm.verify(surrogate, owner=owner_model, key=key, queries=np.zeros((0, 8, 8, 1)), **options)
+            verifying.verify(surrogate, owner=owner_model, key=key, queries=np.zeros((0, 8, 8, 1)), **options)
     with pytest.raises(DatasetError, match="Cannot read queries"):
-        dm.verify(surrogate, owner=owner_model, key=key, queries="none.npy")
+        verifying.verify(surrogate, owner=owner_model, key=key, queries="none.npy")
     with pytest.raises(ArgumentError, match="`timeout_s` must be a number of seconds above 0"):
         check(surrogate, owner_model, key, digits, timeout_s=0)
     with pytest.raises(ArgumentError, match="at least 1. Received: batch_size=0"):
@@ -506,7 +506,7 @@ def test_memory_does_not_grow_with_the_number_of_queries(key):
         source = tf.data.Dataset.from_tensors(one).repeat(batches)
         tracemalloc.start()
         try:
-            dm.verify(owner, owner=owner, key=key, queries=source)
+            verifying.verify(owner, owner=owner, key=key, queries=source)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

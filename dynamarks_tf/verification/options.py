@@ -1,0 +1,123 @@
+"""Options of `verify` that belong together: how the suspect is asked, and what is written into the bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.evidence.answers import check_class_names
+from dynamarks_tf.keys.commitment import Statement
+
+
+@dataclasses.dataclass(frozen=True)
+class SuspectOptions:
+    """How a suspect is asked, and how its answers are read.
+
+    Args:
+        from_logits: whether the suspect answers logits.
+        labels: whether the suspect answers labels only. Said beforehand, a test that cannot succeed is refused at once;
+            otherwise it is seen from the answers.
+        class_names: names of the owner's classes in their order, for a suspect that answers names.
+        signature: name of the signature to call, of a suspect that has several.
+        output: name of the output to read, of a suspect that has several.
+        batch_size: how many inputs are asked at once.
+        timeout_s: seconds that a remote suspect may take for one batch.
+        rate: the largest number of queries a second; batches are made small enough. `None`: no limit.
+        api_key_header: name of the header that carries the key in the variable DYNAMARKS_API_KEY to a remote suspect;
+            by default it is sent as `Authorization: Bearer KEY`.
+
+    Raises:
+        ArgumentError: a value is outside its range.
+
+    Example:
+
+    >>> dm.verify(url, owner=marked, key=key, queries=x, suspect_options=dm.SuspectOptions(rate=10, timeout_s=60))
+    """
+
+    from_logits: bool = False
+    labels: bool = False
+    class_names: Sequence[str] | None = None
+    signature: str | None = None
+    output: str | None = None
+    batch_size: int = 256
+    timeout_s: float = 30.0
+    rate: float | None = None
+    api_key_header: str | None = None
+
+    def __post_init__(self) -> None:
+        batch_size = whole_number("batch_size", self.batch_size, 1)
+        _check_above_zero("timeout_s", self.timeout_s, "seconds")
+        if self.rate is not None:
+            _check_above_zero("rate", self.rate, "queries a second")
+            batch_size = min(batch_size, max(1, int(self.rate)))
+        object.__setattr__(self, "batch_size", batch_size)
+        object.__setattr__(self, "from_logits", bool(self.from_logits))
+        object.__setattr__(self, "labels", bool(self.labels))
+
+    def for_classes(self, num_classes: int) -> SuspectOptions:
+        """The same options with class names that are checked against the number of the owner's classes.
+
+        Raises:
+            ArgumentError: there are more or fewer names, or they are no names.
+        """
+        if self.class_names is None:
+            return self
+        return dataclasses.replace(self, class_names=check_class_names(self.class_names, num_classes))
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleOptions:
+    """Where the evidence bundle is written, and what it holds beside the test itself.
+
+    Args:
+        path: the file to write; it must not exist. While the test runs, the answers are kept in a folder beside it;
+            after an interruption, the same call goes on from there.
+        statement: the published commitment. `verify` checks that the key opens it, and that it is about the owner's
+            model file, if it is about one at all.
+        include_queries: whether the bundle holds the inputs, not just their digest.
+        reveal_key: whether the bundle holds the key. Anybody with the key can forge and strip the mark.
+
+    Raises:
+        ArgumentError: the path is a folder, or there is a file already.
+
+    Example:
+
+    >>> dm.verify(url, owner=marked, key=key, queries=x, bundle=dm.BundleOptions("bundle.zip", statement=statement))
+    """
+
+    path: str | os.PathLike[str]
+    statement: Statement | None = None
+    include_queries: bool = False
+    reveal_key: bool = False
+
+    def __post_init__(self) -> None:
+        text = os.fspath(self.path)
+        path = Path(text)
+        if path.exists() or text.endswith(("/", os.sep)):
+            is_folder = path.is_dir() or not path.exists()
+            what = "is a folder" if is_folder else "exists; evidence is not overwritten"
+            raise ArgumentError(f"`bundle` {text} {what}. Name another file.")
+        object.__setattr__(self, "path", path)
+
+
+def whole_number(name: str, value: Any, smallest: int) -> int:
+    """Returns an argument that must be a whole number.
+
+    Raises:
+        ArgumentError: it is none, or too small.
+    """
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < smallest:
+        raise ArgumentError(f"`{name}` must be a whole number, at least {smallest}. Received: {name}={value!r}")
+    return int(value)
+
+
+def _check_above_zero(name: str, value: Any, unit: str) -> None:
+    if not isinstance(value, numbers.Real) or not 0 < float(value) < float("inf"):
+        raise ArgumentError(f"`{name}` must be a number of {unit} above 0. Received: {name}={value!r}")
