@@ -205,7 +205,9 @@ def test_logits_of_owner_and_suspect(digits, owner_model, key, surrogate):
     with pytest.raises(SuspectError, match="negative values .* SuspectOptions.from_logits=True"):
         check(suspect, owner_model, key, digits)
     with pytest.raises(ModelError, match="outputs of the owner model .* say from_logits=True"):
-        check(surrogate, owner, key, digits)
+        check(surrogate, owner, key, digits, params=None)
+    by_default = check(suspect, owner, key, digits, params=None, from_logits=True, suspect_from_logits=True)
+    assert by_default.plan.params == dm.MarkParams()
 
 
 def answer(values):
@@ -490,7 +492,7 @@ def test_owner_models_that_cannot_be_used(digits, owner_model, key, other_key, s
     with pytest.raises(ModelError, match="There is no Keras model file"):
         check(surrogate, "none.keras", key, digits)
     with pytest.raises(ArgumentError, match="`key` must be a MarkKey; load one by"):
-        check(surrogate, owner_model, "acme.key", digits)
+        check(surrogate, owner_model, "acme.key", digits, params=None)
     with pytest.raises(SuspectError, match="answers 10 classes, the owner model 4"):
         check(surrogate, small_classifier(num_classes=4), key, digits)
 
