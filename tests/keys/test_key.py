@@ -85,7 +85,7 @@ def test_key_file_is_never_overwritten_silently(tmp_path):
     path = tmp_path / "acme.key"
     first, second = MarkKey.generate("ACME"), MarkKey.generate("ACME")
     first.save(path)
-    with pytest.raises(KeyFileError, match=r"acme\.key exists .*--force"):
+    with pytest.raises(KeyFileError, match=r"acme\.key exists, .*--force"):
         second.save(path)
     assert MarkKey.load(path) == first
     second.save(path, overwrite=True)
@@ -129,7 +129,7 @@ def _damaged(tmp_path, change):
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_truncated_key_file(tmp_path, share):
     path = _damaged(tmp_path, lambda data: data[: int(len(data) * share)])
-    with pytest.raises(KeyFileError, match="is truncated or no key file"):
+    with pytest.raises(KeyFileError, match="is truncated or not a key file"):
         MarkKey.load(path)
 
 
@@ -168,7 +168,7 @@ def test_deeply_nested_json_and_binary_rubbish_are_refused_without_quoting_the_f
         path = tmp_path / "bad.key"
         path.write_bytes(data)
         path.chmod(0o600)
-        with pytest.raises(KeyFileError, match="is truncated or no key file") as caught:
+        with pytest.raises(KeyFileError, match="is truncated or not a key file") as caught:
             MarkKey.load(path)
         assert caught.value.__cause__ is None
 
