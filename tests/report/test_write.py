@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import stat
 import subprocess
 import sys
 
@@ -16,10 +15,7 @@ from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.report import write_report
 from tests.helpers import ROOT
-
-
-def mode(path):
-    return stat.S_IMODE(path.stat().st_mode)
+from tests.helpers.files import mode
 
 
 def test_a_public_report_is_readable_a_confidential_one_private(bundles, key, tmp_path):
