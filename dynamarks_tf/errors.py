@@ -1,14 +1,14 @@
-"""Errors of the package. Each message says what was given, what is accepted and what to do."""
+"""Errors of the package. Each message states the value given, the values accepted and the remedy."""
 
 from __future__ import annotations
 
 
 class DynaMarksError(Exception):
-    """Base of all errors raised on purpose by this package; the command line turns it into exit code 2."""
+    """Base of all errors that this package raises on purpose; the command line turns it into exit code 2."""
 
 
 class ArgumentError(DynaMarksError, ValueError):
-    """An argument is outside what is accepted, or two arguments contradict each other."""
+    """An argument is outside its accepted values, or two arguments contradict each other."""
 
 
 class ModelError(DynaMarksError, ValueError):
@@ -24,19 +24,19 @@ class CommitmentError(DynaMarksError):
 
 
 class FormatError(DynaMarksError):
-    """A file was written in a format, or a version of it, that this release does not know."""
+    """A file has a format, or a version of a format, that this release does not know."""
 
 
 class ExportError(DynaMarksError):
-    """A model cannot be written to the place that was asked for."""
+    """A model cannot be written to the requested place."""
 
 
 class SuspectError(DynaMarksError):
-    """A suspect cannot be reached, or its answers cannot be used as evidence."""
+    """A suspect cannot be reached, or its answers cannot serve as evidence."""
 
 
 class DatasetError(DynaMarksError):
-    """Images or recorded queries cannot be found or read."""
+    """Images or stored queries are missing or cannot be read."""
 
 
 class LogError(DynaMarksError):
@@ -44,11 +44,11 @@ class LogError(DynaMarksError):
 
 
 class TranscriptError(DynaMarksError):
-    """The recording of a test is damaged, or belongs to another test."""
+    """The transcript of a test is damaged, or belongs to another test."""
 
 
 class BundleError(DynaMarksError):
-    """An evidence bundle cannot be read, was altered, or does not bear out what it says."""
+    """An evidence bundle cannot be read, was altered, or does not confirm its own statements."""
 
 
 class ServingError(DynaMarksError):

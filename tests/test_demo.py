@@ -47,7 +47,7 @@ def test_everything_is_left_in_the_folder_and_explained(finished):
     result, lines, folder = finished
     left = {path.name for path in folder.iterdir()}
     assert {"surrogate-report.html", "surrogate-report.report.json"} <= left
-    assert "The mark of Demo Owner was found in the suspect." in (folder / "surrogate-report.html").read_text()
+    assert "The mark of Demo Owner was detected in the suspect." in (folder / "surrogate-report.html").read_text()
     assert {"owner.key", "owner.keras", "marked.keras", "surrogate.keras", "queries.npy", "report.json"} <= left
     report = json.loads((folder / "report.json").read_text())
     assert (report["format"], report["version"]) == ("dynamarks-demo", 3)

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, what it says of itself, and that it runs where nothing else of the repository is."""
+"""The wheel: its files, its metadata, and that it runs without the rest of the repository."""
 
 import email
 import os
@@ -45,7 +45,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     subprocess.run([sys.executable, "-m", "check_wheel_contents", str(wheel)], check=True)
 
 
-def test_the_metadata_is_valid_and_says_what_is_needed(metadata):
+def test_the_metadata_is_valid_and_lists_the_requirements(metadata):
     facts = Metadata.from_email(metadata, validate=True)
     assert facts.name == "dynamarks_tf"
     assert str(facts.version) == __version__

@@ -1,7 +1,7 @@
-"""What nobody can read who should not: key, codebook and clean answers, from everything that leaves the owner's hands.
+"""Secrecy: key, codebook and clean answers are in no file or output that outsiders can read.
 
-One story is played once, with every logger at DEBUG: mark, save, export, serve, predict, be asked nonsense, verify,
-bundle. The tests then search what came out of it for each secret in each form that it might take.
+One sequence runs once, with every logger at DEBUG: mark, save, export, serve, predict, malformed requests, verify,
+bundle. The tests then search its outputs for each secret in each form that it might take.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Forms = dict[str, list[bytes]]
 
 
 def written_forms(values: np.ndarray) -> list[bytes]:
-    """How a part of a table may be written: its bytes, its sign bits, its values as text."""
+    """Forms in which a part of a table may be written: its bytes, its sign bits, its values as text."""
     part = values.ravel()[:_WINDOW]
     texts = [separator.join(map(str, part.tolist())) for separator in (",", ", ", " ", "\n")]
     bits = np.packbits(values.ravel()[: 8 * _WINDOW] > 0, bitorder="little")
@@ -75,21 +75,21 @@ def sign_forms(key: dm.MarkKey) -> Forms:
         "signs": written_forms(book.class_signs),
         "amplitude signs": written_forms(book.amplitude_signs),
         "tie signs": written_forms(book.tie_signs),
-        "query signs": written_forms(book.class_choice_signs),
-        "focus": [
+        "class-choice signs": written_forms(book.class_choice_signs),
+        "target classes": [
             *written_forms(book.target_classes),
             *written_forms(book.target_classes.astype(np.int8)),
         ],  # a table of the layer
     }
 
 
-def bucketing_forms(key: dm.MarkKey) -> Forms:
+def keyed_hash_forms(key: dm.MarkKey) -> Forms:
     keyed_hash = codebook.expand(key, 10, dm.MarkParams()).keyed_hash
     return {"offsets": written_forms(keyed_hash.offsets), "multipliers": written_forms(keyed_hash.multipliers)}
 
 
 def clean_forms(clean: np.ndarray, released: np.ndarray) -> Forms:
-    """Clean answers, where they are not what is released: their bytes, and their largest values to seven digits."""
+    """Clean answers that differ from the released ones: their bytes, and their largest values to seven digits."""
     changed = np.abs(clean - released).max(axis=1) > 1e-3
     rows = clean[changed]
     assert len(rows) > 20
@@ -97,15 +97,15 @@ def clean_forms(clean: np.ndarray, released: np.ndarray) -> Forms:
     return {"clean answers": [*(row.tobytes() for row in rows), *texts]}
 
 
-def found(data: bytes | str, *forms: Forms) -> list[str]:
+def secrets_in(data: bytes | str, *forms: Forms) -> list[str]:
     """Names of the secrets that some data hold."""
     content = data.encode(errors="surrogateescape") if isinstance(data, str) else data
     return [name for one in forms for name, written in one.items() if any(form in content for form in written)]
 
 
 @dataclasses.dataclass
-class Story:
-    """What came out of it, by what it is."""
+class Outputs:
+    """The outputs of the sequence, by name."""
 
     folder: Path
     marked: Any
@@ -121,10 +121,10 @@ class Story:
 
 
 def raised_by(action: Callable[[], Any]) -> str:
-    """Message and traceback of what an action raises; nothing if it raises nothing."""
+    """Message and traceback of an error that an action raises; empty if it raises none."""
     try:
         action()
-    except Exception as error:  # whatever Keras or NumPy make of wrong values
+    except Exception as error:  # Keras and NumPy raise many types for wrong values
         return "".join(traceback.format_exception(error))
     return ""
 
@@ -176,7 +176,7 @@ def story(owner_model, digits, key, tmp_path_factory):
     seen["logs at DEBUG"] = written.getvalue().encode()
     clean, released = (np.asarray(model(x)) for model in (owner_model, marked))
     secrets = (key_forms(), sign_forms(key))
-    return Story(folder, marked, secrets, bucketing_forms(key), clean_forms(clean, released), seen, evidence)
+    return Outputs(folder, marked, secrets, keyed_hash_forms(key), clean_forms(clean, released), seen, evidence)
 
 
 def grpc_metadata(server: LocalServer) -> bytes:
@@ -190,21 +190,27 @@ def grpc_metadata(server: LocalServer) -> bytes:
         return bytes(stub.GetModelMetadata(request, timeout=20).SerializeToString())
 
 
-def test_the_search_finds_what_is_there(story, key, owner_model, digits):
-    """Key file, weights and bundles hold secrets by design; what finds nothing there would find nothing anywhere."""
-    assert found((story.folder / "acme.key").read_bytes(), *story.all) == ["key"]
+def test_the_search_detects_secrets_where_they_are(story, key, owner_model, digits):
+    """Key file and weights hold secrets by design; a search without hits there would have none anywhere."""
+    assert secrets_in((story.folder / "acme.key").read_bytes(), *story.all) == ["key"]
     with zipfile.ZipFile(story.folder / "marked.keras") as archive:
         weights = archive.read("model.weights.h5")
-    tables = ["amplitude signs", "tie signs", "focus", "offsets", "multipliers"]  # `signs` is in `focus`
-    assert found(weights, *story.all) == tables
-    assert found(tree(story.folder / "served" / "clf" / "1" / "variables"), *story.all) == tables
-    lite = (story.folder / "marked.tflite").read_bytes()  # the converter turns the multipliers round
-    assert found(lite, *story.all) == tables[:-1]
+    tables = [
+        "amplitude signs",
+        "tie signs",
+        "target classes",
+        "offsets",
+        "multipliers",
+    ]  # they replace the class signs
+    assert secrets_in(weights, *story.all) == tables
+    assert secrets_in(tree(story.folder / "served" / "clf" / "1" / "variables"), *story.all) == tables
+    lite = (story.folder / "marked.tflite").read_bytes()  # the converter transposes the multipliers
+    assert secrets_in(lite, *story.all) == tables[:-1]
     clean = json.dumps(np.asarray(owner_model(digits.x_test[:200])).tolist())
-    assert found(clean, *story.all) == ["clean answers"]
-    assert found(json.dumps(codebook.expand(key, 10, dm.MarkParams()).class_signs.ravel().tolist()), *story.all) == [
-        "signs"
-    ]
+    assert secrets_in(clean, *story.all) == ["clean answers"]
+    assert secrets_in(
+        json.dumps(codebook.expand(key, 10, dm.MarkParams()).class_signs.ravel().tolist()), *story.all
+    ) == ["signs"]
 
 
 @pytest.mark.parametrize(
@@ -221,15 +227,15 @@ def test_the_search_finds_what_is_there(story, key, owner_model, digits):
         "logs at DEBUG",
     ],
 )
-def test_what_others_see_holds_no_secret(story, name):
+def test_what_outsiders_see_holds_no_secret(story, name):
     assert len(story.seen[name]) > 20
-    assert found(story.seen[name], *story.all) == []
+    assert secrets_in(story.seen[name], *story.all) == []
 
 
 def test_the_graph_of_a_saved_model_and_the_configuration_of_a_keras_file_hold_no_tables(story):
     folder = story.folder / "served" / "clf" / "1"
     graph = b"".join((folder / name).read_bytes() for name in ("saved_model.pb", "fingerprint.pb"))
-    assert found(graph, *story.all) == []
+    assert secrets_in(graph, *story.all) == []
     with zipfile.ZipFile(story.folder / "marked.keras") as archive:
         others = {name: archive.read(name) for name in archive.namelist() if name != "model.weights.h5"}
     assert {"config.json", "metadata.json"} <= set(others)
@@ -238,11 +244,11 @@ def test_the_graph_of_a_saved_model_and_the_configuration_of_a_keras_file_hold_n
         repr(story.marked.get_build_config()),
         repr(find_mark(story.marked).get_config()),
     ]
-    assert found(b"".join(others.values()), *story.all) == []
-    assert found("".join(configs), *story.all) == []
+    assert secrets_in(b"".join(others.values()), *story.all) == []
+    assert secrets_in("".join(configs), *story.all) == []
 
 
-def test_no_signature_gives_clean_answers_or_takes_a_switch_for_them(story, digits):
+def test_no_signature_gives_clean_answers_or_can_be_switched_to_them(story, digits):
     loaded = tf.saved_model.load(str(story.folder / "served" / "clf" / "1"))
     assert set(loaded.signatures) == {"serving_default"}
     signature = loaded.signatures["serving_default"]
@@ -253,16 +259,16 @@ def test_no_signature_gives_clean_answers_or_takes_a_switch_for_them(story, digi
 
 
 def test_a_bundle_without_the_key_holds_neither_key_nor_signs(story):
-    """It holds keyed_hash and clean answers, as docs/secrecy.md says, and is private."""
+    """It holds keyed hash and clean answers, as docs/secrecy.md states, and is private."""
     with bundles.Bundle(story.folder / "bundle.zip") as bundle:
         members = b"".join(bundle.read(name) for name in bundle.manifest["members"])
     assert bundles.KEY not in bundle.manifest["members"]
-    assert found(members, *story.secrets) == []
-    assert found(members, story.keyed_hash, story.clean) == ["offsets", "multipliers", "clean answers"]
+    assert secrets_in(members, *story.secrets) == []
+    assert secrets_in(members, story.keyed_hash, story.clean) == ["offsets", "multipliers", "clean answers"]
 
 
-def test_what_holds_secrets_is_private(story):
-    """But for what Keras saves itself: `model.save` knows nothing of it, `dynamarks mark` does."""
+def test_files_with_secrets_are_private(story):
+    """Except for files of Keras: `model.save` leaves modes to the umask, `dynamarks mark` sets them."""
     paths = [story.folder / name for name in ("acme.key", "bundle.zip", "marked.tflite")]
     for part in ("served/clf/1", "logs"):
         paths += [story.folder / part, *(story.folder / part).rglob("*")]
@@ -271,7 +277,7 @@ def test_what_holds_secrets_is_private(story):
     assert {path: mode for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
 
 
-def test_nothing_shows_secrets_when_it_is_printed(story, key):
+def test_no_object_shows_secrets_when_it_is_printed(story, key):
     layer = DynaMarkLayer(key)
     book = codebook.expand(key, 10, dm.MarkParams())
     summary = io.StringIO()
@@ -279,13 +285,13 @@ def test_nothing_shows_secrets_when_it_is_printed(story, key):
     shown = [
         repr(one) + str(one) for one in (key, layer, find_mark(story.marked), book, book.keyed_hash, story.evidence)
     ]
-    assert found("".join(shown) + summary.getvalue(), *story.all) == []
+    assert secrets_in("".join(shown) + summary.getvalue(), *story.all) == []
 
 
 @settings(max_examples=60)
 @given(data=st.data())
 def test_a_damaged_key_file_is_not_quoted(data, key):
-    """Whatever happened to the file: message and traceback hold no eight characters of the secret."""
+    """After any damage, message and traceback hold no eight characters of the secret."""
     content = key.to_json()
     start = data.draw(st.integers(0, len(content)), label="start")
     stop = data.draw(st.integers(start, min(len(content), start + 40)), label="stop")
@@ -307,7 +313,7 @@ WRONG_ARGUMENTS = st.one_of(
     value=WRONG_ARGUMENTS,
 )
 def test_errors_about_wrong_settings_do_not_quote_the_key(name, value, key):
-    assert found(raised_by(lambda: DynaMarkLayer(key, **{name: value}).build((None, 3))), key_forms()) == []
+    assert secrets_in(raised_by(lambda: DynaMarkLayer(key, **{name: value}).build((None, 3))), key_forms()) == []
 
 
 @pytest.mark.parametrize(
@@ -325,13 +331,13 @@ def test_errors_of_verify_do_not_quote_key_codebook_or_clean_answers(wrong, stor
     arguments = {"suspect": owner_model, "owner": story.marked, "queries": digits.x_test[:200], **wrong}
     with pytest.raises(DynaMarksError) as caught:
         verifying.verify(arguments.pop("suspect"), key=key, **arguments)
-    assert found("".join(traceback.format_exception(caught.value)), *story.all) == []
+    assert secrets_in("".join(traceback.format_exception(caught.value)), *story.all) == []
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 100, 2000])
 @pytest.mark.parametrize("from_logits", [False, True])
-def test_an_answer_takes_the_same_path_whatever_the_coins_say(num_classes, from_logits, key):
-    """Nothing in the graph branches on data: coin and class only choose what is read from a table and multiplied."""
+def test_all_answers_take_the_same_path_for_all_secret_signs(num_classes, from_logits, key):
+    """No operation branches on data: sign and class only choose which table entry is read and multiplied."""
     layer = DynaMarkLayer(key, from_logits=from_logits)
     traced = tf.function(layer).get_concrete_function(tf.TensorSpec((None, num_classes)))
     graph = traced.graph.as_graph_def()

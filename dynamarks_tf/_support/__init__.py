@@ -1,4 +1,4 @@
-"""Small helpers that know nothing of marks: files, digests, formats, progress.
+"""Small helpers that have nothing to do with marks: files, digests, formats, progress.
 
 Every folder may import it; it imports `errors` alone.
 """

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 
 class ArrayDigest:
-    """Digest of an array that arrives in batches: its type, the shape of one row, every byte, the number of rows."""
+    """Digest of an array that comes in batches: its type, the shape of one row, every byte, the number of rows."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()

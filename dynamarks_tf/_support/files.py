@@ -1,4 +1,4 @@
-"""Writing files so that nothing is lost or left half-written: write under a temporary name, then rename."""
+"""Atomic writes: a file or folder is written under a temporary name, then renamed, so none is left half-written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRIVATE_FOLDER = 0o700
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644, overwrite: bool = True) -> None:
-    """Writes `data` to `path` in one step: readers see the old content or the new one, never a part.
+    """Writes `data` to `path` in one step: readers see the old or the new content, never a part.
 
     Args:
         path: where to write. Missing parent folders are created.
@@ -60,7 +60,7 @@ def _rename_to_new(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Fills a new folder, private to its owner, and gives it its name only when the block succeeds.
+    """A new folder, private to its owner, for a block to fill; it gets its name only if the block succeeds.
 
     The temporary name starts with a dot, so TensorFlow Serving, which takes numeric names only, never sees it.
 
@@ -90,7 +90,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_file(path: str | os.PathLike[str], *, mode: int = PRIVATE_FILE, overwrite: bool = True) -> Iterator[Path]:
-    """Lets a library write a file by name, and gives it its final name only when the block succeeds.
+    """A temporary name under which a library can write a file; the file gets its name only if the block succeeds.
 
     Args:
         path: the file to create or replace.
@@ -98,7 +98,7 @@ def new_file(path: str | os.PathLike[str], *, mode: int = PRIVATE_FILE, overwrit
         overwrite: whether an existing file may be replaced.
 
     Yields:
-        A temporary name next to `path`, with the same suffix; nothing exists under it yet.
+        A temporary path with the file name of `path`; nothing exists under it yet.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def new_file(path: str | os.PathLike[str], *, mode: int = PRIVATE_FILE, overwrit
 
 
 def make_private(folder: str | os.PathLike[str]) -> None:
-    """Takes away everybody's access to `folder` and its content but the owner's (0700 and 0600)."""
+    """Restricts access to `folder` and its content to the owner (modes 0700 and 0600)."""
     for root, _, names in os.walk(folder):
         os.chmod(root, PRIVATE_FOLDER)
         for name in names:

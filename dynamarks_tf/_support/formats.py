@@ -1,4 +1,4 @@
-"""The check that every file of this package goes through when it is read: what it is, and of which version."""
+"""The check of every file that this package reads: its format and its version."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def check_format(
     *,
     error: type[DynaMarksError] = FormatError,
 ) -> dict[str, Any]:
-    """Returns JSON content that says it is what is expected.
+    """Returns JSON content if its format and version are the expected ones.
 
     Args:
         content: plain values from JSON.
-        name: the entry `format` that it must have.
-        version: the entry `version` that it must have.
-        source: where it comes from, for messages.
-        what: what it is called, with an article, such as "a test plan".
-        error: what to raise.
+        name: the required entry `format`.
+        version: the required entry `version`.
+        source: where the content comes from, for messages.
+        what: name of such content, with an article, such as "a test plan".
+        error: type of the error to raise.
 
     Raises:
-        DynaMarksError: of type `error`: it is something else, or of a version that this release does not read.
+        DynaMarksError: of type `error`: the content has another format, or a version that this release does not read.
     """
     if not isinstance(content, dict) or content.get("format") != name:
         raise error(f"{source} is not {what}: expected a JSON object with format={name!r}.")

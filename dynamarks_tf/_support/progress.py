@@ -13,13 +13,13 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Meter:
-    """Shows how far a piece of work is.
+    """Shows the progress of a piece of work.
 
     Args:
-        description: what is being done, such as "querying the API".
-        total: how many steps there are, if known.
+        description: the work, such as "querying the API".
+        total: number of steps, if known.
         enabled: whether to show anything.
-        unit: what a step is, in the plural.
+        unit: name of a step, in the plural.
 
     Example:
 
@@ -73,10 +73,10 @@ class Meter:
 
 
 def note(text: str, *, enabled: bool = True) -> None:
-    """Shows a line of its own.
+    """Shows one line.
 
     Args:
-        text: what to show.
+        text: the line.
         enabled: whether to show anything.
     """
     if enabled:
@@ -86,14 +86,14 @@ def note(text: str, *, enabled: bool = True) -> None:
 def track(
     items: Iterable[T], description: str, total: int | None = None, *, enabled: bool = True, unit: str = "batches"
 ) -> Iterator[T]:
-    """Yields the items and shows how far it is.
+    """Yields the items and shows the progress.
 
     Args:
-        items: what to go through.
-        description: what is being done.
-        total: how many items there are, if known.
+        items: the items.
+        description: the work, as for `Meter`.
+        total: number of items, if known.
         enabled: whether to show anything.
-        unit: what an item is, in the plural.
+        unit: name of an item, in the plural.
     """
     with Meter(description, total, enabled=enabled, unit=unit) as meter:
         for item in items:

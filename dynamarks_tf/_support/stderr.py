@@ -1,4 +1,4 @@
-"""Keeps notes of TensorFlow's libraries off the screen; no Python setting reaches them."""
+"""Silences notes of TensorFlow's libraries, which no Python setting reaches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Sends what is written to file descriptor 2, by C++ too, nowhere. Errors are exceptions and are not lost."""
+    """Discards all output to file descriptor 2, from C++ too. Errors are exceptions and are not lost."""
     sys.stderr.flush()
     try:
         kept = os.dup(2)

@@ -1,4 +1,4 @@
-"""The publishable statement about a key: made before any suspect appears, opened later by the key itself."""
+"""The statement about a key, to be published before any suspect appears and opened later with the key itself."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _ENTRIES = ("owner", "key_id", "commitment", "model_sha256", "date", "public_key
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """What an owner publishes: "I hold a key with this commitment".
+    """The statement that an owner publishes: "I hold a key with this commitment".
 
-    The signature, by an Ed25519 key derived from the secret, shows that nobody altered the statement since. It does not
-    show *when* it was made: have it dated by somebody else (a notary, a time-stamping service, a public repository).
+    The signature, by an Ed25519 key derived from the secret, shows that the statement was not altered since. It does
+    not show *when* it was made: have it dated by a third party (notary, time-stamping service, public repository).
 
     Attributes:
-        owner: who claims the model.
+        owner: name of the owner of the model.
         key_id: short name of the key.
         commitment: SHA-256 over owner and secret; see docs/key-format.md.
-        model_sha256: digest of the model file that the statement is about; `None` if about the key alone.
-        date: when the owner says it was made, ISO 8601 in UTC.
+        model_sha256: digest of the model file that the statement is about; `None` if it is about the key alone.
+        date: when it was made according to the owner, ISO 8601 in UTC.
         public_key: Ed25519 public key, base64.
-        signature: Ed25519 signature over all the rest, base64.
+        signature: Ed25519 signature over all other entries, base64.
     """
 
     owner: str
@@ -73,7 +73,7 @@ class Statement:
 
         Raises:
             CommitmentError: the file cannot be read, or was altered after it was signed.
-            FormatError: it is no statement, or of an unknown version.
+            FormatError: it is not a statement, or of an unknown version.
         """
         try:
             content: Any = json.loads(Path(path).read_bytes())
@@ -83,15 +83,15 @@ class Statement:
 
     @classmethod
     def from_dict(cls, content: Any, path: str) -> Statement:
-        """Reads what `to_dict` wrote, and checks its signature.
+        """Reads the result of `to_dict`, and checks its signature.
 
         Args:
             content: plain values from JSON.
-            path: where they come from, for messages.
+            path: their file, for messages.
 
         Raises:
             CommitmentError: it was altered after it was signed.
-            FormatError: it is no statement, or of an unknown version.
+            FormatError: it is not a statement, or of an unknown version.
         """
         check_format(content, FORMAT, FORMAT_VERSION, path, "a commitment statement")
         if set(content) != {"format", "version", *_ENTRIES}:
@@ -102,7 +102,7 @@ class Statement:
         return statement
 
     def has_valid_signature(self) -> bool:
-        """Whether the statement is as it was signed."""
+        """Whether the signature fits the statement."""
         return is_signed(_signed_bytes(self), self.public_key, self.signature)
 
     def check_opened_by(self, key: MarkKey) -> None:
@@ -141,7 +141,7 @@ def commit(key: MarkKey, *, model: str | os.PathLike[str] | None = None, date: s
 
     Args:
         key: the owner's key.
-        model: the model file that the statement is about, for its digest.
+        model: the model file that the statement is about; only its digest is kept.
         date: ISO 8601; now, if omitted.
 
     Raises:
@@ -169,7 +169,7 @@ def sign(data: bytes, key: MarkKey) -> str:
 
 
 def public_key(key: MarkKey) -> str:
-    """The public key that `sign` signs for, base64."""
+    """The public key that belongs to the signatures of `sign`, base64."""
     return base64.b64encode(_signing_key(key).public_key().public_bytes_raw()).decode()
 
 

@@ -1,4 +1,4 @@
-"""The owner's secret: 32 random bytes, the labeled derivation of everything else from them, and the key file."""
+"""The owner's key: 32 secret random bytes, the labeled derivation of everything else from them, and the key file."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _DOMAIN = b"dynamarks-tf/v1/"
 
 
 class MarkKey:
-    """A secret key that marks models and convicts their surrogates.
+    """A secret key that marks models and detects their surrogates.
 
-    Everything secret about a mark is expanded from the 32 bytes of the key and the owner's name, so whoever publishes
-    `key.commitment` before a suspect appears cannot later choose a table that suits the suspect. `repr`, `str` and
-    pickling never show the secret; only `save` writes it, to a file that the owner alone can read.
+    Everything secret about a mark is expanded from the 32 bytes of the key and the owner's name. An owner who publishes
+    `key.commitment` before a suspect appears therefore cannot choose a table that suits the suspect later. `repr`,
+    `str` and pickling never show the secret; only `save` writes it, to a file that the owner alone can read.
 
     Use `MarkKey.generate` or `MarkKey.load`; the constructor is for bytes kept elsewhere, such as in a vault.
 
     Args:
         secret: 32 bytes from a cryptographic random generator.
-        owner: who claims the model, a non-empty text without control characters. It is bound into every table and
-            into the commitment: the same bytes under another name are another key.
-        created: when the key was made, ISO 8601 in UTC; for the reader, not bound into anything. Now, if omitted.
+        owner: name of the owner of the model, a non-empty text without control characters. It is bound into every
+            table and into the commitment: the same bytes under another name are another key.
+        created: when the key was made, ISO 8601 in UTC; for information, not bound into anything. Now, if omitted.
 
     Raises:
-        ArgumentError: the secret is not 32 bytes, or the owner's name cannot be used.
+        ArgumentError: the secret is not 32 bytes, or the owner's name is not accepted.
 
     Example:
 
@@ -72,13 +72,13 @@ class MarkKey:
         """Makes a new key from the operating system's random generator.
 
         Args:
-            owner: who claims the model, as it should stand in a report.
+            owner: name of the owner of the model, as reports will show it.
         """
         return cls(secrets.token_bytes(SECRET_BYTES), owner)
 
     @property
     def owner(self) -> str:
-        """Who claims the model; Unicode-normalized (NFC)."""
+        """Name of the owner of the model; Unicode-normalized (NFC)."""
         return self._owner
 
     @property
@@ -88,9 +88,9 @@ class MarkKey:
 
     @property
     def commitment(self) -> str:
-        """SHA-256 over the owner's name and the secret, 64 hexadecimal digits: safe to publish, reveals nothing.
+        """SHA-256 over the owner's name and the secret, 64 hexadecimal digits. It is safe to publish.
 
-        Publishing it fixes the key: nobody can find other 32 bytes with the same commitment.
+        It reveals nothing, and publishing it fixes the key: other 32 bytes with the same commitment cannot be computed.
         """
         return hashlib.sha256(_DOMAIN + b"commitment\0" + _length_prefixed(self._owner) + self.__secret).hexdigest()
 
@@ -106,7 +106,7 @@ class MarkKey:
         keystream from block 0 with an all-zero nonce.
 
         Args:
-            label: what the bytes are for, such as `"class-code/signs/10x10"`.
+            label: purpose of the bytes, such as `"class-code/signs/10x10"`.
             size: number of bytes.
         """
         hkdf = HKDF(
@@ -124,7 +124,7 @@ class MarkKey:
         Args:
             path: the file to write.
             overwrite: whether an existing file may be replaced. A lost key cannot be made again, and without it no
-                theft of the models marked with it can be proven.
+                surrogate of the models marked with it can be detected.
 
         Returns:
             The path written to.
@@ -136,8 +136,8 @@ class MarkKey:
             files.write_atomically(path, self.to_json(), mode=files.PRIVATE_FILE, overwrite=overwrite)
         except FileExistsError as error:
             raise KeyFileError(
-                f"{os.fspath(path)} exists and a key that is overwritten is lost for ever. Choose another name, or "
-                "say overwrite=True (--force)."
+                f"{os.fspath(path)} exists, and an overwritten key is lost forever. Choose another name, or set "
+                "overwrite=True (--force)."
             ) from error
         except OSError as error:
             raise KeyFileError(f"Cannot write the key file {os.fspath(path)}: {error}") from error
@@ -160,14 +160,14 @@ class MarkKey:
     def load(cls, path: str | os.PathLike[str]) -> MarkKey:
         """Reads a key file and checks that nothing in it was altered.
 
-        A file that others than its owner can read gives a `UserWarning` with the command that mends it.
+        A file that others than its owner can read causes a `UserWarning` with the command that corrects it.
 
         Args:
             path: a file written by `save`.
 
         Raises:
             KeyFileError: the file is missing, unreadable, truncated or damaged.
-            FormatError: the file is no key file, or of a version that this release does not know.
+            FormatError: the file is not a key file, or of a version that this release does not know.
         """
         name = os.fspath(path)
         try:
@@ -182,18 +182,18 @@ class MarkKey:
         """Reads the content of a key file.
 
         Args:
-            data: what `to_json` returned.
+            data: the result of `to_json`.
             name: where it comes from, for messages.
 
         Raises:
             KeyFileError: the content is truncated or damaged.
-            FormatError: it is no key, or of a version that this release does not know.
+            FormatError: it is not a key, or of a version that this release does not know.
         """
         try:
             content: Any = json.loads(data)
-        except (ValueError, RecursionError):  # its text would quote the file
+        except (ValueError, RecursionError):  # the error would quote the file
             raise KeyFileError(
-                f"{name} is truncated or no key file: it does not hold JSON. Restore it from a backup."
+                f"{name} is truncated or not a key file: it does not hold JSON. Restore it from a backup."
             ) from None
         check_format(content, FORMAT, FORMAT_VERSION, name, "a key file")
         try:
@@ -201,7 +201,7 @@ class MarkKey:
                 base64.b64decode(content["secret"], validate=True), content["owner"], created=str(content["created"])
             )
         except (KeyError, TypeError, ValueError):
-            # The cause stays out of the message: it may quote the secret.
+            # The cause is left out of the message because it may quote the secret.
             raise KeyFileError(
                 f"{name} is damaged: an entry is missing or malformed. Restore it from a backup."
             ) from None
@@ -224,7 +224,7 @@ class MarkKey:
         return f"<MarkKey {self.key_id} owner={self._owner!r}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("A MarkKey is not pickled, so that its secret never travels unseen. Use key.save(path).")
+        raise TypeError("A MarkKey is not pickled, so that its secret is never copied unnoticed. Use key.save(path).")
 
     def __getstate__(self) -> NoReturn:
         self.__reduce__()

@@ -1,4 +1,4 @@
-"""Reports for people: a case as one HTML page that loads nothing, made from an evidence bundle without TensorFlow.
+"""Reports for people: one HTML page that loads nothing, made from an evidence bundle without TensorFlow.
 
 Imports `recheck`, `case` and what they need; `audit`, `demo` and `cli` may import it.
 """

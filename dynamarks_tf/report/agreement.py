@@ -1,8 +1,8 @@
-"""Which part of the suspect's answers agrees with the key, without saying which coin fell how.
+"""How much of the suspect's answers agrees with the key, without revealing any secret sign.
 
-A table of agreement cell by cell would give the signs away to whoever can work out the residuals. What is shown instead
-are counts over groups of coins, and no coin's place: coins are ordered by the size of their residual, which takes no
-sign to know, and cut into groups of equal number. See docs/reports.md.
+A table of agreement cell by cell would reveal the signs to a reader who can compute the residuals. The report shows
+counts over groups of signs instead, and no sign's place. Signs are ordered by the size of their residual, which does
+not depend on them, and cut into groups of equal number. See docs/reports.md.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SMALLEST_GROUP = 16
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Coins on which the suspect's answers say about equally much.
+    """Secret signs whose residuals are about equally large.
 
     Attributes:
-        num_signs: how many.
-        agreeing: on how many of them the suspect leans to the side that the key says.
+        num_signs: number of signs.
+        agreeing: number of those whose residual has the sign of the key.
     """
 
     num_signs: int
@@ -33,24 +33,24 @@ class Group:
 
     @property
     def share(self) -> float:
-        """Share of coins that agree; 0.5 is chance."""
+        """Fraction of the signs that agree; 0.5 is chance."""
         return self.agreeing / self.num_signs
 
     @property
     def deviations(self) -> float:
-        """How far the share is from chance, in standard deviations of fair coins."""
+        """Distance of the fraction from chance, in standard deviations of fair signs."""
         return (2 * self.agreeing - self.num_signs) / math.sqrt(self.num_signs)
 
 
 def by_strength(signs: Signs, residuals: npt.NDArray[np.float64]) -> tuple[Group, ...]:
-    """Counts the coins that agree with the key, in groups from the faintest residuals to the strongest.
+    """Counts the secret signs that agree with the key, in groups from the weakest residuals to the strongest.
 
     Args:
         signs: a channel's sign table.
         residuals: R, of the same shape.
 
     Returns:
-        At most `MOST_GROUPS` groups of at least `SMALLEST_GROUP` coins; none if there are fewer coins than that.
+        At most `MOST_GROUPS` groups of at least `SMALLEST_GROUP` signs; none if there are fewer signs than that.
     """
     met = np.flatnonzero(residuals)
     agrees = signs.ravel()[met] * residuals.ravel()[met] > 0

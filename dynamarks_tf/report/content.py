@@ -1,6 +1,6 @@
-"""What stands in the report of a case: plain data, from which the page, the pictures and the JSON file are made.
+"""The content of a report: plain data, from which the page, the figures and the JSON file are made.
 
-It may be published unless it holds the sign table. Nothing here draws, or knows HTML.
+It may be published unless it holds the sign table. Drawing and HTML are in other modules.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from dynamarks_tf.report.agreement import Group
 from dynamarks_tf.report.decoys import Decoys
 
 FORMAT = "dynamarks-report"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 GRINDING_LOG10_P = -80 * math.log10(2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """How often the models are right, on queries whose true classes are known.
+    """How often the models are correct, on queries whose true classes are known.
 
     Attributes:
-        owner: share of correct top-1 answers of the clean owner model.
+        owner: fraction of correct top-1 answers of the clean owner model.
         suspect: the same of the suspect.
-        shared_errors: of the queries that the owner model gets wrong, the share on which the suspect gives the same
+        shared_errors: of the queries that the owner model gets wrong, the fraction on which the suspect gives the same
             wrong answer; `None` if the owner model gets none wrong.
     """
 
@@ -45,11 +45,11 @@ class Accuracy:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class ChannelTable:
-    """The class channel's signs beside the suspect's residuals. Confidential: it is part of the key.
+    """The class channel's secret signs beside the suspect's residuals. Confidential: it is part of the key.
 
     Attributes:
         signs: -1 or +1, rows of columns.
-        residuals: R in units of the largest, of the same shape; 0 for coins that no query has met.
+        residuals: R in units of the largest, of the same shape; 0 for signs that no query has met.
     """
 
     signs: tuple[tuple[int, ...], ...]
@@ -58,18 +58,18 @@ class ChannelTable:
 
 @dataclasses.dataclass(frozen=True)
 class BundleReport:
-    """The report of a case.
+    """The content of the report of one bundle.
 
     Attributes:
-        evidence: the verdict.
-        steps: what was checked when the report was made.
-        caveats: what the bundle does not show.
+        evidence: the result of the test.
+        steps: the checks that were made for the report.
+        caveats: limits of what the bundle shows.
         with_key: whether the key took part in the check.
         statement: the published commitment, if there is one.
         fixed_at: when the plan was fixed, ISO 8601 in UTC.
         decoys: the owner's key among decoys.
         agreement: for each channel, the agreement with the key by strength; `None` without the key.
-        accuracy: how often the models are right; `None` where true classes are not known.
+        accuracy: how often the models are correct; `None` if true classes are not known.
         sign_table: signs and residuals; `None` unless the report is confidential.
         bundle: name of the bundle's file; `None` if it was not kept.
         bundle_sha256: its digest.
@@ -92,22 +92,22 @@ class BundleReport:
 
     @property
     def is_confidential(self) -> bool:
-        """Whether the report gives signs of the key away."""
+        """Whether the report reveals secret signs."""
         return self.sign_table is not None
 
     @property
     def were_answers_given(self) -> bool:
-        """Whether the suspect was a file of answers, which were there before the plan."""
+        """Whether the suspect was a file of answers, which existed before the plan."""
         return transcript.were_answers_given(self.evidence.suspect, self.evidence.suspect_sha256)
 
     @property
     def is_part_of_log(self) -> bool:
-        """Whether a part of the logged queries was drawn, on which a client who repeats himself has a say."""
+        """Whether the queries are a random part of a log, which a client can bias by repeating queries."""
         return self.evidence.plan.logged and self.evidence.plan.selection not in WHOLE_LOGS
 
     @property
     def could_be_ground(self) -> bool:
-        """Whether trying keys until one fits could give such a p-value. The statement's date is the owner's word."""
+        """Whether trying keys until one fits could give such a p-value. The statement's date is an unverified claim."""
         return self.evidence.detected() and self.evidence.log10_p > GRINDING_LOG10_P
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,33 +127,35 @@ def bundle_report(
     confidential: bool = False,
     num_decoys: int = decoys.NUM_DECOYS,
 ) -> BundleReport:
-    """Gathers what stands in the report of a case.
+    """Gathers the content of a report.
 
     Args:
-        result: a bundle that was recomputed and holds.
+        result: a bundle that was recomputed without contradiction.
         bundle: name of its file, if it is kept.
         bundle_sha256: its digest.
         true_labels: class indices of the queries that were asked, in their order, or of all inputs that they were
             chosen from; ints of shape `(n,)`.
-        confidential: whether to show the sign table. Whoever sees it knows a part of the key.
-        num_decoys: how many decoy keys to draw.
+        confidential: whether to show the sign table. It reveals a part of the key.
+        num_decoys: number of decoy keys.
 
     Raises:
-        ArgumentError: there are more or fewer labels than queries, or the sign table cannot be shown.
+        ArgumentError: the number of labels does not fit the queries, or the sign table cannot be shown.
     """
-    case, evidence = result.case, result.evidence
+    checked, evidence = result.case, result.evidence
     groups = None
-    if case.book is not None:
-        found = case.residuals.items()
-        groups = {channel: agreement.by_strength(case.book.signs(channel), table.values) for channel, table in found}
+    if checked.book is not None:
+        groups = {
+            channel: agreement.by_strength(checked.book.signs(channel), table.values)
+            for channel, table in checked.residuals.items()
+        }
     return BundleReport(
         evidence=evidence,
         steps=result.steps,
         caveats=result.caveats,
         with_key=result.with_key,
-        statement=case.statement,
-        fixed_at=case.fixed_at,
-        decoys=decoys.compare(evidence, case.residuals, num_keys=num_decoys),
+        statement=checked.statement,
+        fixed_at=checked.fixed_at,
+        decoys=decoys.compare(evidence, checked.residuals, num_keys=num_decoys),
         agreement=groups,
         accuracy=None if true_labels is None else _accuracy(result, np.asarray(true_labels)),
         sign_table=_sign_table(result) if confidential else None,

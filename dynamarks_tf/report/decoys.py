@@ -1,7 +1,7 @@
-"""Decoy keys: how much a suspect agrees with keys that it can have learned nothing of.
+"""Decoy keys: how well a suspect agrees with keys that cannot have influenced it.
 
-The p-value needs no decoys: it is a proven bound. They let the reader see what chance looks like. A decoy is a whole
-key, made from a stated seed; its sign tables meet the same residuals as the owner's.
+The p-value needs no decoys: it is a proven bound. They show the reader what chance looks like. A decoy is a whole key,
+made from a stated seed; its sign tables are compared with the same residuals as the owner's.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _AT_ONCE = 50
 
 @dataclasses.dataclass(frozen=True)
 class ChannelDecoys:
-    """How far a channel's statistic came for the owner's key and for the decoys, in standard deviations of the decoys.
+    """A channel's statistic T for the owner's key and for the decoys, in standard deviations of T for a random key.
 
     Attributes:
         channel: name of the channel.
-        observed: of the owner's key.
-        furthest: of the decoy that came furthest.
+        observed: T of the owner's key.
+        furthest: the largest T of a decoy.
         first_bin: lower edge of the first bin of the histogram; each is `BIN_WIDTH` wide.
-        counts: how many decoys fell into each bin.
+        counts: number of decoys in each bin.
     """
 
     channel: str
@@ -55,16 +55,16 @@ class Decoys:
     """The owner's key among decoys.
 
     Attributes:
-        num_keys: how many decoys there were.
-        seed: what they were made from.
-        as_guilty: for how many of them all channels together look at least as guilty as for the owner's key.
-        smallest_log10_p: log10 of the smallest p-value that any of them reached.
-        channels: the same for each channel.
+        num_keys: number of decoys.
+        seed: the seed that they were made from.
+        num_as_extreme: number of decoys whose p-value, all channels combined, is at most that of the owner's key.
+        smallest_log10_p: log10 of the smallest p-value of a decoy.
+        channels: the comparison for each channel.
     """
 
     num_keys: int
     seed: int
-    as_guilty: int
+    num_as_extreme: int
     smallest_log10_p: float
     channels: tuple[ChannelDecoys, ...]
 
@@ -72,13 +72,13 @@ class Decoys:
 def compare(
     evidence: Evidence, residuals: Mapping[str, Residuals], *, num_keys: int = NUM_DECOYS, seed: int = SEED
 ) -> Decoys:
-    """Holds the signs of decoy keys against the residuals of a suspect.
+    """Compares the signs of decoy keys with the residuals of a suspect.
 
     Args:
-        evidence: what the owner's key gave.
+        evidence: the result for the owner's key.
         residuals: the table of each channel that was tested.
-        num_keys: how many decoys to make.
-        seed: what to make them from.
+        num_keys: number of decoys.
+        seed: the seed to make them from.
     """
     statistics = decoy_statistics(evidence.plan, residuals, num_keys, seed)
     channels, log10_p = [], []
@@ -88,8 +88,8 @@ def compare(
         deviation = math.sqrt(float((values**2).sum())) or 1.0
         channels.append(_histogram(channel.channel, channel.statistic / deviation, decoys / deviation))
     combined = np.array([combined_log10_p(each) for each in zip(*log10_p, strict=True)])
-    as_guilty = int((combined <= evidence.log10_p).sum())
-    return Decoys(num_keys, seed, as_guilty, round(float(combined.min()), 2), tuple(channels))
+    num_as_extreme = int((combined <= evidence.log10_p).sum())
+    return Decoys(num_keys, seed, num_as_extreme, round(float(combined.min()), 2), tuple(channels))
 
 
 def decoy_statistics(
@@ -100,8 +100,8 @@ def decoy_statistics(
     Decoy i is the key whose 32 bytes are the SHA-256 of `dynamarks decoy SEED/i`.
     """
     params = plan.params
-    met = {channel: np.flatnonzero(found.values) for channel, found in residuals.items()}
-    values = {channel: found.values.ravel()[met[channel]] for channel, found in residuals.items()}
+    met = {channel: np.flatnonzero(table.values) for channel, table in residuals.items()}
+    values = {channel: table.values.ravel()[met[channel]] for channel, table in residuals.items()}
     statistics: dict[str, list[Array]] = {channel: [] for channel in residuals}
     for start in range(0, num_keys, _AT_ONCE):
         names = [f"dynamarks decoy {seed}/{index}" for index in range(start, min(start + _AT_ONCE, num_keys))]
@@ -110,11 +110,11 @@ def decoy_statistics(
             tables = (codebook.channel_signs(key, channel, plan.num_classes, params) for key in keys)
             signs = np.stack([table.ravel()[cells] for table in tables])
             statistics[channel].append(signs @ values[channel])
-    return {channel: np.concatenate(found) for channel, found in statistics.items()}
+    return {channel: np.concatenate(parts) for channel, parts in statistics.items()}
 
 
 def log10_p_of(residuals: Array, statistics: Array) -> npt.NDArray[np.float64]:
-    """The p-values of many statistics over the same residuals, as `chernoff_log10_p` gives them one by one.
+    """The p-values of many statistics over the same residuals, equal to those of `chernoff_log10_p`, but faster.
 
     They are read off a curve, on which all bounds lie: over theta, t = sum r tanh(theta r) and
     ln p = sum log cosh(theta r) - theta t.

@@ -1,4 +1,4 @@
-"""The figures of a case's report. Each is drawn for a wide page and for a phone, by the same lines."""
+"""The figures of a report. Each is drawn for a wide page and for a phone by the same code."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ _SHADES = (0.05, 0.25, 0.6)  # the same for residuals, in units of the largest
 _LONGEST_LINE = 40  # cells of a sign table in one line
 
 
-def bundle_figures(case: BundleReport) -> dict[str, Figure]:
-    """The figures that a case's report has, by name."""
-    figures = [decoys(case), growth(case)]
-    if case.agreement and any(case.agreement.values()):
-        figures.append(agreement(case))
-    if case.sign_table is not None:
-        figures.append(sign_table(case.sign_table))
+def bundle_figures(report: BundleReport) -> dict[str, Figure]:
+    """The figures of a report, by name."""
+    figures = [decoys(report), growth(report)]
+    if report.agreement and any(report.agreement.values()):
+        figures.append(agreement(report))
+    if report.sign_table is not None:
+        figures.append(sign_table(report.sign_table))
     return {figure.name: figure for figure in figures}
 
 
-def decoys(case: BundleReport) -> Figure:
+def decoys(report: BundleReport) -> Figure:
     """The statistic of the owner’s key among those of decoys, one line for each channel."""
-    found, evidence = case.decoys, case.evidence
+    compared, evidence = report.decoys, report.evidence
     log10_p = {channel.channel: channel.log10_p for channel in evidence.channels}
-    told = "; ".join(
+    values = "; ".join(
         f"{wording.CHANNEL_NAMES[each.channel]}: the owner’s key at {each.observed:.1f} standard deviations, the "
         f"furthest decoy at {each.furthest:.1f}, p at most {wording.probability(log10_p[each.channel])}"
-        for each in found.channels
+        for each in compared.channels
     )
     alt = (
-        f"Histograms of how well the suspect agrees with {found.num_keys:,} decoy keys, bells around zero, and where "
-        f"the owner’s key lies. {told}."
+        f"Histograms of how well the suspect agrees with {compared.num_keys:,} decoy keys, bells around zero, and the "
+        f"place of the owner’s key. {values}."
     )
 
     def draw(width: int) -> Any:
         drawing, lines = canvas(
-            width, 40 + 128 * len(found.channels), nrows=len(found.channels), sharex=True, squeeze=False
+            width, 40 + 128 * len(compared.channels), nrows=len(compared.channels), sharex=True, squeeze=False
         )
-        observed = [each.observed for each in found.channels]
-        furthest = max(*observed, *(each.furthest for each in found.channels))
-        for axes, each in zip(lines.ravel(), found.channels, strict=True):
+        observed = [each.observed for each in compared.channels]
+        furthest = max(*observed, *(each.furthest for each in compared.channels))
+        for axes, each in zip(lines.ravel(), compared.channels, strict=True):
             _decoy_line(axes, each, wording.probability(log10_p[each.channel]), width)
         axes.set_xlim(1.05 * min(*observed, -4.8), 1.05 * max(furthest, 4.8))
         axes.locator_params(axis="x", integer=True)
         unit = ", in standard deviations of decoy keys" if width == WIDE else " (standard deviations)"
         axes.set_xlabel(f"Agreement with a key{unit}")
         lines[0, 0].annotate(
-            f"{found.num_keys:,}\ndecoy keys",
-            (-1.6, max(found.channels[0].counts) * 0.72),
+            f"{compared.num_keys:,}\ndecoy keys",
+            (-1.6, max(compared.channels[0].counts) * 0.72),
             ha="right",
             va="center",
             color=LIGHT["muted"],
@@ -81,14 +81,14 @@ def _decoy_line(axes: Any, each: ChannelDecoys, p: str, width: int) -> None:
     bare(axes)
 
 
-def growth(case: BundleReport) -> Figure:
+def growth(report: BundleReport) -> Figure:
     """How the evidence grew with the queries."""
-    points = case.evidence.growth
-    alpha = case.evidence.plan.alpha
-    told = "; ".join(f"{point.num_queries:,} queries: {wording.probability(point.log10_p)}" for point in points)
-    needed = case.evidence.queries_needed()
+    points = report.evidence.growth
+    alpha = report.evidence.plan.alpha
+    values = "; ".join(f"{point.num_queries:,} queries: {wording.probability(point.log10_p)}" for point in points)
+    needed = report.evidence.queries_needed()
     reached = "never reaches the threshold" if needed is None else f"stays below the threshold from {needed:,} on"
-    alt = f"The p-value after the first queries. {told}. It {reached}."
+    alt = f"The p-value after the first queries. {values}. It {reached}."
 
     def draw(width: int) -> Any:
         drawing, axes = canvas(width, 300 if width == WIDE else 260)
@@ -136,16 +136,16 @@ def growth(case: BundleReport) -> Figure:
     return Figure("growth", alt, draw)
 
 
-def agreement(case: BundleReport) -> Figure:
-    """Share of coins that agree with the key, by channel and strength of what the suspect shows."""
-    rows = {channel: groups for channel, groups in (case.agreement or {}).items() if groups}
-    told = "; ".join(
+def agreement(report: BundleReport) -> Figure:
+    """Share of secret signs that agree with the key, by channel and size of the residual."""
+    rows = {channel: groups for channel, groups in (report.agreement or {}).items() if groups}
+    values = "; ".join(
         f"{wording.CHANNEL_NAMES[channel]}: {', '.join(wording.percent(group.share, 0) for group in groups)}"
         for channel, groups in rows.items()
     )
     alt = (
-        "Share of the key’s coins that the suspect’s answers agree with, in groups from the faintest answers to the "
-        f"most telling ones; 50 % is chance. {told}."
+        "Share of the key’s secret signs that the suspect’s answers agree with, in groups from the weakest leaning to "
+        f"the strongest; 50 % is chance. {values}."
     )
 
     def draw(width: int) -> Any:
@@ -167,14 +167,14 @@ def agreement(case: BundleReport) -> Figure:
                 )
             each = groups[0].num_signs
             name = wording.CHANNEL_NAMES[channel]
-            title = f"{name}: {len(groups)} groups of {each:,} coins" if len(groups) > 1 else f"{name}: {each:,} coins"
+            title = f"{name}: {len(groups)} groups of {each:,} signs" if len(groups) > 1 else f"{name}: {each:,} signs"
             axes.set_title(title, loc="left", fontsize=13, color=LIGHT["ink"], pad=6)
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1)
             axes.set_xticks([])
             axes.set_yticks([])
             bare(axes)
-        axes.set_xticks([0, 1], ["faint answers", "telling answers"])
+        axes.set_xticks([0, 1], ["weak leaning", "strong leaning"])
         for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
             label.set_ha(side)
         return drawing
@@ -183,17 +183,17 @@ def agreement(case: BundleReport) -> Figure:
 
 
 def sign_table(table: ChannelTable) -> Figure:
-    """The class channel's signs beside the suspect's residuals. Confidential."""
+    """The class channel's secret signs beside the suspect's residuals. Confidential."""
     signs, residuals = np.array(table.signs), np.array(table.residuals)
     met = residuals != 0
     agreeing = int(((signs * residuals) > 0).sum())
     alt = (
-        f"Confidential. Two tables of {signs.shape[0]} by {signs.shape[1]} cells: what the key says and what the "
-        f"suspect shows. They agree in {agreeing} of the {int(met.sum())} cells that the queries met."
+        f"Confidential. Two tables of {signs.shape[0]} by {signs.shape[1]} cells: the signs of the key and the "
+        f"residuals of the suspect. They agree in {agreeing} of the {int(met.sum())} cells that the queries met."
     )
     panels = {
-        "What the key says": np.where(met, signs * 3, 0),
-        "What the suspect shows": np.vectorize(lambda value: int(step_of(value, _SHADES)[4:]))(residuals),
+        "Signs of the key": np.where(met, signs * 3, 0),
+        "Residuals of the suspect": np.vectorize(lambda value: int(step_of(value, _SHADES)[4:]))(residuals),
     }
     is_square = signs.shape[1] <= _LONGEST_LINE
 

@@ -12,18 +12,18 @@ from dynamarks_tf.report.figures import bundle_figures
 from dynamarks_tf.report.style import Figure
 
 
-def bundle_page(case: BundleReport) -> str:
-    """The report of a case as HTML."""
+def bundle_page(report: BundleReport) -> str:
+    """A report as HTML."""
     return render(
         "bundle.html.j2",
-        bundle_figures(case),
-        case=case,
-        title=wording.title(case),
-        warnings=wording.warnings(case),
-        tosses=wording.coin_tosses(case.evidence.log10_p),
-        meaning=wording.meaning(case),
-        no_meaning=wording.no_meaning(case),
-        assumptions=wording.assumptions(case),
+        bundle_figures(report),
+        report=report,
+        title=wording.title(report),
+        warnings=wording.warnings(report),
+        guesses=wording.correct_guesses(report.evidence.log10_p),
+        meaning=wording.meaning(report),
+        no_meaning=wording.no_meaning(report),
+        assumptions=wording.assumptions(report),
         channels=wording.CHANNELS,
         channel_names=wording.CHANNEL_NAMES,
     )
@@ -35,7 +35,7 @@ def render(template: str, figures: dict[str, Figure], **values: Any) -> str:
     Args:
         template: its file name.
         figures: the figures that it may show, by name.
-        **values: what it needs besides.
+        **values: its other variables.
     """
     environment = _environment()
     light, dark = style.css_variables(0), style.css_variables(1)

@@ -1,7 +1,7 @@
-"""How figures look: one palette for page and pictures, light and dark, and figures as SVG for the page or as PNG.
+"""The look of figures: one palette for page and figures, light and dark; figures as SVG for the page or as PNG.
 
-In the SVG of a page, colors are CSS variables and letters are the page's own, so that figures follow the reader's
-theme; the page defines the variables from `PALETTE`.
+In the SVG of a page, colors are CSS variables and fonts are those of the page, so figures follow the reader's theme;
+the page defines the variables from `PALETTE`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dynamarks_tf.errors import ArgumentError
 WIDE, NARROW = 680, 320  # pixels
 _PIXELS_PER_INCH = 72  # one unit of SVG is then one pixel
 
-# name: (light, dark). No two light colors may be equal: they are how SVG is themed. The blue and the orange of the
-# steps can be told apart with every form of color-blindness, and by lightness alone.
+# name: (light, dark). Light colors must all differ: replacing them by variables themes the SVG. The blue and the orange
+# of the steps are distinct with every form of color-blindness, and by lightness alone.
 PALETTE = {
     "ink": ("#1c1d20", "#e9e7e2"),
     "muted": ("#5a5e66", "#a9adb5"),
@@ -54,9 +54,9 @@ class Figure:
     """A figure of a report.
 
     Attributes:
-        name: of its file, without suffix.
-        alt: what it shows, for those who do not see it.
-        draw: draws it for a width in pixels, on a matplotlib figure of that width.
+        name: name of its file, without suffix.
+        alt: description of the figure for readers who do not see it.
+        draw: function that draws it on a matplotlib figure of a given width in pixels.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Figure:
 
 
 def canvas(width: int, height: int, **subplots: Any) -> tuple[Any, Any]:
-    """A matplotlib figure of so many pixels, and its axes: `subplots` is as for `Figure.subplots`."""
+    """A matplotlib figure of a size in pixels, and its axes; `subplots` is as for `Figure.subplots`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Drawing
 
@@ -94,7 +94,7 @@ def canvas(width: int, height: int, **subplots: Any) -> tuple[Any, Any]:
 
 
 def bare(axes: Any) -> None:
-    """Takes the frame of axes away, and leaves the ticks' labels."""
+    """Removes the frame of axes, and keeps the labels of the ticks."""
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.tick_params(length=0)
@@ -110,13 +110,13 @@ def cell(axes: Any, left: float, bottom: float, width: float, height: float, ste
 
 
 def step_of(value: float, limits: tuple[float, float, float]) -> str:
-    """The palette's step for a value: `step+0` if it is nearer to zero than all limits, `step-3` or `step+3` beyond."""
+    """The palette's step for a value: `step+0` if nearer to zero than all limits, `step-3` or `step+3` beyond all."""
     size = sum(abs(value) >= limit for limit in limits)
     return f"step{size if value > 0 else -size:+d}"
 
 
 def check_installed() -> None:
-    """Checks that the libraries that reports are made with are there.
+    """Checks that the libraries for reports are installed.
 
     Raises:
         ArgumentError: one is not.
@@ -129,7 +129,7 @@ def check_installed() -> None:
 _SETTINGS: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; in a page, the reader's own takes its place
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; a page replaces it by the reader's font
     "font.size": 13,
     "axes.labelsize": 13,
     "xtick.labelsize": 13,
@@ -158,7 +158,7 @@ def variable_name(name: str) -> str:
 
 
 def _themed(svg: str, alt: str) -> str:
-    """An SVG file as an element for a page: colors and letters are the page's, and it says what it shows."""
+    """An SVG file as an element for a page, with the colors and fonts of the page and a text alternative."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Numbers and sentences of the report, for readers who are no statisticians. Bounds are rounded so that they hold."""
+"""Numbers and sentences of the report, for readers without statistics. Bounds are rounded so that they still hold."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 from dynamarks_tf.report.content import BundleReport
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_ROUNDING = 1e-9  # of logarithms: 10^-6 is 1e-6, whatever its logarithm rounds to
+_ROUNDING = 1e-9  # of logarithms, so that 10^-6 is shown as 10^-6 although its logarithm is rounded
 _PLAIN = -3
 
 
 def scientific(log10_p: float) -> tuple[str, int | None]:
-    """A probability as digits and a power of ten, rounded up to two digits; no power if it is not small.
+    """A probability as digits and a power of ten, rounded up to two digits; without a power if it is not small.
 
     Example:
 
@@ -49,24 +49,24 @@ def probability(log10_p: float) -> str:
     return power_of_ten(exponent) if digits == "1" else f"{digits} × {power_of_ten(exponent)}"
 
 
-def coin_tosses(log10_p: float) -> int:
-    """How many fair coins all fall heads with a probability of at least p."""
+def correct_guesses(log10_p: float) -> int:
+    """How many guesses, each correct with probability 1/2, are all correct with a probability of at least p."""
     return math.floor(-log10_p / math.log10(2) + _ROUNDING)
 
 
 def decimals(value: float, count: int) -> str:
-    """A number with so many decimals, a true minus, and none before zero."""
+    """A number with `count` decimals and a true minus sign, which zero does not get."""
     text = f"{value:.{count}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def percent(share: float, count: int = 1) -> str:
-    """A share as a percentage."""
-    return f"{decimals(100 * share, count)} %"
+def percent(fraction: float, count: int = 1) -> str:
+    """A fraction as a percentage."""
+    return f"{decimals(100 * fraction, count)} %"
 
 
 def date(moment: str) -> str:
-    """A time in ISO 8601, for people: to the minute, in UTC. What is no such time stays as it is."""
+    """A time in ISO 8601, for people: to the minute, in UTC. Any other text stays as it is."""
     return moment[:16].replace("T", " ") + " UTC" if moment.endswith("+00:00") and len(moment) >= 16 else moment
 
 
@@ -78,146 +78,150 @@ CHANNEL_NAMES = {
 }
 
 CHANNELS = {
-    "class": "which classes the model raises beside the one it predicts",
-    "amplitude": "on which inputs the model is more cautious",
-    "class-choice": "which of two classes the model raises, input by input",
-    "tie": "which of two nearly equal classes the model prefers",
+    "class": "which classes get more probability beside the predicted one",
+    "amplitude": "on which inputs the predicted class gets less probability",
+    "class-choice": "which of two classes gets more probability, input by input",
+    "tie": "which of two nearly equal classes is predicted",
 }
 
 
 UNCHECKED = (
-    "Not checked with the key: the statistic was taken on the owner’s word, and p-value and verdict follow from it. "
-    "Whoever makes a record can state any statistic; only the owner’s key shows whether it is true."
+    "Not checked with the key: the statistic is the owner’s unverified claim, and p-value and result follow from it. "
+    "Any statistic can be stated in a bundle; only the owner’s key shows whether it is true."
 )
 
 LOGGED_PART = (
-    "The queries are a part that was drawn from what the client sent. A client who sent again what he liked can bias "
-    "which coins they meet: the channels that need logged queries are no proof in this record."
+    "The queries are a random part of what the client sent. A client who repeats chosen inputs can bias which secret "
+    "signs they meet: the channels that need logged queries prove nothing in this bundle."
 )
 
 
-def title(case: BundleReport) -> str:
-    """The verdict in one sentence; without the key, it is what the owner states."""
-    owner, found = case.evidence.owner, "was found" if case.evidence.detected() else "was not found"
-    if case.with_key:
-        return f"The mark of {owner} {found} in the suspect."
-    return f"{owner} states that its mark {found} in the suspect."
+def title(report: BundleReport) -> str:
+    """The result in one sentence; without the key, it is what the owner states."""
+    owner = report.evidence.owner
+    result = "was detected" if report.evidence.detected() else "was not detected"
+    if report.with_key:
+        return f"The mark of {owner} {result} in the suspect."
+    return f"{owner} states that its mark {result} in the suspect."
 
 
-def warnings(case: BundleReport) -> list[str]:
-    """What has to be known before the verdict is read."""
+def warnings(report: BundleReport) -> list[str]:
+    """Warnings that precede the result."""
     warned = []
-    if not case.with_key:
+    if not report.with_key:
         warned.append(UNCHECKED)
-    if case.is_part_of_log:
+    if report.is_part_of_log:
         warned.append(LOGGED_PART)
-    if case.could_be_ground:
-        warned.append(_ground(case))
+    if report.could_be_ground:
+        warned.append(_grinding(report))
     return warned
 
 
-def meaning(case: BundleReport) -> list[str]:
-    """What the verdict means."""
-    threshold = probability(math.log10(case.evidence.plan.alpha))
-    if not case.evidence.detected():
+def meaning(report: BundleReport) -> list[str]:
+    """What the result means."""
+    threshold = probability(math.log10(report.evidence.plan.alpha))
+    if not report.evidence.detected():
         return [
-            *_stated(case),
-            f"The test did not reach the threshold that was fixed beforehand ({threshold}). By that standard, nothing "
-            "was found.",
-            "The suspect may be independent. Or it may have been trained on marked answers in a way that left too "
-            "little of the mark for these queries to show.",
+            *_stated(report),
+            f"The test did not reach the threshold that was fixed beforehand ({threshold}). By that threshold, the "
+            "mark was not detected.",
+            "The suspect may be an independent model. Or it may have been trained on marked answers in a way that left "
+            "too little of the mark for these queries to show.",
         ]
     return [
-        *_stated(case),
-        "The suspect’s answers depend on secret coin tosses that only the owner’s key knows, and that only the "
-        "answers of the marked model give away. Chance alone would make them agree so well with the stated probability "
-        "at most.",
-        "A test that convicts at this threshold accuses an innocent suspect with a probability of at most "
-        f"{threshold}, whatever it was trained on, for any number of queries, if what it rests on (below) holds. The "
-        "bound is proven, not estimated: no calibration on other models is involved.",
+        *_stated(report),
+        "The suspect’s answers depend on secret signs that only the owner’s key holds, and that only the answers of "
+        "the marked model reveal. By chance alone, they would agree this well with at most the stated probability.",
+        "An independent model is one that never learned from marked answers. At this threshold, the test detects the "
+        f"mark in an independent model with a probability of at most {threshold}. This holds for any number of queries "
+        "and any training data of that model, if the assumptions below hold. The bound is proven, not estimated: no "
+        "calibration on other models is involved.",
     ]
 
 
-def _ground(case: BundleReport) -> str:
-    ground = f"could reach a p-value like this (down to about {power_of_ten(-24)}) by trying keys until one fits"
-    if case.statement is None:
+def _grinding(report: BundleReport) -> str:
+    grinding = f"could reach a p-value like this (down to about {power_of_ten(-24)}) by trying keys until one fits"
+    if report.statement is None:
         return (
-            f"The record holds no published commitment, and an owner {ground}. It has to be shown otherwise that the "
-            "key is older than the suspect."
+            f"The bundle holds no published commitment, and an owner {grinding}. That the key is older than the "
+            "suspect must be shown otherwise."
         )
     return (
-        f"The statement says {date(case.statement.date)}, on the owner’s word. Unless it was really published by then, "
-        f"an owner {ground}."
+        f"The statement gives the date {date(report.statement.date)}, which is the owner’s unverified claim. Unless it "
+        f"was really published by then, an owner {grinding}."
     )
 
 
-def _stated(case: BundleReport) -> list[str]:
-    return [] if case.with_key else ["All of this holds if the statistic that the owner states is the true one."]
+def _stated(report: BundleReport) -> list[str]:
+    return [] if report.with_key else ["All of this holds if the statistic that the owner states is the true one."]
 
 
-def no_meaning(case: BundleReport) -> list[str]:
-    """What the verdict does not mean."""
-    if not case.evidence.detected():
+def no_meaning(report: BundleReport) -> list[str]:
+    """What the result does not mean."""
+    if not report.evidence.detected():
         return [
-            "It does not show that the suspect is innocent.",
-            "The p-value is not the probability that the suspect is innocent.",
+            "It does not show that the suspect is an independent model.",
+            "The p-value is not the probability that the suspect is an independent model.",
         ]
     return [
-        "The p-value is not the probability that the suspect is innocent. It says how improbable such evidence would "
-        "be if it were.",
-        "It does not say who took the answers, how, or whether that was allowed. A model of the owner’s own, a data "
+        "The p-value is not the probability that the suspect is an independent model. It is a bound on how probable "
+        "such evidence would be if it were.",
+        "It does not show who took the answers, how, or whether that was allowed. A model of the owner’s own, a data "
         "set that was labeled with the owner’s API, or a public collection of its answers leaves the same mark.",
-        "It does not say how much of the suspect rests on those answers.",
+        "It does not show how much of the suspect rests on those answers.",
     ]
 
 
-def _fixed_beforehand(case: BundleReport) -> str:
-    record = "the plan says which, and its digest is in the record of every answer."
-    if case.were_answers_given:
+def _fixed_beforehand(report: BundleReport) -> str:
+    order = "the plan states them, and the transcript of all answers is chained to its digest."
+    if report.were_answers_given:
         return (
-            f"Queries, method and threshold were fixed before the answers were looked up: {record} But the answers are "
-            "a file that was in the owner’s hands before the plan was fixed: that queries, seed and threshold were not "
-            "chosen by them has to be shown otherwise."
+            f"Queries, method and threshold were fixed before the answers were looked up: {order} But the answers are "
+            "a file that was in the owner’s hands before the plan was fixed. That queries, seed and threshold were not "
+            "chosen by them must be shown otherwise."
         )
-    return f"Queries, method and threshold were fixed before the suspect was asked: {record}"
+    return f"Queries, method and threshold were fixed before the suspect was asked: {order}"
 
 
-def _age(case: BundleReport) -> str:
-    otherwise = "are older than the suspect has to be shown otherwise: the record holds no published commitment."
-    if case.statement is None:
+def _age(report: BundleReport) -> str:
+    otherwise = "are older than the suspect must be shown otherwise: the bundle holds no published commitment."
+    if report.statement is None:
         return f"That key and owner’s model {otherwise}"
-    show = "for the date to show at which the statement was really published; the date in it is the owner’s word."
-    if case.statement.model_sha256 is None:
+    shown = (
+        "can be shown only by the date at which the statement was really published; the date in it is the owner’s "
+        "unverified claim."
+    )
+    if report.statement.model_sha256 is None:
         return (
-            f"That the key is older than the suspect is {show} The statement is about the key alone: that the owner’s "
-            "model is older than the suspect has to be shown otherwise."
+            f"That the key is older than the suspect {shown} The statement is about the key alone: that the owner’s "
+            "model is older than the suspect must be shown otherwise."
         )
-    return f"That key and owner’s model are older than the suspect is {show}"
+    return f"That key and owner’s model are older than the suspect {shown}"
 
 
-def _what_was_logged(case: BundleReport) -> str:
-    plan = case.evidence.plan
-    if case.is_part_of_log:
+def _logged_queries(report: BundleReport) -> str:
+    plan = report.evidence.plan
+    if report.is_part_of_log:
         return LOGGED_PART
     which = "all that the client sent, from the first on"
     if plan.selection != "all":
         which = f"the first {plan.num_queries:,} of what the client sent"
     return (
         f"The queries are {which}; none was left out or chosen by what the marked model answered. Of queries that look "
-        "alike only the first counts, which guards against a client who sends again what he liked. Against one who "
-        "makes up new inputs from what he learned of the mark, there is no proof."
+        "alike only the first counts, which guards against a client who repeats chosen inputs. Against a client who "
+        "invents new inputs from knowledge of the mark, there is no proof."
     )
 
 
-def assumptions(case: BundleReport) -> list[str]:
-    """What the p-value rests on."""
+def assumptions(report: BundleReport) -> list[str]:
+    """The assumptions that the p-value rests on."""
     fresh = "The queries were chosen without looking at any answer of the marked model."
     return [
-        *([] if case.with_key else [UNCHECKED]),
-        "The owner’s key is 32 random bytes that the makers of the suspect did not know, and its expansion into coin "
-        "tosses (HKDF-SHA256, ChaCha20) cannot be told from chance.",
-        _fixed_beforehand(case),
-        _age(case),
-        _what_was_logged(case) if case.evidence.plan.logged else fresh,
+        *([] if report.with_key else [UNCHECKED]),
+        "The owner’s key is 32 random bytes that the makers of the suspect did not know, and its expansion into secret "
+        "signs (HKDF-SHA256, ChaCha20) cannot be distinguished from chance.",
+        _fixed_beforehand(report),
+        _age(report),
+        _logged_queries(report) if report.evidence.plan.logged else fresh,
         "This is the only test of this kind, or the threshold was divided by the number of tests.",
     ]

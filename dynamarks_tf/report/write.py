@@ -1,4 +1,4 @@
-"""Reports as files: the page, its numbers as JSON beside it, its pictures as PNG."""
+"""Reports as files: the page, its numbers as JSON beside it, its figures as PNG."""
 
 from __future__ import annotations
 
@@ -33,47 +33,47 @@ def write_report(
     plots: str | os.PathLike[str] | None = None,
     keeps_bundle: bool = True,
 ) -> BundleReport:
-    """Recomputes an evidence bundle and writes a report of it that people can read.
+    """Recomputes an evidence bundle and writes a report of it for people.
 
     Needs no TensorFlow, but the extra `report`. The page is one HTML file that loads nothing and runs no script; the
     numbers are in a JSON file beside it, `report.report.json` for `report.html`. Both hold aggregates only, may be
-    published, and are written with mode 0644; unless the report is confidential: then its mode is 0600. Older files are
+    published, and are written with mode 0644. The files of a confidential report have mode 0600. Older files are
     replaced.
 
     Args:
         path: the HTML file to write.
         bundle: the file that `verify(bundle=...)` wrote.
-        key: the owner's key; without it, the report cannot say where the suspect agrees with the key.
+        key: the owner's key; without it, the report lacks the agreement of the suspect with the key.
         true_labels: class indices of the queries that were asked, in their order, or of all inputs that they were
             chosen from, ints of shape `(n,)`: adds the accuracy of suspect and owner's model.
-        confidential: whether to show the sign table. Whoever sees it knows a part of the key.
+        confidential: whether to show the sign table. It reveals a part of the key.
         plots: a folder for the same figures as PNG files.
-        keeps_bundle: whether the reader can be pointed to the bundle.
+        keeps_bundle: whether the bundle stays, so that the report can name it.
 
     Returns:
-        What stands in the report.
+        The content of the report.
 
     Raises:
         ArgumentError: Jinja2 or matplotlib is missing, the labels do not fit, or the sign table cannot be shown.
-        BundleError: the bundle does not bear out what it says.
+        BundleError: the bundle does not confirm its own statements.
 
     Example:
 
     >>> write_report("report.html", "bundle.zip", key=MarkKey.load("acme.key"))
     """
     check_can_write(path, plots, confidential=confidential)
-    case = bundle_report(
+    report = bundle_report(
         recheck(bundle, key=key),
         bundle=Path(bundle).name if keeps_bundle else None,
         bundle_sha256=files.file_sha256(bundle) if keeps_bundle else None,
         true_labels=true_labels,
         confidential=confidential,
     )
-    mode = files.PRIVATE_FILE if case.is_confidential else PUBLIC_FILE
+    mode = files.PRIVATE_FILE if report.is_confidential else PUBLIC_FILE
     if plots is not None:
-        save_figures(bundle_figures(case), plots, mode=mode)
-    write_page(path, bundle_page(case), case.to_dict(), mode=mode)
-    return case
+        save_figures(bundle_figures(report), plots, mode=mode)
+    write_page(path, bundle_page(report), report.to_dict(), mode=mode)
+    return report
 
 
 def write_page(path: str | os.PathLike[str], page: str, content: Mapping[str, Any], *, mode: int = PUBLIC_FILE) -> None:
@@ -113,8 +113,8 @@ def check_can_write(
         confidential: whether the sign table is shown.
 
     Raises:
-        ArgumentError: Jinja2 or matplotlib is missing, `path` is no name for an HTML file, or the figures of a report
-            that may be published would lie beside an older sign table.
+        ArgumentError: Jinja2 or matplotlib is missing, `path` is not the name of an HTML file, or the figures of a
+            public report would lie beside an older sign table.
     """
     style.check_installed()
     if Path(path).suffix.lower() not in (".html", ".htm") or Path(path).is_dir():

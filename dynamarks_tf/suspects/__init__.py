@@ -1,4 +1,4 @@
-"""Suspects: one adapter for each place where a model to be tested can be.
+"""Suspects: one adapter for each place where a model under test can be.
 
 Imports `_support` alone, never a key; `attacks`, `verification`, `audit`, `demo` and `cli` may import it.
 """

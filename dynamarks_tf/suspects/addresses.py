@@ -1,4 +1,4 @@
-"""Addresses of served models, taken apart without ever showing the passwords that people put into them."""
+"""Addresses of served models: parsed without ever showing a password that they may hold."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Address:
         host: name or number; IPv6 without brackets.
         port: TCP port.
         name: name of the model.
-        version: version number; `None` for the highest that is available, and where `url` alone says it.
-        url: the address as it may be shown and asked.
+        version: version number; `None` for the highest that is available, and where only `url` holds it.
+        url: the address to send requests to; it may be shown.
     """
 
     scheme: str
@@ -40,12 +40,12 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the server is on this machine, where no proxy leads."""
+        """Whether the server is on this machine, which proxies do not reach."""
         return is_loopback(self.host)
 
 
 def parse_grpc(url: str) -> Address:
-    """Takes `grpc(s)://host:port/name[/versions/N]` apart.
+    """Parses `grpc(s)://host:port/name[/versions/N]`.
 
     Raises:
         ArgumentError: `url` has another form, or holds a user name or password.
@@ -54,7 +54,7 @@ def parse_grpc(url: str) -> Address:
 
 
 def parse_rest(url: str) -> Address:
-    """Takes `http(s)://host:port/v1/models/name[/versions/N]` apart.
+    """Parses `http(s)://host:port/v1/models/name[/versions/N]`.
 
     Raises:
         ArgumentError: `url` has another form, or holds a user name or password.
@@ -63,7 +63,7 @@ def parse_rest(url: str) -> Address:
 
 
 def parse_v2(url: str) -> Address:
-    """Takes `http(s)://host:port/v2/models/name[/versions/V]` apart.
+    """Parses `http(s)://host:port/v2/models/name[/versions/V]`.
 
     Raises:
         ArgumentError: `url` has another form, or holds a user name or password.
@@ -77,7 +77,7 @@ def is_v2(url: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """Blanks out what may be a user name and password in an address."""
+    """Blanks out what may be a user name and a password in an address."""
     return re.sub(r"[^/\s]*@", "***@", text)
 
 

@@ -1,4 +1,4 @@
-"""Answers that the other side wrote into a file, as suspect. docs/suspects.md describes the files."""
+"""A file of answers as a suspect: the other party wrote down its model's answers. Formats: docs/suspects.md."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ _BATCH = 256
 
 
 class AnswerFileSuspect:
-    """Recorded answers. Each is found by the digest of its input, so that no answer is taken for that to another input.
+    """A file of answers. Each is looked up by the digest of its input, so no answer is taken for that to another input.
 
     Args:
         path: a `.npz`, `.csv`, `.parquet` or `.jsonl` file.
-        queries: the inputs that were answered, all of them: answers without digests are in their order, or say the
-            number of theirs. There must be one answer to each of these, and no second one that differs.
+        queries: all inputs that were answered. Answers without digests are in their order, or give their numbers. Each
+            of these inputs must have an answer, and no second one that differs.
 
     Attributes:
-        classes: what the columns of the answers stand for, if the file says so.
+        description: the path, for the report.
+        input_shape: `None`: the file does not tell.
+        classes: what the columns of the answers stand for, if the file tells.
 
     Raises:
         ArgumentError: `queries` is needed and not given.
@@ -56,7 +58,7 @@ class AnswerFileSuspect:
         try:
             self._answers, self.classes = _answers(columns)
         except (TypeError, ValueError) as error:
-            raise SuspectError(f"{path} cannot be read as recorded answers: {brief(error)}") from error
+            raise SuspectError(f"{path} cannot be read as a file of answers: {brief(error)}") from error
         asked = None if queries is None else _digests(queries)
         if digests is None:
             digests = self._digests_by_number(numbers, asked)
@@ -64,8 +66,8 @@ class AnswerFileSuspect:
         missing = [number for number, digest in enumerate(asked or ()) if digest not in self._rows]
         if missing:
             raise SuspectError(
-                f"{path} answers not all of the {len(asked or ())} queries: {len(missing)} are missing, the first is "
-                f"number {missing[0]}, counted from 0. Give the queries that were answered, of the same type."
+                f"{path} does not answer all of the {len(asked or ())} queries: {len(missing)} are missing, the first "
+                f"is number {missing[0]}, counted from 0. Give the queries that were answered, of the same type."
             )
 
     def predict(self, batch: Array) -> Array:
@@ -75,11 +77,11 @@ class AnswerFileSuspect:
         digests = [query_digest(batch[row : row + 1]) for row in range(len(batch))]
         unknown = next((row for row, digest in enumerate(digests) if digest not in self._rows), None)
         if unknown is not None:
-            raise refusal(self.description, batch, f"row {unknown} of it is no input that was answered")
+            raise refusal(self.description, batch, f"row {unknown} of it is not among the inputs that were answered")
         return np.asarray(self._answers[[self._rows[digest] for digest in digests]])
 
     def close(self) -> None:
-        """Lets go of the answers."""
+        """Releases the answers."""
         self._rows = None
 
     def _digests_by_number(self, numbers: Iterable[Any] | None, asked: list[str] | None) -> list[str]:
@@ -87,8 +89,8 @@ class AnswerFileSuspect:
         count = len(self._answers)
         if asked is None:
             raise ArgumentError(
-                f"{self.description} holds its answers in the order or by the number of the queries; say which: "
-                f"queries=..., or add the column {DIGEST!r}."
+                f"{self.description} holds its answers in the order or by the number of the queries. Give these "
+                f"queries: queries=..., or add the column {DIGEST!r}."
             )
         if numbers is None:
             if count != len(asked):
@@ -120,13 +122,13 @@ class AnswerFileSuspect:
         for row, digest in enumerate(digests):
             if not re.fullmatch("[0-9a-f]{64}", digest):
                 raise SuspectError(
-                    f"{self.description}: {digest!r} is no SHA-256 digest of 64 small hexadecimal digits."
+                    f"{self.description}: {digest!r} is not a SHA-256 digest of 64 lower-case hexadecimal digits."
                 )
             first = rows.setdefault(digest, row)
             if self._answers[first].tobytes() != self._answers[row].tobytes():
                 raise SuspectError(
                     f"{self.description} answers the same input differently in rows {first} and {row}, counted from 0. "
-                    "Take one of them out of queries and answers."
+                    "Remove one of them from queries and answers."
                 )
         return rows
 
@@ -139,7 +141,7 @@ def _answers(columns: Columns) -> tuple[Array, tuple[Any, ...] | None]:
     """Answers of shape `(n, C)` or `(n,)`, and what their columns stand for.
 
     Raises:
-        ValueError: they are neither.
+        ValueError: they have another shape.
     """
     classes = columns.pop(CLASSES, None)
     if ANSWERS not in columns:  # a column for each class
@@ -171,8 +173,8 @@ def _read(path: Path) -> Columns:
         return READERS[path.suffix](path)
     except SuspectError:
         raise
-    except Exception as error:  # damaged files raise whatever their damaged part happens to raise
-        raise SuspectError(f"{path} cannot be read as recorded answers: {brief(error)}") from error
+    except Exception as error:  # what a damaged file raises depends on the damaged part
+        raise SuspectError(f"{path} cannot be read as a file of answers: {brief(error)}") from error
 
 
 def _read_npz(path: Path) -> Columns:
@@ -188,12 +190,12 @@ def _read_csv(path: Path) -> Columns:
         lines = csv.reader(file)
         names = next(lines, [])
         rows = [row for row in lines if row]
-        where = lines.line_num
+        num_lines = lines.line_num
     if len(set(names)) < len(names):
         raise ValueError(f"its header names a column twice: {', '.join(names)}")
     uneven = next((row for row in rows if len(row) != len(names)), None)
     if uneven is not None:
-        raise ValueError(f"one of its {where} lines has {len(uneven)} cells, the header {len(names)}")
+        raise ValueError(f"one of its {num_lines} lines has {len(uneven)} cells, the header {len(names)}")
     columns: Columns = {name: [row[index] for row in rows] for index, name in enumerate(names)}
     if ANSWERS in columns:
         columns[ANSWERS] = list(_numbers_if_possible(columns[ANSWERS]))
@@ -207,12 +209,12 @@ def _read_parquet(path: Path) -> Columns:
 
 def _read_json_lines(path: Path) -> Columns:
     with path.open(encoding="utf-8") as file:
-        records: list[Any] = [json.loads(line) for line in file if line.strip()]
-    names = records[0].keys() if records and isinstance(records[0], Mapping) else set()
-    for number, record in enumerate(records, 1):
-        if not isinstance(record, Mapping) or record.keys() != names or not names:
-            raise ValueError(f"record {number} does not have the same entries as the first: {', '.join(names)}")
-    return {name: [record[name] for record in records] for name in names}
+        rows: list[Any] = [json.loads(line) for line in file if line.strip()]
+    names = rows[0].keys() if rows and isinstance(rows[0], Mapping) else set()
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping) or row.keys() != names or not names:
+            raise ValueError(f"object {number} does not have the same entries as the first: {', '.join(names)}")
+    return {name: [row[name] for row in rows] for name in names}
 
 
 READERS: dict[str, Callable[[Path], Columns]] = {

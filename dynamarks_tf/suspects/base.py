@@ -1,4 +1,4 @@
-"""What verification needs of a suspect: one method that answers a batch."""
+"""The interface that `verify` needs of a suspect: one method that answers a batch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Array = npt.NDArray[Any]
 
 @runtime_checkable
 class Suspect(Protocol):
-    """A model put to the test, wherever it runs.
+    """A model under test, wherever it runs.
 
-    A suspect that knows what the columns of its answers stand for says so by another attribute, `classes`: a tuple of
-    the owner's class indices, or of names. `verify` puts the columns into the owner's order by it.
+    A suspect that knows what the columns of its answers stand for has one more attribute, `classes`: a tuple of the
+    owner's class indices, or of names. `verify` uses it to put the columns into the owner's order.
 
     Attributes:
         description: what was tested, for the report: a file name, an address. Never holds credentials.
-        input_shape: shape of one input without the batch axis, `None` for unknown axes; `None` when not known.
+        input_shape: shape of one input without the batch axis, `None` for unknown axes; `None` if unknown.
     """
 
     description: str
@@ -34,11 +34,11 @@ class Suspect(Protocol):
             batch: inputs, shape `(n, ...)`, as the owner model takes them.
 
         Returns:
-            The answers as the suspect gives them, normally probabilities of shape `(n, C)`. Nothing is checked or
-            repaired here: that is the work of `verify`, the same for every kind of suspect.
+            The answers as the suspect gives them, normally probabilities of shape `(n, C)`. They are neither checked
+            nor repaired here: `verify` does that in the same way for every kind of suspect.
 
         Raises:
-            SuspectError: the suspect could not be asked, with what to do about it.
+            SuspectError: the suspect could not answer; the message says what to do about it.
         """
         ...
 
@@ -47,13 +47,13 @@ class Suspect(Protocol):
         ...
 
 
-def load(module: str, extra: str, who: str) -> Any:
+def load(module: str, extra: str, description: str) -> Any:
     """Imports a heavy runtime that comes with an extra.
 
     Args:
         module: its full name.
         extra: the extra of this package that brings it.
-        who: description of the suspect.
+        description: description of the suspect.
 
     Raises:
         SuspectError: it is not installed; the message says how to install it.
@@ -63,5 +63,5 @@ def load(module: str, extra: str, who: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise SuspectError(
-            f"{who} needs the package {package}, which is not installed: pip install 'dynamarks_tf[{extra}]'"
+            f"{description} needs the package {package}, which is not installed: pip install 'dynamarks_tf[{extra}]'"
         ) from error

@@ -1,4 +1,4 @@
-"""What every adapter does with a batch before it asks, and with a refusal afterwards."""
+"""Checks of a batch before an adapter sends it, and errors for what may go wrong, common to all adapters."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _LONGEST_DETAIL = 300
 _TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colors and the like
 
 
-def fit_shape(batch: npt.ArrayLike, shape: Shape | None, who: str) -> Array:
+def fit_shape(batch: npt.ArrayLike, shape: Shape | None, description: str) -> Array:
     """Checks a batch against the shape of one input.
 
     Args:
         batch: inputs, shape `(n, ...)`.
-        shape: of one input, `None` for unknown axes; `None` if nothing is known.
-        who: description of the suspect.
+        shape: shape of one input, `None` for unknown axes; `None` if unknown.
+        description: description of the suspect.
 
     Returns:
         The batch as an array.
@@ -38,23 +38,23 @@ def fit_shape(batch: npt.ArrayLike, shape: Shape | None, who: str) -> Array:
         and all(axis in (None, size) for axis, size in zip(shape, array.shape[1:], strict=True))
     ):
         axes = ", ".join("any" if axis is None else str(axis) for axis in shape)
-        raise SuspectError(f"{who} takes inputs of shape (n, {axes}) and was given {array.shape}.")
+        raise SuspectError(f"{description} takes inputs of shape (n, {axes}) and was given {array.shape}.")
     return array
 
 
-def fit_type(batch: Array, dtype: np.dtype[Any], who: str) -> Array:
-    """Converts a batch to the type that a suspect takes, unless that would change whole numbers or text.
+def fit_type(batch: Array, dtype: np.dtype[Any], description: str) -> Array:
+    """Converts a batch to the input type of a suspect, unless that would change whole numbers or text.
 
     Args:
         batch: inputs of any type.
         dtype: the type to send; `object` for text.
-        who: description of the suspect.
+        description: description of the suspect.
 
     Returns:
         The batch in `dtype`.
 
     Raises:
-        SuspectError: values would be lost, as those of images in [0, 1] sent as uint8.
+        SuspectError: values would be lost, such as those of images in [0, 1] sent as uint8.
     """
     try:
         with np.errstate(invalid="ignore", over="ignore"):
@@ -67,39 +67,41 @@ def fit_type(batch: Array, dtype: np.dtype[Any], who: str) -> Array:
     if not fits:
         wanted = "text" if dtype.kind == "O" else dtype.name
         raise SuspectError(
-            f"{who} takes {wanted} and was given {batch.dtype} values that do not fit. Convert the queries to the type "
-            "and range that the suspect was trained on."
+            f"{description} takes {wanted} and was given {batch.dtype} values that do not fit. Convert the queries to "
+            "the type and range that the suspect was trained on."
         )
     return converted
 
 
-def refusal(who: str, batch: Array, error: object) -> SuspectError:
+def refusal(description: str, batch: Array, error: object) -> SuspectError:
     """Makes the error for a batch that a suspect could not answer."""
-    return SuspectError(f"{who} could not answer a batch of shape {batch.shape} and type {batch.dtype}: {brief(error)}")
+    return SuspectError(
+        f"{description} could not answer a batch of shape {batch.shape} and type {batch.dtype}: {brief(error)}"
+    )
 
 
-def closed(who: str) -> SuspectError:
-    """Makes the error for asking after `close`."""
-    return SuspectError(f"{who} is closed; make a new suspect to ask again.")
+def closed(description: str) -> SuspectError:
+    """Makes the error for a suspect that was closed."""
+    return SuspectError(f"{description} is closed; make a new suspect to ask again.")
 
 
-def unreadable(who: str, error: Exception) -> SuspectError:
+def unreadable(description: str, error: Exception) -> SuspectError:
     """Makes the error for a server that breaks the protocol."""
-    return SuspectError(f"{who} sent something that cannot be read ({type(error).__name__}: {brief(error)}).")
+    return SuspectError(f"{description} sent something that cannot be read ({type(error).__name__}: {brief(error)}).")
 
 
-def several_inputs(who: str, names: Iterable[str]) -> SuspectError:
+def several_inputs(description: str, names: Iterable[str]) -> SuspectError:
     """Makes the error for a model that does not take exactly one input."""
     aliases = sorted(names)
     return SuspectError(
-        f"{who} has {len(aliases)} inputs ({', '.join(aliases)}), and only suspects with one can be asked directly. "
-        "Pass a function of one batch that builds the others."
+        f"{description} has {len(aliases)} inputs ({', '.join(aliases)}), and only suspects with one can be asked "
+        "directly. Pass a function of one batch that builds the others."
     )
 
 
 def brief(detail: object) -> str:
-    """Makes the words of a server or library fit into a message: one line, printable, at most 300 characters."""
-    words = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail) or type(detail).__name__
-    words = _TERMINAL_CODE.sub("", words)
-    line = " ".join("".join(character if character.isprintable() else " " for character in words).split())
+    """Shortens a text from a server or library for a message: one line, printable, at most 300 characters."""
+    text = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail) or type(detail).__name__
+    text = _TERMINAL_CODE.sub("", text)
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= _LONGEST_DETAIL else line[:_LONGEST_DETAIL] + "..."

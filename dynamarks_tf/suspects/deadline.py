@@ -1,6 +1,6 @@
 """A time limit on a whole answer over HTTP.
 
-That of the libraries starts anew with every byte, so that an answer that trickles never ends.
+The limits of the HTTP libraries restart with every byte, so an answer that trickles would never end.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from urllib3.util import Retry
 
 
 class Deadline:
-    """Cuts the connection when an answer is not complete in time. For one request at a time.
+    """Cuts the connection when an answer is not complete in time; serves one request at a time.
 
     Args:
-        seconds: how long one answer may take, from when the request is sent.
+        seconds: how long one answer may take, counted from the end of the request.
 
     Attributes:
         has_passed: whether the last answer was cut off.
@@ -32,7 +32,7 @@ class Deadline:
         self.has_passed = False
 
     def start(self, connection: socket.socket) -> None:
-        """Starts anew, for the answer that comes over this connection."""
+        """Restarts the clock, for the answer over this connection."""
         self.stop()
         self.has_passed = False
         self._timer = threading.Timer(self._seconds, self._cut, [connection])
@@ -40,17 +40,19 @@ class Deadline:
         self._timer.start()
 
     def stop(self) -> None:
-        """The answer is complete, or given up."""
+        """Stops the clock: the answer is complete, or no longer expected."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _cut(self, connection: socket.socket) -> None:
         self.has_passed = True
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # the reader wakes up; TLS is not asked
+            socket.socket.shutdown(
+                connection, socket.SHUT_RDWR
+            )  # wakes the reader; past TLS, which would wait for the server
 
     def adapter(self, retries: Retry) -> HTTPAdapter:
-        """What makes a session of `requests` keep the deadline, each time a question is repeated anew."""
+        """An adapter that makes a session of `requests` keep the deadline, with a new start for each retry."""
         return _Adapter(self, retries)
 
 
@@ -82,7 +84,7 @@ class _Timed(HTTPConnection):
         try:
             return super().getresponse()
         except Exception as error:
-            if self._deadline.has_passed:  # else it looks like a lost connection, and the question is repeated
+            if self._deadline.has_passed:  # otherwise it looks like a lost connection, and is retried
                 raise TimeoutError("the answer took too long") from error
             raise
 

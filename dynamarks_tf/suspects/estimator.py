@@ -1,4 +1,4 @@
-"""A fitted classifier of scikit-learn, or of a library with the same interface, as suspect."""
+"""A fitted classifier of scikit-learn, or of a library with the same interface, as a suspect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 
 class EstimatorSuspect:
-    """A fitted classifier: its `predict_proba`, or its labels by `predict` if it has none.
+    """A fitted classifier, asked by `predict_proba`, or by `predict` for labels where it has none.
 
     Args:
         estimator: the classifier. Batches are flattened to `(n, features)`, in row-major order.
@@ -35,7 +35,7 @@ class EstimatorSuspect:
         self.classes: tuple[Any, ...] | None = tuple(estimator.classes_) if has_probabilities else None
 
     def predict(self, batch: Array) -> Array:
-        """Answers one batch; what the classifier raises is the cause of the `SuspectError`."""
+        """Answers one batch; an exception of the classifier is the cause of the `SuspectError`."""
         if self._answer is None:
             raise closed(self.description)
         try:
@@ -44,7 +44,7 @@ class EstimatorSuspect:
             raise refusal(self.description, batch, f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        """Lets go of the classifier."""
+        """Releases the classifier."""
         self._answer = None
 
 

@@ -1,4 +1,4 @@
-"""A function as suspect: whatever the other adapters cannot reach."""
+"""A function as a suspect, for all that the other adapters cannot reach."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FunctionSuspect:
     Args:
         function: takes inputs of shape `(n, ...)` and returns answers of shape `(n, C)`, as anything that
             `numpy.asarray` understands.
-        description: what to call it in reports; by default its name.
+        description: its name in reports; by default that of the function.
 
     Example:
         >>> FunctionSuspect(lambda batch: torch_model(torch.from_numpy(batch)).softmax(-1).detach().numpy())
@@ -33,7 +33,7 @@ class FunctionSuspect:
         self._function: Callable[[Array], Any] | None = function
 
     def predict(self, batch: Array) -> Array:
-        """Calls the function on one batch; what it raises is the cause of the `SuspectError`."""
+        """Calls the function on one batch; an exception of the function is the cause of the `SuspectError`."""
         if self._function is None:
             raise closed(self.description)
         try:
@@ -42,5 +42,5 @@ class FunctionSuspect:
             raise refusal(self.description, batch, f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        """Lets go of the function."""
+        """Releases the function."""
         self._function = None

@@ -1,4 +1,4 @@
-"""Asking a model server over HTTP: JSON there and back, with every failure explained."""
+"""Requests to a model server over HTTP: JSON both ways, and an explanation of every failure."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-LARGEST_ANSWER = 2**28  # bytes; a batch of a thousand answers over a thousand classes has 2**25
+LARGEST_ANSWER = 2**28  # bytes; a thousand answers over a thousand classes take 2**25
 CHUNK = 2**16  # bytes
 
-CREDENTIALS = f"If the server asks for a key, put it into {VARIABLE}; for other credentials, pass a function."
+CREDENTIALS = f"If the server requires a key, put it into {VARIABLE}; for other credentials, pass a function."
 
 _ADVICE = {
     401: CREDENTIALS,
     403: CREDENTIALS,
     404: "Check the name of the model, and the version if one was given.",
-    413: "Ask smaller batches.",
-    429: "The server is busy: ask smaller batches, fewer queries a second, or later.",
-    503: "The server is busy, or still loading: ask later.",
-    504: "Ask smaller batches.",
+    413: "Send smaller batches.",
+    429: "The server is busy: send smaller batches, fewer queries a second, or try later.",
+    503: "The server is busy, or still loading: try later.",
+    504: "Send smaller batches.",
 }
 
 
 class JsonClient:
-    """A connection to the server of one model. Redirects are not followed: another server would be another suspect.
+    """A connection to the server of one model. Redirects are refused: another server would be another suspect.
 
     Args:
         address: where the model is.
-        timeout_s: seconds to wait for the connection, and then for the whole answer, however it trickles.
-        api_key: what the server asks clients for, if anything.
-        port: which port the address should name, for messages.
+        timeout_s: seconds to wait for the connection, and then for the whole answer, even if it trickles.
+        api_key: the key that the server requires of clients, if any.
+        port: description of the port that the address should name, for messages.
     """
 
     def __init__(self, address: Address, *, timeout_s: float, api_key: ApiKey | None, port: str) -> None:
@@ -49,25 +49,25 @@ class JsonClient:
         from dynamarks_tf.suspects.deadline import Deadline
         from dynamarks_tf.suspects.retries import http_retries
 
-        self._who = address.url
+        self._description = address.url
         self._timeout_s = timeout_s
         self._deadline = Deadline(timeout_s)
         self._api_key = api_key
         self._port = port
         self._session: requests.Session | None = requests.Session()
-        self._session.trust_env = not address.is_loopback  # proxies lead away from this machine
+        self._session.trust_env = not address.is_loopback  # a proxy cannot reach this machine
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._deadline.adapter(http_retries()))
         if api_key is not None:
-            api_key.check_unread(address.scheme, address.host)
-            self._session.auth = self._sign
+            api_key.check_is_private(address.scheme, address.host)
+            self._session.auth = self._add_key
 
-    def ask(self, what: str, body: Any = None, batch: Array | None = None) -> Any:
-        """Sends one request and reads the JSON that comes back.
+    def ask(self, suffix: str, body: Any = None, batch: Array | None = None) -> Any:
+        """Sends one request and reads the JSON answer.
 
         Args:
-            what: what is added to the address of the model.
-            body: sent as JSON by POST; `None` asks by GET.
+            suffix: what is added to the address of the model.
+            body: sent as JSON by POST; `None` for a GET.
             batch: the inputs in it, for messages.
 
         Raises:
@@ -77,11 +77,11 @@ class JsonClient:
         import urllib3
 
         if self._session is None:
-            raise closed(self._who)
+            raise closed(self._description)
         try:
             with self._session.request(
                 "GET" if body is None else "POST",
-                self._who + what,
+                self._description + suffix,
                 data=None if body is None else json.dumps(body).encode(),
                 headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
                 timeout=self._timeout_s,
@@ -93,12 +93,12 @@ class JsonClient:
             requests.RequestException,
             urllib3.exceptions.HTTPError,
             ValueError,
-        ) as error:  # ValueError: a host name that cannot be
+        ) as error:  # ValueError: an impossible host name
             if self._deadline.has_passed or isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
                 raise self._too_slow() from error
             raise SuspectError(
-                f"{self._who} cannot be reached ({brief(_innermost(error))}). Is the server running, and is this "
-                f"{self._port}?"
+                f"{self._description} cannot be reached ({brief(_innermost(error))}). Is the server running, and "
+                f"is this {self._port}?"
             ) from error
         finally:
             self._deadline.stop()
@@ -111,39 +111,40 @@ class JsonClient:
         self._session = None
 
     def _receive(self, response: requests.Response) -> bytes:
-        """Reads the whole answer, as it is: unpacking could make gigabytes of a few bytes."""
+        """Reads the whole answer without unpacking it, which could turn a few bytes into gigabytes."""
         content = bytearray()
         for chunk in response.raw.stream(CHUNK, decode_content=False):
             content += chunk
             if len(content) > LARGEST_ANSWER:
                 raise SuspectError(
-                    f"{self._who} sends an answer of more than {LARGEST_ANSWER} bytes. Ask smaller batches."
+                    f"{self._description} sends an answer of more than {LARGEST_ANSWER} bytes. Send smaller batches."
                 )
-        if self._deadline.has_passed:  # without a Content-Length, the cut looks like the end
+        if self._deadline.has_passed:  # without a Content-Length, the cut looks like a regular end
             raise self._too_slow()
         return bytes(content)
 
     def _too_slow(self) -> SuspectError:
         return SuspectError(
-            f"{self._who} did not answer within {self._timeout_s:g} s. Raise timeout_s, or ask smaller batches."
+            f"{self._description} did not answer within {self._timeout_s:g} s. Raise timeout_s, or send smaller "
+            "batches."
         )
 
     def _read(self, status: int, received: bytes, batch: Array | None) -> Any:
         try:
-            content = json.loads(received)  # Python's own: it reads the NaN and Infinity of TensorFlow Serving
+            content = json.loads(received)  # Python's parser reads the NaN and Infinity of TensorFlow Serving
         except (ValueError, RecursionError):
             content = None
         if status == 200 and content is not None:
             return content
-        said = content["error"] if isinstance(content, dict) and "error" in content else received
-        said = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-        said = brief(hide(said, self._api_key) or "no details")
+        details = content["error"] if isinstance(content, dict) and "error" in content else received
+        details = details.decode("utf-8", "replace") if isinstance(details, bytes) else str(details)
+        details = brief(hide(details, self._api_key) or "no details")
         if status == 400 and batch is not None:
-            raise refusal(self._who, batch, said)
+            raise refusal(self._description, batch, details)
         advice = _ADVICE.get(status, f"Is this {self._port}?")
-        raise SuspectError(f"{self._who} answered with HTTP status {status}: {said}. {advice}")
+        raise SuspectError(f"{self._description} answered with HTTP status {status}: {details}. {advice}")
 
-    def _sign(self, request: Any) -> Any:
+    def _add_key(self, request: Any) -> Any:
         assert self._api_key is not None
         name, value = self._api_key.entry()
         request.headers[name] = value
@@ -151,7 +152,7 @@ class JsonClient:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Finds what went wrong first: the error of the socket, not the ones wrapped around it."""
+    """The error that came first: that of the socket, not one wrapped around it."""
     while inner := error.__cause__ or error.__context__:
         error = inner
     return error

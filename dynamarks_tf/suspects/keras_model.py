@@ -1,4 +1,4 @@
-"""A Keras model as suspect, from memory or from a file."""
+"""A Keras model as a suspect, from memory or from a file."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class KerasSuspect:
     """A Keras model with one input and one output, on any Keras backend.
 
     Args:
-        model: a `keras.Model`, or the path of a `.keras` or `.h5` file. A file is loaded in the safe mode of Keras,
-            which refuses code inside it.
+        model: a `keras.Model`, or the path of a `.keras` or `.h5` file. Files are loaded in the safe mode of Keras,
+            which refuses code inside them.
 
     Raises:
         SuspectError: the file cannot be loaded, or the model has several inputs.
@@ -49,22 +49,22 @@ class KerasSuspect:
             raise closed(self.description)
         array = fit_shape(batch, self.input_shape, self.description)
         try:
-            outputs = keras.tree.flatten(self._answer(array))  # one output may come in a list or a dict
+            outputs = keras.tree.flatten(self._answer(array))  # a single output may come in a list or a dict
             answers = [np.asarray(keras.ops.convert_to_numpy(output)) for output in outputs]
-        except Exception as error:  # every backend has errors of its own
+        except Exception as error:  # each backend has its own errors
             raise refusal(self.description, array, error) from error
         if len(answers) != 1:
             raise refusal(self.description, array, f"it has {len(answers)} outputs; pass a function that takes one out")
         return answers[0]
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Releases the model."""
         self._model = self._answer = None
 
     def _input_shape(self) -> tuple[int | None, ...] | None:
         inputs = getattr(self._model, "inputs", None)
         if not inputs:
-            return None  # a subclassed model, or a Sequential one that has not seen a batch
+            return None  # a subclassed model, or a Sequential one that was not called yet
         if len(inputs) > 1:
             raise several_inputs(self.description, [tensor.name for tensor in inputs])
         return tuple(inputs[0].shape[1:])
@@ -75,7 +75,7 @@ def _load(path: Path) -> Any:
 
     try:
         return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras and its file formats raise many kinds
+    except Exception as error:  # Keras and its file formats raise many types
         raise SuspectError(
             f"{path} cannot be loaded as a Keras model: {brief(error)} If it needs layers of its own, load it yourself "
             "and pass the model."
@@ -83,9 +83,9 @@ def _load(path: Path) -> Any:
 
 
 def _compiled(model: Any) -> Callable[[Array], Any]:
-    """Returns the model as a quiet function of a batch.
+    """The model as a function of a batch that prints nothing.
 
-    TensorFlow gets a graph without XLA, which would compile anew for every batch size.
+    For TensorFlow it is a graph without XLA, which would compile again for every batch size.
     """
     import keras
 
@@ -95,7 +95,7 @@ def _compiled(model: Any) -> Callable[[Array], Any]:
         return lambda batch: model(batch, training=False)
     import tensorflow as tf
 
-    if model not in _GRAPHS:  # a graph for each suspect would be traced anew each time
+    if model not in _GRAPHS:  # a graph for each suspect would have to be traced again
         held = weakref.ref(model)
         _GRAPHS[model] = tf.function(
             lambda batch: _alive(held)(batch, training=False), autograph=False, reduce_retracing=True
@@ -105,7 +105,7 @@ def _compiled(model: Any) -> Callable[[Array], Any]:
 
 
 def _alive(held: weakref.ref[Any]) -> Any:
-    """The model behind a weak reference; whoever asks holds the model."""
+    """The model behind a weak reference; the caller holds the model, so it is alive."""
     model = held()
     assert model is not None
     return model

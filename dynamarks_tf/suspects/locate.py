@@ -1,4 +1,4 @@
-"""From whatever names a suspect to the adapter that asks it."""
+"""From an object, a path or an address to the adapter that asks the suspect behind it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from dynamarks_tf.suspects.torch_module import TorchSuspect, is_torch_module
 
 ACCEPTED = (
     "a Keras model, a function from a batch to probabilities, a PyTorch module, a fitted scikit-learn classifier, a "
-    "path (.keras, .h5, .tflite or .onnx file, SavedModel folder; recorded answers in a .npz, .csv, .parquet or .jsonl "
-    f"file), or a URL ({GRPC_FORM}; {REST_FORM}; {V2_FORM})"
+    "path (.keras, .h5, .tflite or .onnx file, SavedModel folder; a file of answers: .npz, .csv, .parquet or .jsonl), "
+    f"or a URL ({GRPC_FORM}; {REST_FORM}; {V2_FORM})"
 )
 
 
@@ -41,27 +41,27 @@ def as_suspect(
     api_key_header: str | None = None,
     queries: QuerySource | None = None,
 ) -> Suspect:
-    """Finds the adapter for a suspect.
+    """Returns the adapter for a suspect.
 
-    A served model is sent the key in the variable DYNAMARKS_API_KEY, if that is set.
+    Requests to a served model carry the key in the variable DYNAMARKS_API_KEY, if that is set.
 
     Args:
         suspect: a Keras model, a PyTorch module, a fitted scikit-learn classifier, a callable on a batch, the path of a
-            `.keras`, `.h5`, `.tflite` or `.onnx` file, of a SavedModel folder or of recorded answers, the URL of a
-            served model, or a `Suspect`, which is returned as it is.
+            `.keras`, `.h5`, `.tflite` or `.onnx` file, of a SavedModel folder or of a file of answers, the URL of
+            a served model, or a `Suspect`, which is returned as it is.
         signature: name of the signature to call, of a SavedModel, TFLite file or model on TensorFlow Serving. By
-            default `serving_default`, else the only one.
-        output: name of the output to read, of a model that names its outputs. By default `probabilities`, else the only
-            one.
+            default `serving_default`, otherwise the only one.
+        output: name of the output to read, of a model that names its outputs. By default `probabilities`, otherwise the
+            only one.
         timeout_s: seconds that a server may take for one answer.
         api_key_header: name of the header that carries the key; by default it is sent as `Authorization: Bearer KEY`.
-        queries: what recorded answers without digests are the answers to.
+        queries: the inputs to which a file of answers without digests holds the answers.
 
     Returns:
         The suspect, ready to be asked.
 
     Raises:
-        ArgumentError: `suspect` is none of these, or a URL of another form; or an option does not go with it.
+        ArgumentError: `suspect` is none of these, a URL has another form, or an option does not go with the suspect.
         SuspectError: there is no such file, or it cannot be loaded; the server cannot be reached or does not know the
             model.
 
@@ -78,7 +78,7 @@ def as_suspect(
     if _is_keras_model(suspect):
         return KerasSuspect(suspect)
     if inspect.isclass(suspect):
-        raise ArgumentError(f"{_name(suspect)} is no suspect; accepted: {ACCEPTED}.")
+        raise ArgumentError(f"{_name(suspect)} is not a suspect; accepted: {ACCEPTED}.")
     if isinstance(suspect, Suspect):
         return suspect
     if is_torch_module(suspect):
@@ -87,14 +87,14 @@ def as_suspect(
         return EstimatorSuspect(suspect)
     if callable(suspect):
         return FunctionSuspect(suspect)
-    raise ArgumentError(f"{_name(suspect)} is no suspect; accepted: {ACCEPTED}.")
+    raise ArgumentError(f"{_name(suspect)} is not a suspect; accepted: {ACCEPTED}.")
 
 
 def _at_address(url: str, given: dict[str, Any], timeout_s: float) -> Suspect:
     scheme = url.partition("://")[0].strip()
-    who = shown(url)
+    suspect = shown(url)
     if scheme not in ("grpc", "grpcs", "http", "https"):
-        raise ArgumentError(f"{who!r} is no suspect; accepted: {ACCEPTED}.")
+        raise ArgumentError(f"{suspect!r} is not a suspect; accepted: {ACCEPTED}.")
     given = dict(given)
     remote: dict[str, Any] = {
         "timeout_s": timeout_s,
@@ -105,44 +105,44 @@ def _at_address(url: str, given: dict[str, Any], timeout_s: float) -> Suspect:
         secure = scheme == "grpcs"
         return GrpcSuspect(address.host, address.port, address.name, address.version, secure=secure, **given, **remote)
     if is_v2(url):
-        _check(given, "output", who)
+        _check(given, "output", suspect)
         return OpenInferenceSuspect(url, **given, **remote)
     return RestSuspect(url, **given, **remote)
 
 
 def _at_path(path: Path, given: dict[str, Any], queries: QuerySource | None) -> Suspect:
-    who = shown(str(path))
+    suspect = shown(str(path))
     if path.is_dir():
-        _check(given, "signature output", who)
+        _check(given, "signature output", suspect)
         return SavedModelSuspect(path, **given)
     if not path.exists():
-        raise SuspectError(f"There is no file or folder {who}; accepted: {ACCEPTED}.")
+        raise SuspectError(f"There is no file or folder {suspect}; accepted: {ACCEPTED}.")
     if path.suffix == ".tflite":
-        _check(given, "signature output", who)
+        _check(given, "signature output", suspect)
         return TFLiteSuspect(path, **given)
     if path.suffix == ".onnx":
-        _check(given, "output", who)
+        _check(given, "output", suspect)
         return OnnxSuspect(path, **given)
-    _check(given, "", who)
+    _check(given, "", suspect)
     if path.suffix in READERS:
         return AnswerFileSuspect(path, queries)
     if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise ArgumentError(f"{path} is no suspect; accepted: {ACCEPTED}.")
+        raise ArgumentError(f"{path} is not a suspect; accepted: {ACCEPTED}.")
     return KerasSuspect(path)
 
 
-def _check(given: dict[str, Any], accepted: str, who: str) -> None:
-    """Checks that the options given are among those that a kind of suspect has."""
+def _check(given: dict[str, Any], accepted: str, suspect: str) -> None:
+    """Checks that all options given are among those of a kind of suspect."""
     for name in given:
         if name not in accepted.split():
             option = name.replace("_", "-")
             raise ArgumentError(
-                f"`{name}` (--{option}) does not go with {who}, which has no choice of it. Leave it out."
+                f"`{name}` (--{option}) does not go with {suspect}, which has no choice of it. Leave it out."
             )
 
 
 def _is_keras_model(suspect: Any) -> bool:
-    keras = sys.modules.get("keras")  # whoever has a Keras model has imported Keras
+    keras = sys.modules.get("keras")  # without Keras imported, nothing is a Keras model
     return keras is not None and isinstance(suspect, keras.Model)
 
 

@@ -1,4 +1,4 @@
-"""An ONNX model as suspect, run by ONNX Runtime."""
+"""An ONNX model as a suspect, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class OnnxSuspect:
 
     Args:
         path: the `.onnx` file.
-        output: name of the output to read. By default the one called `probabilities` or `output_probability`, as models
-            converted from scikit-learn have it beside their labels; else the only one.
+        output: name of the output to read. By default the one called `probabilities` or `output_probability`, which
+            models converted from scikit-learn have beside their labels; otherwise the only one.
 
     Attributes:
-        classes: what the columns of the answers stand for, if the model says so for each answer (ZipMap).
+        classes: what the columns of the answers stand for, if each answer names them (ZipMap).
 
     Raises:
         SuspectError: the file cannot be loaded, ONNX Runtime is not installed, or there is no such output.
@@ -53,7 +53,7 @@ class OnnxSuspect:
         runtime = load("onnxruntime", "onnx", self.description)
         try:
             session = runtime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime has an error class for each of its codes
+        except Exception as error:  # the runtime has an error class for each status code
             raise SuspectError(f"{path} cannot be loaded as an ONNX model: {brief(error)}") from error
         self._session: Any = session
         inputs = {tensor.name: (_shape(tensor.shape), self._type(tensor.type)) for tensor in session.get_inputs()}
@@ -68,16 +68,16 @@ class OnnxSuspect:
         array = self._signature.fit(batch)
         try:
             (answers,) = self._session.run([self._signature.output], {self._signature.input: array})
-        except Exception as error:  # as above
+        except Exception as error:  # as in the constructor
             raise refusal(self.description, array, error) from error
         return self._table(answers) if isinstance(answers, list) and answers else np.asarray(answers)
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Releases the model."""
         self._session = None
 
     def _table(self, answers: list[dict[Any, float]]) -> Array:
-        """Makes a table of what ZipMap gives: for each input, a probability by class."""
+        """Turns the output of ZipMap, for each input a probability by class, into a table."""
         self.classes = tuple(answers[0])
         return np.array([[answer[name] for name in self.classes] for answer in answers], np.float32)
 

@@ -1,4 +1,4 @@
-"""A model behind the Open Inference Protocol (KServe, Triton, MLServer: "V2"), over REST, as suspect."""
+"""A model behind the Open Inference Protocol (KServe, Triton, MLServer: "V2"), over REST, as a suspect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dynamarks_tf.suspects.signature import SuspectSignature, choose_signature
 
 Array = npt.NDArray[Any]
 
-_NUMPY_TYPES = {  # FP16 has no form in JSON
+_NUMPY_TYPES = {  # FP16 cannot be written as JSON
     "BOOL": "bool",
     "UINT8": "uint8",
     "UINT16": "uint16",
@@ -38,11 +38,11 @@ class OpenInferenceSuspect:
     The constructor asks the server for the model's metadata, so a wrong address or name fails at once.
 
     Args:
-        url: `http://host:port/v2/models/name`, with `/versions/V` for a certain version; https as well.
-        output: name of the output to read. By default the one called `probabilities` or `predict_proba`, else the only
-            one.
-        timeout_s: seconds to wait for the connection, and then for the server to say something.
-        api_key: what the server asks clients for, if anything.
+        url: `http://host:port/v2/models/name`, with `/versions/V` for a specific version; https as well.
+        output: name of the output to read. By default the one called `probabilities` or `predict_proba`, otherwise the
+            only one.
+        timeout_s: seconds to wait for the connection, and then for the whole answer.
+        api_key: the key that the server requires of clients, if any.
 
     Raises:
         ArgumentError: `url` has another form, or holds a user name or password.
@@ -91,8 +91,8 @@ class OpenInferenceSuspect:
             outputs = [tensor["name"] for tensor in metadata.get("outputs") or ()]
             if not inputs or not outputs:
                 raise SuspectError(
-                    f"{self.description} does not say in its metadata what it takes and answers, as it may; pass a "
-                    "function of one batch that asks it."
+                    f"{self.description} does not describe inputs and outputs in its metadata, which are optional "
+                    "there; pass a function of one batch that asks it."
                 )
             described = {
                 name: (

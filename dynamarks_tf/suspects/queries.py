@@ -1,4 +1,4 @@
-"""The inputs a suspect is asked: where they come from, how some are chosen, and their digest."""
+"""The queries: where the inputs for a suspect come from, and how some of them are chosen."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DatasetQueries:
         self._dataset = dataset
 
     def batches(self, batch_size: int) -> Iterator[Array]:
-        """Yields the batches of the data set; labels, if it has any, are left out."""
+        """Yields the batches of the data set without labels."""
         for element in self._dataset:
             inputs = element[0] if isinstance(element, tuple) else element
             batch = np.asarray(inputs)
@@ -85,7 +85,7 @@ class SelectedQueries:
         return self._indices
 
     def batches(self, batch_size: int) -> Iterator[Array]:
-        """Yields the selected rows, in full batches but for the last."""
+        """Yields the selected rows, in full batches except for the last."""
         waiting: list[Array] = []
         count = 0
         for batch in self._selected(batch_size):
@@ -123,7 +123,7 @@ def as_queries(queries: Any) -> QuerySource:
         return ArrayQueries(load_queries(queries))
     if isinstance(queries, Iterator):
         raise ArgumentError(
-            "`queries` is a generator, which can be read only once; its queries must be fixed and digested before the "
+            "`queries` is a generator, which can be read only once; queries must be fixed and digested before the "
             "suspect is asked. Pass an array, a tf.data.Dataset or a .npy file."
         )
     if isinstance(queries, QuerySource):
@@ -132,7 +132,7 @@ def as_queries(queries: Any) -> QuerySource:
         raise ArgumentError("`queries` must be one array: models with several inputs are not supported by verify yet.")
     if hasattr(queries, "as_numpy_iterator"):
         if int(queries.cardinality()) == _INFINITE_CARDINALITY:
-            raise ArgumentError("`queries` is a data set without end; cut it: dataset.take(100)")
+            raise ArgumentError("`queries` is an endless data set; cut it: dataset.take(100)")
         return DatasetQueries(queries)
     array = np.asarray(queries)
     if array.dtype == object or array.ndim == 0:
@@ -158,7 +158,7 @@ def load_queries(path: str | os.PathLike[str]) -> Array:
         array = content if isinstance(content, np.ndarray) else _chosen_array(content, name)
     except DatasetError:
         raise
-    except Exception as error:  # a damaged file raises whatever its damaged part happens to raise
+    except Exception as error:  # what a damaged file raises depends on the damaged part
         raise DatasetError(f"Cannot read queries from {name}: {error}") from error
     if array.ndim == 0:
         raise DatasetError(f"{name} holds a single value; expected an array of shape (n, ...).")
@@ -181,7 +181,7 @@ def balanced_choice(classes: Array, count: int, seed: int) -> Array:
 
     Args:
         classes: class of each item, shape `(n,)`.
-        count: how many to choose; all, if there are no more than that.
+        count: how many to choose; all, if there are at most that many.
         seed: seed of the choice.
 
     Returns:
@@ -193,21 +193,21 @@ def balanced_choice(classes: Array, count: int, seed: int) -> Array:
     sorted_classes = classes[by_class]
     starts = np.searchsorted(sorted_classes, sorted_classes, side="left")
     rank_in_class = np.arange(len(classes)) - starts
-    # First every class's first item, then every class's second ...; within a round in random order.
+    # Round by round: the first item of every class, then the second, and so on; in random order within a round.
     order = np.lexsort((rng.random(len(classes)), rank_in_class))
     return np.asarray(np.sort(by_class[order[:count]]))
 
 
 def confident_balanced_choice(classes: Array, confidence: Array, count: int, seed: int) -> Array:
-    """Chooses items as `balanced_choice`, from the most confident fifth of each class.
+    """Chooses items like `balanced_choice`, from the most confident fifth of each class.
 
-    The class channel stands out from small probabilities, so the inputs of which the clean model is surest say most. Where
-    a fifth of a class is too few, more of it is used.
+    The class channel stands out from small probabilities, so inputs with a confident clean answer carry the most
+    evidence. Where a fifth of a class is too few, more of it is used.
 
     Args:
         classes: class of each item, shape `(n,)`.
-        confidence: how sure the clean model is of it, shape `(n,)`.
-        count: how many to choose; all, if there are no more than that.
+        confidence: the clean model's probability of its best class, shape `(n,)`.
+        count: how many to choose; all, if there are at most that many.
         seed: seed of the choice.
 
     Returns:
@@ -218,9 +218,9 @@ def confident_balanced_choice(classes: Array, confidence: Array, count: int, see
     rank = np.empty(len(classes), np.int64)
     rank[order] = np.arange(len(classes)) - np.searchsorted(sorted_classes, sorted_classes, side="left")
     sizes = np.bincount(classes)
-    share = -(-count // max(1, int(np.count_nonzero(sizes))))
-    wanted = np.maximum(-(-sizes // 5), share)[classes]
+    per_class = -(-count // max(1, int(np.count_nonzero(sizes))))
+    wanted = np.maximum(-(-sizes // 5), per_class)[classes]
     pool = np.flatnonzero(rank < wanted)
-    if len(pool) < count:  # some classes have too few items: fill up with the surest of the others
+    if len(pool) < count:  # some classes have too few items: fill up with the most confident of the others
         pool = np.argsort(rank, kind="stable")[:count]
     return np.sort(pool[balanced_choice(classes[pool], count, seed)])

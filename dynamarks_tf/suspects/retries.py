@@ -1,7 +1,7 @@
-"""When a served suspect is asked the same question again: the libraries' own retries, set to the errors that pass.
+"""When a request to a served suspect is retried: the libraries' own retries, limited to transient errors.
 
-The first contact is never repeated, so that a wrong address shows at once. Nor is a question that took too long, or
-that the server refused.
+The first contact is never retried, so that a wrong address shows at once. Nor is a request that timed out, or that the
+server refused.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import InvalidHeader, MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 from urllib3.util import Retry
 
-RETRIES = 4  # gRPC allows no more
-FIRST_WAIT_S = 0.5  # doubled every time; urllib3 asks a second time without waiting
+RETRIES = 4  # the most that gRPC allows
+FIRST_WAIT_S = 0.5  # doubled every time; the first retry of urllib3 does not wait
 LONGEST_WAIT_S = 30.0
 
 _BUSY = frozenset({429, 503})
-_PASSING = (NewConnectionError, ProtocolError)  # refused; reset
+_TRANSIENT = (NewConnectionError, ProtocolError)  # refused; reset
 
 
 class HttpRetries(Retry):
-    """Repeats a POST after a refused or lost connection, and after status 429 and 503, as `Retry-After` says."""
+    """Retries a POST after a refused or lost connection, and after status 429 and 503, as `Retry-After` demands."""
 
     RETRY_AFTER_STATUS_CODES = _BUSY
 
@@ -37,18 +37,18 @@ class HttpRetries(Retry):
         _pool: ConnectionPool | None = None,
         _stacktrace: TracebackType | None = None,
     ) -> HttpRetries:
-        """Counts a failure; raises it if it is not to be repeated."""
+        """Counts a failure; raises it if it must not be retried."""
         if isinstance(error, ReadTimeoutError):
             raise error
-        if error is not None and not (method == "POST" and isinstance(error, _PASSING)):
+        if error is not None and not (method == "POST" and isinstance(error, _TRANSIENT)):
             raise MaxRetryError(_pool, url, error) from error  # type: ignore[arg-type]
         left = super().increment(method, url, response, error, _pool, _stacktrace)
         if response is not None:
-            response.close()  # urllib3 would read it to its end, which may never come, before it asks again
+            response.close()  # otherwise urllib3 reads it to its end, which may never come, before it retries
         return left
 
     def parse_retry_after(self, retry_after: str) -> float:
-        """Seconds to wait, within reason; 0, which means the usual wait, if it cannot be read."""
+        """Seconds to wait, at most `LONGEST_WAIT_S`; 0, which means the usual wait, if the header is malformed."""
         try:
             return min(super().parse_retry_after(retry_after), LONGEST_WAIT_S)
         except InvalidHeader:
@@ -56,7 +56,7 @@ class HttpRetries(Retry):
 
 
 def http_retries() -> HttpRetries:
-    """The policy for HTTP."""
+    """The retry policy for HTTP."""
     return HttpRetries(
         RETRIES,
         allowed_methods={"POST"},
@@ -70,7 +70,7 @@ def http_retries() -> HttpRetries:
 
 
 def grpc_options(service: str, method: str) -> list[tuple[str, Any]]:
-    """The same for gRPC, as options of a channel; gRPC itself adds the jitter and heeds `grpc-retry-pushback-ms`."""
+    """The retry policy for gRPC, as channel options; gRPC itself adds jitter and obeys `grpc-retry-pushback-ms`."""
     policy = {
         "maxAttempts": RETRIES + 1,
         "initialBackoff": f"{FIRST_WAIT_S:.3f}s",
@@ -82,5 +82,5 @@ def grpc_options(service: str, method: str) -> list[tuple[str, Any]]:
     return [
         ("grpc.service_config", json.dumps(config)),
         ("grpc.enable_retries", 1),
-        ("grpc.per_rpc_retry_buffer_size", 2**31 - 1),  # larger calls are not repeated; 256 KiB otherwise
+        ("grpc.per_rpc_retry_buffer_size", 2**31 - 1),  # larger calls are not retried; the default is 256 KiB
     ]

@@ -1,4 +1,4 @@
-"""A SavedModel folder as suspect, run by TensorFlow alone."""
+"""A SavedModel folder as a suspect, run by TensorFlow alone."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Array = npt.NDArray[Any]
 
 
 class SavedModelSuspect:
-    """A SavedModel with a signature of one input, whoever exported it.
+    """A SavedModel of any origin with a signature of one input.
 
-    A SavedModel is a program: its graph can read and write files. Run one that you do not trust in a sandbox.
+    A SavedModel is a program: its graph can read and write files. Run an untrusted one in a sandbox.
 
     Args:
-        path: the SavedModel, or a folder of numbered versions of it; the highest is taken then.
-        signature: name of the signature to call. By default `serving_default`, else the only one.
-        output: name of the output to read. By default the one called `probabilities`, else the only one.
+        path: the SavedModel, or a folder of its numbered versions, of which the highest is taken.
+        signature: name of the signature to call. By default `serving_default`, otherwise the only one.
+        output: name of the output to read. By default the one called `probabilities`, otherwise the only one.
 
     Raises:
-        SuspectError: there is no SavedModel, it cannot be loaded, or signature or output are not there.
+        SuspectError: there is no SavedModel, it cannot be loaded, or it lacks signature or output.
 
     Example:
         >>> SavedModelSuspect("served/clf").description
@@ -43,7 +43,7 @@ class SavedModelSuspect:
         self.description = str(folder)
         try:
             self._loaded = tf.saved_model.load(str(folder))
-        except Exception as error:  # TensorFlow raises many kinds for damaged files
+        except Exception as error:  # TensorFlow raises many types for damaged files
             raise SuspectError(f"{folder} cannot be loaded as a SavedModel: {brief(error)}") from error
         self._function = self._loaded.signatures[choose_name(self.description, self._loaded.signatures, signature)]
         self.signature = _describe(self._function, self.description, output)
@@ -63,20 +63,20 @@ class SavedModelSuspect:
         return np.asarray(answers[self.signature.output])
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Releases the model."""
         self._loaded = self._function = None
 
 
-def _describe(function: Any, who: str, output: str | None) -> SuspectSignature:
+def _describe(function: Any, description: str, output: str | None) -> SuspectSignature:
     inputs = {
         name: (None if spec.shape.rank is None else tuple(spec.shape.as_list()), np.dtype(spec.dtype.as_numpy_dtype))
         for name, spec in function.structured_input_signature[1].items()
     }
-    return choose_signature(who, inputs, function.structured_outputs, output)
+    return choose_signature(description, inputs, function.structured_outputs, output)
 
 
 def _version(path: Path) -> Path:
-    """Finds the SavedModel in `path`, or the highest version under it."""
+    """The SavedModel in `path`, or its highest version there."""
     if _is_saved_model(path):
         return path
     children = path.iterdir() if path.is_dir() else ()

@@ -1,4 +1,4 @@
-"""The signature by which a served model is asked: one input, one output."""
+"""The signature by which a served model is called: one input, one output."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _NUMPY_TYPES = {
 
 @dataclass(frozen=True)
 class SuspectSignature:
-    """How to ask a served model.
+    """How to call a served model.
 
     Attributes:
-        who: description of the suspect, for messages.
+        description: description of the suspect, for messages.
         input: alias of the input.
-        shape: of one input without the batch axis; `None` if not known.
+        shape: shape of one input without the batch axis; `None` if unknown.
         dtype: type of the input; `object` for text.
         output: alias of the output that is read.
         outputs: aliases of all outputs.
     """
 
-    who: str
+    description: str
     input: str
     shape: Shape | None
     dtype: np.dtype[Any]
@@ -56,35 +56,35 @@ class SuspectSignature:
     outputs: tuple[str, ...]
 
     def fit(self, batch: npt.ArrayLike) -> Array:
-        """Checks the shape of a batch and brings it into the type to send.
+        """Checks the shape of a batch and converts it to the type to send.
 
         Raises:
-            SuspectError: shape or values do not fit.
+            SuspectError: shape or values do not fit the signature.
         """
-        return fit_type(fit_shape(batch, self.shape, self.who), self.dtype, self.who)
+        return fit_type(fit_shape(batch, self.shape, self.description), self.dtype, self.description)
 
 
-def choose_name(who: str, signatures: Iterable[str], name: str | None) -> str:
+def choose_name(description: str, signatures: Iterable[str], name: str | None) -> str:
     """Picks a signature.
 
     Args:
-        who: description of the suspect.
-        signatures: the names that there are.
-        name: the one to call. `None`: `serving_default`, else the only one.
+        description: description of the suspect.
+        signatures: the names of the model's signatures.
+        name: the one to call. `None`: the only one, or `serving_default` if there are several.
 
     Raises:
         SuspectError: there is none of that name, or it is not clear which to call.
     """
-    names = sorted(found for found in signatures if not found.startswith("__"))  # those are TensorFlow's own
+    names = sorted(each for each in signatures if not each.startswith("__"))  # TensorFlow's own start so
     chosen = names[0] if name is None and len(names) == 1 else name or DEFAULT_SIGNATURE
     if chosen not in names:
         advice = " Name one: signature=... (--signature)." if names else ""
-        raise SuspectError(f"{who} has no signature {chosen!r}; it has: {', '.join(names) or 'none'}.{advice}")
+        raise SuspectError(f"{description} has no signature {chosen!r}; it has: {', '.join(names) or 'none'}.{advice}")
     return chosen
 
 
 def choose_signature(
-    who: str,
+    description: str,
     inputs: Mapping[str, tuple[tuple[int | None, ...] | None, np.dtype[Any]]],
     outputs: Iterable[str],
     output: str | None,
@@ -92,11 +92,11 @@ def choose_signature(
     """Picks input and output of a signature.
 
     Args:
-        who: description of the suspect.
+        description: description of the suspect.
         inputs: by alias, shape with the batch axis (`None` if the rank is unknown) and type.
         outputs: aliases of the outputs.
-        output: the alias to read. `None`: the one called `probabilities`, `output_probability` or `predict_proba`, else
-            the only one.
+        output: the alias to read. `None`: the only one, or the one called `probabilities`, `output_probability` or
+            `predict_proba` if there are several.
 
     Returns:
         The signature.
@@ -105,23 +105,25 @@ def choose_signature(
         SuspectError: there are several inputs, or it is not clear which output to read.
     """
     if len(inputs) != 1:
-        raise several_inputs(who, inputs)
+        raise several_inputs(description, inputs)
     ((name, (shape, dtype)),) = inputs.items()
     names = tuple(sorted(outputs))
     usual = names if len(names) == 1 else [name for name in _USUAL_OUTPUTS if name in names]
     chosen = output if output is not None or not usual else usual[0]
     if chosen not in names:
         problem = "it is not clear which to read" if output is None else f"none is called {output!r}"
-        raise SuspectError(f"{who} has the outputs {', '.join(names)}; {problem}. Name one: output=... (--output).")
-    return SuspectSignature(who, name, shape[1:] if shape else None, dtype, chosen, names)
+        raise SuspectError(
+            f"{description} has the outputs {', '.join(names)}; {problem}. Name one: output=... (--output)."
+        )
+    return SuspectSignature(description, name, shape[1:] if shape else None, dtype, chosen, names)
 
 
-def numpy_type(name: str, who: str) -> np.dtype[Any]:
-    """Translates the name of a TensorFlow type, such as DT_FLOAT.
+def numpy_type(name: str, description: str) -> np.dtype[Any]:
+    """The NumPy type of a TensorFlow type, from its name, such as DT_FLOAT.
 
     Raises:
         SuspectError: the type has no counterpart in NumPy.
     """
     if name not in _NUMPY_TYPES:
-        raise SuspectError(f"{who} takes inputs of type {name}; accepted are {', '.join(_NUMPY_TYPES)}.")
+        raise SuspectError(f"{description} takes inputs of type {name}; accepted are {', '.join(_NUMPY_TYPES)}.")
     return np.dtype(_NUMPY_TYPES[name])

@@ -1,4 +1,4 @@
-"""A model behind TensorFlow Serving's gRPC API as suspect."""
+"""A model behind TensorFlow Serving's gRPC API as a suspect."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choos
 
 Array = npt.NDArray[Any]
 
-_LARGEST_MESSAGE = 2**31 - 1  # bytes; gRPC clients take 4 MiB otherwise
+_LARGEST_MESSAGE = 2**31 - 1  # bytes; the default of gRPC clients is 4 MiB
 
 _ADVICE = {
     "UNAVAILABLE": "Is the server running, and is this its gRPC port (8500 by default)?",
-    "DEADLINE_EXCEEDED": "Raise timeout_s, or ask smaller batches.",
+    "DEADLINE_EXCEEDED": "Raise timeout_s, or send smaller batches.",
     "NOT_FOUND": "Check the name of the model, and the version if one was given.",
     "UNIMPLEMENTED": "This server does not speak the PredictionService of TensorFlow Serving.",
-    "RESOURCE_EXHAUSTED": "Ask smaller batches, fewer queries a second, or later.",
+    "RESOURCE_EXHAUSTED": "Send smaller batches, fewer queries a second, or try later.",
     "UNAUTHENTICATED": CREDENTIALS,
     "PERMISSION_DENIED": CREDENTIALS,
 }
@@ -39,12 +39,12 @@ class GrpcSuspect:
         port: its gRPC port, normally 8500.
         name: name of the model.
         version: version number; `None` for the highest.
-        secure: whether to connect by TLS. Certificates are checked against gRPC's own list of authorities, or those in
-            the file that the variable GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
-        signature: name of the signature to call. By default `serving_default`, else the only one.
-        output: name of the output to read. By default the one called `probabilities`, else the only one.
-        timeout_s: seconds that one call may take, connecting and asking again included.
-        api_key: what the server asks clients for, if anything.
+        secure: whether to connect by TLS. Certificates are checked against gRPC's own list of authorities, or the list
+            in the file that the variable GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
+        signature: name of the signature to call. By default `serving_default`, otherwise the only one.
+        output: name of the output to read. By default the one called `probabilities`, otherwise the only one.
+        timeout_s: seconds that one call may take, including the connection and retries.
+        api_key: the key that the server requires of clients, if any.
 
     Raises:
         SuspectError: the server cannot be reached in time, or has no such model, signature or output.
@@ -79,7 +79,7 @@ class GrpcSuspect:
         self._timeout_s = timeout_s
         self._api_key = api_key
         if api_key is not None:
-            api_key.check_unread(scheme, host)
+            api_key.check_is_private(scheme, host)
         options = [
             *grpc_options("tensorflow.serving.PredictionService", "Predict"),
             ("grpc.max_send_message_length", _LARGEST_MESSAGE),
@@ -150,12 +150,12 @@ class GrpcSuspect:
 
         try:
             return method(request, timeout=self._timeout_s, metadata=self._metadata())
-        except ValueError as error:  # how grpc reports a closed channel
+        except ValueError as error:  # grpc reports a closed channel this way
             raise closed(self.description) from error
         except grpc.RpcError as error:
-            said = error.details() or "no details"
-            hidden = hide(said, self._api_key)
-            cause = error if hidden == said else None  # an error that repeats the key is not handed on
+            details = error.details() or "no details"
+            hidden = hide(details, self._api_key)
+            cause = error if hidden == details else None  # an error that repeats the key is dropped
             raise self._explain(error.code().name, brief(hidden), batch) from cause
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
@@ -171,7 +171,7 @@ class GrpcSuspect:
             "UNAVAILABLE": "cannot be reached",
             "DEADLINE_EXCEEDED": f"did not answer within {self._timeout_s:g} s",
             "NOT_FOUND": "does not exist",
-        }.get(code, "could not be asked")
+        }.get(code, "could not be queried")
         return SuspectError(f"{self.description} {problem} ({code}: {details}). {_ADVICE.get(code, '')}".rstrip())
 
 

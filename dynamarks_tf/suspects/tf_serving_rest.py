@@ -1,4 +1,4 @@
-"""A model behind TensorFlow Serving's REST API as suspect."""
+"""A model behind TensorFlow Serving's REST API as a suspect."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class RestSuspect:
 
     Args:
         url: `http://host:port/v1/models/name`, with `/versions/N` for a version other than the highest; https as well.
-        signature: name of the signature to call. By default `serving_default`, else the only one.
-        output: name of the output to read. By default the one called `probabilities`, else the only one.
-        timeout_s: seconds to wait for the connection, and then for the server to say something.
-        api_key: what the server asks clients for, if anything.
+        signature: name of the signature to call. By default `serving_default`, otherwise the only one.
+        output: name of the output to read. By default the one called `probabilities`, otherwise the only one.
+        timeout_s: seconds to wait for the connection, and then for the whole answer.
+        api_key: the key that the server requires of clients, if any.
 
     Raises:
         ArgumentError: `url` has another form, or holds a user name or password.
@@ -58,7 +58,7 @@ class RestSuspect:
         self.input_shape = self._signature.shape
 
     def predict(self, batch: Array) -> Array:
-        """Answers one batch with one request. A NaN in an answer comes back as NaN."""
+        """Answers one batch with one request. A NaN in an answer stays a NaN."""
         array = self._signature.fit(batch)
         body = {"signature_name": self._signature_name, "inputs": {self._signature.input: array.tolist()}}
         answer = self._client.ask(":predict", body, array)

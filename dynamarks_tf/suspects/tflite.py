@@ -1,4 +1,4 @@
-"""A TFLite model as suspect, run by LiteRT."""
+"""A TFLite model as a suspect, run by LiteRT."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Array = npt.NDArray[Any]
 class TFLiteSuspect:
     """A `.tflite` model with one input, run on the CPU by LiteRT or, where that is missing, by TensorFlow.
 
-    Quantized inputs and outputs are converted by the scale and zero point that the model states. A model that was
-    converted for a fixed batch size is asked in pieces of that size.
+    Quantized inputs and outputs are converted by the scale and zero point that the model states. A model with a fixed
+    batch size gets pieces of that size.
 
     Args:
         path: the `.tflite` file.
-        signature: name of the signature to call. By default `serving_default`, else the only one; a model without any
-            is asked by its tensors.
-        output: name of the output to read. By default the one called `probabilities`, else the only one.
+        signature: name of the signature to call. By default `serving_default`, otherwise the only one; a model without
+            signatures is called by its tensors.
+        output: name of the output to read. By default the one called `probabilities`, otherwise the only one.
 
     Raises:
-        SuspectError: the file cannot be loaded, no runtime is installed, or signature or output are not there.
+        SuspectError: the file cannot be loaded, no runtime is installed, or it lacks signature or output.
 
     Example:
         >>> TFLiteSuspect("suspect.tflite").predict(images).shape
@@ -75,16 +75,18 @@ class TFLiteSuspect:
         return np.concatenate(pieces)[: len(array)]
 
     def close(self) -> None:
-        """Lets go of the model."""
+        """Releases the model."""
         self._run = None
 
     def _answer(self, run: Callable[..., Mapping[str, Array]], piece: Array) -> Array:
-        answer = np.array(run(**{self._signature.input: piece})[self._signature.output])  # a copy: buffers are reused
+        answer = np.array(
+            run(**{self._signature.input: piece})[self._signature.output]
+        )  # a copy: LiteRT reuses its buffers
         scale, zero_point = self._output["quantization"]
         return np.float32(scale) * (answer.astype(np.float32) - zero_point) if scale else answer
 
     def _quantized(self, array: Array) -> Array:
-        """The batch in the type that the model takes; whole numbers are left alone if the model states no scale."""
+        """The batch in the input type of the model; whole numbers stay as they are if the model states no scale."""
         dtype = np.dtype(self._input["dtype"])
         scale, zero_point = self._input["quantization"]
         if not scale:
@@ -96,9 +98,9 @@ class TFLiteSuspect:
         return np.clip(steps, limits.min, limits.max).astype(dtype)
 
 
-def _interpreter_class(who: str) -> Any:
+def _interpreter_class(description: str) -> Any:
     try:
-        return load("ai_edge_litert.interpreter", "tflite", who).Interpreter
+        return load("ai_edge_litert.interpreter", "tflite", description).Interpreter
     except SuspectError:
         import tensorflow as tf
 
@@ -128,7 +130,7 @@ def _shape(tensor: Mapping[str, Any]) -> tuple[int | None, ...]:
 
 
 def _pieces(array: Array, size: int | None) -> list[Array]:
-    """Cuts a batch into pieces of the size that a model was made for; the last is filled up with its last row."""
+    """Cuts a batch into pieces of a model's batch size; the last piece is filled up with copies of its last row."""
     if size is None:
         return [array]
     missing = -len(array) % size

@@ -1,4 +1,4 @@
-"""A PyTorch module as suspect, from memory."""
+"""A PyTorch module as a suspect, from memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Array = npt.NDArray[Any]
 
 
 class TorchSuspect:
-    """A `torch.nn.Module` that takes one tensor and returns one, asked in evaluation mode and without gradients.
+    """A `torch.nn.Module` that takes one tensor and returns one, called in evaluation mode and without gradients.
 
-    Batches are handed over as they are, in the type and on the device of the module's parameters. For a module that
-    wants channels first, returns logits in a structure of its own, or anything else, pass a function:
+    Batches are passed in their own shape, in the type and on the device of the module's parameters. For a module that
+    needs channels first, returns logits in a structure of its own, or differs otherwise, pass a function:
     `lambda batch: module(torch.from_numpy(batch).permute(0, 3, 1, 2)).softmax(-1).detach().numpy()`.
 
     Args:
-        module: the module. It is left in the mode that it was in.
+        module: the module. Its mode is restored after each batch.
 
     Example:
         >>> TorchSuspect(module).predict(images).shape
@@ -35,7 +35,7 @@ class TorchSuspect:
         self._module = module
 
     def predict(self, batch: Array) -> Array:
-        """Answers one batch; what the module raises is the cause of the `SuspectError`."""
+        """Answers one batch; an exception of the module is the cause of the `SuspectError`."""
         import torch
 
         if self._module is None:
@@ -62,11 +62,11 @@ class TorchSuspect:
         return np.asarray(answers.cpu().numpy())
 
     def close(self) -> None:
-        """Lets go of the module."""
+        """Releases the module."""
         self._module = None
 
 
 def is_torch_module(suspect: Any) -> bool:
     """Tells whether something is a PyTorch module, without importing PyTorch."""
-    torch = sys.modules.get("torch")  # whoever has a module has imported it
+    torch = sys.modules.get("torch")  # without PyTorch imported, nothing is a module
     return torch is not None and isinstance(suspect, torch.nn.Module)

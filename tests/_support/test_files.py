@@ -1,15 +1,11 @@
-"""Atomic writes: the old content or the new, never a part, and nothing left lying about."""
+"""Atomic writes: the old content or the new, never a part, and no temporary file is left."""
 
 import os
-import stat
 
 import pytest
 
 from dynamarks_tf._support import files
-
-
-def mode(path):
-    return stat.S_IMODE(path.stat().st_mode)
+from tests.helpers.files import mode
 
 
 def test_write_creates_folders_and_sets_the_mode(tmp_path):
@@ -28,7 +24,7 @@ def test_write_replaces_or_refuses(tmp_path):
     assert os.listdir(tmp_path) == ["b.txt"]
 
 
-def test_a_file_system_without_hard_links_will_do(tmp_path, monkeypatch):
+def test_a_file_system_without_hard_links_is_enough(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", _raiser(PermissionError(1, "Operation not permitted")))
     path = tmp_path / "b.txt"
     files.write_atomically(path, b"one", overwrite=False)
@@ -76,7 +72,7 @@ def test_new_folder_never_replaces(tmp_path):
     with pytest.raises(FileExistsError), files.new_folder(tmp_path / "1"):
         raise AssertionError("must not start")
     with pytest.raises(FileExistsError), files.new_folder(tmp_path / "2"):
-        (tmp_path / "2").mkdir()  # somebody else was faster
+        (tmp_path / "2").mkdir()  # another process was faster
     assert sorted(os.listdir(tmp_path)) == ["1", "2"]
 
 

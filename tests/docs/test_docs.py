@@ -1,9 +1,9 @@
-"""The code in the documentation runs as it stands, and the documentation describes what there is.
+"""The code in the documentation runs as it is written, and the reference lists the public names.
 
 Python blocks of a page run one after the other in one folder, shell blocks in another. Both folders hold a trained
-model, inputs, and a suspect; the names that the pages use without making them are in `namespace`. Of the shell blocks,
-`dynamarks` and the recheck are run, except what takes minutes or never ends: there the arguments are parsed. Other
-programs' lines are checked for syntax only. Indented lines are shown, not run.
+model, inputs, and a suspect; the names that the pages use without defining them are in `namespace`. Of the shell
+blocks, `dynamarks` and the recheck are run. Of commands that take minutes or never end, only the arguments are parsed.
+Lines of other programs are checked for syntax only. Indented lines are not run.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def run_blocks(parser, page, **names):
 @pytest.fixture
 def folder(tmp_path, monkeypatch, owner_model, surrogate, digits, key):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(MarkKey, "generate", lambda owner: key)  # the one that the surrogate was stolen under
+    monkeypatch.setattr(MarkKey, "generate", lambda owner: key)  # that of the model behind the surrogate
     owner_model.save("model.keras")
     surrogate.save("suspect.keras")
     np.save("x.npy", digits.x_test)
@@ -70,7 +70,7 @@ def test_shell_blocks_run(page, folder, key):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_that_are_only_shown_could_be_run(page):
-    """Indented lines are no blocks to run: they need hosts, containers or time. Their arguments are parsed."""
+    """Indented lines need hosts, containers or time. Their arguments are parsed."""
     text = page.read_text().replace("\\\n", " ")
     for line in re.findall(r"^ {4,}(dynamarks .*)$", text, re.MULTILINE):
         name, *arguments = shlex.split(line, comments=True)[1:]
@@ -79,7 +79,7 @@ def test_commands_that_are_only_shown_could_be_run(page):
 
 @pytest.fixture
 def namespace(folder, marked_model, surrogate, digits, key):
-    """The names that a page uses without making them."""
+    """The names that a page uses without defining them."""
     import keras
 
     half = len(digits.x_train) // 2
@@ -141,7 +141,7 @@ NAMES_OF = {"datasets.md": flowers, "heads.md": one_sigmoid, "suspects.md": torc
 
 
 class Shell(contextlib.ExitStack):
-    """Runs the lines of shell blocks that are ours; a served folder is served at free ports."""
+    """Runs the lines of shell blocks that call `dynamarks`; a served folder gets free ports."""
 
     def __init__(self):
         super().__init__()

@@ -1,25 +1,17 @@
-"""The examples a user would copy run as they stand, on small real images."""
-
-import importlib.util
+"""The examples for users run as they are, on small real images."""
 
 import numpy as np
 
 from dynamarks_tf.keys.key import MarkKey
 from tests.helpers import ROOT
+from tests.helpers.files import script
 from tests.helpers.idx import write_idx
 
 EXAMPLES = ROOT / "examples"
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_mark_and_export_then_verify_surrogate(tmp_path, digits, capsys, monkeypatch):
-    # The example's key is random; on so few images the strength depends on the key, so a fixed one here.
+    # The example's key is random. On few images the strength depends on the key, so it is fixed here.
     monkeypatch.setattr(MarkKey, "generate", lambda owner: MarkKey(bytes(range(1, 33)), owner))
     data = tmp_path / "digits"
     data.mkdir()
@@ -30,13 +22,13 @@ def test_mark_and_export_then_verify_surrogate(tmp_path, digits, capsys, monkeyp
         write_idx(data / f"{split}-images-idx3-ubyte.gz", np.round(255 * images[..., 0]))
         write_idx(data / f"{split}-labels-idx1-ubyte.gz", labels)
     out = tmp_path / "release"
-    load("mark_and_export").main(["--out", str(out), "--data", str(data), "--epochs", "30"])
+    script(EXAMPLES / "mark_and_export.py").main(["--out", str(out), "--data", str(data), "--epochs", "30"])
     printed = capsys.readouterr().out.splitlines()
     clean, marked = (line.split()[-1] for line in printed if line.startswith("accuracy"))
     assert clean == marked
     assert float(clean) > 0.9
     assert (out / "served" / "classifier" / "1" / "saved_model.pb").is_file()
-    evidence = load("verify_surrogate").main([str(out), "--data", str(data), "--epochs", "80"])
+    evidence = script(EXAMPLES / "verify_surrogate.py").main([str(out), "--data", str(data), "--epochs", "80"])
     assert evidence.log10_p <= -4
     printed = capsys.readouterr().out
     assert ("mark found" if evidence.detected() else "mark not found") in printed

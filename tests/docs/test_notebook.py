@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom and comes to the right verdicts."""
+"""The notebook runs from top to bottom and gives the right results."""
 
 import nbclient
 import nbformat
@@ -20,7 +20,7 @@ def test_no_output_is_stored(notebook):
     assert not any(cell.outputs or cell.execution_count for cell in code)
 
 
-def test_it_runs_and_convicts_the_thief_only(notebook, tmp_path):
+def test_it_runs_and_detects_the_surrogate_only(notebook, tmp_path):
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     printed = "".join(output.get("text", "") for output in outputs)

@@ -1,4 +1,4 @@
-"""The README leads somewhere; tests/test_docs.py runs its code."""
+"""The links, files and targets that the README names exist; test_docs.py runs its code."""
 
 import re
 from pathlib import Path
@@ -13,14 +13,14 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
-def test_links_lead_somewhere(link):
+def test_targets_of_links_exist(link):
     assert (ROOT / link).exists()
 
 
 @pytest.mark.parametrize(
     "page", [Path("README.md"), *(path.relative_to(ROOT) for path in ROOT.glob("docs/*.md"))], ids=str
 )
-def test_files_of_the_project_that_a_page_names_are_there(page):
+def test_files_of_the_project_that_a_page_names_exist(page):
     named = re.findall(
         r"(?<![\w/.-])(?:tests|benchmarks|examples|serving|docs|dynamarks_tf)/[\w/.-]+\.\w+", (ROOT / page).read_text()
     )

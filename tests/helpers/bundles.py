@@ -1,9 +1,16 @@
 """Evidence bundles that were changed after they were made."""
 
+import dataclasses
+import io
+import json
 import zipfile
+
+import numpy as np
 
 import dynamarks_tf as dm
 from dynamarks_tf.case import bundle as bundles
+from dynamarks_tf.case.members import read_residuals
+from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.keys import commitment
 
 
@@ -24,3 +31,21 @@ def rewritten(source, target, key, change, *, sign=True, claims=None):
 
 def other_key():
     return dm.MarkKey(bytes(range(1, 33)), "ACME Vision")
+
+
+def npz(**arrays):
+    """A member that holds arrays."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def state_the_largest_statistic(members):
+    """Changes the evidence of a bundle whose only channel is that of 10 classes: T is as if every sign agreed."""
+    evidence = dm.Evidence.from_dict(json.loads(members[bundles.EVIDENCE]), bundles.EVIDENCE)
+    (channel,) = evidence.channels
+    table = read_residuals(members[bundles.RESIDUALS], {"class": (10, 10)})["class"]
+    log10_p = chernoff_log10_p(table, channel.largest_possible)
+    channel = dataclasses.replace(channel, statistic=channel.largest_possible, log10_p=log10_p)
+    forged = dataclasses.replace(evidence, channels=(channel,), log10_p=log10_p)
+    members[bundles.EVIDENCE] = json.dumps(forged.to_dict()).encode()

@@ -41,13 +41,13 @@ def test_another_key_does_not_open_it():
         commit(KEY).check_opened_by(MarkKey(bytes(range(32)), "Somebody Else"))
 
 
-def test_a_commitment_copied_into_somebody_elses_statement_is_not_theirs():
+def test_a_commitment_copied_into_a_statement_of_another_key_is_refused():
     import dataclasses
 
-    attacker = commit(OTHER)
-    forged = dataclasses.replace(attacker, commitment=KEY.commitment, key_id=KEY.key_id)
+    copier = commit(OTHER)
+    forged = dataclasses.replace(copier, commitment=KEY.commitment, key_id=KEY.key_id)
     assert not forged.has_valid_signature()
-    resigned = dataclasses.replace(commit(KEY), public_key=attacker.public_key)
+    resigned = dataclasses.replace(commit(KEY), public_key=copier.public_key)
     with pytest.raises(CommitmentError, match="was not signed by this key"):
         resigned.check_opened_by(KEY)
 
@@ -63,7 +63,7 @@ def test_any_change_is_noticed(tmp_path, name):
         Statement.load(path)
 
 
-def test_files_that_are_no_statement(tmp_path):
+def test_files_that_are_not_a_statement(tmp_path):
     path = tmp_path / "s.json"
     commit(KEY).save(path)
     with pytest.raises(CommitmentError, match="a statement is not overwritten"):

@@ -1,10 +1,9 @@
-"""The key: derivation against golden vectors, the file, and that the secret stays where it is."""
+"""The key: derivation against golden vectors, the key file, and that the secret is never shown."""
 
 import copy
 import json
 import os
 import pickle
-import stat
 import string
 
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from dynamarks_tf.errors import ArgumentError, FormatError, KeyFileError
 from dynamarks_tf.keys.key import MarkKey
 from tests.helpers import GOLDEN
+from tests.helpers.files import mode
 
 VECTORS = json.loads((GOLDEN / "codebook_v1.json").read_text())["keys"]
 SECRET = bytes(range(32))
@@ -78,14 +78,14 @@ def test_key_file_is_private_whatever_the_umask(tmp_path):
         MarkKey.generate("ACME").save(tmp_path / "acme.key")
     finally:
         os.umask(old)
-    assert stat.S_IMODE((tmp_path / "acme.key").stat().st_mode) == 0o600
+    assert mode(tmp_path / "acme.key") == 0o600
 
 
 def test_key_file_is_never_overwritten_silently(tmp_path):
     path = tmp_path / "acme.key"
     first, second = MarkKey.generate("ACME"), MarkKey.generate("ACME")
     first.save(path)
-    with pytest.raises(KeyFileError, match=r"acme\.key exists .*--force"):
+    with pytest.raises(KeyFileError, match=r"acme\.key exists, .*--force"):
         second.save(path)
     assert MarkKey.load(path) == first
     second.save(path, overwrite=True)
@@ -129,7 +129,7 @@ def _damaged(tmp_path, change):
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 def test_truncated_key_file(tmp_path, share):
     path = _damaged(tmp_path, lambda data: data[: int(len(data) * share)])
-    with pytest.raises(KeyFileError, match="is truncated or no key file"):
+    with pytest.raises(KeyFileError, match="is truncated or not a key file"):
         MarkKey.load(path)
 
 
@@ -163,17 +163,17 @@ def test_altered_key_file_is_refused(tmp_path, changes, error, message):
         MarkKey.load(path)
 
 
-def test_deeply_nested_json_and_binary_rubbish_are_refused_without_quoting_the_file(tmp_path):
+def test_deeply_nested_json_and_binary_data_are_refused_without_quoting_the_file(tmp_path):
     for data in (b"[" * 100_000, b"\xff\xfe secret"):
         path = tmp_path / "bad.key"
         path.write_bytes(data)
         path.chmod(0o600)
-        with pytest.raises(KeyFileError, match="is truncated or no key file") as caught:
+        with pytest.raises(KeyFileError, match="is truncated or not a key file") as caught:
             MarkKey.load(path)
         assert caught.value.__cause__ is None
 
 
-def test_json_that_is_no_object_is_refused(tmp_path):
+def test_json_that_is_not_an_object_is_refused(tmp_path):
     (tmp_path / "list.key").write_text("[1, 2]")
     (tmp_path / "list.key").chmod(0o600)
     with pytest.raises(FormatError, match="is not a key file"):

@@ -1,4 +1,4 @@
-"""Decoy keys: real keys, the same whenever they are drawn, and p-values as the bound gives them."""
+"""Decoy keys: whole keys, the same in every run, with the p-values of the bound."""
 
 import hashlib
 
@@ -14,12 +14,12 @@ from dynamarks_tf.watermark import codebook
 
 
 @pytest.fixture(scope="module")
-def attacker(cases):
-    return recheck.recheck(cases / "attacker.zip")
+def rechecked(bundles):
+    return recheck.recheck(bundles / "surrogate.zip")
 
 
-def test_a_decoy_is_a_whole_key_that_anybody_can_make(attacker):
-    evidence, residuals = attacker.evidence, attacker.case.residuals
+def test_a_decoy_is_a_whole_key_from_a_public_seed(rechecked):
+    evidence, residuals = rechecked.evidence, rechecked.case.residuals
     statistics = decoys.decoy_statistics(evidence.plan, residuals, 120, seed=3)["class"]
     key = MarkKey(hashlib.sha256(b"dynamarks decoy 3/101").digest(), "decoy")
     book = codebook.expand(key, evidence.plan.num_classes, evidence.plan.params)
@@ -36,23 +36,23 @@ def test_p_values_of_many_decoys_are_those_of_the_bound(size):
     assert (decoys.log10_p_of(np.zeros(size), np.zeros(4)) == 0).all()
 
 
-def test_the_owners_key_stands_out_for_a_thief_and_is_one_of_many_for_an_innocent(attacker, cases):
-    found = decoys.compare(attacker.evidence, attacker.case.residuals, num_keys=1000)
-    (channel,) = found.channels
-    assert found.as_guilty == 0
-    assert attacker.evidence.log10_p < found.smallest_log10_p < -1
+def test_the_owners_key_stands_out_for_a_surrogate_and_is_one_of_many_for_an_independent_model(rechecked, bundles):
+    compared = decoys.compare(rechecked.evidence, rechecked.case.residuals, num_keys=1000)
+    (channel,) = compared.channels
+    assert compared.num_as_extreme == 0
+    assert rechecked.evidence.log10_p < compared.smallest_log10_p < -1
     assert channel.observed > channel.furthest
     assert sum(channel.counts) == 1000
     places = channel.first_bin + decoys.BIN_WIDTH * (np.arange(len(channel.counts)) + 0.5)
     mean = np.average(places, weights=channel.counts)
     assert mean == pytest.approx(0, abs=0.15)
     assert np.average((places - mean) ** 2, weights=channel.counts) == pytest.approx(1, abs=0.2)
-    innocent = recheck.recheck(cases / "innocent.zip")
-    assert decoys.compare(innocent.evidence, innocent.case.residuals, num_keys=1000).as_guilty > 10
+    other = recheck.recheck(bundles / "independent.zip")
+    assert decoys.compare(other.evidence, other.case.residuals, num_keys=1000).num_as_extreme > 10
 
 
-def test_a_channel_without_residuals_says_nothing(attacker):
+def test_a_channel_without_residuals_has_no_evidence(rechecked):
     nothing = {"class": Residuals(np.zeros((10, 10)), 0, 0, 0.0)}
-    found = decoys.compare(attacker.evidence, nothing, num_keys=100)
-    assert found.smallest_log10_p == 0
-    assert found.channels[0].counts == (100,)
+    compared = decoys.compare(rechecked.evidence, nothing, num_keys=100)
+    assert compared.smallest_log10_p == 0
+    assert compared.channels[0].counts == (100,)

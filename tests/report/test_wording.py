@@ -35,9 +35,9 @@ def test_a_stated_bound_is_never_below_the_bound_and_at_most_a_tenth_above(log10
     assert log10_p - 1e-6 <= stated <= log10_p + math.log10(1.1) + 1e-6
 
 
-def test_coins_numbers_and_dates():
-    assert wording.coin_tosses(10 * math.log10(0.5)) == 10
-    assert wording.coin_tosses(0.0) == 0
+def test_guesses_numbers_and_dates():
+    assert wording.correct_guesses(10 * math.log10(0.5)) == 10
+    assert wording.correct_guesses(0.0) == 0
     assert wording.decimals(-21.774, 2) == "−21.77"
     assert wording.decimals(-0.001, 2) == "0.00"
     assert wording.date("2026-11-24T20:17:57.074+00:00") == "2026-11-24 20:17 UTC"

@@ -1,9 +1,8 @@
-"""Reports as files: whole or not at all, with the right modes, without TensorFlow, from the command line too."""
+"""Reports as files: complete or not at all, with the right modes, without TensorFlow, from the command line too."""
 
 import json
 import re
 import shutil
-import stat
 import subprocess
 import sys
 
@@ -16,58 +15,55 @@ from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.report import write_report
 from tests.helpers import ROOT
+from tests.helpers.files import mode
 
 
-def mode(path):
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-def test_a_public_report_is_readable_a_confidential_one_private(cases, key, tmp_path):
+def test_a_public_report_is_readable_a_confidential_one_private(bundles, key, tmp_path):
     page, numbers = tmp_path / "report.html", tmp_path / "report.report.json"
-    write_report(page, cases / "attacker.zip", key=key, plots=tmp_path / "plots")
+    write_report(page, bundles / "surrogate.zip", key=key, plots=tmp_path / "plots")
     assert (mode(page), mode(numbers)) == (0o644, 0o644)
     content = json.loads(numbers.read_text())
-    assert (content["format"], content["version"]) == ("dynamarks-report", 1)
-    assert content["bundle_sha256"] == files.file_sha256(cases / "attacker.zip")
+    assert (content["format"], content["version"]) == ("dynamarks-report", 2)
+    assert content["bundle_sha256"] == files.file_sha256(bundles / "surrogate.zip")
     assert content["decoys"]["num_keys"] == 10_000
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"agreement.png", "decoys.png", "growth.png"}
     text = page.read_text()
-    assert "The mark of ACME Vision was found in the suspect." in text
+    assert "The mark of ACME Vision was detected in the suspect." in text
     assert "2026-01-01 00:00 UTC" in text  # the date of the commitment
     assert "Confidential" not in text
 
-    write_report(page, cases / "attacker.zip", key=key, plots=tmp_path / "plots", confidential=True)
+    write_report(page, bundles / "surrogate.zip", key=key, plots=tmp_path / "plots", confidential=True)
     assert {mode(path) for path in (page, numbers, tmp_path / "plots" / "sign-table.png")} == {0o600}
     assert "Confidential." in page.read_text()
     with pytest.raises(ArgumentError, match="sign-table.png is a part of the key"):
-        write_report(page, cases / "attacker.zip", key=key, plots=tmp_path / "plots")
+        write_report(page, bundles / "surrogate.zip", key=key, plots=tmp_path / "plots")
     assert "Confidential." in page.read_text()
 
 
-def test_the_same_bundle_gives_the_same_report(cases, key, tmp_path):
+def test_the_same_bundle_gives_the_same_report(bundles, key, tmp_path):
     for name in ("one", "two"):
-        write_report(tmp_path / name / "report.html", cases / "attacker.zip", key=key, plots=tmp_path / name)
+        write_report(tmp_path / name / "report.html", bundles / "surrogate.zip", key=key, plots=tmp_path / name)
     for one in (tmp_path / "one").iterdir():
         assert one.read_bytes() == (tmp_path / "two" / one.name).read_bytes(), one.name
 
 
-def test_a_report_that_cannot_be_made_leaves_the_old_one(cases, key, tmp_path, monkeypatch):
+def test_a_report_that_cannot_be_made_leaves_the_old_one(bundles, key, tmp_path, monkeypatch):
     page = tmp_path / "report.html"
     page.write_text("old")
     with pytest.raises(ArgumentError, match="true_labels"):
-        write_report(page, cases / "attacker.zip", key=key, true_labels=np.zeros(3, int))
+        write_report(page, bundles / "surrogate.zip", key=key, true_labels=np.zeros(3, int))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert page.read_text() == "old"
-    with pytest.raises(ArgumentError, match="A report is an HTML file, such as report.html. Received: .*case.pdf"):
-        write_report(tmp_path / "case.pdf", cases / "attacker.zip")
+    with pytest.raises(ArgumentError, match="A report is an HTML file, such as report.html. Received: .*report.pdf"):
+        write_report(tmp_path / "report.pdf", bundles / "surrogate.zip")
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ArgumentError, match=r"Reports need jinja2: pip install 'dynamarks_tf\[report\]'"):
-        write_report(page, cases / "attacker.zip")
+        write_report(page, bundles / "surrogate.zip")
 
 
-def test_check_writes_a_report_where_there_is_no_tensorflow(cases, key, tmp_path):
+def test_check_writes_a_report_where_there_is_no_tensorflow(bundles, key, tmp_path):
     key.save(tmp_path / "acme.key")
-    words = ["check", str(cases / "attacker.zip"), "--key", str(tmp_path / "acme.key"), "--report", "report.html"]
+    words = ["check", str(bundles / "surrogate.zip"), "--key", str(tmp_path / "acme.key"), "--report", "report.html"]
     script = f"""
 import sys
 sys.modules["tensorflow"] = sys.modules["keras"] = None

@@ -33,8 +33,8 @@ def classifier() -> keras.Model:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers are asked again without much waiting."""
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries hardly wait."""
     monkeypatch.setattr("dynamarks_tf.suspects.retries.FIRST_WAIT_S", 0.01)
 
 
@@ -155,13 +155,13 @@ def estimator(classifier: keras.Model) -> Estimator:
 
 
 @pytest.fixture(scope="session")
-def recorded_file(classifier: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The classifier's answers to whatever the contract asks."""
+def answer_file(classifier: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The classifier's answers to all queries of the contract."""
     unclear = some_images()
     unclear[1] = np.nan
     zeros = np.zeros((1, 8, 8, 1))
     asked = [some_images(), unclear, zeros.astype(np.uint8), zeros, zeros.astype(np.float32)]
-    path = tmp_path_factory.mktemp("recorded") / "answers.npz"
+    path = tmp_path_factory.mktemp("answers") / "answers.npz"
     np.savez(
         path,
         answers=np.concatenate([classifier.predict(batch, verbose=0) for batch in asked]),

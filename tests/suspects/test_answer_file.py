@@ -1,4 +1,4 @@
-"""Recorded answers: every format, and that no answer is ever taken for that to another query."""
+"""Files of answers: every format, and that no answer is ever taken for that to another query."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def opened(path: Path, queries: Array | None = QUERIES) -> AnswerFileSuspect:
 
 
 @pytest.mark.parametrize("way", ["in order", "numbered", "digests"])
-def test_probabilities_by_class_find_their_queries(write: Callable[[Columns], Path], way: str) -> None:
+def test_probabilities_by_class_belong_to_their_queries(write: Callable[[Columns], Path], way: str) -> None:
     order = IN_ORDER if way == "in order" else SHUFFLED
     keys = {"in order": {}, "numbered": {"query": order}, "digests": {"query_sha256": digests(QUERIES[order])}}[way]
     suspect = opened(write({**keys, **by_class(order)}), None if way == "digests" else QUERIES)
@@ -98,7 +98,7 @@ def test_probabilities_by_class_find_their_queries(write: Callable[[Columns], Pa
     np.testing.assert_allclose(suspect.predict(QUERIES[[2, 1, 2]]), PROBABILITIES[[2, 1, 2]])
 
 
-def test_labels_find_their_queries(write: Callable[[Columns], Path]) -> None:
+def test_labels_belong_to_their_queries(write: Callable[[Columns], Path]) -> None:
     for labels in (LABELS, [NAMES.index(label) for label in LABELS]):
         suspect = opened(write({"query": SHUFFLED, "answers": [labels[row] for row in SHUFFLED]}))
         assert suspect.classes is None
@@ -128,7 +128,10 @@ def test_another_number_of_answers_than_queries_is_refused(write: Callable[[Colu
 @pytest.mark.parametrize(
     ("numbers", "text"),
     [
-        ([0, 1, 2, 3, 4], r"answers not all of the 6 queries: 1 are missing, the first is number 5, counted from 0"),
+        (
+            [0, 1, 2, 3, 4],
+            r"does not answer all of the 6 queries: 1 are missing, the first is number 5, counted from 0",
+        ),
         ([0, 1, 2, 3, 4, 4], "answers query 4 more than once. Keep one"),
         ([0, 1, 2, 3, 4, 6], "answers query 6, and the 6 queries have the numbers 0 to 5"),
         ([0, 1, 2, 3, 4, -1], "answers query -1, and the 6 queries"),
@@ -147,10 +150,10 @@ def test_numbers_that_do_not_fit_are_refused(write: Callable[[Columns], Path], n
     [
         (
             lambda found: [*found[:4], "0" * 64, "1" * 64],
-            "answers not all of the 6 queries: 2 are missing, the first is numb",
+            "does not answer all of the 6 queries: 2 are missing, the first is numb",
         ),
         (lambda found: [*found[:5], found[0]], "answers the same input differently in rows 0 and 5"),
-        (lambda found: [*found[:5], "abc"], "'abc' is no SHA-256 digest"),
+        (lambda found: [*found[:5], "abc"], "'abc' is not a SHA-256 digest"),
     ],
 )
 def test_digests_that_do_not_fit_are_refused(
@@ -170,7 +173,9 @@ def test_queries_of_another_type_are_not_those_that_were_answered(tmp_path: Path
 def test_inputs_that_were_not_answered_are_refused(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", {"answers": LABELS})
     batch = np.concatenate([QUERIES[:2], QUERIES[:1] + 1])
-    with pytest.raises(SuspectError, match=r"batch of shape \(3, 2, 2\) .*: row 2 of it is no input that was answered"):
+    with pytest.raises(
+        SuspectError, match=r"batch of shape \(3, 2, 2\) .*: row 2 of it is not among the inputs that were answered"
+    ):
         opened(tmp_path / "a.csv").predict(batch)
 
 
@@ -185,15 +190,17 @@ def test_the_same_input_twice_has_one_answer(tmp_path: Path) -> None:
 
 def test_answers_without_digests_need_the_queries(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", {"answers": LABELS})
-    with pytest.raises(ArgumentError, match="in the order or by the number of the queries; say which: queries="):
+    with pytest.raises(
+        ArgumentError, match="in the order or by the number of the queries. Give these queries: queries="
+    ):
         opened(tmp_path / "a.csv", None)
 
 
 @given(order=st.permutations(range(6)), kept=st.integers(1, 6), batch=st.lists(st.integers(0, 5), min_size=1))
-def test_answers_come_to_their_own_queries_in_any_order(
+def test_answers_belong_to_their_queries_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], kept: int, batch: list[int]
 ) -> None:
-    path = tmp_path_factory.mktemp("recorded") / "a.jsonl"
+    path = tmp_path_factory.mktemp("answers") / "a.jsonl"
     write_json_lines(path, {"query": order[:kept], **by_class(order[:kept])})
     if kept < 6:
         with pytest.raises(SuspectError, match=f"{6 - kept} are missing"):
@@ -205,16 +212,16 @@ def test_answers_come_to_their_own_queries_in_any_order(
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
-        ("a.npz", b"damaged", "cannot be read as recorded answers: "),
-        ("a.parquet", b"damaged", "cannot be read as recorded answers: "),
-        ("a.jsonl", b"{", "cannot be read as recorded answers: "),
+        ("a.npz", b"damaged", "cannot be read as a file of answers: "),
+        ("a.parquet", b"damaged", "cannot be read as a file of answers: "),
+        ("a.jsonl", b"{", "cannot be read as a file of answers: "),
         (
             "a.jsonl",
             b'{"answers": 1}\n{"answer": 2}\n',
-            "record 2 does not have the same entries as the first: answers",
+            "object 2 does not have the same entries as the first: answers",
         ),
-        ("a.jsonl", b"[1]\n", "record 1 does not have the same entries"),
-        ("a.jsonl", b'{"answers": [1, 2]}\n{"answers": [1]}\n', "cannot be read as recorded answers: .*inhomogeneous"),
+        ("a.jsonl", b"[1]\n", "object 1 does not have the same entries"),
+        ("a.jsonl", b'{"answers": [1, 2]}\n{"answers": [1]}\n', "cannot be read as a file of answers: .*inhomogeneous"),
         ("a.jsonl", b"", "there is no column 'answers', and none for a class"),
         ("a.csv", b"", "there is no column 'answers', and none for a class"),
         ("a.csv", b"query\n1\n", "there is no column 'answers', and none for a class"),
@@ -240,7 +247,7 @@ def test_npz_without_answers_or_with_objects(tmp_path: Path) -> None:
     with pytest.raises(SuspectError, match="'answers' must hold one label, or equally many numbers, for each query"):
         opened(tmp_path / "c.npz")
     np.savez(tmp_path / "b.npz", answers=np.array(LABELS, object))
-    with pytest.raises(SuspectError, match="cannot be read as recorded answers: .*allow_pickle=False"):
+    with pytest.raises(SuspectError, match="cannot be read as a file of answers: .*allow_pickle=False"):
         opened(tmp_path / "b.npz")
 
 

@@ -1,4 +1,4 @@
-"""Batches are sent as the suspect takes them, or not at all."""
+"""Batches are sent in the form that the suspect takes, or not at all."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_values_that_would_be_lost_are_refused(values: Any, dtype: str, text: st
         fit_type(np.array(values), np.dtype(dtype), "it")
 
 
-def test_foreign_words_are_made_harmless() -> None:
+def test_texts_of_others_are_made_printable() -> None:
     assert brief("a\n  \x1b[1;31mred\x1b[0m \x1b[\x07") == "a red ["
     assert brief(b"\xff<html>") == "\ufffd<html>"
     assert brief("x" * 400) == "x" * 300 + "..."

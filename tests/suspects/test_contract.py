@@ -46,7 +46,7 @@ PLACES: dict[str, tuple[type, str, Callable[[Any], Any]]] = {
     "ONNX": (OnnxSuspect, "onnx_file", lambda path: path),
     "PyTorch": (TorchSuspect, "torch_module", lambda module: module),
     "estimator": (EstimatorSuspect, "estimator", lambda estimator: estimator),
-    "recorded": (AnswerFileSuspect, "recorded_file", lambda path: path),
+    "file of answers": (AnswerFileSuspect, "answer_file", lambda path: path),
 }
 
 SHAPELESS = (FunctionSuspect, TorchSuspect, EstimatorSuspect, AnswerFileSuspect)

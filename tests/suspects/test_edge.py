@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from dynamarks_tf.errors import ArgumentError, SuspectError
@@ -45,6 +46,14 @@ def convert(
     return path
 
 
+def quantization(path: Path) -> tuple[float, int]:
+    """Scale and zero point of the input of a TFLite model that takes int8."""
+    graph = flatbuffer_utils.read_model(str(path)).subgraphs[0]
+    tensor = graph.tensors[graph.inputs[0]]
+    assert tensor.type == schema.TensorType.INT8
+    return float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
+
+
 WEIGHTS = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
 
 
@@ -63,22 +72,22 @@ def expected(rows: Array) -> Array:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_tflite_whole_numbers_are_converted_by_scale_and_zero_point(tmp_path: Path, rows: Array, named: bool) -> None:
-    suspect = TFLiteSuspect(convert(softmax, (None, 4), tmp_path / "m.tflite", int8=True, named=named))
-    assert suspect._input["dtype"] == np.int8
+    path = convert(softmax, (None, 4), tmp_path / "m.tflite", int8=True, named=named)
+    suspect = TFLiteSuspect(path)
     answers = suspect.predict(rows)
     assert answers.dtype == np.float32
     np.testing.assert_allclose(answers, expected(rows), atol=0.02)
     np.testing.assert_allclose(answers * 256, np.round(answers * 256), atol=1e-4)  # in steps of 1/256
     with pytest.raises(SuspectError, match="takes int8, and was given NaN or infinity"):
         suspect.predict(np.full((1, 4), np.nan))
-    scale, zero_point = suspect._input["quantization"]
+    scale, zero_point = quantization(path)
     largest = np.full((1, 4), (127 - zero_point) * scale)
-    np.testing.assert_array_equal(suspect.predict(largest * 3), suspect.predict(largest))  # not wrapped round
+    np.testing.assert_array_equal(suspect.predict(largest * 3), suspect.predict(largest))  # no overflow
 
 
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("size", [None, 1, 2])
-def test_tflite_any_batch_is_asked_in_the_sizes_that_the_model_takes(
+def test_tflite_batches_are_cut_to_the_size_that_the_model_takes(
     tmp_path: Path, rows: Array, named: bool, size: int | None
 ) -> None:
     suspect = TFLiteSuspect(convert(softmax, (size, 4), tmp_path / "m.tflite", named=named))
@@ -96,7 +105,7 @@ def test_tflite_output_is_chosen_by_its_name(tmp_path: Path, rows: Array) -> Non
         as_suspect(path, signature="other")
 
 
-def test_tflite_without_signatures_says_so(tmp_path: Path) -> None:
+def test_tflite_without_signatures_has_none_to_name(tmp_path: Path) -> None:
     path = convert(softmax, (None, 4), tmp_path / "m.tflite", named=False)
     with pytest.raises(SuspectError, match="has no signature 'serving_default'; it has: none"):
         as_suspect(path, signature="serving_default")

@@ -226,8 +226,8 @@ def test_keras_model_that_needs_eager_mode(classifier: keras.Model, images: Arra
     np.testing.assert_allclose(KerasSuspect(model).predict(images), classifier.predict(images, verbose=0), atol=1e-5)
 
 
-def test_keras_model_is_not_compiled_by_asking(images: Array) -> None:
-    """The model belongs to somebody else: no predict function, no history, no weights are left behind or changed."""
+def test_keras_model_is_not_changed_by_queries(images: Array) -> None:
+    """The caller's model stays as it is: not compiled, and with the same weights."""
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.BatchNormalization(), keras.layers.Flatten()])
     before = [weight.numpy().copy() for weight in model.weights]
     KerasSuspect(model).predict(images)

@@ -1,4 +1,4 @@
-"""Servers that would keep verification waiting forever, or fill its memory."""
+"""Servers that would make `verify` wait forever, or fill its memory."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_an_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch, path: str
         as_suspect(url + path, timeout_s=30.0)
 
 
-def test_an_endless_refusal_is_not_read_before_asking_again() -> None:
+def test_an_endless_refusal_is_not_read_before_a_retry() -> None:
     busy = b"HTTP/1.1 503 Busy\r\nContent-Type: application/json\r\n\r\n"
     with sending(busy, b" ", 0.05) as (url, connections):
         client = json_client.JsonClient(parse_rest(url + PATHS[0]), timeout_s=2.0, api_key=None, port="the port")

@@ -17,7 +17,7 @@ LIST = r"accepted: a Keras model, a function .*, a path \(.keras, .*\), or a URL
 
 @pytest.mark.parametrize("thing", [None, 3, np.ones((2, 3)), b"model.keras", KerasSuspect, int, ["model.keras"]])
 def test_other_things_are_refused_with_the_list_of_what_is_accepted(thing: Any) -> None:
-    with pytest.raises(ArgumentError, match=r"(A \w+|The class \w+) is no suspect; " + LIST):
+    with pytest.raises(ArgumentError, match=r"(A \w+|The class \w+) is not a suspect; " + LIST):
         as_suspect(thing)
 
 
@@ -28,13 +28,13 @@ def test_missing_path(tmp_path: Path) -> None:
 
 def test_file_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "clf.pt").write_bytes(b"")
-    with pytest.raises(ArgumentError, match="clf.pt is no suspect; " + LIST):
+    with pytest.raises(ArgumentError, match="clf.pt is not a suspect; " + LIST):
         as_suspect(tmp_path / "clf.pt")
 
 
 @pytest.mark.parametrize("url", ["ftp://host:21/clf", "grpcx://host:8500/clf", "://", "file:///tmp/clf"])
 def test_other_schemes(url: str) -> None:
-    with pytest.raises(ArgumentError, match=f"'{url}' is no suspect; " + LIST):
+    with pytest.raises(ArgumentError, match=f"'{url}' is not a suspect; " + LIST):
         as_suspect(url)
 
 

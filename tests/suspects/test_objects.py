@@ -42,10 +42,10 @@ def test_pipeline_that_answers_names(digits: Any) -> None:
     assert set(suspect.predict(digits.x_test[:20])) <= set(names)
 
 
-def test_classifier_that_was_not_fitted_is_no_suspect() -> None:
+def test_classifier_that_was_not_fitted_is_refused() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     with pytest.raises(
-        ArgumentError, match="A LogisticRegression is no suspect; accepted: .* a fitted scikit-learn class"
+        ArgumentError, match="A LogisticRegression is not a suspect; accepted: .* a fitted scikit-learn class"
     ):
         as_suspect(linear_model.LogisticRegression())
 
@@ -79,7 +79,7 @@ def test_torch_module_of_low_precision() -> None:
     assert answers.dtype == np.float32
 
 
-def test_torch_function_that_keeps_gradients_is_told_what_to_do() -> None:
+def test_torch_function_that_keeps_gradients_is_explained() -> None:
     torch = pytest.importorskip("torch")
     module = torch.nn.Linear(3, 2)
     with pytest.raises(SuspectError, match=r"RuntimeError: Can't call numpy\(\) on Tensor that requires grad"):

@@ -13,6 +13,7 @@ from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.suspects import as_suspect
 from dynamarks_tf.suspects.open_inference import OpenInferenceSuspect
 from tests.helpers.model_server import ModelServer, respond, serving
+from tests.helpers.suspects import answers_of
 
 Array = np.ndarray[Any, Any]
 
@@ -30,22 +31,19 @@ def thirds(batch: Array) -> dict[str, Array]:
 OUTPUTS = {"probabilities": "FP64", "label": "BYTES", "number": "INT64", "first": "FP32"}
 
 
-def ask(application: Any, batch: Array, *, output: str | None = None, what: str = "/v2/models/clf") -> Array:
+def ask(application: Any, batch: Array, *, output: str | None = None, path: str = "/v2/models/clf") -> Array:
     with serving(application) as url:
-        suspect = as_suspect(url + what, output=output, timeout_s=5.0)
+        suspect = as_suspect(url + path, output=output, timeout_s=5.0)
         assert isinstance(suspect, OpenInferenceSuspect)
-        try:
-            return suspect.predict(batch)
-        finally:
-            suspect.close()
+        return answers_of(suspect, batch)
 
 
 @pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("what", ["/v2/models/clf", "/v2/models/clf/versions/v2"])
-def test_tensors_come_back_as_they_are(images: Array, nested: bool, what: str) -> None:
+@pytest.mark.parametrize("path", ["/v2/models/clf", "/v2/models/clf/versions/v2"])
+def test_tensors_come_back_as_they_are(images: Array, nested: bool, path: str) -> None:
     server = ModelServer(thirds, OUTPUTS, nested=nested)
     for name, answer in thirds(images).items():
-        given = ask(server, images, output=name, what=what)
+        given = ask(server, images, output=name, path=path)
         np.testing.assert_array_equal(given, answer)
         assert given.dtype == answer.dtype
     np.testing.assert_array_equal(ask(server, images), thirds(images)["probabilities"])
@@ -57,7 +55,7 @@ def test_request_is_that_of_the_specification(images: Array) -> None:
     def look(request: Request) -> None:
         seen.append((request.method, request.path, request.content_type, request.get_data()))
 
-    ask(ModelServer(thirds, OUTPUTS, before=look), images[:2], what="/v2/models/clf/versions/v1/")
+    ask(ModelServer(thirds, OUTPUTS, before=look), images[:2], path="/v2/models/clf/versions/v1/")
     described, asked = seen
     assert described[:2] == ("GET", "/v2/models/clf/versions/v1")
     assert asked[:3] == ("POST", "/v2/models/clf/versions/v1/infer", "application/json")
@@ -91,8 +89,11 @@ def test_there_are_no_signatures_to_choose_from() -> None:
 @pytest.mark.parametrize(
     ("metadata", "text"),
     [
-        ({"name": "clf", "inputs": [], "outputs": []}, "does not say in its metadata what it takes .* pass a function"),
-        ({"name": "clf", "platform": "sklearn"}, "does not say in its metadata"),
+        (
+            {"name": "clf", "inputs": [], "outputs": []},
+            "does not describe inputs and outputs in its metadata.* pass a function",
+        ),
+        ({"name": "clf", "platform": "sklearn"}, "does not describe inputs and outputs in its metadata"),
         ({"inputs": 3, "outputs": [{"name": "p"}]}, r"sent something that cannot be read \(TypeError"),
         ([1], r"sent something that cannot be read \(AttributeError"),
         (
@@ -105,7 +106,7 @@ def test_there_are_no_signatures_to_choose_from() -> None:
         ),
     ],
 )
-def test_metadata_that_does_not_help(metadata: Any, text: str) -> None:
+def test_metadata_that_cannot_be_used(metadata: Any, text: str) -> None:
     with pytest.raises(SuspectError, match=text):
         ask(ModelServer(thirds, OUTPUTS, before=lambda request: respond(metadata)), np.ones((1, 2)))
 
@@ -122,7 +123,7 @@ def test_metadata_that_does_not_help(metadata: Any, text: str) -> None:
         ({"error": "because"}, r"cannot be read \(KeyError"),
     ],
 )
-def test_answers_that_are_none(answer: Any, text: str) -> None:
+def test_answers_that_break_the_protocol(answer: Any, text: str) -> None:
     def broken(request: Request) -> Response | None:
         return respond(answer) if request.method == "POST" else None
 
@@ -130,16 +131,14 @@ def test_answers_that_are_none(answer: Any, text: str) -> None:
         ask(ModelServer(thirds, OUTPUTS, before=broken), np.ones((1, 8, 8, 1)))
 
 
-def test_refusals_of_the_server_are_explained() -> None:
+def test_refusals_of_the_server_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(ModelServer(thirds, OUTPUTS)) as url:
         with pytest.raises(SuspectError, match=r"status 404: unknown model .* Check the name of the model"):
             as_suspect(f"{url}/v2/models/other")
         with pytest.raises(SuspectError, match=r"status 404: .*Check the name of the model"):
             as_suspect(f"{url}/prefix/v2/models/clf")
-        suspect = as_suspect(f"{url}/v2/models/clf")
-        object.__setattr__(suspect._signature, "shape", None)  # type: ignore[attr-defined]
+        monkeypatch.setattr("dynamarks_tf.suspects.signature.fit_shape", lambda batch, *_: batch)  # sent unchecked
         with pytest.raises(
             SuspectError, match=r"could not answer a batch of shape \(2, 3\) .*expected a tensor of shape"
         ):
-            suspect.predict(np.ones((2, 3)))
-        suspect.close()
+            answers_of(as_suspect(f"{url}/v2/models/clf"), np.ones((2, 3)))

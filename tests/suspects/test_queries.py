@@ -1,4 +1,4 @@
-"""Where queries come from, how some are chosen, and their digest."""
+"""Where queries come from, how some of them are chosen, and their digest."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_every_kind_of_source_gives_the_same_rows_twice(tmp_path):
     [
         ((row for row in X), ArgumentError, "is a generator, which can be read only once"),
         ({"a": X}, ArgumentError, "must be one array"),
-        (tf.data.Dataset.from_tensors(X).repeat(), ArgumentError, "is a data set without end; cut it"),
+        (tf.data.Dataset.from_tensors(X).repeat(), ArgumentError, "is an endless data set; cut it"),
         ([X, X[:3]], (ArgumentError, ValueError), "array|inhomogeneous"),
         (3.5, ArgumentError, r"must be an array of shape \(n, ...\)"),
         (object(), ArgumentError, "Received: object"),
@@ -131,7 +131,7 @@ def test_the_digest_does_not_depend_on_batches_but_on_every_byte(batch_size):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 200), st.integers(1, 8), st.integers(1, 250))
-def test_confident_choice_is_balanced_and_takes_the_surest(seed, size, num_classes, count):
+def test_confident_choice_is_balanced_and_takes_the_most_confident(seed, size, num_classes, count):
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, num_classes, size)
     confidence = rng.random(size)

@@ -1,4 +1,4 @@
-"""Which failures of a server are met by asking again, and how often. Real servers that fail on purpose."""
+"""Which failures of a server are retried, and how often. Real servers that fail on purpose."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from dynamarks_tf.suspects import as_suspect, retries
 from tests.helpers.grpc_services import Service, grpc_server
 from tests.helpers.grpc_services import respond as respond_by_grpc
 from tests.helpers.model_server import ModelServer, respond, serving
+from tests.helpers.suspects import answers_of
 
 Array = np.ndarray[Any, Any]
 
@@ -33,7 +34,7 @@ def path(request: pytest.FixtureRequest) -> str:
 
 
 class Failing:
-    """Fails the first `times` questions with a status, or whatever is to be done instead."""
+    """Fails the first `times` requests with a status."""
 
     def __init__(self, times: int, status: int = 503, **headers: str) -> None:
         self.times, self.status, self.headers = times, status, headers
@@ -56,15 +57,11 @@ def model(failing: Any) -> Iterator[str]:
 
 
 def ask(url: str) -> Array:
-    suspect = as_suspect(url, timeout_s=5.0)
-    try:
-        return suspect.predict(ONE)
-    finally:
-        suspect.close()
+    return answers_of(as_suspect(url, timeout_s=5.0), ONE)
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_server_is_asked_again(path: str, status: int) -> None:
+def test_requests_to_a_busy_server_are_retried(path: str, status: int) -> None:
     failing = Failing(3, status)
     with model(failing) as url:
         assert ask(url + path).shape == (1, 3)
@@ -86,11 +83,13 @@ def test_other_refusals_are_final(path: str, status: int) -> None:
     assert failing.questions == 1
 
 
-@pytest.mark.parametrize(("said", "waited"), [("7", 7), ("86400", retries.LONGEST_WAIT_S), ("soon", None)])
-def test_retry_after_is_heeded_within_reason(monkeypatch: pytest.MonkeyPatch, said: str, waited: float | None) -> None:
+@pytest.mark.parametrize(("header", "waited"), [("7", 7), ("86400", retries.LONGEST_WAIT_S), ("soon", None)])
+def test_retry_after_is_obeyed_up_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch, header: str, waited: float | None
+) -> None:
     waits: list[float] = []
     monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
-    with model(Failing(1, 429, **{"Retry-After": said})) as url:
+    with model(Failing(1, 429, **{"Retry-After": header})) as url:
         ask(url + PATHS["REST"])
     assert waits == ([] if waited is None else [waited])
 
@@ -103,7 +102,7 @@ def test_waits_grow_and_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
         with model(Failing(4)) as url:
             ask(url + PATHS["REST"])
         runs.append(waits)
-    smallest = [0.02, 0.04, 0.08]  # before that, urllib3 asks once more at once
+    smallest = [0.02, 0.04, 0.08]  # before that, urllib3 retries once at once
     for waits in runs:
         assert all(low <= wait <= low + retries.FIRST_WAIT_S for low, wait in zip(smallest, waits, strict=True))
     assert len({tuple(waits) for waits in runs}) > 1
@@ -117,7 +116,7 @@ def test_a_lost_connection_is_made_again(path: str) -> None:
 
 @contextlib.contextmanager
 def resetting(times: int, path: str) -> Iterator[str]:
-    """Passes connections on to a server, and cuts the first ones that bring a question."""
+    """Passes connections on to a server, and cuts the first ones that bring a request."""
     with model(None) as upstream, socket.create_server(("127.0.0.1", 0)) as listener:
         target = ("127.0.0.1", int(upstream.rpartition(":")[2]))
         stopped = threading.Event()
@@ -154,7 +153,7 @@ def resetting(times: int, path: str) -> Iterator[str]:
 
 
 def forward(target: tuple[str, int], data: bytes, client: socket.socket) -> bytes:
-    """One request there, the whole answer back; the connection is closed after it."""
+    """Forwards one request and returns the whole answer; the connection is closed after it."""
     head, _, body = data.partition(b"\r\n\r\n")
     length = next(
         (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-l")), 0
@@ -168,7 +167,7 @@ def forward(target: tuple[str, int], data: bytes, client: socket.socket) -> byte
 
 
 def test_a_wrong_address_shows_at_once(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first contact is not repeated, whether it is refused or cut."""
+    """The first contact is not retried, whether it is refused or cut."""
     waits: list[float] = []
     monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -183,7 +182,7 @@ def test_a_wrong_address_shows_at_once(path: str, monkeypatch: pytest.MonkeyPatc
     assert waits == []
 
 
-def test_a_slow_answer_is_not_asked_for_again(path: str) -> None:
+def test_a_request_that_timed_out_is_not_retried(path: str) -> None:
     done, questions = threading.Event(), []
 
     def slow(request: Request) -> Response | None:
@@ -204,7 +203,7 @@ def test_a_slow_answer_is_not_asked_for_again(path: str) -> None:
 
 
 class Unsteady(Service):
-    """Refuses the first questions with a status."""
+    """Refuses the first requests with a status."""
 
     def __init__(self, times: int, code: grpc.StatusCode) -> None:
         super().__init__(self.answer)
@@ -221,15 +220,12 @@ class Unsteady(Service):
 def ask_by_grpc(service: Any, rows: int = 3) -> Array:
     with grpc_server(service) as port:
         suspect = as_suspect(f"grpc://127.0.0.1:{port}/clf", timeout_s=5.0)
-        try:
-            return suspect.predict(np.ones((rows, 2), np.float32))
-        finally:
-            suspect.close()
+        return answers_of(suspect, np.ones((rows, 2), np.float32))
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
-@pytest.mark.parametrize("rows", [3, 200_000])  # the latter: more than gRPC keeps for a second try by default
-def test_grpc_busy_server_is_asked_again(code: grpc.StatusCode, rows: int) -> None:
+@pytest.mark.parametrize("rows", [3, 200_000])  # the latter: more than gRPC keeps for a retry by default
+def test_grpc_requests_to_a_busy_server_are_retried(code: grpc.StatusCode, rows: int) -> None:
     service = Unsteady(3, code)
     np.testing.assert_array_equal(ask_by_grpc(service, rows), [[1.0]])
     assert service.questions == 4
@@ -253,8 +249,8 @@ def test_grpc_other_refusals_are_final(code: grpc.StatusCode) -> None:
     assert service.questions == 1
 
 
-def test_grpc_server_that_comes_back_is_asked_again() -> None:
-    """The server is away when the question comes, and back before the last try."""
+def test_grpc_requests_to_a_server_that_comes_back_are_retried() -> None:
+    """The server is down at the first try, and up again before the last."""
     service = Service(respond_by_grpc([[1.0]]))
     first = grpc.server(futures.ThreadPoolExecutor(2))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, first)
@@ -267,7 +263,6 @@ def test_grpc_server_that_comes_back_is_asked_again() -> None:
     second.add_insecure_port(f"127.0.0.1:{port}")
     timer = threading.Timer(0.01, second.start)
     timer.start()
-    np.testing.assert_array_equal(suspect.predict(np.ones((1, 2), np.float32)), [[1.0]])
-    suspect.close()
+    np.testing.assert_array_equal(answers_of(suspect, np.ones((1, 2), np.float32)), [[1.0]])
     timer.join()
     second.stop(0).wait()

@@ -23,6 +23,7 @@ from dynamarks_tf.suspects import as_suspect
 from dynamarks_tf.suspects.tf_serving_grpc import GrpcSuspect
 from dynamarks_tf.suspects.tf_serving_rest import RestSuspect
 from tests.helpers.grpc_services import Service, grpc_server, respond
+from tests.helpers.suspects import answers_of
 
 Array = np.ndarray[Any, Any]
 Answer = tuple[int, bytes]
@@ -50,7 +51,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """Connections are accepted by the system, and nobody ever answers."""
+    """The system accepts connections, and no answer ever comes."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -94,10 +95,10 @@ def test_unknown_signature_or_output_is_explained(server: LocalServer, options: 
         RestSuspect(server.rest_url, **options)
 
 
-def test_refused_batch_is_explained(url: str, images: Array) -> None:
-    """The server itself refuses: the adapter is made to believe that any shape will do."""
+def test_refused_batch_is_explained(url: str, images: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server itself refuses: the adapter sends any shape."""
+    monkeypatch.setattr("dynamarks_tf.suspects.signature.fit_shape", lambda batch, *_: batch)
     suspect = as_suspect(url)
-    object.__setattr__(suspect._signature, "shape", None)  # type: ignore[attr-defined]
     with pytest.raises(SuspectError, match=r"could not answer a batch of shape \(7, 8\) .*: .*is not compatible"):
         suspect.predict(images[:, :, 0, 0])
 
@@ -120,11 +121,7 @@ def abort(code: grpc.StatusCode, details: str) -> Callable[[Any], Any]:
 
 
 def ask_grpc(port: int, *, timeout_s: float = 10.0) -> Array:
-    suspect = GrpcSuspect("127.0.0.1", port, "clf", timeout_s=timeout_s)
-    try:
-        return suspect.predict(np.ones((3, 2), np.float32))
-    finally:
-        suspect.close()
+    return answers_of(GrpcSuspect("127.0.0.1", port, "clf", timeout_s=timeout_s), np.ones((3, 2), np.float32))
 
 
 def test_grpc_asks_for_one_output_of_the_model_and_version() -> None:
@@ -135,9 +132,7 @@ def test_grpc_asks_for_one_output_of_the_model_and_version() -> None:
         return respond([[1.0]])(call)
 
     with grpc_server(Service(predict)) as port:
-        suspect = GrpcSuspect("127.0.0.1", port, "clf", 4)
-        suspect.predict(np.ones((1, 2)))
-        suspect.close()
+        answers_of(GrpcSuspect("127.0.0.1", port, "clf", 4), np.ones((1, 2)))
     (request,) = requests
     assert (request.model_spec.name, request.model_spec.version.value) == ("clf", 4)
     assert list(request.output_filter) == ["probabilities"]
@@ -151,8 +146,7 @@ def test_grpc_takes_big_answers_and_sends_big_batches() -> None:
     with grpc_server(Service(respond(big))) as port:
         assert ask_grpc(port).shape == big.shape
         suspect = GrpcSuspect("127.0.0.1", port, "clf")
-        assert suspect.predict(np.ones((1_000_000, 2), np.float32)).shape == big.shape
-        suspect.close()
+        assert answers_of(suspect, np.ones((1_000_000, 2), np.float32)).shape == big.shape
 
 
 def test_grpc_slow_answer_times_out() -> None:
@@ -173,10 +167,10 @@ def test_grpc_slow_answer_times_out() -> None:
     [
         (grpc.StatusCode.INVALID_ARGUMENT, r"could not answer a batch of shape \(3, 2\) .*: because"),
         (grpc.StatusCode.FAILED_PRECONDITION, r"could not answer a batch of shape \(3, 2\) .*: because"),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, r"could not be asked \(RESOURCE_EXHAUSTED: because\)\. Ask smaller"),
-        (grpc.StatusCode.PERMISSION_DENIED, r"could not be asked .*asks for a key, put it into DYNAMARKS_API_KEY"),
-        (grpc.StatusCode.UNAUTHENTICATED, r"could not be asked .*asks for a key, put it into DYNAMARKS_API_KEY"),
-        (grpc.StatusCode.INTERNAL, r"could not be asked \(INTERNAL: because\)\.$"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, r"could not be queried \(RESOURCE_EXHAUSTED: because\)\. Send smaller"),
+        (grpc.StatusCode.PERMISSION_DENIED, r"could not be queried .*requires a key, put it into DYNAMARKS_API_KEY"),
+        (grpc.StatusCode.UNAUTHENTICATED, r"could not be queried .*requires a key, put it into DYNAMARKS_API_KEY"),
+        (grpc.StatusCode.INTERNAL, r"could not be queried \(INTERNAL: because\)\.$"),
     ],
 )
 def test_grpc_refusals_are_explained(code: grpc.StatusCode, text: str) -> None:
@@ -252,7 +246,7 @@ def rest_server(predict: Callable[[Any], Answer], metadata: Any = METADATA) -> I
             self.send(*predict((self.path, body)))
 
         def send(self, status: int, content: bytes) -> None:
-            with contextlib.suppress(ConnectionError):  # whoever timed out has left
+            with contextlib.suppress(ConnectionError):  # a client that timed out has left
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.send_header("Location", "/v1/models/clf/metadata")
@@ -274,11 +268,7 @@ def rest_server(predict: Callable[[Any], Answer], metadata: Any = METADATA) -> I
 
 
 def ask_rest(url: str, *, timeout_s: float = 10.0) -> Array:
-    suspect = RestSuspect(url, timeout_s=timeout_s)
-    try:
-        return suspect.predict(np.ones((3, 2), np.float32))
-    finally:
-        suspect.close()
+    return answers_of(RestSuspect(url, timeout_s=timeout_s), np.ones((3, 2), np.float32))
 
 
 def test_rest_sends_columns_and_reads_one_output_of_several() -> None:
@@ -303,7 +293,7 @@ def test_rest_slow_answer_times_out() -> None:
         return 200, b"{}"
 
     with rest_server(predict) as url:
-        with pytest.raises(SuspectError, match=r"did not answer within 0\.3 s\. Raise timeout_s, or ask smaller"):
+        with pytest.raises(SuspectError, match=r"did not answer within 0\.3 s\. Raise timeout_s, or send smaller"):
             ask_rest(url, timeout_s=0.3)
         done.set()
 
@@ -313,10 +303,10 @@ def test_rest_slow_answer_times_out() -> None:
     [
         (400, b'{"error": "because"}', r"could not answer a batch of shape \(3, 2\) and type float32: because$"),
         (404, b'{"error": "because"}', r"HTTP status 404: because\. Check the name of the model"),
-        (401, b"<html>", r"HTTP status 401: <html>\. If the server asks for a key, put it into DYNAMARKS_API_KEY"),
-        (403, b"<html>", r"HTTP status 403: <html>\. If the server asks for a key, put it into DYNAMARKS_API_KEY"),
+        (401, b"<html>", r"HTTP status 401: <html>\. If the server requires a key, put it into DYNAMARKS_API_KEY"),
+        (403, b"<html>", r"HTTP status 403: <html>\. If the server requires a key, put it into DYNAMARKS_API_KEY"),
         (429, b'{"error": "because"}', r"HTTP status 429: because\. The server is busy"),
-        (504, b'{"error": "because"}', r"HTTP status 504: because\. Ask smaller batches"),
+        (504, b'{"error": "because"}', r"HTTP status 504: because\. Send smaller batches"),
         (500, b'{"error": "a\\n\\u001b[2Jb"}', r"HTTP status 500: a b\. Is this the REST port"),
         (302, b"", r"HTTP status 302: .*Is this the REST port"),
         (200, b"<html>hello</html>", r"HTTP status 200: <html>hello</html>\. Is this the REST port"),
@@ -327,7 +317,7 @@ def test_rest_slow_answer_times_out() -> None:
         (200, b'{"outputs": {"probabilities": [[1, 2], [3]]}}', r"sent something that cannot be read \(ValueError"),
     ],
 )
-def test_rest_answers_that_are_none_are_explained(status: int, content: bytes, text: str) -> None:
+def test_rest_answers_that_break_the_protocol_are_explained(status: int, content: bytes, text: str) -> None:
     with rest_server(lambda call: (status, content)) as url, pytest.raises(SuspectError, match=text):
         ask_rest(url)
 

@@ -1,4 +1,4 @@
-"""From the command line to the verdict, with suspects that are neither Keras models nor TensorFlow Serving."""
+"""From the command line to the result, with suspects that are neither Keras models nor TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def expected(surrogate: keras.Model, owner_model: keras.Model, key: Any, digits:
     return verifying.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test[:120])
 
 
-def test_recorded_answers_convict_as_the_suspect_itself_would(
+def test_a_file_of_answers_gives_the_evidence_of_the_suspect_itself(
     run: Run, answers: Array, expected: dm.Evidence, tmp_path: Path
 ) -> None:
     path, shuffled = tmp_path / "answers.csv", [NAMES[number] for number in (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)]
@@ -79,11 +79,11 @@ def test_recorded_answers_convict_as_the_suspect_itself_would(
     path.write_text("\n".join(path.read_text().splitlines()[:-1]))
     code, _, err = run(path, "--class-names", tmp_path / "names.txt")
     assert code == 2
-    assert "answers not all of the 120 queries: 1 are missing, the first is number 0" in err
+    assert "does not answer all of the 120 queries: 1 are missing, the first is number 0" in err
 
 
 class Columns:
-    """The surrogate as a fitted classifier whose columns stand in an order of their own."""
+    """The surrogate as a fitted classifier with an order of columns of its own."""
 
     def __init__(self, model: keras.Model, classes: list[Any]) -> None:
         self.model, self.classes_ = model, np.array(classes)
@@ -112,10 +112,10 @@ def test_columns_are_put_into_the_owners_order(
     assert evidence.log10_p == pytest.approx(expected.log10_p, abs=1e-3)
 
 
-def test_classes_that_the_suspect_does_not_know_get_nothing(
+def test_classes_that_the_suspect_lacks_get_probability_zero(
     verify: Callable[..., dm.Evidence], surrogate: keras.Model
 ) -> None:
-    class Doubting(Columns):  # so that something is left where the class that it lacks is the best one
+    class Doubting(Columns):  # so that some probability is left where the missing class is the best
         def predict_proba(self, rows: Array) -> Array:
             return 0.8 * super().predict_proba(rows) + 0.02
 
@@ -186,7 +186,7 @@ def start(surrogate: keras.Model, tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.mark.parametrize("protocol", ["v1", "v2", "grpc"])
-def test_a_server_killed_in_the_middle_is_asked_the_rest_when_it_is_back(
+def test_a_test_goes_on_when_a_killed_server_is_back(
     run: Run, start: Start, expected: dm.Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     monkeypatch.setenv("DYNAMARKS_API_KEY", KEY)
@@ -220,14 +220,14 @@ def test_key_header_is_named_on_the_command_line(run: Run, monkeypatch: pytest.M
     monkeypatch.delenv("DYNAMARKS_API_KEY", raising=False)
     code, _, err = run("http://127.0.0.1:1/v2/models/clf", "--api-key-header", "X-Api-Key")
     assert code == 2
-    assert "The header X-Api-Key is to carry a key; set the variable DYNAMARKS_API_KEY to it" in err
+    assert "The header X-Api-Key must carry a key; set the variable DYNAMARKS_API_KEY to it" in err
 
 
-# RateLimiter
+# The rate of queries
 
 
 class Clock:
-    """Time that passes by sleeping only."""
+    """Time that passes only while something sleeps."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -264,13 +264,13 @@ def test_less_than_one_query_a_second(
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("inf"), "fast"])
-def test_rates_that_are_none(verify: Callable[..., dm.Evidence], surrogate: keras.Model, rate: Any) -> None:
+def test_rates_that_are_refused(verify: Callable[..., dm.Evidence], surrogate: keras.Model, rate: Any) -> None:
     with pytest.raises(ArgumentError, match="`rate` must be a number of queries a second above 0"):
         verify(surrogate, rate=rate)
 
 
 @pytest.mark.parametrize("option", ["signature", "output"])
-def test_choices_that_a_suspect_does_not_have(run: Run, surrogate: keras.Model, tmp_path: Path, option: str) -> None:
+def test_options_that_a_suspect_does_not_have(run: Run, surrogate: keras.Model, tmp_path: Path, option: str) -> None:
     surrogate.save(tmp_path / "suspect.keras")
     code, _, err = run(tmp_path / "suspect.keras", f"--{option}", "x")
     assert code == 2
