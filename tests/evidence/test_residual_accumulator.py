@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dynamarks_tf.evidence.residual_accumulator import CHANNELS, TRANSFORMS, ResidualAccumulator, planned_channels
+from dynamarks_tf.evidence.residual_accumulator import CHANNELS, TRANSFORMS, ResidualAccumulator, channel_obstacles
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.params import MarkParams
@@ -34,7 +34,7 @@ WITH_TIES = MarkParams(tie_margin=0.5)
     ],
 )
 def test_channels_that_can_be_tested_and_reasons_for_the_others(params, num_classes, logged, labels, tested):
-    found = planned_channels(params, num_classes, logged=logged, labels=labels)
+    found = channel_obstacles(params, num_classes, logged=logged, labels=labels)
     assert tuple(found) == CHANNELS == tuple(TRANSFORMS)
     assert {channel for channel, reason in found.items() if reason is None} == tested
     assert all(len(reason) > 20 for reason in found.values() if reason is not None)
