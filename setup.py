@@ -18,7 +18,7 @@ SUSPECTS = {  # what asks suspects of these kinds
     "onnx": ["onnxruntime>=1.17"],
     "parquet": ["pyarrow>=14"],  # recorded answers
 }
-PROXY = ["aiohttp>=3.11", "hpack>=4.1", "google-crc32c>=1.5"]  # HTTP; headers of HTTP/2; checksums of the log
+PROXY = ["aiohttp>=3.11", "hpack>=4.1"]  # HTTP; headers of HTTP/2
 
 setup(
     name="dynamarks_tf",
@@ -42,6 +42,7 @@ setup(
         "urllib3>=2",  # and when to ask them again; requests depends on it as well
         "werkzeug>=3.0",  # local server, REST: requests and responses
         "waitress>=3.0",  # local server, REST: the HTTP server itself
+        "google-crc32c>=1.5",  # request logs: the checksums of TFRecord files
         "prometheus-client>=0.20",  # local server: metrics
         "grpcio-health-checking>=1.62",  # local server: health checks over gRPC
         "wrapt>=1.14",  # registers the layer when Keras is imported; TensorFlow depends on it as well

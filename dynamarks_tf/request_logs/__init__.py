@@ -1,20 +1,22 @@
-"""Request logs: what clients asked a model, and what they were answered.
+"""Request logs: what clients asked a model.
 
 Imports `_support` alone, never a key; `serving`, `verification`, `demo` and `cli` may import it.
 
 `open_log` reads them, `PredictionLogWriter` writes them beside a server.
 
 >>> log = open_log("logs", client="alice")
->>> for batch in log.answered_batches(256):
-...     print(batch.inputs.shape, batch.answers.shape)
-(256, 28, 28, 1) (256, 10)
+>>> for inputs in log.first(1000).batches(256):
+...     print(inputs.shape)
+(256, 28, 28, 1)
+(256, 28, 28, 1)
+(256, 28, 28, 1)
+(232, 28, 28, 1)
 """
 
 from __future__ import annotations
 
-from dynamarks_tf.request_logs.entries import LoggedBatch, LoggedRequest
 from dynamarks_tf.request_logs.locate import open_log
 from dynamarks_tf.request_logs.query_log import QueryLog
 from dynamarks_tf.request_logs.writer import PredictionLogWriter
 
-__all__ = ["LoggedBatch", "LoggedRequest", "PredictionLogWriter", "QueryLog", "open_log"]
+__all__ = ["PredictionLogWriter", "QueryLog", "open_log"]

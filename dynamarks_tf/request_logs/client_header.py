@@ -1,4 +1,4 @@
-"""The header that names a client to whatever logs its requests, and the headers that must never be logged."""
+"""The header that names a client in the log, and the headers that must never be logged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_client_header(name: str) -> str:
     """Returns the header's name in lower case, as gRPC has it.
 
     Raises:
-        ArgumentError: this is no name of a header, or of one that carries secrets, which a log must not hold.
+        ArgumentError: this is no name of a header, or the header carries secrets, which a log must not hold.
     """
     lower = name.lower()
     if not _HEADER.fullmatch(lower):
@@ -26,7 +26,7 @@ def check_client_header(name: str) -> str:
     if _SECRET.search(lower):
         raise ArgumentError(
             f"The header {name!r} carries secrets, which must not be logged. Name one that holds the client's name, "
-            f"set by whatever checks the secret, such as {CLIENT_HEADER!r}."
+            f"set where the secret is checked, such as {CLIENT_HEADER!r}."
         )
     return lower
 
@@ -34,7 +34,7 @@ def check_client_header(name: str) -> str:
 def read_client(headers: Iterable[tuple[str, str | bytes]], header: str) -> str | None:
     """Returns the client's name, `None` if the headers do not tell it.
 
-    Bytes of it that are no UTF-8 become escapes such as `\\udcff`: whatever a client calls itself can be logged.
+    Bytes of it that are no UTF-8 become escapes such as `\\udcff`, so that every name can be logged.
 
     Args:
         headers: names and values, of HTTP headers or of gRPC metadata.

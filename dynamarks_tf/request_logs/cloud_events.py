@@ -1,47 +1,59 @@
 """Request logs of KServe's payload logger: CloudEvents, one JSON object a line.
 
-KServe's logger sends an event for each request and each answer to whatever collects them, joined by their `id`. The
-collector writes each down as one line, in one of two forms:
+KServe's logger sends an event for each request and each answer to a collector, joined by their `id`. The collector
+writes each down as one line, in one of two forms:
 
     {"specversion": "1.0", "id": "7f", "type": "org.kubeflow.serving.inference.request", "data": {"instances": [...]},
      "inferenceservicename": "clf", "metadata": "{\\"X-Client-Id\\":[\\"alice\\"]}", "time": "2026-01-02T03:04:05Z"}
     {"headers": {"ce-id": "7f", "ce-type": "org.kubeflow.serving.inference.response", ...}, "body": "{...}"}
 
-The first is the CloudEvents JSON format (`data`, or `data_base64`); the second is what KServe sends, an HTTP request
+The first is the CloudEvents JSON format (`data`, or `data_base64`); the second is an HTTP request as KServe sends it,
 whose headers carry the attributes (`body`, or `body_base64`). Bodies are those of the v1 protocol (`instances` or
 `inputs`, `predictions` or `outputs`) and of the Open Inference protocol v2 (`inputs` and `outputs` with name, shape,
-datatype and data). The version is the `model_version` of an answer of v2, if that is a number; else it is not recorded.
-The client is what the header `x-client-id` says, which KServe adds to the events if the InferenceService asks for it:
+datatype and data). The version is the `model_version` of an answer of v2, if that is a number. The client is named by
+the header `x-client-id`, which KServe adds to the events if the InferenceService asks for it:
 `logger: {metadataHeaders: ["X-Client-Id"]}`.
 
 A client may choose the id, so that a repeated one proves nothing: only where one request and one answer have an id do
-they belong together, whichever came first. All other requests are read without an answer, and answers without a
-request are not read. Requests come in their order, those of one id together. Other types of events are skipped.
+they belong together, whichever came first. For all other requests the version is not recorded. Requests come in the
+order of the file; other types of events are skipped.
 """
 
 from __future__ import annotations
 
+import array
 import base64
 import binascii
 import dataclasses
 import datetime
+import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.client_header import CLIENT_HEADER, read_client
-from dynamarks_tf.request_logs.entries import Array, LogEntry, TruncatedError, UnusableError, unreadable
-from dynamarks_tf.request_logs.json_keys import first_wins
+from dynamarks_tf.request_logs.entries import (
+    Array,
+    LogEntry,
+    LogFile,
+    TruncatedError,
+    UnreadableEntry,
+    UnusableError,
+    first_time,
+    input_name,
+)
+from dynamarks_tf.request_logs.json_keys import check_nesting, first_wins
+from dynamarks_tf.request_logs.lines import BUFFER, corrupt, parse_problem, read_lines
 
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"
-BUFFER = 2**20  # bytes
 
+_UNKNOWN = -1
 _TIME = re.compile(r"(?P<whole>[^.Z+]{19})(?P<part>\.[0-9]+)?(?P<zone>Z|[+-][0-9:]{5})")
 _VERSION = re.compile(r"[0-9]{1,18}")
 _V2_TYPES = {
@@ -59,111 +71,156 @@ def is_event(line: bytes) -> bool:
         fields = _load(line)
     except json.JSONDecodeError:
         return False
-    except (ValueError, RecursionError):  # what a client can do to a line; the collector put these words around it
+    except (ValueError, RecursionError):  # a client can do this to a line; the collector put these words around it
         return b"specversion" in line or b"ce-id" in line.lower()
     return isinstance(fields, dict) and "type" in _attributes(fields)
 
 
-def read(path: Path, size: int, *, dtype: str = "float32") -> Iterator[LogEntry]:
-    """Reads a file of events, twice; of each it remembers the id and the place.
+class _Event(NamedTuple):
+    fields: dict[str, Any]  # the JSON object of the line
+    attributes: dict[str, Any]
+
+
+class _Index(NamedTuple):
+    """Where the requests of a file stand, in its order, and which version answered each of them."""
+
+    offsets: array.array[int]
+    versions: array.array[int]  # `_UNKNOWN` where it was not recorded
+    truncated: str | None  # the message about the last line, if it is cut off
+
+
+class EventsFile(LogFile):
+    """A file of events.
+
+    It is read as a whole once, for the version that answered each request: the answer can stand anywhere. From then
+    on, 16 bytes are kept of each request, and each pass reads the requests only.
 
     Args:
         path: the file.
         size: how many bytes of it to read.
-        dtype: the type of the inputs in bodies of the v1 protocol, which do not tell it; answers there are float32.
-
-    Raises:
-        TruncatedError: the last line is not whole.
-        LogError: a line is no event.
+        dtype: the type of the inputs in bodies of the v1 protocol, which do not state it.
     """
-    places: dict[str, tuple[list[int], list[int]]] = {}  # of requests and answers, by id
-    offset = 0
-    problem: TruncatedError | None = None
-    with path.open("rb", buffering=BUFFER) as file:
-        while offset < size:
-            line = file.readline(size - offset)
-            try:
-                attributes = _attributes(_load(line)) if line.strip() else {}
-            except (ValueError, RecursionError, AttributeError) as error:
-                if not line.endswith(b"\n"):
-                    problem = TruncatedError(f"{path}: the last line, at offset {offset}, is cut off and is skipped")
-                    break
-                if isinstance(error, (json.JSONDecodeError, AttributeError)):
-                    raise LogError(f"{path}: the line at offset {offset} is corrupt: {error}") from error
-                yield unreadable(path, offset, f"its line cannot be parsed: {error}")
-                attributes = {}
-            if attributes.get("type") in (REQUEST, RESPONSE):
-                requests, responses = places.setdefault(str(attributes.get("id", "")), ([], []))
-                (requests if attributes["type"] == REQUEST else responses).append(offset)
-            offset += len(line)
-        for requests, responses in places.values():
-            is_pair = len(requests) == len(responses) == 1
-            unanswered = (
-                f"its answer is uncertain: requests with its id: {len(requests)}, answers: {len(responses)}"
-                if responses
-                else "its answer was not logged"
+
+    def __init__(self, path: Path, size: int, dtype: str = "float32") -> None:
+        super().__init__(path, size)
+        self._dtype = dtype
+
+    def entries(self) -> Iterator[LogEntry]:
+        """Reads the requests.
+
+        Raises:
+            TruncatedError: the last line is not whole.
+            LogError: a line is no event.
+        """
+        index = self._index
+        with self.path.open("rb", buffering=BUFFER) as file:
+            for offset, version in zip(index.offsets, index.versions, strict=True):
+                file.seek(offset)
+                event = self._parse(offset, file.readline(self.size - offset))
+                if isinstance(event, UnreadableEntry):
+                    yield event
+                    continue
+                yield EventEntry(
+                    path=self.path,
+                    offset=offset,
+                    client=_client(event.attributes.get("metadata")),
+                    time=_seconds(event.attributes.get("time")),
+                    model=event.attributes.get("inferenceservicename"),
+                    version=None if version == _UNKNOWN else version,
+                    event=event.fields,
+                    dtype=self._dtype,
+                )
+        if index.truncated is not None:
+            raise TruncatedError(index.truncated)
+
+    @functools.cached_property
+    def start_time(self) -> float | None:
+        """The first time of a request, which can be found without the versions."""
+        try:
+            return first_time(
+                _seconds(event.attributes.get("time"))
+                for _, event in self._events()
+                if isinstance(event, _Event) and event.attributes.get("type") == REQUEST
             )
-            for start in requests:
-                request = _line(file, start, size)
-                response = _line(file, responses[0], size) if is_pair else None
-                yield _record(path, start, request, response, unanswered, dtype)
-    if problem is not None:
-        raise problem
+        except (LogError, OSError):  # reported by the pass that comes to it
+            return None
 
+    @functools.cached_property
+    def _index(self) -> _Index:
+        offsets = array.array("q")
+        requests: dict[str, int] = {}  # by id: the number of the request, `_UNKNOWN` if there are several
+        answers: dict[str, int] = {}  # by id: the version, `_UNKNOWN` if there are several
+        truncated = None
+        try:
+            for offset, event in self._events():
+                if isinstance(event, UnreadableEntry):
+                    offsets.append(offset)
+                    continue
+                kind, name = event.attributes.get("type"), str(event.attributes.get("id", ""))
+                if kind == REQUEST:
+                    requests[name] = _UNKNOWN if name in requests else len(offsets)
+                    offsets.append(offset)
+                elif kind == RESPONSE:
+                    answers[name] = _UNKNOWN if name in answers else _version(event.fields)
+        except TruncatedError as error:
+            truncated = str(error)
+        versions = array.array("q", [_UNKNOWN]) * len(offsets)
+        for name, version in answers.items():
+            number = requests.get(name, _UNKNOWN)
+            if number != _UNKNOWN:
+                versions[number] = version
+        return _Index(offsets, versions, truncated)
 
-def _line(file: BinaryIO, start: int, size: int) -> dict[str, Any]:
-    file.seek(start)
-    fields: dict[str, Any] = _load(file.readline(size - start))
-    return fields
+    def _events(self) -> Iterator[tuple[int, _Event | UnreadableEntry]]:
+        """Yields the offset and the content of each line."""
+        for offset, line in read_lines(self.path, self.size):
+            yield offset, self._parse(offset, line)
+
+    def _parse(self, offset: int, line: bytes) -> _Event | UnreadableEntry:
+        try:
+            fields = _load(line)
+        except (ValueError, RecursionError) as error:
+            problem = parse_problem(self.path, offset, line, error)
+            if isinstance(error, json.JSONDecodeError) or isinstance(problem, TruncatedError):
+                raise problem from error
+            return UnreadableEntry(path=self.path, offset=offset, problem=f"its line cannot be parsed: {error}")
+        if not isinstance(fields, dict):
+            raise corrupt(self.path, offset, "it is no JSON object")
+        return _Event(fields, _attributes(fields))
 
 
 def _load(data: str | bytes) -> Any:
-    """Parses JSON; strings may hold bytes that are not UTF-8, as model servers let them."""
+    """Parses JSON; strings may hold bytes that are not UTF-8, as model servers let them.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deep.
+    """
     text = data.decode("utf-8-sig", "surrogateescape") if isinstance(data, bytes) else data
+    check_nesting(text)
     return json.loads(text, object_pairs_hook=first_wins)
 
 
-@dataclasses.dataclass(frozen=True)
-class EventRecord(LogEntry):
-    """The event of a request, and that of its answer.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EventEntry(LogEntry):
+    """The event of a request.
 
     Attributes:
-        request: the JSON object of the request's line.
-        response: that of the answer's line; `None` if there is none, or none for certain.
-        unanswered: why it is `None`, if it is.
-        dtype: the type of inputs whose body does not tell it.
+        event: the JSON object of its line.
+        dtype: the type of inputs whose body does not state it.
     """
 
-    request: dict[str, Any]
-    response: dict[str, Any] | None
-    unanswered: str
+    event: dict[str, Any]
     dtype: str
 
     def inputs(self, name: str | None) -> Array:
-        return _tensor(_body(self.request), ("instances", "inputs"), name, self.dtype, "input")
-
-    def answers(self, name: str | None) -> Array:
-        if self.response is None:
-            raise UnusableError(self.unanswered)
-        return _tensor(_body(self.response), ("predictions", "outputs"), name, "float32", "output")
-
-
-def _record(
-    path: Path, offset: int, request: dict[str, Any], response: dict[str, Any] | None, unanswered: str, dtype: str
-) -> EventRecord:
-    attributes = _attributes(request)
-    return EventRecord(
-        path,
-        offset,
-        client=_client(attributes.get("metadata")),
-        time=_seconds(attributes.get("time")),
-        model=attributes.get("inferenceservicename"),
-        version=None if response is None else _version(response),
-        request=request,
-        response=response,
-        unanswered=unanswered,
-        dtype=dtype,
-    )
+        body = _body(self.event)
+        key = next((key for key in ("instances", "inputs") if key in body), None)
+        if key is None:
+            raise UnusableError("its body has neither 'instances' nor 'inputs'")
+        try:
+            return _tensor(body[key], name, self.dtype)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise UnusableError(f"its inputs are no array: {type(error).__name__}: {error}") from error
 
 
 def _attributes(fields: dict[str, Any]) -> dict[str, Any]:
@@ -198,44 +255,27 @@ def _object(value: Any) -> dict[str, Any]:
     return value
 
 
-def _version(response: dict[str, Any]) -> int | None:
-    """Reads the version in an answer of the v2 protocol, a string; servers other than Triton put other things there."""
+def _version(answer: dict[str, Any]) -> int:
+    """Reads the version in an answer of the v2 protocol, a string; servers other than Triton fill it otherwise."""
     try:
-        version = _body(response).get("model_version")
+        version = _body(answer).get("model_version")
     except UnusableError:
-        return None
-    return int(version) if isinstance(version, str) and _VERSION.fullmatch(version) else None
+        return _UNKNOWN
+    return int(version) if isinstance(version, str) and _VERSION.fullmatch(version) else _UNKNOWN
 
 
-def _tensor(body: dict[str, Any], keys: tuple[str, str], name: str | None, dtype: str, what: str) -> Array:
-    key = next((key for key in keys if key in body), None)
-    if key is None:
-        raise UnusableError(f"its body has neither {keys[0]!r} nor {keys[1]!r}")
-    value = body[key]
-    try:
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            if "datatype" in value[0]:  # v2
-                tensor = _pick({part["name"]: part for part in value}, name, what)
-                flat: Array = np.array(tensor["data"], _V2_TYPES[tensor["datatype"]])
-                return flat.reshape(tuple(map(int, tensor["shape"])))
-            name = name or _only(value[0], what)
-            return np.array([row[name] for row in value], dtype)
-        return np.array(_pick(value, name, what) if isinstance(value, dict) else value, dtype)
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise UnusableError(f"its {what}s are no array: {type(error).__name__}: {error}") from error
-
-
-def _pick(tensors: Mapping[str, Any], name: str | None, what: str) -> Any:
-    name = name or _only(tensors, what)
-    if name not in tensors:
-        raise UnusableError(f"its {what}s are: {', '.join(sorted(tensors))}; not {name!r}")
-    return tensors[name]
-
-
-def _only(tensors: Mapping[str, Any], what: str) -> str:
-    if len(tensors) != 1:
-        raise UnusableError(f"its {what}s are: {', '.join(sorted(tensors)) or 'none'}; say which with {what}=")
-    return next(iter(tensors))
+def _tensor(value: Any, name: str | None, dtype: str) -> Array:
+    if isinstance(value, dict):  # columns by name
+        return np.array(value[input_name(value, name)], dtype)
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        return np.array(value, dtype)
+    if "datatype" not in value[0]:  # rows by name
+        name = input_name(value[0], name)
+        return np.array([row[name] for row in value], dtype)
+    tensors = {tensor["name"]: tensor for tensor in value}  # v2
+    tensor = tensors[input_name(tensors, name)]
+    flat: Array = np.array(tensor["data"], _V2_TYPES[tensor["datatype"]])
+    return flat.reshape(tuple(map(int, tensor["shape"])))
 
 
 def _client(metadata: Any) -> str | None:

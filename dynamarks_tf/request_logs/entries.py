@@ -1,11 +1,14 @@
-"""What a request log holds, whatever its format: requests with inputs, answers, a client and a time."""
+"""What a log holds, whatever its format: files of entries, each one request with inputs, a client and a time."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
+import math
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy.typing as npt
 
@@ -15,65 +18,21 @@ Array = npt.NDArray[Any]
 
 
 class TruncatedError(LogError):
-    """The last record of a file ends in the middle, as after a crash; all records before it are whole."""
+    """The end of a file is missing, as after a crash; all entries before it are whole."""
 
 
 class UnusableError(LogError):
-    """A record is whole, but is not a request with one array of inputs; the message says what it is."""
+    """An entry is whole, but is not a request with one array of inputs; the message names the problem."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LoggedRequest:
-    """One request, decoded.
-
-    Attributes:
-        inputs: the inputs, shape `(n, ...)`.
-        answers: the answers as they were given, shape `(n, C)` for probabilities; `None` if they were not asked for.
-        client: who asked, `None` if that was not recorded.
-        time: seconds since 1970, `None` if that was not recorded.
-        model: the name of the model that was asked, `None` if that was not recorded.
-        version: the version of it that answered, `None` if that was not recorded.
-    """
-
-    inputs: Array
-    answers: Array | None = None
-    client: str | None = None
-    time: float | None = None
-    model: str | None = None
-    version: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def rows(self, start: int, stop: int) -> LoggedRequest:
-        """Returns a part of the request, without copying."""
-        if start <= 0 and stop >= len(self):
-            return self
-        answers = None if self.answers is None else self.answers[start:stop]
-        return dataclasses.replace(self, inputs=self.inputs[start:stop], answers=answers)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LoggedBatch:
-    """Rows of consecutive requests.
-
-    Attributes:
-        inputs: shape `(n, ...)`.
-        answers: shape `(n, C)` for probabilities.
-    """
-
-    inputs: Array
-    answers: Array
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LogEntry(abc.ABC):
-    """One request as it stands in a file; inputs and answers are decoded on demand.
+    """One request as it stands in a file; its inputs are decoded on demand.
 
     Attributes:
         path: the file.
-        offset: where in the file the record begins, in bytes (in an `.npz` file: the number of its first row).
-        client: who asked, `None` if that was not recorded.
+        offset: where in the file the entry begins, in bytes (in an `.npz` file: the number of its first row).
+        client: the name of the client, `None` if that was not recorded.
         time: seconds since 1970, `None` if that was not recorded.
         model: the name of the model that was asked, `None` if that was not recorded.
         version: the version of it that answered, `None` if that was not recorded.
@@ -81,14 +40,14 @@ class LogEntry(abc.ABC):
 
     path: Path
     offset: int
-    client: str | None
-    time: float | None
-    model: str | None
-    version: int | None
+    client: str | None = None
+    time: float | None = None
+    model: str | None = None
+    version: int | None = None
 
     @property
     def place(self) -> str:
-        """Where the record stands, for messages."""
+        """Where the entry stands, for messages."""
         return f"{self.path}, offset {self.offset}"
 
     @abc.abstractmethod
@@ -102,21 +61,10 @@ class LogEntry(abc.ABC):
             UnusableError: there is none of that name, or there are several and `name` is `None`.
         """
 
-    @abc.abstractmethod
-    def answers(self, name: str | None) -> Array:
-        """Returns the answers.
 
-        Args:
-            name: which output, if the model has several.
-
-        Raises:
-            UnusableError: there is none of that name, or there are several and `name` is `None`.
-        """
-
-
-@dataclasses.dataclass(frozen=True)
-class UnreadableRecord(LogEntry):
-    """A whole record of which nothing is known, not even who asked: a client can send what no reader takes.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnreadableEntry(LogEntry):
+    """A whole entry of which nothing is known, not even its client, because no parser takes it.
 
     Attributes:
         problem: what is wrong with it.
@@ -127,10 +75,62 @@ class UnreadableRecord(LogEntry):
     def inputs(self, name: str | None) -> Array:
         raise UnusableError(self.problem)
 
-    def answers(self, name: str | None) -> Array:
-        raise UnusableError(self.problem)
+
+class LogFile(abc.ABC):
+    """One file of a log, which can be read any number of times.
+
+    Args:
+        path: the file.
+        size: how many bytes of it to read: those that it had when the log was opened. Bytes appended later are not
+            read, so that every pass yields the same.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self.size = size
+
+    @abc.abstractmethod
+    def entries(self) -> Iterator[LogEntry]:
+        """Reads the file from its first entry to its last.
+
+        Raises:
+            TruncatedError: the end of the file is missing.
+            LogError: the file is damaged.
+            OSError: the file cannot be read.
+        """
+
+    @functools.cached_property
+    def start_time(self) -> float | None:
+        """The first time in the file; `None` if it has none, or is damaged before it."""
+        try:
+            return first_time(entry.time for entry in self.entries())
+        except (LogError, OSError):  # reported by the pass that comes to it
+            return None
 
 
-def unreadable(path: Path, offset: int, problem: str) -> UnreadableRecord:
-    """Makes such a record."""
-    return UnreadableRecord(path, offset, client=None, time=None, model=None, version=None, problem=problem)
+def first_time(times: Iterable[float | None]) -> float | None:
+    """Returns the first time that is one, `None` if none is."""
+    return next((time for time in times if is_time(time)), None)
+
+
+def is_time(time: float | None) -> TypeGuard[float]:
+    """Whether a time was recorded; JSON and arrays can also hold NaN and infinity."""
+    return time is not None and -math.inf < time < math.inf
+
+
+def input_name(names: Collection[str], wanted: str | None) -> str:
+    """Returns the name of the wanted input, of the only one if `wanted` is `None`.
+
+    Args:
+        names: the names of a request's inputs.
+        wanted: the name asked for.
+
+    Raises:
+        UnusableError: there is none of that name, or `wanted` is `None` and there is not exactly one.
+    """
+    if wanted is None and len(names) == 1:
+        return next(iter(names))
+    if wanted is None or wanted not in names:
+        known = ", ".join(sorted(names)) or "none"
+        raise UnusableError(f"its inputs are: {known}; {f'not {wanted!r}' if wanted else 'say which with input='}")
+    return wanted

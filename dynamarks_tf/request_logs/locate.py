@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from dynamarks_tf.errors import ArgumentError, LogError
-from dynamarks_tf.request_logs import cloud_events, json_lines, npz, prediction_log, rotation, tf_record
-from dynamarks_tf.request_logs.query_log import LogFile, QueryLog, Selection
+from dynamarks_tf.request_logs import cloud_events, rotation, tf_record
+from dynamarks_tf.request_logs.entries import LogFile
+from dynamarks_tf.request_logs.json_lines import JsonLinesFile
+from dynamarks_tf.request_logs.npz import NpzFile
+from dynamarks_tf.request_logs.prediction_log import PredictionLogFile
+from dynamarks_tf.request_logs.query_log import QueryLog, Selection
 
 ACCEPTED = (
     "TFRecord files of PredictionLog (.tfrecord), JSON lines (.jsonl), CloudEvents of KServe's logger as JSON lines, "
@@ -28,17 +31,16 @@ def open_log(
     model: str | None = None,
     version: int | Sequence[int] | None = None,
     input: str | None = None,
-    output: str | None = None,
     input_shape: Sequence[int | None] | None = None,
     dtype: str = "float32",
 ) -> QueryLog:
-    """Opens request logs, to read the inputs that clients sent and the answers they got.
+    """Opens request logs, to read the inputs that clients sent.
 
-    The format is told by the content of a file, not by its name. The length of each file is fixed now, so the log of
-    a running server can be read too: what is logged later does not appear.
+    The content of a file decides its format, not its name. The length of each file is fixed now, so the log of a
+    running server can be read too: requests logged later do not appear.
 
-    Records come in the order of their times, also where several files cover the same period, as those of replicas do;
-    records and files without times keep the order given.
+    Requests come in the order of their times, also where several files cover the same period, as those of replicas do.
+    Requests and files without times keep the order given.
 
     Args:
         paths: one path or several: TFRecord files of `PredictionLog`, JSON lines, CloudEvents of KServe's logger,
@@ -46,16 +48,15 @@ def open_log(
         client: take the requests of this client only, or of these clients.
         model: take the requests to the model of this name only, and those of which no model was recorded.
         version: take the requests that this version of the model answered only, or these versions. A mark's key
-            belongs to one version, so batches are refused if several answered and none is chosen. Name several if
-            they were marked with one key.
+            belongs to one version, so reading fails if several answered and none is chosen. Name several if they were
+            marked with one key.
         input: name of the input, if the model has several.
-        output: name of the output, if the model has several.
         input_shape: shape of one input, `None` for unknown axes. Requests of another shape are left out; by default
             the first request decides.
-        dtype: type of the inputs in JSON lines and events, which do not tell it.
+        dtype: type of the inputs in JSON lines and events, which do not state it.
 
     Returns:
-        The log: `batches(n)` yields inputs, `answered_batches(n)` inputs with answers, `requests()` single requests.
+        The log: `batches(n)` yields the inputs, `first(count)` cuts it.
 
     Raises:
         ArgumentError: no path is given, `version` is no number of a version, or `dtype` is no type of numbers.
@@ -79,11 +80,9 @@ def open_log(
         model=model,
         versions=None if version is None else _versions(version),
         input=input,
-        output=output,
-        input_shape=None if input_shape is None else tuple(input_shape),
     )
-    files = [file for path in given for file in _expanded(Path(path))]
-    return QueryLog([_log_file(file, dtype) for file in files], selection)
+    log = QueryLog([_open(file, dtype) for path in given for file in _expanded(Path(path))], selection)
+    return log if input_shape is None else log.taking(input_shape)
 
 
 def _versions(version: int | Sequence[int]) -> frozenset[int]:
@@ -102,25 +101,26 @@ def _expanded(path: Path) -> list[Path]:
     return files
 
 
-def _log_file(path: Path, dtype: str) -> LogFile:
+def _open(path: Path, dtype: str) -> LogFile:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
             file.seek(0)
-            is_event = head.lstrip().startswith(b"{") and cloud_events.is_event(file.readline())
+            is_json = head.lstrip().startswith(b"{")
+            is_event = is_json and cloud_events.is_event(file.readline())
     except OSError as error:
         raise LogError(f"Cannot read the request log {path}: {error.strerror}") from error
     if tf_record.is_header(head):  # before the rest: a length may begin with any character
-        return LogFile(path, size, prediction_log.read)
+        return PredictionLogFile(path, size)
     if head.startswith(b"PK"):
-        return LogFile(path, size, npz.read)
+        return NpzFile(path, size)
     if is_event:
-        return LogFile(path, size, functools.partial(cloud_events.read, dtype=dtype))
-    if head.lstrip().startswith(b"{"):
-        return LogFile(path, size, functools.partial(json_lines.read, dtype=dtype))
+        return cloud_events.EventsFile(path, size, dtype)
+    if is_json:
+        return JsonLinesFile(path, size, dtype)
     if path.name.endswith(rotation.SUFFIX):  # empty, or its very first record is truncated or corrupt
-        return LogFile(path, size, prediction_log.read)
+        return PredictionLogFile(path, size)
     if head.startswith(b"\x1f\x8b"):
         raise LogError(f"{path} is compressed. Unpack it first: gunzip -k {path}")
     raise LogError(f"{path} is no request log; accepted: {ACCEPTED}.")

@@ -1,10 +1,11 @@
 """Request logs as `.npz` files, read block by block: the arrays are never in memory as a whole.
 
 - `inputs` (or `x`, `queries`), shape `(n, ...)`;
-- `answers` (optional), shape `(n, C)`;
 - `client` (optional), strings of shape `(n,)`, or one string for all;
 - `time` (optional), seconds since 1970, of shape `(n,)`, or one number for all;
 - `version` (optional), which version of the model answered, integers of shape `(n,)`, or one for all.
+
+Other arrays, such as the answers, are ignored.
 """
 
 from __future__ import annotations
@@ -15,59 +16,96 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 
 from dynamarks_tf.errors import LogError
-from dynamarks_tf.request_logs.entries import Array, LogEntry, UnusableError
+from dynamarks_tf.request_logs.entries import Array, LogEntry, LogFile
 
 INPUT_NAMES = ("inputs", "queries", "x")
 BLOCK_ROWS = 256
 
 
-def read(path: Path, size: int) -> Iterator[LogEntry]:
-    """Reads an `.npz` file.
+class NpzFile(LogFile):
+    """An `.npz` file. It is written once, so its size is not looked at."""
 
-    Args:
-        path: the file.
-        size: not used: the file is written once.
+    def entries(self) -> Iterator[LogEntry]:
+        """Reads the file.
 
-    Raises:
-        LogError: the file is damaged, has no inputs, or its arrays do not go together.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield from _records(path, archive)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise LogError(f"{path} is damaged: {error}") from error
+        Raises:
+            LogError: the file is damaged, has no inputs, or its arrays do not go together.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                yield from self._entries(archive)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+            raise LogError(f"{self.path} is damaged: {error}") from error
+
+    def _entries(self, archive: zipfile.ZipFile) -> Iterator[LogEntry]:
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+        input_name = next((name for name in INPUT_NAMES if name in names), None)
+        if input_name is None:
+            found = ", ".join(sorted(names)) or "(none)"
+            raise LogError(f"{self.path} holds the arrays {found}; expected one called 'inputs'.")
+        inputs = _Column(archive, input_name)
+        clients, times, versions = (
+            _Column(archive, name) if name in names else None for name in ("client", "time", "version")
+        )
+        total = inputs.shape[0] if inputs.shape else 0
+        if versions is not None and versions.dtype.kind not in "iu":
+            raise LogError(f"{self.path}: 'version' holds {versions.dtype}; expected integers, or no such array.")
+        for name, column in (("client", clients), ("time", times), ("version", versions)):
+            if column is not None and column.shape and column.shape[:1] != (total,):
+                raise LogError(
+                    f"{self.path}: {name!r} has shape {column.shape}; expected {total} rows, as many as the inputs."
+                )
+        for start in range(0, total, BLOCK_ROWS):
+            count = min(BLOCK_ROWS, total - start)
+            yield from self._split(
+                start,
+                inputs.rows(start, count),
+                *(None if column is None else column.rows(start, count) for column in (clients, times, versions)),
+            )
+
+    def _split(
+        self, start: int, inputs: Array, clients: Array | None, times: Array | None, versions: Array | None
+    ) -> Iterator[LogEntry]:
+        """Yields the rows of a block, those of one client, time and version together."""
+        clients = None if clients is None else clients.astype(str)
+        changes = np.zeros(max(0, len(inputs) - 1), bool)
+        for column in (clients, times, versions):
+            if column is not None:
+                changes |= column[1:] != column[:-1]
+        bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(inputs)]
+        for low, high in itertools.pairwise(bounds):
+            yield ArrayEntry(
+                path=self.path,
+                offset=start + low,
+                client=None if clients is None else str(clients[low]) or None,
+                time=None if times is None else float(times[low]),
+                version=None if versions is None else int(versions[low]),
+                rows=inputs[low:high],
+            )
 
 
-@dataclasses.dataclass(frozen=True)
-class ArrayRecord(LogEntry):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArrayEntry(LogEntry):
     """Consecutive rows of one client, time and version.
 
     Attributes:
-        input_rows: the inputs.
-        answer_rows: the answers, if there are any.
+        rows: the inputs.
     """
 
-    input_rows: Array
-    answer_rows: Array | None
+    rows: Array
 
     @property
     def place(self) -> str:
         return f"{self.path}, row {self.offset}"
 
     def inputs(self, name: str | None) -> Array:
-        return self.input_rows
-
-    def answers(self, name: str | None) -> Array:
-        if self.answer_rows is None:
-            raise UnusableError("the file has no array 'answers'")
-        return self.answer_rows
+        return self.rows
 
 
 class _Column:
@@ -103,53 +141,3 @@ class _Column:
         if len(data) < wanted:
             raise ValueError(f"{self._file.name} is too short")
         return np.frombuffer(data, self.dtype, math.prod(shape)).reshape(shape)
-
-
-def _records(path: Path, archive: zipfile.ZipFile) -> Iterator[LogEntry]:
-    names = {name.removesuffix(".npy") for name in archive.namelist()}
-    input_name = next((name for name in INPUT_NAMES if name in names), None)
-    if input_name is None:
-        raise LogError(f"{path} holds the arrays {', '.join(sorted(names)) or '(none)'}; expected one called 'inputs'.")
-    inputs = _Column(archive, input_name)
-    answers, clients, times, versions = (
-        _Column(archive, name) if name in names else None for name in ("answers", "client", "time", "version")
-    )
-    total = inputs.shape[0] if inputs.shape else 0
-    if versions is not None and versions.dtype.kind not in "iu":
-        raise LogError(f"{path}: 'version' holds {versions.dtype}; expected integers, or no such array.")
-    for name, column in (("answers", answers), ("client", clients), ("time", times), ("version", versions)):
-        if column is not None and (column.shape or name == "answers") and column.shape[:1] != (total,):
-            raise LogError(f"{path}: {name!r} has shape {column.shape}; expected {total} rows, as many as the inputs.")
-    for start in range(0, total, BLOCK_ROWS):
-        count = min(BLOCK_ROWS, total - start)
-        columns = (inputs, answers, clients, times, versions)
-        yield from _split(path, start, *(None if column is None else column.rows(start, count) for column in columns))
-
-
-def _split(
-    path: Path,
-    start: int,
-    inputs: Array | None,
-    answers: Array | None,
-    clients: Array | None,
-    times: Array | None,
-    versions: Array | None,
-) -> Iterator[LogEntry]:
-    assert inputs is not None
-    clients = None if clients is None else clients.astype(str)
-    changes = np.zeros(max(0, len(inputs) - 1), bool)
-    for column in (clients, times, versions):
-        if column is not None:
-            changes |= column[1:] != column[:-1]
-    bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(inputs)]
-    for low, high in itertools.pairwise(bounds):
-        yield ArrayRecord(
-            path,
-            start + low,
-            client=None if clients is None else str(clients[low]) or None,
-            time=None if times is None else float(times[low]),
-            model=None,
-            version=None if versions is None else int(versions[low]),
-            input_rows=inputs[low:high],
-            answer_rows=None if answers is None else answers[low:high],
-        )

@@ -3,10 +3,10 @@
 A log is a TFRecord file of them. Each holds request and response as they went over the wire, and in `log_metadata`:
 
 - `model_spec`: the model, version and signature that answered;
-- `timestamp_secs`: when, in whole seconds since 1970; what is left of the second stands, in microseconds, in a field of
-  our own, which other readers skip, as protocol buffers have it for fields that a reader does not know;
-- `request_origin`: who asked, empty if unknown. TensorFlow Serving calls it the "request origin identifier"; the
-  request itself stays as the client sent it, and so does its own field `client_id`.
+- `timestamp_secs`: when, in whole seconds since 1970; the rest of the second stands, in microseconds, in a field of
+  our own. Other readers skip it, as they must with fields of protocol buffers that they do not know;
+- `request_origin`: the client's name, empty if unknown. TensorFlow Serving calls it the "request origin identifier".
+  The request itself stays as the client sent it, and so does its own field `client_id`.
 
 Every reader of `PredictionLog` takes such a file, and TensorFlow Serving takes up to 1,000 records of it for warm-up.
 """
@@ -16,13 +16,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from google.protobuf import empty_pb2
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
-from dynamarks_tf.request_logs.entries import Array, LogEntry, UnusableError, unreadable
+from dynamarks_tf.request_logs.entries import (
+    Array,
+    LogEntry,
+    LogFile,
+    UnreadableEntry,
+    UnusableError,
+    input_name,
+)
 from dynamarks_tf.request_logs.tf_record import read_records
 
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ _PREDICT_LOG = 6
 _REQUEST = 1
 _RESPONSE = 2
 
-# Our own field of LogMetadata, far above the numbers that TensorFlow Serving uses: what `timestamp_secs` leaves out.
+# Our own field of LogMetadata, far above the numbers that TensorFlow Serving uses: the rest of `timestamp_secs`.
 _MICROSECONDS = 51_015
 
 
@@ -49,9 +58,9 @@ def encode(
     """Returns a serialized `PredictionLog`.
 
     Args:
-        request: what was asked.
-        response: what was answered.
-        client: who asked.
+        request: the request.
+        response: the answer to it.
+        client: the client's name.
         time: when, in seconds since 1970; microseconds are kept.
     """
     return encode_bytes(request.SerializeToString(), response.SerializeToString(), client=client, time=time)
@@ -95,40 +104,57 @@ def _varint(value: int) -> bytes:
     return bytes(digits)
 
 
-def read(path: Path, size: int) -> Iterator[LogEntry]:
-    """Reads a TFRecord file of `PredictionLog` messages.
+class PredictionLogFile(LogFile):
+    """A TFRecord file of `PredictionLog` messages."""
 
-    Args:
-        path: the file.
-        size: how many bytes of it to read.
+    def entries(self) -> Iterator[LogEntry]:
+        """Reads the file.
 
-    Raises:
-        TruncatedError: the last record is not whole.
-        LogError: a record is damaged.
+        Raises:
+            TruncatedError: the last record is not whole.
+            LogError: a record is damaged.
+        """
+        for offset, data in read_records(self.path, self.size):
+            try:
+                log = _parse(data)
+            except DecodeError:
+                yield UnreadableEntry(path=self.path, offset=offset, problem="it is no PredictionLog message")
+                continue
+            metadata = log.log_metadata
+            yield PredictionEntry(
+                path=self.path,
+                offset=offset,
+                client=metadata.request_origin or None,
+                time=_time(metadata),
+                model=metadata.model_spec.name or log.predict_log.request.model_spec.name or None,
+                version=_version(log),
+                message=log,
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictionEntry(LogEntry):
+    """A `PredictionLog`.
+
+    Attributes:
+        message: the message itself.
     """
-    from google.protobuf.message import DecodeError
 
-    for offset, data in read_records(path, size):
+    message: prediction_log_pb2.PredictionLog
+
+    def inputs(self, name: str | None) -> Array:
+        kind = self.message.WhichOneof("log_type")
+        if kind != "predict_log":
+            raise UnusableError(f"it is a {kind or 'message without a request'}, not a predict_log")
+        tensors = self.message.predict_log.request.inputs
+        name = input_name(tensors, name)  # looking a missing name up would add it to the message
         try:
-            log = _parse(data)
-        except DecodeError:
-            yield unreadable(path, offset, "it is no PredictionLog message")
-            continue
-        metadata = log.log_metadata
-        yield PredictionRecord(
-            path,
-            offset,
-            client=metadata.request_origin or None,
-            time=_time(metadata),
-            model=metadata.model_spec.name or log.predict_log.request.model_spec.name or None,
-            version=_version(log),
-            message=log,
-        )
+            return _decode(tensors[name])
+        except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+            raise UnusableError(f"its input {name!r} cannot be decoded: {error}") from error
 
 
 def _time(metadata: Any) -> float | None:
-    from google.protobuf.unknown_fields import UnknownFieldSet
-
     seconds = float(metadata.timestamp_secs)
     for field in UnknownFieldSet(metadata):
         if field.field_number == _MICROSECONDS and isinstance(field.data, int):
@@ -152,7 +178,6 @@ def _parse(data: bytes) -> prediction_log_pb2.PredictionLog:
     Raises:
         DecodeError: it is another message.
     """
-    from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import prediction_log_pb2
 
     try:
@@ -169,51 +194,12 @@ def _parse(data: bytes) -> prediction_log_pb2.PredictionLog:
 
 def _split(data: bytes) -> dict[int, bytes]:
     """Returns the fields of a message that are preceded by their length, by number, unparsed."""
-    from google.protobuf import empty_pb2, unknown_fields
-
-    fields = unknown_fields.UnknownFieldSet(empty_pb2.Empty.FromString(data))
+    fields = UnknownFieldSet(empty_pb2.Empty.FromString(data))
     return {field.field_number: field.data for field in fields if isinstance(field.data, bytes)}
 
 
-@dataclasses.dataclass(frozen=True)
-class PredictionRecord(LogEntry):
-    """A `PredictionLog`.
-
-    Attributes:
-        message: the message itself.
-    """
-
-    message: Any
-
-    def inputs(self, name: str | None) -> Array:
-        self._check_is_predict()
-        return _array(self.message.predict_log.request.inputs, name, "input")
-
-    def answers(self, name: str | None) -> Array:
-        self._check_is_predict()
-        return _array(self.message.predict_log.response.outputs, name, "output")
-
-    def _check_is_predict(self) -> None:
-        kind = self.message.WhichOneof("log_type")
-        if kind != "predict_log":
-            raise UnusableError(f"it is a {kind or 'message without a request'}, not a predict_log")
-
-
-def _array(tensors: Mapping[str, tensor_pb2.TensorProto], name: str | None, what: str) -> Array:
-    if name is None and len(tensors) == 1:
-        (name,) = tensors
-    if name is None or name not in tensors:  # asking a message for a missing name would add it
-        names = ", ".join(sorted(tensors)) or "none"
-        wanted = f"not {name!r}" if name else f"say which with {what}="
-        raise UnusableError(f"its {what}s are: {names}; {wanted}")
-    try:
-        return _decode(tensors[name])
-    except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
-        raise UnusableError(f"its {what} {name!r} cannot be decoded: {error}") from error
-
-
 def _decode(tensor: tensor_pb2.TensorProto) -> Array:
-    """As `tf.make_ndarray`, several times as fast for what clients and servers send."""
+    """As `tf.make_ndarray`, several times as fast for what clients send."""
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     dtype = _numpy_dtype(tensor.dtype)
     if tensor.tensor_content:

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,88 +15,91 @@ from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.request_logs.entries import (
     Array,
     LogEntry,
-    LoggedBatch,
-    LoggedRequest,
+    LogFile,
     TruncatedError,
-    UnreadableRecord,
+    UnreadableEntry,
     UnusableError,
 )
-from dynamarks_tf.request_logs.time_order import merge, start_time
+from dynamarks_tf.request_logs.time_order import merge
 
 SHOWN_CLIENTS = 5
 
 Shape = tuple[int | None, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class LogFile:
-    """One file of a log.
-
-    Attributes:
-        path: the file.
-        size: how many bytes it had when the log was opened. What is appended later is not read, so that every pass
-            yields the same.
-        read: yields the records of the first `size` bytes of `path`.
-    """
-
-    path: Path
-    size: int
-    read: Callable[[Path, int], Iterator[LogEntry]]
+Form = tuple[np.dtype[np.generic], tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Which requests of a log are wanted, and which of their arrays.
+    """Which requests of a log are wanted, and which of their inputs.
 
     Attributes:
-        clients: who asked; anybody if `None`.
-        model: the name of the model that was asked; any if `None`. Records without a name are taken.
-        versions: which versions answered; any, but one only in batches, if `None`. If some are wanted, records without
-            a version are not taken.
+        clients: the names of the clients; any if `None`.
+        model: the name of the model that was asked; any if `None`. Entries without a name are taken.
+        versions: which versions answered; any, but one only, if `None`. If some are wanted, entries without a version
+            are not taken.
         input: the name of the input; the only one if `None`.
-        output: the name of the output; the only one if `None`.
-        input_shape: the shape of one input, `None` for unknown axes; that of the first usable request if `None`.
+        input_shapes: shapes that one input must fit, all of them; `None` for unknown axes.
     """
 
     clients: Collection[str] | None = None
     model: str | None = None
     versions: Collection[int] | None = None
     input: str | None = None
-    output: str | None = None
-    input_shape: Shape | None = None
+    input_shapes: tuple[Shape, ...] = ()
 
-    def takes(self, record: LogEntry) -> bool:
-        """Whether a record is wanted. An unreadable one may be, and so is not passed over in silence."""
-        if isinstance(record, UnreadableRecord):
+    def takes(self, entry: LogEntry) -> bool:
+        """Whether an entry is wanted. An unreadable one may be, and so is not passed over in silence."""
+        if isinstance(entry, UnreadableEntry):
             return True
-        return self.takes_model(record) and (self.versions is None or record.version in self.versions)
+        return self.takes_model(entry) and (self.versions is None or entry.version in self.versions)
 
-    def takes_model(self, record: LogEntry) -> bool:
+    def takes_model(self, entry: LogEntry) -> bool:
         """Whether it is wanted but for its version."""
-        return (self.clients is None or record.client in self.clients) and (
-            self.model is None or record.model in (None, self.model)
+        return (self.clients is None or entry.client in self.clients) and (
+            self.model is None or entry.model in (None, self.model)
         )
+
+    def inputs(self, entry: LogEntry) -> Array:
+        """Returns the inputs of an entry.
+
+        Raises:
+            UnusableError: it has none that can be used, or they do not fit.
+        """
+        inputs = entry.inputs(self.input)
+        if inputs.ndim == 0:
+            raise UnusableError("its inputs are a single value")
+        if inputs.dtype.kind in "OSU":
+            raise UnusableError("its inputs are text")
+        if not len(inputs):
+            raise UnusableError("it has no rows")
+        for shape in self.input_shapes:
+            if not _fits(inputs.shape[1:], shape):
+                raise UnusableError(f"its inputs have shape {inputs.shape[1:]}, not {shape}")
+        return inputs
 
 
 class QueryLog:
-    """The requests in log files; `open_log` makes one. It can be read any number of times, in memory that does
-    not grow with its length: one block is held of each file that covers the moment reached.
+    """The requests in log files; `open_log` makes one, which can be read any number of times.
 
-    What a client sent must not be able to spoil the log: a request that has no such input, or inputs of another shape
-    or type than the rest, or that no parser takes, is left out and counted. A damaged file is an error.
+    Memory does not grow with the length of the log: one block is held of each file that covers the moment reached. (Of
+    each event of KServe's logger, 16 bytes are kept.)
+
+    No client can spoil the log. Requests without such an input, with inputs of another shape or type than the first
+    ones, or that no parser takes, are left out and counted. A damaged file is an error.
 
     Args:
-        files: the files; records without times keep this order.
+        files: the files; entries without times keep this order.
         selection: which requests are wanted.
+        count: how many queries to read at most; all if `None`.
 
     Attributes:
-        problems: what was skipped or left out in the passes so far; each was also a warning.
+        problems: all that was skipped or left out in the passes so far; each was also a warning.
     """
 
-    def __init__(self, files: Sequence[LogFile], selection: Selection) -> None:
+    def __init__(self, files: Sequence[LogFile], selection: Selection, *, count: int | None = None) -> None:
         self._files = tuple(files)
         self._selection = selection
-        self._starts: list[float | None] | None = None
+        self._count = count
         self.problems: list[str] = []
 
     @property
@@ -104,13 +107,28 @@ class QueryLog:
         """The files, in the order given."""
         return tuple(file.path for file in self._files)
 
-    def taking(self, input_shape: Shape) -> QueryLog:
-        """The same log, of which only requests with inputs of a shape are wanted.
+    def first(self, count: int) -> QueryLog:
+        """Returns the log cut to its first queries. Nothing is read for it, and each pass over it ends after them.
 
         Args:
-            input_shape: the shape of one input, `None` for unknown axes.
+            count: the number of queries, which are rows of inputs; a log that has fewer is not cut. They are counted
+                after all selection: `log.first(n).taking(shape)` is `log.taking(shape).first(n)`.
+
+        Raises:
+            ArgumentError: `count` is below 1.
         """
-        return QueryLog(self._files, dataclasses.replace(self._selection, input_shape=tuple(input_shape)))
+        if count < 1:
+            raise ArgumentError(f"`count` must be at least 1. Received: {count}")
+        return QueryLog(self._files, self._selection, count=count if self._count is None else min(count, self._count))
+
+    def taking(self, input_shape: Sequence[int | None]) -> QueryLog:
+        """Returns the log without requests whose inputs do not fit a shape.
+
+        Args:
+            input_shape: shape of one input, `None` for unknown axes.
+        """
+        shapes = (*self._selection.input_shapes, tuple(input_shape))
+        return QueryLog(self._files, dataclasses.replace(self._selection, input_shapes=shapes), count=self._count)
 
     def batches(self, batch_size: int) -> Iterator[Array]:
         """Yields the inputs, `batch_size` rows at a time: always the same rows in the same order.
@@ -118,107 +136,92 @@ class QueryLog:
         Raises:
             LogError: a file is damaged, there is no such request, or several versions answered and none was chosen.
         """
-        for batch in self._batches(batch_size, answers=False):
-            yield _joined([part.inputs for part in batch])
+        if batch_size < 1:
+            raise ArgumentError(f"`batch_size` must be at least 1. Received: {batch_size}")
+        waiting: list[Array] = []
+        room = batch_size
+        for inputs in self._inputs():
+            start = 0
+            while start < len(inputs):
+                part = inputs[start : start + room]
+                waiting.append(part)
+                start += len(part)
+                room -= len(part)
+                if not room:
+                    yield _joined(waiting)
+                    waiting, room = [], batch_size
+        if waiting:
+            yield _joined(waiting)
 
-    def answered_batches(self, batch_size: int) -> Iterator[LoggedBatch]:
-        """Yields inputs with the answers that were given. Requests whose answer was not recorded are left out.
+    def clients(self) -> dict[str | None, int]:
+        """Counts the requests of each client in the whole log; `None` stands for those of unknown origin.
 
         Raises:
-            LogError: a file is damaged, there is no such request, or several versions answered and none was chosen.
+            LogError: a file is damaged.
         """
-        for batch in self._batches(batch_size, answers=True):
-            answers = [part.answers for part in batch if part.answers is not None]
-            yield LoggedBatch(_joined([part.inputs for part in batch]), _joined(answers))
+        return dict(collections.Counter(entry.client for entry in self._entries()))
 
-    def requests(self, *, answers: bool = True) -> Iterator[LoggedRequest]:
-        """Yields request by request, with client, time, model and version, of all versions unless one was chosen.
+    def versions(self) -> dict[tuple[str | None, int | None], int]:
+        """Counts the requests of each model and version in the whole log, of the clients and the model selected.
 
-        Args:
-            answers: whether to decode the answers; requests without one are left out then.
+        Returns:
+            Counts by the name of the model and the version, `None` where they were not recorded.
 
         Raises:
-            LogError: a file is damaged, or there is no such request.
+            LogError: a file is damaged.
         """
-        left_out, first_reason, found, unversioned = 0, "", 0, 0
-        form: _Form | None = None
-        for record in self._records():
-            if not self._selection.takes(record):
-                unversioned += record.version is None and self._selection.takes_model(record)
+        entries = (entry for entry in self._entries() if not isinstance(entry, UnreadableEntry))
+        return dict(
+            collections.Counter((each.model, each.version) for each in entries if self._selection.takes_model(each))
+        )
+
+    def _inputs(self) -> Iterator[Array]:
+        """Yields the inputs of each request; those of the last one up to the count."""
+        taken, left_out, unversioned, first_reason = 0, 0, 0, ""
+        form: Form | None = None
+        model: str | None = None
+        version: int | None = None
+        for entry in self._entries():
+            if not self._selection.takes(entry):
+                unversioned += entry.version is None and self._selection.takes_model(entry)
                 continue
             try:
-                request = _decode(record, self._selection, answers)
-                form = _check_form(request, form, self._selection.input_shape)
+                inputs = self._selection.inputs(entry)
+                form = _same_form(inputs, form)
             except UnusableError as error:
                 left_out += 1
-                first_reason = first_reason or f"{record.place}: {error}"
+                first_reason = first_reason or f"{entry.place}: {error}"
                 continue
-            found += 1
-            yield request
-        if not found:
+            if entry.version is not None:
+                is_other = self._selection.versions is None and version not in (None, entry.version)
+                if is_other or (model and entry.model not in (None, model)):
+                    raise LogError(self._several_versions())
+                version, model = entry.version, entry.model or model
+            if self._count is not None:
+                inputs = inputs[: self._count - taken]
+            taken += len(inputs)
+            yield inputs
+            if taken == self._count:
+                break
+        if not taken:
             raise LogError(self._nothing_found(first_reason))
         if left_out:
             self._warn(f"{left_out} logged requests were left out. The first: {first_reason}")
         if unversioned:
             self._warn(f"{unversioned} logged requests were left out: the version that answered was not recorded.")
 
-    def clients(self) -> dict[str | None, int]:
-        """Counts the requests of each client, whatever was selected; `None` stands for those of unknown origin.
-
-        Raises:
-            LogError: a file is damaged.
-        """
-        return dict(collections.Counter(record.client for record in self._records()))
-
-    def versions(self) -> dict[tuple[str | None, int | None], int]:
-        """Counts the requests of each model and version, of the clients and the model selected; `None`: not recorded.
-
-        Raises:
-            LogError: a file is damaged.
-        """
-        records = (record for record in self._records() if not isinstance(record, UnreadableRecord))
-        return dict(
-            collections.Counter((each.model, each.version) for each in records if self._selection.takes_model(each))
-        )
-
-    def _records(self) -> Iterator[LogEntry]:
-        if self._starts is None:
-            # Not from the files' names: a file may be begun long after its first request was answered.
-            self._starts = [None] if len(self._files) == 1 else [_start(file) for file in self._files]
-        return merge([functools.partial(self._read, file) for file in self._files], self._starts)
+    def _entries(self) -> Iterator[LogEntry]:
+        # Not from the files' names: a file may be begun long after its first request was answered.
+        starts = [None] if len(self._files) == 1 else [file.start_time for file in self._files]
+        return merge([functools.partial(self._read, file) for file in self._files], starts)
 
     def _read(self, file: LogFile) -> Iterator[LogEntry]:
         try:
-            yield from file.read(file.path, file.size)
+            yield from file.entries()
         except TruncatedError as error:
             self._warn(str(error))
         except OSError as error:
             raise LogError(f"Cannot read {file.path}: {error.strerror}") from error
-
-    def _batches(self, batch_size: int, *, answers: bool) -> Iterator[list[LoggedRequest]]:
-        if batch_size < 1:
-            raise ArgumentError(f"`batch_size` must be at least 1. Received: {batch_size}")
-        waiting: list[LoggedRequest] = []
-        room = batch_size
-        version: int | None = None
-        model: str | None = None
-        for request in self.requests(answers=answers):
-            if request.version is not None:
-                is_other = self._selection.versions is None and version not in (None, request.version)
-                if is_other or (model and request.model not in (None, model)):
-                    raise LogError(self._several_versions())
-                version, model = request.version, request.model or model
-            start = 0
-            while start < len(request):
-                part = request.rows(start, start + room)
-                waiting.append(part)
-                start += len(part)
-                room -= len(part)
-                if not room:
-                    yield waiting
-                    waiting, room = [], batch_size
-        if waiting:
-            yield waiting
 
     def _warn(self, problem: str) -> None:
         if problem not in self.problems:
@@ -231,7 +234,7 @@ class QueryLog:
             return f"No request in {where} can be used. The first: {first_reason}"
         if self._selection.versions is not None and (versions := self.versions()):
             return (
-                f"No request in {where} is of {_said(self._selection)}. Of the others, these answered: "
+                f"No request in {where} is from {_described(self._selection)}. Of the others, these answered: "
                 f"{_counted(versions)}."
             )
         clients = self.clients()
@@ -240,7 +243,7 @@ class QueryLog:
         names = [repr(client) if client else "(not recorded)" for client in clients]
         more = f" and {len(names) - SHOWN_CLIENTS} more" if len(names) > SHOWN_CLIENTS else ""
         return (
-            f"No request in {where} is of {_said(self._selection)}. There are requests of the clients "
+            f"No request in {where} is from {_described(self._selection)}. There are requests from the clients "
             f"{', '.join(names[:SHOWN_CLIENTS])}{more}."
         )
 
@@ -255,58 +258,19 @@ class QueryLog:
             options.append("version= (`dynamarks verify --log-version N`; all that one key marked)")
         return (
             f"Several versions answered the requests in {', '.join(map(str, self.paths))}: {_counted(versions)}. "
-            f"A mark's key belongs to one version of one model. Say which with {' and '.join(options)}."
+            f"A mark's key belongs to one version of one model. Choose with {' and '.join(options)}."
         )
 
 
-def _start(file: LogFile) -> float | None:
-    try:
-        return start_time(file.read(file.path, file.size))
-    except (LogError, OSError):  # reported where it is read
-        return None
-
-
-_Form = tuple[tuple[np.dtype[np.generic], tuple[int, ...]], ...]
-
-
-def _decode(record: LogEntry, selection: Selection, answers: bool) -> LoggedRequest:
-    request = LoggedRequest(
-        record.inputs(selection.input),
-        record.answers(selection.output) if answers else None,
-        record.client,
-        record.time,
-        record.model,
-        record.version,
-    )
-    for what, array in (("inputs", request.inputs), ("answers", request.answers)):
-        if array is None:
-            continue
-        if array.ndim == 0:
-            raise UnusableError(f"its {what} are a single value")
-        if array.dtype.kind in "OSU":
-            raise UnusableError(f"its {what} are text")
-        if len(array) != len(request.inputs):
-            raise UnusableError(f"it has {len(request.inputs)} inputs and {len(array)} answers")
-    if not len(request):
-        raise UnusableError("it has no rows")
-    return request
-
-
-def _check_form(request: LoggedRequest, expected: _Form | None, input_shape: Shape | None) -> _Form:
-    """Returns the form that requests must have from now on, which is that of the first one.
+def _same_form(inputs: Array, expected: Form | None) -> Form:
+    """Returns type and shape that all inputs must have from now on: those of the first request.
 
     Raises:
-        UnusableError: this one has another.
+        UnusableError: these have others.
     """
-    arrays = [array for array in (request.inputs, request.answers) if array is not None]
-    form = tuple((array.dtype, array.shape[1:]) for array in arrays)
-    shape = request.inputs.shape[1:]
-    if input_shape is not None and not _fits(shape, input_shape):
-        raise UnusableError(f"its inputs have shape {shape}, not {input_shape}")
+    form = inputs.dtype, inputs.shape[1:]
     if expected is not None and form != expected:
-        for what, (dtype, shape), wanted in zip(("inputs", "answers"), form, expected, strict=False):
-            if (dtype, shape) != wanted:
-                raise UnusableError(f"its {what} are {dtype} of shape {shape}, the first ones {wanted[0]} {wanted[1]}")
+        raise UnusableError(f"its inputs are {form[0]} of shape {form[1]}, the first ones {expected[0]} {expected[1]}")
     return form
 
 
@@ -318,8 +282,8 @@ def _joined(arrays: list[Array]) -> Array:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
-def _said(selection: Selection) -> str:
-    clients = " or ".join(map(repr, sorted(selection.clients))) if selection.clients is not None else "anybody"
+def _described(selection: Selection) -> str:
+    clients = " or ".join(map(repr, sorted(selection.clients))) if selection.clients is not None else "any client"
     model = f" to the model {selection.model!r}" if selection.model else ""
     if selection.versions is None:
         return f"{clients}{model}"

@@ -13,7 +13,7 @@ from dynamarks_tf._support.files import PRIVATE_FILE, PRIVATE_FOLDER
 PREFIX = "requests-"
 SUFFIX = ".tfrecord"
 
-LARGE_BYTES = 2**16  # of a record that is not copied to be written in one piece
+LARGE_BYTES = 2**16  # from this size on, the parts of a record are not copied into one
 
 _NAME = re.compile(rf"{PREFIX}(\d+)-.*{re.escape(SUFFIX)}")
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
@@ -22,11 +22,11 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLO
 class RotatingFiles:
     """Appends records to `requests-00000001-20260102T030405Z.tfrecord`, then `requests-00000002-...`, and so on.
 
-    The number goes on where the folder left off, so names sort in the order of writing; the time is when the file was
-    begun, which is later than its first record's by what that waited to be written. A file has its final name from the
-    start, as a crash must not hide what it holds: a record is handed to the operating system at once and whole, so a
-    killed process leaves at worst a truncated last record. Files are private to their owner (0600). Several processes
-    may share a folder; each writes files of its own.
+    Numbers go on from the last one in the folder, so names sort in the order of writing. The time is when the file was
+    begun; its first record, which waited to be written, is older. A file has its final name from the start, as a crash
+    must not hide its records. Each record is handed to the operating system at once and whole, so a killed process
+    leaves at worst a truncated last record. Files are private to their owner (0600). Several processes may share a
+    folder; each writes files of its own.
 
     Args:
         folder: where the files go; created (0700) if missing.
@@ -67,7 +67,7 @@ class RotatingFiles:
         """Returns when all records are on the disk.
 
         Raises:
-            OSError: they cannot be brought there.
+            OSError: the disk does not take them.
         """
         if self._file is not None and not self._synced:
             _sync(self._file)
@@ -77,7 +77,7 @@ class RotatingFiles:
         """Ends the file; the next record begins another. May be called twice.
 
         Raises:
-            OSError: the records cannot be brought to the disk.
+            OSError: the disk does not take the records.
         """
         file, self._file = self._file, None
         if file is not None:
@@ -87,7 +87,7 @@ class RotatingFiles:
                 os.close(file)
 
     def _take_back(self) -> None:
-        """Cuts off what was written of a record, else goes on in another file."""
+        """Cuts off what was written of a record; if that fails, the next record begins another file."""
         assert self._file is not None
         try:
             os.ftruncate(self._file, self._size)
@@ -113,14 +113,14 @@ def _create(folder: Path) -> int:
     started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     while True:
         number += 1
-        with contextlib.suppress(FileExistsError):  # another process was quicker
+        with contextlib.suppress(FileExistsError):  # another process has taken the number
             return os.open(folder / f"{PREFIX}{number:08}-{started}{SUFFIX}", _FLAGS, PRIVATE_FILE)
 
 
 def _sync(file: int) -> None:
     os.fsync(file)
-    if hasattr(os, "posix_fadvise"):  # else a log, which nobody reads soon, would fill the memory for files
-        with contextlib.suppress(OSError):  # not every file system can; the records are on the disk all the same
+    if hasattr(os, "posix_fadvise"):  # a log, which is not read soon, would fill the page cache
+        with contextlib.suppress(OSError):  # some file systems refuse; the records are on the disk all the same
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
 

@@ -6,8 +6,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import google_crc32c
+
 from dynamarks_tf.errors import LogError
-from dynamarks_tf.request_logs.crc32c import crc32c
 from dynamarks_tf.request_logs.entries import TruncatedError
 
 LARGEST_RECORD = 2**31 - 1  # bytes; protocol buffers can be no larger
@@ -18,13 +19,8 @@ _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
 
 
-def frame(data: bytes) -> bytes:
-    """Returns a record with `data` in it, ready to be appended to a file."""
-    return b"".join(frame_parts(data))
-
-
-def frame_parts(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Returns the same in parts, so that `data` is not copied."""
+def frame(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Returns a record with `data` in it, in parts to be appended to a file, so that `data` is not copied."""
     length = _LENGTH.pack(len(data))
     return length + _checksum(length), data, _checksum(data)
 
@@ -39,7 +35,7 @@ def read_records(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
 
     Args:
         path: the file.
-        size: how many bytes of it to read; what was appended later is left alone.
+        size: how many bytes of it to read; bytes appended later are left alone.
 
     Yields:
         The offset of each record in bytes, and its data.
@@ -70,7 +66,7 @@ def read_records(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _checksum(data: bytes) -> bytes:
-    crc = crc32c(data)
+    crc = google_crc32c.value(data)
     return _CHECKSUM.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)  # masked: a record may hold records
 
 

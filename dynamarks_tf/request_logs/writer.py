@@ -1,4 +1,4 @@
-"""Writing a request log beside a server that must not wait for it."""
+"""Writing a request log beside a server, which must not wait for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.request_logs.prediction_log import encode
 from dynamarks_tf.request_logs.rotation import RotatingFiles
-from dynamarks_tf.request_logs.tf_record import frame_parts
+from dynamarks_tf.request_logs.tf_record import frame
 
 if TYPE_CHECKING:
     from tensorflow_serving.apis import predict_pb2
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-FLUSH_S = 0.5  # a crash of the process loses what came later than this
-BATCH_BYTES = 2**20  # are written at once, so that no long work makes answers wait for the processor
+FLUSH_S = 0.5  # a crash of the process loses the requests of this time
+BATCH_BYTES = 2**20  # written at once; longer work would make answers wait for the processor
 WARNING_S = 60.0  # at most one warning in this time
 CLOSE_S = 30.0
-BYTES_EACH = 2048  # about what a waiting request takes beside its tensors
+BYTES_EACH = 2048  # that a waiting request takes beside its tensors, about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +44,15 @@ class _Waiting:
 class PredictionLogWriter:
     """Writes requests and answers as TFRecord files of `PredictionLog`, in the background.
 
-    `log` only puts a request into a queue. One thread takes the queue every half second, or when a megabyte waits, and
-    writes it; every half second it brings to the disk what is written. When the queue is full, or the disk is, requests
-    are dropped, counted, and reported once a minute; an answer never waits for the log nor fails because of it.
+    `log` only puts a request into a queue. One thread writes the queue every half second, or when a megabyte waits;
+    every half second it syncs the file to the disk. When the queue is full, or the disk is, requests are dropped,
+    counted, and reported once a minute. An answer never waits for the log nor fails because of it.
 
     Args:
         folder: where the files go; created if missing. Files and folder are private to their owner.
-        max_file_bytes: the size up to which a file grows before the next one is begun.
-        max_waiting_bytes: the size up to which requests wait to be written; a single one waits whatever its size.
+        max_file_bytes: the size of a file at most; a larger request has a file of its own.
+        max_waiting_bytes: the size of all requests that wait to be written, at most; a single one waits whatever its
+            size.
 
     Raises:
         ArgumentError: a size is not positive.
@@ -82,7 +83,7 @@ class PredictionLogWriter:
             tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise LogError(f"Requests cannot be logged to {self.folder}: {error.strerror}") from error
-        self._changed = threading.Condition()  # guards all that follows
+        self._changed = threading.Condition()  # guards the fields below
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._written = 0
@@ -99,7 +100,7 @@ class PredictionLogWriter:
 
     @property
     def dropped(self) -> int:
-        """How many requests have been lost, because the queue or the disk was full or they could not be decoded."""
+        """How many requests have been lost: the queue or the disk was full, or they could not be decoded."""
         return self._dropped
 
     def log(
@@ -112,9 +113,9 @@ class PredictionLogWriter:
         """Queues a request and its answer, or drops them; returns at once.
 
         Args:
-            request: what was asked. It must not be changed afterwards.
-            response: what was answered. It must not be changed afterwards.
-            client: who asked, if that is known.
+            request: the request. It must not be changed afterwards.
+            response: the answer to it. It must not be changed afterwards.
+            client: the client's name, if it is known.
         """
         size = int(request.ByteSize()) + int(response.ByteSize())
         self.log_later(
@@ -135,8 +136,8 @@ class PredictionLogWriter:
             size: how many bytes it takes until then.
             record: returns a serialized `PredictionLog`; called in the thread that writes. If it fails, the record
                 counts as dropped.
-            undecoded: if that fails, returns what is written in its place: who asked and when, but no tensors.
-            client: who asked, to be named if it is dropped.
+            undecoded: if that fails, returns what is written in its place: client and time, but no tensors.
+            client: the client's name, for the warning if it is dropped.
         """
         size += BYTES_EACH
         with self._changed:
@@ -159,7 +160,7 @@ class PredictionLogWriter:
         """Writes what is waiting and ends the last file. May be called twice.
 
         Args:
-            timeout_s: after so many seconds the disk is not waited for any longer.
+            timeout_s: how many seconds to wait for the disk, at most.
         """
         with self._changed:
             self._closing = True
@@ -190,7 +191,7 @@ class PredictionLogWriter:
                 if closing:
                     self._files.close()
                 elif now >= next_sync:
-                    next_sync = now + FLUSH_S  # also if it fails: else each batch would say so
+                    next_sync = now + FLUSH_S  # also if it fails: otherwise each batch would report it
                     self._files.sync()
             except OSError as error:
                 LOG.warning("request log %s: the last requests may be lost: %s", self.folder, error.strerror)
@@ -209,9 +210,9 @@ class PredictionLogWriter:
             try:
                 problem = self._append(waiting)
             except OSError as error:
-                problem = f"the disk says: {error.strerror}"
-            except Exception as error:  # whatever is wrong with one request, the next one is written
-                problem = f"it cannot be written: {_said(error)}"
+                problem = f"writing failed: {error.strerror}"
+            except Exception as error:  # one bad request must not stop the next
+                problem = f"it cannot be written: {_reason(error)}"
             with self._changed:
                 self._waiting_bytes -= waiting.size
                 if problem is None:
@@ -226,9 +227,9 @@ class PredictionLogWriter:
         except Exception as error:
             if waiting.undecoded is None:
                 raise
-            self._files.append(*frame_parts(waiting.undecoded()))
-            return f"it is written undecoded: {_said(error)}"
-        self._files.append(*frame_parts(record))
+            self._files.append(*frame(waiting.undecoded()))
+            return f"it is written undecoded: {_reason(error)}"
+        self._files.append(*frame(record))
         return None
 
     def _is_due(self) -> bool:
@@ -240,6 +241,6 @@ class PredictionLogWriter:
         self._reason = f"{reason} (asked by {named})"
 
 
-def _said(error: Exception) -> str:
-    """Returns what is wrong. Only our own texts are known not to quote what the client sent."""
+def _reason(error: Exception) -> str:
+    """Returns the reason of an error. Only the texts of this package are known not to quote what the client sent."""
     return str(error) if isinstance(error, LogError) else type(error).__name__

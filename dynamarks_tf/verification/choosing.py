@@ -80,7 +80,9 @@ def choose_queries(
     source: QuerySource = _CheckedQueries(queries, owner.input_shape, suspect)
     selection, indices, clean = "all", None, None
     if max_queries is not None and logged:
-        selection, source = "first/1", FirstQueries(source, max_queries)
+        selection = "first/1"
+        first = queries.first(max_queries) if isinstance(queries, QueryLog) else FirstQueries(queries, max_queries)
+        source = _CheckedQueries(first, owner.input_shape, suspect)
     elif max_queries is not None:
         selection = "confident-balanced/1"
         every = KeptAnswers()

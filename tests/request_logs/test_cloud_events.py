@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from dynamarks_tf.errors import LogError
-from dynamarks_tf.request_logs import open_log
+from dynamarks_tf.request_logs import cloud_events, open_log
+from dynamarks_tf.request_logs.cloud_events import EventsFile
+from dynamarks_tf.request_logs.json_keys import check_nesting
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4) / 7
 P = np.full((3, 2), 0.5, np.float32)
@@ -41,6 +43,10 @@ def write(path: Path, *events: Any) -> Path:
     return path
 
 
+def entries(path: Path) -> list[Any]:
+    return list(EventsFile(path, path.stat().st_size).entries())
+
+
 def v2(name: str, array: np.ndarray, datatype: str = "FP32") -> dict[str, Any]:
     return {"name": name, "shape": list(array.shape), "datatype": datatype, "data": array.ravel().tolist()}
 
@@ -62,44 +68,48 @@ BODIES = {
 def test_every_form_and_protocol(tmp_path: Path, form: Any, body: str) -> None:
     request, response = BODIES[body]
     path = write(tmp_path / "events", form("request", "1", request), form("response", "1", response))
-    (found,) = open_log(path, client="alice", model="clf").requests()
-    np.testing.assert_array_equal(found.inputs, X, strict=True)
-    np.testing.assert_array_equal(found.answers, P, strict=True)
-    assert (found.client, found.time) == ("alice", 1767323045.5)
+    (found,) = entries(path)
+    np.testing.assert_array_equal(found.inputs(None), X, strict=True)
+    assert (found.client, found.time, found.model) == ("alice", 1767323045.5, "clf")
+    np.testing.assert_array_equal(next(open_log(path, client="alice", model="clf").batches(3)), X)
 
 
-def test_requests_and_answers_are_joined_by_id_whatever_their_order(tmp_path: Path) -> None:
+def answer(version: Any) -> dict[str, Any]:
+    """The body of an answer of the v2 protocol."""
+    return {"model_name": "clf", "model_version": version, "outputs": [v2("probabilities", P)]}
+
+
+def test_requests_and_answers_are_joined_by_id_in_any_order(tmp_path: Path) -> None:
     path = write(
         tmp_path / "events",
         structured("request", "1", {"instances": X[:1].tolist()}, "alice"),
+        structured("response", "4", answer("4")),
         structured("request", "2", {"instances": X[1:2].tolist()}, "bob"),
         structured("request", "3", {"instances": X[2:].tolist()}, None),
         {"specversion": "1.0", "id": "1", "type": "something.else", "source": "x"},
-        binary("response", "2", {"predictions": [[2, 2]]}),
-        structured("response", "unknown", {"predictions": [[9, 9]]}),
-        structured("response", "1", {"predictions": [[1, 1]]}),
+        binary("response", "2", answer("2")),
+        structured("response", "unknown", answer("9")),
+        structured("response", "1", answer("1")),
+        structured("request", "4", {"instances": X[:1].tolist()}, "carol"),
     )
-    log = open_log(path)
-    with pytest.warns(UserWarning, match="1 logged requests were left out.*its answer was not logged"):
-        found = list(log.requests())
-    assert [(request.client, request.answers.tolist()) for request in found] == [("alice", [[1, 1]]), ("bob", [[2, 2]])]
-    np.testing.assert_array_equal(np.concatenate(list(log.batches(2))), X)
-    assert log.clients() == {"alice": 1, "bob": 1, None: 1}
+    found = [("alice", 1), ("bob", 2), (None, None), ("carol", 4)]
+    assert [(entry.client, entry.version) for entry in entries(path)] == found
+    log = open_log(path, version=[1, 2, 4])
+    with pytest.warns(UserWarning, match="1 logged requests were left out: the version that answered was not recorded"):
+        np.testing.assert_array_equal(np.concatenate(list(log.batches(2))), X[[0, 1, 0]])
+    assert log.clients() == {"alice": 1, "bob": 1, None: 1, "carol": 1}
 
 
-@pytest.mark.parametrize("order", ["qrqr", "qqrr", "qqr", "qrr", "rqq"])
+@pytest.mark.parametrize("order", ["qrqr", "qqrr", "qqr", "qrr", "rqq", "rrq"])
 def test_an_id_that_a_client_repeats_pairs_nothing_but_keeps_the_requests(tmp_path: Path, order: str) -> None:
-    bodies = {"q": ("request", {"instances": X[:1].tolist()}), "r": ("response", {"predictions": P[:1].tolist()})}
-    alice = (
-        structured("request", "2", {"instances": X[1:].tolist()}),
-        structured("response", "2", {"predictions": [[1, 1]] * 2}),
-    )
+    bodies = {"q": ("request", {"instances": X[:1].tolist()}), "r": ("response", answer("1"))}
+    alice = (structured("request", "2", {"instances": X[1:].tolist()}), structured("response", "2", answer("1")))
     path = write(
         tmp_path / "events", *(structured(bodies[kind][0], "1", bodies[kind][1], "mallory") for kind in order), *alice
     )
-    log = open_log(path)
-    with pytest.warns(UserWarning, match=f"{order.count('q')} logged requests were left out.*is uncertain"):
-        assert [request.client for request in log.requests()] == ["alice"]
+    log = open_log(path, version=1)
+    with pytest.warns(UserWarning, match=f"{order.count('q')} logged requests were left out: the version"):
+        np.testing.assert_array_equal(np.concatenate(list(log.batches(2))), X[1:])
     assert len(log.problems) == 1
     assert sum(map(len, open_log(path, client="mallory").batches(1))) == order.count("q")
 
@@ -107,26 +117,45 @@ def test_an_id_that_a_client_repeats_pairs_nothing_but_keeps_the_requests(tmp_pa
 @pytest.mark.parametrize("form", [structured, binary, in_base64])
 @pytest.mark.parametrize(("told", "version"), [("2", 2), ("v0.1", None), (None, None), (2, None), ("9" * 30, None)])
 def test_the_version_that_answered(tmp_path: Path, form: Any, told: Any, version: int | None) -> None:
-    request, response = BODIES["v2"]
-    path = write(
-        tmp_path / "events", form("request", "1", request), form("response", "1", {**response, "model_version": told})
-    )
-    (found,) = open_log(path).requests()
+    path = write(tmp_path / "events", form("request", "1", BODIES["v2"][0]), form("response", "1", answer(told)))
+    (found,) = entries(path)
     assert (found.model, found.version) == ("clf", version)
 
 
-def test_an_answer_may_come_before_its_request(tmp_path: Path) -> None:
-    answer, request = (
-        structured("response", "1", {"predictions": P.tolist()}),
-        structured("request", "1", BODIES["rows"][0]),
+def test_a_file_is_read_as_a_whole_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pass looks through the answers; the others read no more than the requests."""
+    path = write(
+        tmp_path / "events",
+        *(structured("request", str(number), {"instances": X[:1].tolist()}) for number in range(5)),
+        *(structured("response", str(number), answer("1")) for number in range(5)),
     )
-    (found,) = open_log(write(tmp_path / "events", answer, request)).requests()
-    np.testing.assert_array_equal(found.answers, P, strict=True)
+    parsed: list[bytes] = []
+    load = cloud_events._load
+    monkeypatch.setattr(cloud_events, "_load", lambda data: parsed.append(data) or load(data))
+    log = open_log(path)
+    parsed.clear()
+    counts = []
+    for part in (log, log, log.first(2), log.taking((4,)).first(3)):
+        assert sum(map(len, part.batches(2))) in (2, 3, 5)
+        counts.append(len(parsed))
+        parsed.clear()
+    assert counts == [15, 5, 2, 3]
+
+
+def test_the_start_of_a_file_is_found_without_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(
+        tmp_path / "events",
+        {"specversion": "1.0", "id": "1", "type": "something.else", "time": "2020-01-02T03:04:05Z"},
+        *(structured("request", str(number), {"instances": X.tolist()}) for number in range(5)),
+    )
+    file = EventsFile(path, path.stat().st_size)
+    monkeypatch.setattr(EventsFile, "_index", None)
+    assert file.start_time == 1767323045.5
 
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("ignored", ["[" * 200_000 + "]" * 200_000, "9" * 5_000])
-def test_a_line_that_no_parser_takes_does_not_spoil_the_log(tmp_path: Path, ignored: str, first: bool) -> None:
+def test_a_line_that_cannot_be_parsed_does_not_spoil_the_log(tmp_path: Path, ignored: str, first: bool) -> None:
     good = json.dumps(structured("request", "1", {"instances": X.tolist()}))
     hostile = json.dumps(structured("request", "2", {"x": "@"}, "mallory")).replace('"@"', ignored)
     path = tmp_path / "events"
@@ -135,6 +164,42 @@ def test_a_line_that_no_parser_takes_does_not_spoil_the_log(tmp_path: Path, igno
     with pytest.warns(UserWarning, match="1 logged requests were left out.*its line cannot be parsed"):
         assert [len(batch) for batch in log.batches(3)] == [3]
     assert len(log.problems) == 1
+
+
+@pytest.mark.parametrize("form", [structured, binary])
+def test_how_deep_a_body_may_be_nested_does_not_depend_on_the_caller(tmp_path: Path, form: Any) -> None:
+    """Otherwise, a client could let two passes over the log differ."""
+    lines = []
+    for depth in (1, *range(450, 550, 7), *range(700, 1100, 7)):
+        event = json.dumps(form("request", str(depth), {"instances": X.tolist(), "x": "@"}))
+        quote = '"' if form is structured else '\\"'
+        lines.append(event.replace(f"{quote}@{quote}", "[" * depth + "]" * depth) + "\n")
+    path = tmp_path / "events"
+    path.write_text("".join(lines))
+    log = open_log(path)
+
+    def count(frames: int) -> int:
+        return count(frames - 1) if frames else sum(map(len, log.batches(9)))
+
+    with pytest.warns(UserWarning, match="logged requests were left out.*nested more than 500 levels deep"):
+        counts = {count(frames) for frames in (0, 60, 120, 180)}
+    assert len(counts) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 600 + "]" * 600, "[" + '{"x": [' * 300 + "]}" * 300 + "]", '"' + "[" * 600, "[" * 600]
+)
+def test_texts_that_are_nested_too_deep(text: str) -> None:
+    with pytest.raises(ValueError, match="nested more than 500 levels deep"):
+        check_nesting(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 500 + "]" * 500, "[[]," * 1 + "[]," * 600 + "[]]", json.dumps("[" * 600 + '\\"' + "{" * 600)]
+)
+def test_texts_that_hold_many_brackets(text: str) -> None:
+    check_nesting(text)
+    json.loads(text)
 
 
 @pytest.mark.parametrize("form", [structured, binary])
@@ -171,7 +236,7 @@ def test_dtypes(tmp_path: Path) -> None:
         ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [7], "data": [1.0]}]}, "its inputs are no array"),
     ],
 )
-def test_what_a_client_sent_wrongly_is_left_out(tmp_path: Path, data: Any, problem: str) -> None:
+def test_malformed_bodies_are_left_out(tmp_path: Path, data: Any, problem: str) -> None:
     good = structured("request", "2", {"instances": X.tolist()})
     path = write(tmp_path / "events", structured("request", "1", data), good)
     with pytest.warns(UserWarning, match=problem):
@@ -203,5 +268,5 @@ def test_a_line_that_is_cut_off_is_skipped_and_a_broken_one_is_an_error(tmp_path
 )
 def test_times(tmp_path: Path, time: Any, seconds: float | None) -> None:
     path = write(tmp_path / "events", structured("request", "1", {"instances": X.tolist()}, time=time))
-    (found,) = open_log(path).requests(answers=False)
+    (found,) = entries(path)
     assert found.time == (seconds if seconds is None else pytest.approx(seconds, abs=1e-6))

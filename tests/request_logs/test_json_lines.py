@@ -1,4 +1,4 @@
-"""Logs of JSON lines: the schema, and what is told about lines outside it."""
+"""Logs of JSON lines: the schema, and errors for lines outside it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import open_log
+from dynamarks_tf.request_logs.json_lines import JsonLinesFile
 
 ALICE = {"inputs": [[0.1, 0.2], [0.3, 0.4]], "outputs": [[0.9, 0.1], [0.2, 0.8]], "client": "alice", "time": 12.5}
 BOB = {"inputs": [[1, 2]], "outputs": [[0.5, 0.5]], "client": "bob"}
@@ -21,47 +22,49 @@ def write(path: Path, *lines: Any) -> Path:
     return path
 
 
+def entries(path: Path, dtype: str = "float32") -> list[Any]:
+    return list(JsonLinesFile(path, path.stat().st_size, dtype).entries())
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "log.jsonl"
 
 
 def test_requests_come_back(path: Path) -> None:
-    first, second = open_log(write(path, ALICE, "", BOB)).requests()
-    np.testing.assert_array_equal(first.inputs, np.array(ALICE["inputs"], np.float32), strict=True)
-    np.testing.assert_array_equal(first.answers, np.array(ALICE["outputs"], np.float32), strict=True)
+    first, second = entries(write(path, ALICE, "", BOB))
+    np.testing.assert_array_equal(first.inputs(None), np.array(ALICE["inputs"], np.float32), strict=True)
     assert (first.client, first.time) == ("alice", 12.5)
     assert (second.client, second.time) == ("bob", None)
-    assert second.inputs.dtype == np.float32  # also where a client happens to send whole numbers
+    assert second.inputs(None).dtype == np.float32  # also where a client happens to send whole numbers
 
 
 def test_the_version_that_answered(path: Path) -> None:
     log = open_log(write(path, {**ALICE, "version": 2}, {**BOB, "version": 3}, BOB), version=2)
-    assert [request.version for request in open_log(path).requests()] == [2, 3, None]
+    assert [entry.version for entry in entries(path)] == [2, 3, None]
     with pytest.warns(UserWarning, match="1 logged requests were left out: the version"):
-        assert [(request.client, request.version) for request in log.requests()] == [("alice", 2)]
+        (inputs,) = log.batches(9)
+    np.testing.assert_array_equal(inputs, np.float32(ALICE["inputs"]))
 
 
-def test_the_type_of_inputs_can_be_told(path: Path) -> None:
-    (request,) = open_log(write(path, BOB), dtype="uint8").requests()
-    assert (request.inputs.dtype, request.answers.dtype) == (np.uint8, np.float32)
+def test_the_type_of_inputs_can_be_given(path: Path) -> None:
+    (inputs,) = open_log(write(path, BOB), dtype="uint8").batches(9)
+    assert inputs.dtype == np.uint8
 
 
 def test_inputs_by_name(path: Path) -> None:
-    write(path, {"inputs": {"a": [[1]], "b": [[2]]}, "outputs": {"p": [[3]]}, "model": "clf"})
+    write(path, {"inputs": {"a": [[1]], "b": [[2]]}, "model": "clf"})
     assert next(open_log(path, input="b", model="clf").batches(9)) == 2
-    assert next(open_log(path, input="b").answered_batches(9)).answers == 3
     with pytest.raises(LogError, match="its inputs are: a, b; say which with input="):
         next(open_log(path).batches(9))
-    with pytest.raises(LogError, match="its outputs are: p; not 'q'"):
-        next(open_log(path, input="b", output="q").answered_batches(9))
+    with pytest.raises(LogError, match="its inputs are: a, b; not 'c'"):
+        next(open_log(path, input="c").batches(9))
 
 
-def test_missing_answers_are_told_only_where_they_are_wanted(path: Path) -> None:
-    log = open_log(write(path, {"inputs": [[1, 2]], "outputs": None}, ALICE))
-    assert [len(batch) for batch in log.batches(9)] == [3]
-    with pytest.warns(UserWarning, match='1 logged requests were left out. The first: .*offset 0: it has no "outputs"'):
-        assert [len(batch.inputs) for batch in log.answered_batches(9)] == [2]
+def test_a_line_without_inputs_is_left_out(path: Path) -> None:
+    log = open_log(write(path, {"inputs": None, "outputs": [[1, 2]]}, ALICE))
+    with pytest.warns(UserWarning, match='1 logged requests were left out. The first: .*offset 0: it has no "inputs"'):
+        assert [len(batch) for batch in log.batches(9)] == [2]
 
 
 @pytest.mark.parametrize(
@@ -79,9 +82,16 @@ def test_the_last_line_cut_anywhere_is_reported_and_skipped(path: Path) -> None:
     for size in range(1, len(last)):
         path.write_bytes(first + last[:size])
         with pytest.warns(UserWarning, match=f"log.jsonl: the last line, at offset {len(first)}, is cut off"):
-            assert len(list(open_log(path).requests())) == 1
+            assert [len(batch) for batch in open_log(path).batches(9)] == [2]
     path.write_bytes(first + last)  # whole, but for the end of the line
-    assert len(list(open_log(path).requests())) == 2
+    assert [len(batch) for batch in open_log(path).batches(9)] == [3]
+
+
+def test_a_file_that_has_shrunk_is_reported(path: Path) -> None:
+    log = open_log(write(path, ALICE, BOB))
+    write(path, ALICE)
+    with pytest.warns(UserWarning, match=r"log.jsonl: the file ends at offset \d+; \d+ bytes were expected"):
+        assert [len(batch) for batch in log.batches(9)] == [2]
 
 
 @pytest.mark.parametrize(
@@ -101,4 +111,4 @@ def test_the_last_line_cut_anywhere_is_reported_and_skipped(path: Path) -> None:
 def test_a_corrupt_line_names_file_and_offset(path: Path, line: str, reason: str) -> None:
     offset = len(json.dumps(ALICE)) + 1
     with pytest.raises(LogError, match=f"log.jsonl: the line at offset {offset} is corrupt: .*({reason})"):
-        list(open_log(write(path, ALICE, line, BOB)).requests())
+        list(open_log(write(path, ALICE, line, BOB)).batches(9))

@@ -21,10 +21,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.request_logs import PredictionLogWriter, open_log, prediction_log, rotation, writer
 from dynamarks_tf.request_logs.rotation import RotatingFiles, list_files
+from tests.helpers.logs import read_predictions
 
 
 @pytest.fixture
@@ -46,21 +48,22 @@ def mode(path: Path) -> int:
 # Files
 
 
-def test_what_is_logged_can_be_read(folder: Path, make_messages: Any, expected: Any) -> None:
-    before = time.time()
+def test_logged_requests_can_be_read(folder: Path, make_messages: Any, expected: Any) -> None:
+    before = int(time.time())
     with PredictionLogWriter(folder) as log:
         for index in range(10):
             log.log(*make_messages(index), client="alice" if index % 2 else None)
     assert (log.written, log.dropped) == (10, 0)
-    requests = list(open_log(folder).requests())
-    inputs, answers = expected(range(10))
-    np.testing.assert_array_equal(np.concatenate([request.inputs for request in requests]), inputs)
-    np.testing.assert_array_equal(np.concatenate([request.answers for request in requests]), answers)
-    assert [request.client for request in requests] == [None, "alice"] * 5
-    assert all(int(before) <= request.time <= time.time() for request in requests)
+    np.testing.assert_array_equal(next(open_log(folder).batches(10)), expected(range(10)))
+    found = read_predictions(folder)
+    for index, logged in enumerate(found):
+        answers = make_messages(index)[1].outputs["probabilities"]
+        np.testing.assert_array_equal(logged.answers["probabilities"], tf.make_ndarray(answers), strict=True)
+    assert [logged.client for logged in found] == [None, "alice"] * 5
+    assert all(before <= logged.time <= time.time() for logged in found)
 
 
-def test_files_and_folder_are_private_whatever_the_umask(folder: Path, make_messages: Any) -> None:
+def test_files_and_folder_are_private_under_any_umask(folder: Path, make_messages: Any) -> None:
     kept = os.umask(0)
     try:
         with PredictionLogWriter(folder) as log:
@@ -80,7 +83,7 @@ def test_requests_are_on_the_disk_while_the_log_goes_on(folder: Path, make_messa
     with PredictionLogWriter(folder) as log:
         log.log(*make_messages())
         wait_until(lambda: log.written == 1)
-        assert len(list(open_log(folder).requests())) == 1
+        assert len(read_predictions(folder)) == 1
 
 
 def test_files_are_rotated_by_size(folder: Path) -> None:
@@ -112,13 +115,13 @@ def test_a_restart_goes_on_with_the_next_number_and_a_new_file(folder: Path) -> 
 def test_two_processes_share_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = RotatingFiles(folder, max_bytes=100), RotatingFiles(folder, max_bytes=100)
     first.append(b"first")
-    monkeypatch.setattr(rotation, "list_files", lambda folder: [])  # as seen before the other one was quicker
+    monkeypatch.setattr(rotation, "list_files", lambda folder: [])  # as it was before the first one wrote
     second.append(b"second")
     assert sorted(path.read_bytes() for path in folder.iterdir()) == [b"first", b"second"]
 
 
 def test_a_killed_process_loses_nothing_that_was_written(folder: Path) -> None:
-    """The process is killed while it writes. What it had counted as written is there, and can be read."""
+    """All requests that it had counted as written can be read."""
     script = """
         import sys
         from tensorflow_serving.apis import predict_pb2
@@ -152,7 +155,7 @@ def test_a_killed_process_loses_nothing_that_was_written(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["a file", "a file/logs"])
-def test_a_folder_that_cannot_be_had(tmp_path: Path, where: str) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path, where: str) -> None:
     (tmp_path / "a file").touch()
     with pytest.raises(LogError, match=f"Requests cannot be logged to .*{where}: (File exists|Not a directory)"):
         PredictionLogWriter(tmp_path / where)
@@ -215,7 +218,7 @@ def test_a_record_that_cannot_be_taken_back_ends_its_file(
     assert [path.read_bytes() for path in list_files(folder)] == [b"a" * 20 + b"b" * 5, b"c" * 20]
 
 
-def test_a_full_disk_is_counted_reported_and_got_over(
+def test_a_full_disk_is_counted_and_reported_and_later_requests_are_written(
     folder: Path, full_disk: Any, make_messages: Any, caplog: pytest.LogCaptureFixture, expected: Any
 ) -> None:
     with PredictionLogWriter(folder) as log:
@@ -228,9 +231,9 @@ def test_a_full_disk_is_counted_reported_and_got_over(
         full_disk(None)
         log.log(*make_messages(3))
     assert (log.written, log.dropped) == (2, 2)
-    np.testing.assert_array_equal(next(open_log(folder).batches(9)), expected([0, 3])[0])
+    np.testing.assert_array_equal(next(open_log(folder).batches(9)), expected([0, 3]))
     first, last = [record.getMessage() for record in caplog.records]  # one a minute, and one at the end
-    problem = "the disk says: No space left on device (asked by an unknown client)"
+    problem = "writing failed: No space left on device (asked by an unknown client)"
     assert first.endswith(f"1 requests dropped so far, the last one because {problem}")
     assert "2 requests dropped so far" in last
 
@@ -255,7 +258,7 @@ def test_a_real_limit_on_the_size_of_files(folder: Path) -> None:
     assert path.read_bytes() == b"a" * 600 + b"c" * 400
 
 
-def test_a_folder_that_vanishes_costs_the_requests_not_the_thread(folder: Path, make_messages: Any) -> None:
+def test_a_folder_that_vanishes_loses_its_requests_and_no_later_ones(folder: Path, make_messages: Any) -> None:
     with PredictionLogWriter(folder) as log:
         folder.rmdir()
         log.log(*make_messages())
@@ -265,7 +268,7 @@ def test_a_folder_that_vanishes_costs_the_requests_not_the_thread(folder: Path, 
     assert (log.written, log.dropped) == (1, 1)
 
 
-def test_a_disk_that_does_not_confirm_is_reported(
+def test_a_disk_that_cannot_sync_is_reported(
     folder: Path, make_messages: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(file: int) -> None:
@@ -306,7 +309,7 @@ def test_a_megabyte_is_written_without_waiting_for_the_half_second(
         wait_until(lambda: log.written > 0)
 
 
-def test_a_file_system_that_cannot_be_told_to_forget_loses_nothing(
+def test_a_file_system_that_keeps_its_page_cache_loses_nothing(
     folder: Path, make_messages: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*arguments: int) -> None:
@@ -319,26 +322,26 @@ def test_a_file_system_that_cannot_be_told_to_forget_loses_nothing(
     assert "may be lost" not in caplog.text
 
 
-def test_what_is_on_the_disk_does_not_fill_the_memory_for_files(folder: Path) -> None:
-    """Linux keeps what was written in memory; a log of gigabytes would drive out the files of the models."""
+def test_written_records_leave_the_page_cache(folder: Path) -> None:
+    """Linux caches what was written; a log of gigabytes would evict the files of the models."""
     if not hasattr(os, "posix_fadvise"):
-        pytest.skip("this system cannot be told")
+        pytest.skip("this system has no posix_fadvise")
     files = RotatingFiles(folder, max_bytes=2**30)
     files.append(os.urandom(2**22))
     (path,) = folder.iterdir()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        assert share_in_memory(mapped) > 0.9
+        assert cached_fraction(mapped) > 0.9
         files.sync()
-        assert share_in_memory(mapped) < 0.1
+        assert cached_fraction(mapped) < 0.1
     files.close()
 
 
-def share_in_memory(mapped: mmap.mmap) -> float:
-    """The share of the pages of a file that the system holds in memory."""
+def cached_fraction(mapped: mmap.mmap) -> float:
+    """The fraction of a file's pages that is in the page cache."""
     pages = (ctypes.c_ubyte * (len(mapped) // mmap.PAGESIZE))()
     address = np.frombuffer(mapped, np.uint8).ctypes.data
     if ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(mapped)), pages):
-        pytest.skip(f"the system does not say: {os.strerror(ctypes.get_errno())}")
+        pytest.skip(f"mincore fails: {os.strerror(ctypes.get_errno())}")
     return sum(page & 1 for page in pages) / len(pages)
 
 
@@ -394,7 +397,7 @@ def test_a_full_queue_drops_at_once_and_counts(folder: Path, make_messages: Any,
     stuck.set()
     log.close()
     assert (log.written, log.dropped) == (10, 15)
-    assert len(list(open_log(folder).requests())) == 10
+    assert len(read_predictions(folder)) == 10
 
 
 def test_a_request_larger_than_the_queue_is_logged_if_nothing_waits(folder: Path, make_messages: Any) -> None:
@@ -403,7 +406,7 @@ def test_a_request_larger_than_the_queue_is_logged_if_nothing_waits(folder: Path
     assert (log.written, log.dropped) == (1, 0)
 
 
-def test_a_stuck_disk_does_not_hold_up_the_end(
+def test_a_stuck_disk_does_not_delay_closing(
     folder: Path, make_messages: Any, stuck: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = PredictionLogWriter(folder)
@@ -415,7 +418,7 @@ def test_a_stuck_disk_does_not_hold_up_the_end(
     assert log.written == 1
 
 
-def test_a_closed_log_drops(folder: Path, make_messages: Any) -> None:
+def test_a_closed_log_drops_requests(folder: Path, make_messages: Any) -> None:
     log = PredictionLogWriter(folder)
     log.close()
     log.log(*make_messages())
@@ -432,7 +435,9 @@ def test_one_request_that_cannot_be_written_does_not_stop_the_rest(
     assert "the last one because it cannot be written" in caplog.text
 
 
-def test_eight_threads(folder: Path, make_messages: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_eight_threads_log_each_client_in_order(
+    folder: Path, make_messages: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING)
 
     def work(thread: int) -> None:
@@ -444,7 +449,7 @@ def test_eight_threads(folder: Path, make_messages: Any, caplog: pytest.LogCaptu
     assert (log.written, log.dropped) == (2000, 0)
     assert len(list_files(folder)) > 5
     assert all(path.stat().st_size <= 50_000 for path in list_files(folder))
-    for thread in range(8):  # each client's requests in the order in which it asked
+    for thread in range(8):
         firsts = np.concatenate([batch[:, 0] for batch in open_log(folder, client=f"client {thread}").batches(64)])
         np.testing.assert_array_equal(firsts, 100 * (1000 * thread + np.arange(250)))
     assert not caplog.records
@@ -466,4 +471,4 @@ def test_a_record_can_be_made_when_it_is_written(folder: Path, make_messages: An
         log.log_later(100_000, record)  # more than may wait
         assert threads in ([], ["request-log"])
     assert (log.written, log.dropped, threads) == (1, 2, ["request-log"])
-    assert [request.client for request in open_log(folder).requests()] == ["alice"]
+    assert [logged.client for logged in read_predictions(folder)] == ["alice"]

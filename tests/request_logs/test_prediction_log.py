@@ -1,4 +1,4 @@
-"""PredictionLog messages: what is in them, what else may be in a file, and that others can read them."""
+"""PredictionLog messages: their content, what else may be in a file, and that others can read them."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import open_log
-from dynamarks_tf.request_logs.prediction_log import encode, encode_bytes
-from dynamarks_tf.request_logs.tf_record import frame
+from dynamarks_tf.request_logs.entries import UnusableError
+from dynamarks_tf.request_logs.prediction_log import PredictionLogFile, encode, encode_bytes
+from tests.helpers.logs import record
 
 WriteLog = Callable[..., Path]
 
 
-def only_request(path: Path, **selection: Any) -> Any:
-    (request,) = open_log(path, **selection).requests()
-    return request
+def entries(path: Path) -> list[Any]:
+    return list(PredictionLogFile(path, path.stat().st_size).entries())
+
+
+def only_entry(path: Path) -> Any:
+    (entry,) = entries(path)
+    return entry
 
 
 def write(path: Path, *messages: Any) -> Path:
-    path.write_bytes(b"".join(frame(message.SerializeToString()) for message in messages))
+    path.write_bytes(b"".join(record(message.SerializeToString()) for message in messages))
     return path
 
 
 def test_a_request_comes_back(write_log: WriteLog, expected: Any) -> None:
-    request = only_request(write_log(1, rows=5))
-    inputs, answers = expected([0], rows=5)
-    np.testing.assert_array_equal(request.inputs, inputs, strict=True)
-    np.testing.assert_array_equal(request.answers, answers, strict=True)
-    assert (request.client, request.time, len(request)) == ("alice", 1000.0, 5)
+    entry = only_entry(write_log(1, rows=5))
+    np.testing.assert_array_equal(entry.inputs(None), expected([0], rows=5), strict=True)
+    assert (entry.client, entry.time, entry.model, entry.version) == ("alice", 1000.0, "clf", 7)
 
 
 def test_plain_tensorflow_reads_the_file(write_log: WriteLog, make_messages: Any) -> None:
@@ -55,9 +58,7 @@ def test_plain_tensorflow_reads_the_file(write_log: WriteLog, make_messages: Any
 
 def test_a_part_of_a_second_is_kept_and_skipped_by_other_readers(write_log: WriteLog) -> None:
     path = write_log(2, start=1000.999999, step=0.125)
-    assert [request.time for request in open_log(path).requests()] == pytest.approx(
-        [1000.999999, 1001.124999], abs=2e-6
-    )
+    assert [entry.time for entry in entries(path)] == pytest.approx([1000.999999, 1001.124999], abs=2e-6)
     for data, second in zip(tf.data.TFRecordDataset(str(path)), (1000, 1001), strict=True):
         log = prediction_log_pb2.PredictionLog.FromString(data.numpy())
         assert (log.log_metadata.timestamp_secs, log.log_metadata.request_origin) == (second, "alice")
@@ -66,25 +67,25 @@ def test_a_part_of_a_second_is_kept_and_skipped_by_other_readers(write_log: Writ
 
 @pytest.mark.parametrize("told_by", [0, 1, 2])
 def test_the_version_that_answered(tmp_path: Path, make_messages: Any, told_by: int) -> None:
-    """Other loggers may leave the metadata empty; who asked for a version by number was answered by it."""
+    """Other loggers may leave the metadata empty; a version that was asked for by number is the one that answered."""
     log = prediction_log_pb2.PredictionLog()
     request, response = make_messages(version=None)
     log.predict_log.request.CopyFrom(request)
     log.predict_log.response.CopyFrom(response)
     specs = (log.log_metadata.model_spec, log.predict_log.response.model_spec, log.predict_log.request.model_spec)
-    assert only_request(write(tmp_path / "log.tfrecord", log)).version is None
+    assert only_entry(write(tmp_path / "log.tfrecord", log)).version is None
     for version, spec in enumerate(specs[told_by:], start=1):
         spec.version.value = version
-    assert only_request(write(tmp_path / "log.tfrecord", log)).version == 1
+    assert only_entry(write(tmp_path / "log.tfrecord", log)).version == 1
 
 
 def test_plain_tensorflow_wrote_the_file(tmp_path: Path, make_messages: Any, expected: Any) -> None:
     path = tmp_path / "log.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(encode(*make_messages(4)))
-    request = only_request(path)
-    np.testing.assert_array_equal(request.inputs, expected([4])[0])
-    assert (request.client, request.time) == (None, None)
+    entry = only_entry(path)
+    np.testing.assert_array_equal(entry.inputs(None), expected([4]))
+    assert (entry.client, entry.time) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -106,23 +107,22 @@ def test_tensors_of_all_kinds(tmp_path: Path, make_messages: Any, tensor: Any) -
     request, response = make_messages()
     request.inputs["image"].CopyFrom(tensor)
     path = tmp_path / "log"
-    path.write_bytes(frame(encode(request, response)))
-    (found,) = open_log(path).requests(answers=False)
-    np.testing.assert_array_equal(found.inputs, tf.make_ndarray(tensor), strict=True)
+    path.write_bytes(record(encode(request, response)))
+    np.testing.assert_array_equal(only_entry(path).inputs(None), tf.make_ndarray(tensor), strict=True)
 
 
-def test_inputs_and_outputs_are_chosen_by_name(write_log: WriteLog) -> None:
+def test_inputs_are_chosen_by_name(write_log: WriteLog) -> None:
     a, b = np.zeros((2, 1), np.float32), np.ones((2, 3), np.float32)
-    path = write_log(1, inputs={"a": a, "b": b}, outputs={"p": b, "label": a})
-    request = only_request(path, input="b", output="label")
-    np.testing.assert_array_equal(request.inputs, b)
-    np.testing.assert_array_equal(request.answers, a)
+    path = write_log(1, inputs={"a": a, "b": b})
+    np.testing.assert_array_equal(next(open_log(path, input="b").batches(9)), b)
     with pytest.raises(LogError, match="offset 0: its inputs are: a, b; say which with input="):
-        only_request(path)
-    with pytest.raises(LogError, match="offset 0: its outputs are: label, p; say which with output="):
-        only_request(path, input="a")
+        next(open_log(path).batches(9))
     with pytest.raises(LogError, match="offset 0: its inputs are: a, b; not 'image'"):
-        only_request(path, input="image")
+        next(open_log(path, input="image").batches(9))
+    entry = only_entry(path)
+    with pytest.raises(UnusableError):
+        entry.inputs("image")
+    assert sorted(entry.message.predict_log.request.inputs) == ["a", "b"]  # looking "image" up has not added it
 
 
 @pytest.mark.parametrize(
@@ -131,24 +131,26 @@ def test_inputs_and_outputs_are_chosen_by_name(write_log: WriteLog) -> None:
         ({"inputs": {}}, "its inputs are: none; say which"),
         ({"inputs": {"x": np.float32(3)}}, "its inputs are a single value"),
         ({"inputs": {"x": np.array([b"text"])}}, "its inputs are text"),
-        ({"inputs": {"x": np.zeros((0, 4), np.float32)}, "outputs": {"p": np.zeros((0, 3))}}, "it has no rows"),
-        ({"outputs": {}}, "its outputs are: none"),
-        ({"outputs": {"p": np.ones((2, 3), np.float32)}}, "it has 1 inputs and 2 answers"),
-        ({"outputs": {"p": np.float32(1)}}, "its answers are a single value"),
+        ({"inputs": {"x": np.zeros((0, 4), np.float32)}}, "it has no rows"),
     ],
 )
 def test_requests_that_cannot_be_used(write_log: WriteLog, changes: Any, reason: str) -> None:
     with pytest.raises(LogError, match=rf"No request in .* can be used. The first: .*offset 0: {reason}"):
-        only_request(write_log(1, **changes))
+        next(open_log(write_log(1, **changes)).batches(9))
+
+
+def test_answers_are_not_decoded(write_log: WriteLog, expected: Any) -> None:
+    path = write_log(1, outputs={"p": np.float32(1), "q": np.array([b"text"])})
+    np.testing.assert_array_equal(next(open_log(path).batches(9)), expected([0]))
 
 
 def test_a_tensor_that_does_not_fill_its_shape(tmp_path: Path, make_messages: Any) -> None:
     request, response = make_messages()
     request.inputs["image"].tensor_shape.dim[0].size = 2
     path = tmp_path / "log"
-    path.write_bytes(frame(encode(request, response)))
+    path.write_bytes(record(encode(request, response)))
     with pytest.raises(LogError, match="its input 'image' cannot be decoded: cannot reshape"):
-        only_request(path)
+        next(open_log(path).batches(9))
 
 
 def test_logs_of_other_calls_are_left_out(tmp_path: Path, make_messages: Any) -> None:
@@ -157,38 +159,37 @@ def test_logs_of_other_calls_are_left_out(tmp_path: Path, make_messages: Any) ->
     predict = prediction_log_pb2.PredictionLog.FromString(encode(*make_messages()))
     path = write(tmp_path / "log", classify, predict, prediction_log_pb2.PredictionLog())
     with pytest.warns(UserWarning, match="2 logged requests were left out. The first: .*it is a classify_log"):
-        only_request(path)
+        assert [len(batch) for batch in open_log(path).batches(9)] == [1]
     with pytest.raises(LogError, match="it is a message without a request, not a predict_log"):
-        only_request(write(tmp_path / "log", prediction_log_pb2.PredictionLog()))
+        next(open_log(write(tmp_path / "log", prediction_log_pb2.PredictionLog())).batches(9))
 
 
-def test_another_message_is_left_out_whoever_is_looked_for(tmp_path: Path, write_log: WriteLog) -> None:
+def test_another_message_is_left_out_for_every_client(tmp_path: Path, write_log: WriteLog) -> None:
     path = write_log(1)
     size = path.stat().st_size
     with path.open("ab") as file:
-        file.write(frame(b"\xff\xff no message"))
+        file.write(record(b"\xff\xff no message"))
     log = open_log(path, client="alice")
     with pytest.warns(UserWarning, match=f"log.tfrecord, offset {size}: it is no PredictionLog message"):
-        assert len(list(log.requests())) == 1
+        assert [len(batch) for batch in log.batches(9)] == [1]
     assert len(log.problems) == 1
 
 
 @pytest.mark.parametrize("depth", [97, 98, 99, 100])
 def test_a_request_nested_as_deep_as_the_server_allows_is_read(tmp_path: Path, make_messages: Any, depth: int) -> None:
     request, response = (message.SerializeToString() for message in make_messages(1))
-    groups = b"\xa3\x06" * depth + b"\xa4\x06" * depth  # field 100, which nobody knows
+    groups = b"\xa3\x06" * depth + b"\xa4\x06" * depth  # field 100, which is unknown
     predict_pb2.PredictRequest.FromString(request + groups)  # as the server does
     good, hostile = (encode_bytes(data, response, client="mallory", time=5.25) for data in (request, request + groups))
     path = tmp_path / "log"
-    path.write_bytes(frame(good) + frame(hostile))
-    first, second = open_log(path, client="mallory").requests()
-    np.testing.assert_array_equal(second.inputs, first.inputs, strict=True)
-    np.testing.assert_array_equal(second.answers, first.answers, strict=True)
-    assert second.time == 5.25
+    path.write_bytes(record(good) + record(hostile))
+    first, second = entries(path)
+    np.testing.assert_array_equal(second.inputs(None), first.inputs(None), strict=True)
+    assert (second.client, second.time, second.model, second.version) == ("mallory", 5.25, "clf", 7)
 
 
 def test_a_log_serves_as_warmup_file(write_log: WriteLog, tmp_path: Path) -> None:
-    """What TensorFlow Serving does with one: it runs the request of each record, by signature and inputs."""
+    """TensorFlow Serving runs the request of each record, by signature and inputs."""
     from dynamarks_tf.export.warmup import MAX_RECORDS, WARMUP_FILE
     from dynamarks_tf.serving.local_server.served_model import ServedModel
 
@@ -202,8 +203,8 @@ def test_a_log_serves_as_warmup_file(write_log: WriteLog, tmp_path: Path) -> Non
     model = ServedModel(tmp_path / "1", name="clf", version=1)
     records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
     assert len(records) == 20 <= MAX_RECORDS
-    for record in records:
-        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+    for data in records:
+        request = prediction_log_pb2.PredictionLog.FromString(data).predict_log.request
         assert request.model_spec.signature_name in ("", "serving_default")
         assert model.predict(request.inputs)["probabilities"].shape == (1, 4)
     model.close()

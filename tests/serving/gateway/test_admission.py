@@ -13,10 +13,10 @@ import requests
 from cryptography import x509
 
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.serving.gateway import Admission, ApiKeys, Proxy, RateLimiter, Tls, rate_limit
 from tests.helpers.asking import ROWS, digest, over_grpc, over_rest
 from tests.helpers.certificates import Authority, channel_credentials
+from tests.helpers.logs import read_predictions
 
 SECRET = "alice-s-secret-key"
 OLD_SECRET = "alice-s-old-secret-key"
@@ -75,7 +75,7 @@ def test_only_clients_with_a_key_are_answered_and_the_log_names_them(
         assert over_grpc(proxy, request, ("x-api-key", "b")) is grpc.StatusCode.OK
         refused = requests.get(f"{proxy.rest_url}/v1/models/m", timeout=30)
         assert refused.status_code == 401  # whatever is asked
-    found = [record.client for record in open_log(tmp_path / "logs").requests()]
+    found = [logged.client for logged in read_predictions(tmp_path / "logs")]
     assert found == ["alice", "alice", "alice", "bob@acme"]
     written = b"".join(path.read_bytes() for path in (tmp_path / "logs").iterdir())
     assert not [secret for secret in (SECRET, OLD_SECRET, "bearer") if secret.encode() in written]
@@ -139,7 +139,7 @@ def test_clients_are_named_by_their_certificates(
                 over_rest(proxy, verify=str(authority.path), cert=tuple(map(str, refused)) if refused else None)
             credentials = channel_credentials(authority, refused)
             assert over_grpc(proxy, request, credentials=credentials) is grpc.StatusCode.UNAVAILABLE
-    found = [record.client for record in open_log(tmp_path / "logs").requests()]
+    found = [logged.client for logged in read_predictions(tmp_path / "logs")]
     assert found == ["alice", "alice", "spiffe://acme/bob", "spiffe://acme/bob"]
 
 

@@ -24,9 +24,9 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError, ServingError
-from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.serving.gateway import Proxy, rest_front
 from dynamarks_tf.serving.local_server import LocalServer
+from tests.helpers.logs import read_predictions
 from tests.helpers.waiting import eventually
 
 BODY = {"instances": [[0.1, 0.2, 0.3, 0.4]]}
@@ -171,7 +171,7 @@ def test_a_stop_lets_answers_end_and_writes_the_log(make_proxy: Callable[..., Pr
     with pytest.raises(requests.ConnectionError):
         post(proxy)
     proxy.stop()  # twice is no error
-    assert len(list(open_log(tmp_path)._records())) == 2
+    assert len(read_predictions(tmp_path)) == 2
 
 
 def test_metrics_count_by_code_and_name_no_client(make_proxy: Callable[..., Proxy], ask: Any, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_the_command_serves_until_it_is_terminated(upstream: LocalServer, tmp_pa
         killer.cancel()
     assert process.returncode == 0
     assert out.endswith("stopping\nlogged 1 predictions, dropped 0\n")
-    assert len(list(open_log(tmp_path / "logs").requests())) == 1
+    assert len(read_predictions(tmp_path / "logs")) == 1
 
 
 def test_requests_that_are_too_large_together_are_refused(make_proxy: Callable[..., Proxy], ask: Any) -> None:

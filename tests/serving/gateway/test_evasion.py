@@ -18,6 +18,7 @@ from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.serving.gateway import Proxy
 from dynamarks_tf.serving.local_server import LocalServer
+from tests.helpers.logs import read_predictions
 
 TARGET = b"/v1/models/m:predict"
 BODY = json.dumps({"instances": [[0.1, 0.2, 0.3, 0.4]]}).encode()
@@ -43,7 +44,7 @@ def test_a_client_whose_name_is_no_text_is_logged(make_proxy: Callable[..., Prox
         assert send(proxy, TARGET, BODY, b"x-client-id: \xff\xfe") == b"200"
         assert send(proxy, TARGET, BODY, "x-client-id: Zoë".encode()) == b"200"
     assert (proxy.request_log.written, proxy.request_log.dropped) == (2, 0)
-    assert [request.client for request in open_log(tmp_path).requests()] == ["\\udcff\\udcfe", "Zoë"]
+    assert [logged.client for logged in read_predictions(tmp_path)] == ["\\udcff\\udcfe", "Zoë"]
 
 
 @pytest.fixture
@@ -139,11 +140,11 @@ def test_what_cannot_be_decoded_is_kept_as_it_came_and_the_client_named(
     log = open_log(tmp_path, model="m")
     assert log.clients() == {"Zoë": 1}
     with pytest.raises(LogError, match="No request in .* can be used. The first: .* its inputs are text"):
-        next(log.requests())
+        next(log.batches(9))
     with pytest.raises(LogError, match="its inputs are: undecoded REST body; not 'image'"):
-        next(open_log(tmp_path, input="image").requests())
-    (record,) = log._records()
-    assert record.message.predict_log.request.inputs["undecoded REST body"].string_val == [body]
+        next(open_log(tmp_path, input="image").batches(9))
+    (logged,) = read_predictions(tmp_path)
+    assert logged.request.inputs["undecoded REST body"].string_val == [body]
 
 
 @pytest.mark.parametrize("line", [b"Authorization: Bearer TOPSECRET\x01", b"x-api-key: TOPSECRET\x00", b"TOPSECRET"])

@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.serving.gateway import Admission, ApiKeys, Proxy
 from dynamarks_tf.serving.gateway.http2_frames import Problem
 from dynamarks_tf.serving.local_server import LocalServer
+from tests.helpers.logs import read_predictions
 from tests.helpers.raw_http2 import CONTINUATION, DATA, HEADERS, PREFACE, SETTINGS, RawClient, block, call, message, raw
 from tests.helpers.raw_http2 import request_headers as headers
 
@@ -355,7 +355,7 @@ def test_an_answer_is_logged_before_any_of_it_goes(make_proxy: Callable[..., Pro
                 assert client.receive()
             assert client.answers[1].body == b""
     assert (proxy.request_log.written, proxy.request_log.dropped) == (2, 0)
-    assert len(list(open_log(tmp_path).requests())) == 2
+    assert len(read_predictions(tmp_path)) == 2
 
 
 def test_an_answer_waits_for_the_windows_of_its_client(proxy_and_asked: tuple[Proxy, Asked]) -> None:
@@ -455,5 +455,5 @@ def test_the_same_stream_in_any_pieces_gives_the_same_answers_and_log(
 
         send()
     assert len(answers) == 1
-    found = [(request.client, float(request.inputs[0, 0])) for request in open_log(tmp_path).requests()]
+    found = [(logged.client, float(logged.inputs["image"][0, 0])) for logged in read_predictions(tmp_path)]
     assert sorted(found) == sorted(count * [(f"c{i}", float(i)) for i in range(4)])

@@ -23,7 +23,7 @@ def test_what_was_answered_before_and_after_is_in_the_log(start: Callable[..., A
     def logged() -> list[np.ndarray]:
         if not any((tmp_path / "logs").glob("*.tfrecord")):
             return []
-        return [request.inputs for request in open_log(tmp_path / "logs").requests()]
+        return list(open_log(tmp_path / "logs").batches(1))
 
     process = start("--grpc-port", "0", *log)
     url = f"grpc://{process.grpc}/m"

@@ -17,10 +17,11 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from dynamarks_tf.cli.main import main
-from dynamarks_tf.request_logs import PredictionLogWriter, open_log
+from dynamarks_tf.request_logs import PredictionLogWriter
 from dynamarks_tf.serving.gateway import Admission, ApiKeys, Proxy
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.suspects import as_suspect
+from tests.helpers.logs import read_predictions
 
 ROWS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 
@@ -44,32 +45,33 @@ def test_both_interfaces_are_logged_alike(make_proxy: Callable[..., Proxy], ask:
         packed = gzip.compress(json.dumps({"inputs": {"image": ROWS.tolist()}}).encode())
         columns = post(proxy, packed, "m/versions/1:predict", Content_Encoding="gzip")
     assert (proxy.request_log.written, proxy.request_log.dropped) == (3, 0)
-    found = list(open_log(tmp_path, model="m").requests())
-    assert [request.client for request in found] == ["bob", "alice", None]
+    found = read_predictions(tmp_path)
+    assert [logged.client for logged in found] == ["bob", "alice", None]
     expected = tf.make_ndarray(answer.outputs["probabilities"])
-    for request, sent in zip(found, (expected, rows.json()["predictions"], columns.json()["outputs"]), strict=True):
-        np.testing.assert_array_equal(request.inputs, ROWS, strict=True)
-        np.testing.assert_array_equal(request.answers, expected, strict=True)
-        np.testing.assert_array_equal(request.answers, np.float32(sent), strict=True)
-        assert abs(request.time - time.time()) < 60
-    specs = [record.message.log_metadata.model_spec for record in open_log(tmp_path)._records()]
-    assert {(spec.name, spec.version.value, spec.signature_name) for spec in specs} == {("m", 1, "serving_default")}
+    for logged, sent in zip(found, (expected, rows.json()["predictions"], columns.json()["outputs"]), strict=True):
+        np.testing.assert_array_equal(logged.inputs["image"], ROWS, strict=True)
+        np.testing.assert_array_equal(logged.answers["probabilities"], expected, strict=True)
+        np.testing.assert_array_equal(logged.answers["probabilities"], np.float32(sent), strict=True)
+        assert abs(logged.time - time.time()) < 60
+        spec = logged.spec
+        assert (spec.name, spec.version.value, spec.signature_name) == ("m", 1, "serving_default")
 
 
 def test_a_model_that_is_written_in_many_ways_is_one(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
     with make_proxy(request_log=tmp_path) as proxy:
         for path in ("m:predict", "%6d:predict", "m/versions/1:predict", "m/versions/0001:predict"):
             assert post(proxy, {"instances": ROWS.tolist()}, path).status_code == 200
-    assert [request.inputs.shape for request in open_log(tmp_path, model="m").requests()] == 4 * [(5, 4)]
+    found = [(logged.spec.name, logged.inputs["image"].shape) for logged in read_predictions(tmp_path)]
+    assert found == 4 * [("m", (5, 4))]
 
 
 def test_other_dtypes_and_several_tensors_over_rest(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
     body = {"signature_name": "combine", "instances": [{"a": 3, "b": 0.1}, {"a": 255, "b": 1e300}]}
     with make_proxy(request_log=tmp_path) as proxy:
         assert post(proxy, body).status_code == 200
-    (request,) = open_log(tmp_path, input="a", output="sum").requests()
-    np.testing.assert_array_equal(request.inputs, np.array([3, 255], np.uint8), strict=True)
-    np.testing.assert_array_equal(request.answers, np.array([3.1, 1e300]), strict=True)
+    (logged,) = read_predictions(tmp_path)
+    np.testing.assert_array_equal(logged.inputs["a"], np.array([3, 255], np.uint8), strict=True)
+    np.testing.assert_array_equal(logged.answers["sum"], np.array([3.1, 1e300]), strict=True)
 
 
 def test_only_predictions_that_were_answered_are_logged(
@@ -109,8 +111,8 @@ def test_answers_continue_when_the_disk_is_full(start: Callable[..., Any], ask: 
     process.terminate()
     out, err = process.communicate(timeout=30)
     assert "logged 2 predictions, dropped 2" in out
-    assert "2 requests dropped so far, the last one because the disk says: File too large" in err
-    assert [len(request.inputs) for request in open_log(tmp_path / "logs").requests()] == [5, 5]
+    assert "2 requests dropped so far, the last one because writing failed: File too large" in err
+    assert [len(logged.inputs["image"]) for logged in read_predictions(tmp_path / "logs")] == [5, 5]
 
 
 def test_a_theft_through_the_proxy_is_proven_from_its_log(

@@ -18,8 +18,8 @@ import pytest
 import requests
 from grpc_health.v1 import health_pb2
 
-from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.serving.local_server import LocalServer
+from tests.helpers.logs import read_predictions
 from tests.helpers.server_clients import check_health, requests_under_way, stub, wait_for
 
 LIMIT = 10_000
@@ -178,4 +178,4 @@ def test_a_stop_finishes_answers_under_way_and_writes_all_of_them_to_the_log(
         assert [answer.result().json() for answer in over_rest] == [{"outputs": 100_000}] * 2
         assert [answer.result().outputs["counted"].int64_val[0] for answer in over_grpc] == [100_000] * 2
     assert (server.request_log.written, server.request_log.dropped) == (4, 0)
-    assert sum(1 for _ in open_log(tmp_path / "logs")._records()) == 4
+    assert len(read_predictions(tmp_path / "logs")) == 4

@@ -22,6 +22,7 @@ from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.request_logs import PredictionLogWriter, open_log
 from dynamarks_tf.request_logs.rotation import RotatingFiles
 from dynamarks_tf.serving.local_server import LocalServer
+from tests.helpers.logs import read_predictions
 
 Ask = Callable[..., Any]
 
@@ -55,13 +56,13 @@ def test_both_interfaces_log_request_and_answer(
     over_grpc(logging_server, make_request(image=images), ("x-client-id", "bob"))
     over_grpc(logging_server, make_request(image=images))
     logging_server.stop()
-    found = list(open_log(folder, model="zoo").requests())
-    assert [request.client for request in found] == ["alice", "bob", None]
-    for request in found:
-        np.testing.assert_array_equal(request.inputs, images, strict=True)
-        np.testing.assert_allclose(request.answers, probabilities, rtol=1e-6)
-        assert request.answers.dtype == np.float32
-    np.testing.assert_array_equal(found[0].answers, found[1].answers)
+    found = read_predictions(folder)
+    assert [logged.client for logged in found] == ["alice", "bob", None]
+    for logged in found:
+        np.testing.assert_array_equal(logged.inputs["image"], images, strict=True)
+        np.testing.assert_allclose(logged.answers["probabilities"], probabilities, rtol=1e-6)
+        assert logged.answers["probabilities"].dtype == np.float32
+    np.testing.assert_array_equal(found[0].answers["probabilities"], found[1].answers["probabilities"])
     assert (logging_server.request_log.written, logging_server.request_log.dropped) == (3, 0)
 
 
@@ -70,10 +71,10 @@ def test_the_log_names_the_version_and_signature_that_answered(
 ) -> None:
     over_grpc(logging_server, make_request(image=images))
     logging_server.stop()
-    (record,) = open_log(folder)._records()
-    spec = record.message.log_metadata.model_spec
+    (logged,) = read_predictions(folder)
+    spec = logged.spec
     assert (spec.name, spec.version.value, spec.signature_name) == ("zoo", 10, "serving_default")
-    assert record.message.predict_log.request == make_request(image=images)
+    assert logged.request == make_request(image=images)
 
 
 def test_requests_that_failed_are_not_logged(
@@ -94,7 +95,7 @@ def test_another_header(zoo: Path, folder: Path, images: np.ndarray, make_reques
         over_rest(server, {"instances": images.tolist()}, X_Account="a" * 1000)
         metadata = (("x-account", "carol"), ("authorization", "SECRET"), ("x-account", "proxy"))
         over_grpc(server, make_request(image=images), *metadata)
-    clients = [request.client for request in open_log(folder).requests()]
+    clients = [logged.client for logged in read_predictions(folder)]
     assert clients == ["alice", None, "a" * 256, "carol,proxy"]
     assert b"SECRET" not in b"".join(path.read_bytes() for path in folder.iterdir())
 
