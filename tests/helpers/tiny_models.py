@@ -55,7 +55,6 @@ def save_zoo(path: Path, *, scale: float = 1.0) -> None:
         "count": signature(lambda steps: {"counted": counter(steps)[0]}, steps=spec(tf.int64, ())),
         "no_inputs": signature(lambda: {"answer": tf.constant([42])}),
         "missing_file": signature(lambda x: {"content": tf.io.read_file(x)}, x=spec(tf.string, ())),
-        "examples": signature(lambda inputs: {"scores": tf.ones((tf.size(inputs), 2))}, inputs=spec(tf.string)),
         "half_out": signature(lambda x: {"y": tf.cast(x, tf.float16)}, x=spec(tf.float32)),
     }
     for dtype in ECHOED:

@@ -13,9 +13,12 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
 MakeRequest = Callable[..., predict_pb2.PredictRequest]
@@ -269,6 +272,22 @@ def test_long_error_texts_are_cut(prediction: Any, make_request: MakeRequest) ->
 
 
 # The other calls
+
+
+@pytest.mark.parametrize(
+    ("name", "request_"),
+    [
+        ("Classify", classification_pb2.ClassificationRequest()),
+        ("Regress", regression_pb2.RegressionRequest()),
+        ("MultiInference", inference_pb2.MultiInferenceRequest()),
+    ],
+)
+def test_calls_that_take_examples_are_refused_in_favor_of_predict(
+    prediction: Any, name: str, request_: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = "Classify, Regress and MultiInference are not served here. Use Predict instead."
+    assert code_and_details(getattr(prediction, name), request_) == ("UNIMPLEMENTED", message)
+    assert not caplog.records
 
 
 def test_metadata_holds_the_signatures(prediction: Any) -> None:

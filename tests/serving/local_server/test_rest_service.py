@@ -202,9 +202,6 @@ PATHS = [
     ("PUT", "/v1/models/zoo:predict", GOOD, 400, "Malformed request: PUT /v1/models/zoo:predict"),
     ("DELETE", "/v1/models/zoo", "", 400, "Malformed request: DELETE /v1/models/zoo"),
     ("PATCH", "/v1/models/zoo", "", 400, "Malformed request: PATCH /v1/models/zoo"),
-    ("POST", "/v1/models/zoo:classify", '{"examples": [{}]}', 400, "No classification inputs found in SignatureDef: "),
-    ("POST", "/v1/models/zoo:regress", '{"examples": [{}]}', 400, "No regression inputs found in SignatureDef: "),
-    ("POST", "/v1/models/other:classify", '{"examples": [{}]}', 404, "Servable not found for request: Latest(other)"),
 ]
 
 
@@ -213,6 +210,16 @@ def test_wrong_paths(host_url: str, method: str, path: str, body: str, status: i
     response = requests.request(method, host_url + path, data=body, timeout=30)
     assert response.status_code == status
     assert error_of(response).startswith(message) or message in error_of(response)
+
+
+@pytest.mark.parametrize("path", ["zoo:classify", "zoo/versions/10:regress", "other:classify"])
+def test_classify_and_regress_are_refused_in_favor_of_predict(host_url: str, path: str) -> None:
+    response = requests.post(f"{host_url}/v1/models/{path}", json={"examples": [{"x": 1.0}]}, timeout=30)
+    assert response.status_code == 400
+    assert error_of(response) == (
+        f"Malformed request: POST /v1/models/{path}. Classify, Regress and MultiInference are not served here. "
+        "Use Predict instead."
+    )
 
 
 BODIES = [

@@ -103,12 +103,12 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_folder_without_a_version(tmp_path: Path) -> None:
     (tmp_path / "v1").mkdir()
-    with pytest.raises(ServingError, match="holds no version: none of its folders has a number for a name"):
+    with pytest.raises(ServingError, match="holds no version: none of its folders has a number as its name"):
         start(tmp_path)
 
 
 def test_a_versions_own_folder(zoo: Path) -> None:
-    with pytest.raises(ServingError, match=rf"is a version itself.*Give the folder above, {zoo},"):
+    with pytest.raises(ServingError, match=rf"is a version itself.*Give the folder above it, {zoo}\."):
         start(zoo / "10")
 
 

@@ -273,7 +273,7 @@ def test_a_folder_that_vanishes_changes_nothing(
     add_version(1)
     with serve(tmp_path / "clf") as server:
         (tmp_path / "clf").rename(tmp_path / "elsewhere")
-        wait_for(lambda: "cannot be looked through for versions" in caplog.text)
+        wait_for(lambda: "cannot be searched for versions" in caplog.text)
         assert ask(server) == 1
         (tmp_path / "elsewhere").rename(tmp_path / "clf")
         add_version(2)
@@ -397,7 +397,7 @@ def test_one_of_two_models_cannot_be_loaded(add_version: Add, tmp_path: Path) ->
 
 def test_contradicting_arguments(tmp_path: Path) -> None:
     for arguments in ({}, {"base_path": tmp_path, "model_config_file": "x"}, {"name": "x", "model_config_file": "x"}):
-        with pytest.raises(ArgumentError, match="Give either a model's folder, with a name or not, or"):
+        with pytest.raises(ArgumentError, match="Give either a model's folder, with or without a name, or"):
             LocalServer(**arguments)
     with pytest.raises(ArgumentError, match="must not be negative"):
         LocalServer(tmp_path, file_system_poll_wait_seconds=-1)

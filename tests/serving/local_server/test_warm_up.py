@@ -48,18 +48,14 @@ def test_what_an_export_writes_is_run(add_version: Add, tmp_path: Path) -> None:
         ([log_of()] * 1001, "more than 1000 warm-up requests"),
         (
             [prediction_log_pb2.PredictionLog(session_run_log=prediction_log_pb2.SessionRunLog())],
-            "request 1 fails: UNIMPLEMENTED: Unsupported log_type for warmup: session_run_log",
+            "request 1 fails: UNIMPLEMENTED: Unsupported log_type for warmup: session_run_log. Use predict_log.",
         ),
         (
-            [prediction_log_pb2.PredictionLog(classify_log=prediction_log_pb2.ClassifyLog())],
-            "request 1 fails: INVALID_ARGUMENT: No classification inputs found",
-        ),
-        (
-            [prediction_log_pb2.PredictionLog(regress_log=prediction_log_pb2.RegressLog())],
-            "request 1 fails: INVALID_ARGUMENT: No regression inputs found",
+            [log_of(), prediction_log_pb2.PredictionLog(classify_log=prediction_log_pb2.ClassifyLog())],
+            "request 2 fails: UNIMPLEMENTED: Unsupported log_type for warmup: classify_log. Use predict_log.",
         ),
     ],
-    ids=["signature", "too many", "session run", "classify", "regress"],
+    ids=["signature", "too many", "session run", "classify"],
 )
 def test_a_failing_one_fails_the_start(add_version: Add, tmp_path: Path, logs: Any, message: str) -> None:
     write(add_version(1), *logs)
