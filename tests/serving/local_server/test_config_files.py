@@ -58,13 +58,13 @@ def model(text: str) -> str:
         ("custom_model_config { }", "custom_model_config is not supported"),
     ],
 )
-def test_models_that_cannot_be_served(file: Path, text: str, message: str) -> None:
+def test_models_that_cannot_be_served_are_refused(file: Path, text: str, message: str) -> None:
     file.write_text(text, encoding="latin-1")
     with pytest.raises(ServingError, match=f"file.config.*{message}|{message}.*file.config|{message}"):
         read_models(file)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     for read in (read_models, read_metrics_path):
         with pytest.raises(ServingError, match="none.config cannot be read: No such file"):
             read(tmp_path / "none.config")

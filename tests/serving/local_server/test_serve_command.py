@@ -11,7 +11,7 @@ import requests
 
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.serving.local_server import LocalServer
-from tests.helpers.server_clients import ask, check_health
+from tests.helpers.server_clients import ask, check_health, over_rest
 
 Add = Callable[..., Path]
 PORTS = ["--grpc-port", "0", "--rest-port", "0"]
@@ -36,7 +36,7 @@ def test_all_options_at_once(
         seen["answers"] = ask(server), ask(server, "/labels/stable")
         seen["metrics"] = requests.get(server.metrics_url, timeout=30).text
         seen["health"] = check_health(server, "")
-        long = requests.post(server.rest_url + ":predict", data=b" " * 2000, timeout=30)
+        long = over_rest(server, b" " * 2000)
         seen["too long"] = long.status_code
         raise KeyboardInterrupt
 
@@ -54,7 +54,7 @@ def test_all_options_at_once(
     assert "/monitoring/prometheus/metrics" in out
 
 
-def test_wrong_options_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "models.config").write_text("model_config_list { config { } }")
     for words, message in (
         ([], "Give either a model's folder"),
