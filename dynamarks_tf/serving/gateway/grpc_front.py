@@ -1,7 +1,7 @@
 """gRPC through the proxy: messages are passed on unchanged, calls are counted, predictions are logged.
 
-The proxy receives a complete request before any of it goes to the server, and a complete answer before any of it goes
-to the client. So no part of a prediction can be obtained unlogged. Header blocks are written anew in both directions.
+The proxy receives a complete request before any of it goes to the server. It receives a complete answer before any of
+it goes to the client. So no part of a prediction can be obtained unlogged. Header blocks are written anew both ways.
 """
 
 from __future__ import annotations
