@@ -9,30 +9,30 @@ import click
 
 from dynamarks_tf.cli.output import load_tensorflow, wait_until_stopped
 
-SWITCH_S = 0.0001  # an answer waits no longer than that for the thread that writes the log; Python's default is 5 ms
+SWITCH_S = 0.0001  # the longest wait of an answer for the thread that writes the log; Python's default is 5 ms
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.option("--upstream", metavar="HOST:PORT", help="gRPC of the server behind.")
-@click.option("--upstream-rest", metavar="HOST:PORT", help="REST of the server behind.")
+@click.option("--upstream", metavar="HOST:PORT", help="gRPC address of the upstream server.")
+@click.option("--upstream-rest", metavar="HOST:PORT", help="REST address of the upstream server.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--grpc-port", default=9500, show_default=True, help="gRPC port; 0 for any free one.")
 @click.option("--rest-port", default=9501, show_default=True, help="REST port; 0 for any free one.")
 @click.option("--ops-port", type=int, help="Port of /healthz, /readyz and /metrics; keep it unpublished.")
-@click.option("--ops-host", help="Address that the operations port listens on.  [default: that of --host]")
+@click.option("--ops-host", help="Address of the operations port.  [default: that of --host]")
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="Log predictions to this folder.")
-@click.option("--api-keys", type=_FILE, help="Take only clients with a key in this file: lines of NAME:SHA256.")
-@click.option("--forward-credentials", is_flag=True, help="Pass the header with the API key on.")
-@click.option("--client-header", default="x-client-id", show_default=True, help="Header that names the client else.")
+@click.option("--api-keys", type=_FILE, help="Admit only clients with a key in this file: lines of NAME:SHA256.")
+@click.option("--forward-credentials", is_flag=True, help="Pass on the header with the API key.")
+@click.option("--client-header", default="x-client-id", show_default=True, help="Header that names other clients.")
 @click.option("--tls-cert", type=_FILE, help="Certificate to show to clients, PEM.")
 @click.option("--tls-key", type=_FILE, help="Private key for it, PEM.")
-@click.option("--client-ca", type=_FILE, help="Take only clients with a certificate signed by this one, PEM.")
-@click.option("--rate", type=float, help="Requests a second that each client may keep up.")
+@click.option("--client-ca", type=_FILE, help="Admit only clients with a certificate signed by this one, PEM.")
+@click.option("--rate", type=float, help="Requests per second that each client may sustain.")
 @click.option("--burst", type=float, help="Requests that each client may send at once.  [default: that of --rate]")
 @click.option("--max-body-mb", default=64, show_default=True, help="Refuse larger requests.")
-@click.option("--allow-reload", is_flag=True, help="Let clients change what the server behind serves (gRPC).")
+@click.option("--allow-reload", is_flag=True, help="Let clients change the models that are served (gRPC).")
 def proxy(
     upstream: str | None,
     upstream_rest: str | None,
@@ -53,10 +53,10 @@ def proxy(
     max_body_mb: int,
     allow_reload: bool,
 ) -> None:
-    """Stand before TensorFlow Serving: check clients, log requests.
+    """Run a proxy for TensorFlow Serving that checks clients and logs requests.
 
-    Requests and answers pass unchanged, over gRPC and REST. A client is named by its API key, by its certificate, or
-    by a header that something in front sets.
+    Requests and answers pass unchanged, over gRPC and REST. An API key, a certificate, or a header that a component in
+    front sets names the client.
 
     \b
       dynamarks proxy --upstream localhost:8500 --upstream-rest localhost:8501 \\

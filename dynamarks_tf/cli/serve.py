@@ -22,22 +22,21 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--client-header", default="x-client-id", show_default=True, help="Header that names the client, logged.")
 @click.option("--model-config-file", type=FILE, help="Models, versions and labels to serve, instead of FOLDER.")
 @click.option(
-    "--model-config-file-poll-wait-seconds", default=0.0, help="Seconds between looks at that file.  [default: once]"
+    "--model-config-file-poll-wait-seconds", default=0.0, help="Seconds between reads of that file.  [default: once]"
 )
 @click.option(
-    "--file-system-poll-wait-seconds", default=1.0, show_default=True, help="Seconds between looks for new versions."
+    "--file-system-poll-wait-seconds", default=1.0, show_default=True, help="Seconds between checks for new versions."
 )
-@click.option("--batching-parameters-file", type=FILE, help="How to run requests together.  [default: one by one]")
-@click.option("--monitoring-config-file", type=FILE, help="Where Prometheus finds metrics.  [default: nowhere]")
-@click.option("--max-request-bytes", type=click.IntRange(1), help="Size of a request.  [default: unlimited]")
+@click.option("--monitoring-config-file", type=FILE, help="Path of the Prometheus metrics.  [default: none]")
+@click.option("--max-request-bytes", type=click.IntRange(1), help="Largest size of a request.  [default: unlimited]")
 @click.option("--allow-config-reload", is_flag=True, help="Let clients change what is served.")
 @click.option("--enable-grpc-healthcheck-service", is_flag=True, help="Answer gRPC health checks.")
-@click.option("--rest-api-enable-cors-support", is_flag=True, help="Let pages of other hosts ask over REST.")
+@click.option("--rest-api-enable-cors-support", is_flag=True, help="Let browsers send REST requests from other sites.")
 def serve(folder: Path | None, log_dir: Path | None, **options: Any) -> None:
-    """Serve exported models as TensorFlow Serving does, to develop.
+    """Serve exported models as TensorFlow Serving does, for development.
 
-    Serves the highest version in FOLDER. In production use TensorFlow Serving itself: the exported files, the
-    configuration files and the names of their options are the same. New versions are picked up while it runs.
+    Serves the highest version in FOLDER, and newer ones as they appear. In production, use TensorFlow Serving itself:
+    the exported files, the configuration files and the names of their options are the same.
 
     \b
       dynamarks serve served/clf --grpc-port 8500 --rest-port 8501

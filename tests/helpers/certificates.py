@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority, what it signs, and what gRPC makes of them."""
+"""Certificates for tests: an authority, the certificates it signs, and credentials for gRPC."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
             .not_valid_after(now + datetime.timedelta(days=1))
-            # Python 3.13 accepts no authority without, and no certificate that does not name its authority's key.
+            # Python 3.13 requires the first of an authority, and the second of each certificate.
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )

@@ -1,4 +1,4 @@
-"""Stands for `tensorflow_model_server` in tests: takes its flags and answers GetModelStatus, without TensorFlow."""
+"""Replaces `tensorflow_model_server` in tests: takes its flags and answers GetModelStatus, without TensorFlow."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import grpc
 
 flags = dict(argument.lstrip("-").split("=", 1) for argument in sys.argv[1:])
 mode = os.environ.get("FAKE_MODE", "")
-Path(os.environ["FAKE_RECORD"]).write_text(json.dumps({"pid": os.getpid(), "flags": flags}))
+Path(os.environ["FAKE_CALL"]).write_text(json.dumps({"pid": os.getpid(), "flags": flags}))
 print("Building single TensorFlow model file config", flush=True)
 if mode == "fails":
     print("Failed to start server. Error: Unknown: 1 servable(s) did not become available", flush=True)

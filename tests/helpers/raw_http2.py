@@ -1,12 +1,16 @@
-"""A client of HTTP/2 that sends whatever it is told, as no library would."""
+"""A client of HTTP/2 that sends any bytes, as no library would, and a gRPC server that answers any bytes."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+import grpc
 import hpack
 from hyperframe import frame as frames
 
@@ -31,7 +35,7 @@ def request_headers(*more: tuple[str, str], **changed: str | None) -> list[tuple
 
 
 def block(headers: Any, huffman: bool = False) -> bytes:
-    """A header block without a dynamic table, written without a look at what it says."""
+    """A header block without a dynamic table, written without any check of its fields."""
     return hpack.Encoder().encode([(*header, True) for header in headers], huffman=huffman)
 
 
@@ -58,7 +62,7 @@ def SETTINGS(**values: int) -> bytes:  # noqa: N802
 
 
 def raw(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """A frame that a library would refuse to write."""
+    """A frame, even one that a library would refuse to write."""
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
@@ -79,7 +83,7 @@ class Answer:
 
 
 class RawClient:
-    """A connection. Sends the preface and SETTINGS at once, if not told otherwise."""
+    """A connection. By default, it sends the preface and SETTINGS at once."""
 
     def __init__(self, address: str, first: bytes = PREFACE + SETTINGS()) -> None:
         host, _, port = address.rpartition(":")
@@ -128,20 +132,20 @@ class RawClient:
             answer.is_whole = True
 
     def answer(self, stream: int) -> Answer:
-        """Waits for a whole answer."""
+        """Waits for a complete answer."""
         while not (stream in self.answers and self.answers[stream].is_whole):
             assert self.receive(), f"the connection has ended: {self.goaway}"
         return self.answers[stream]
 
     def until_pong(self) -> None:
-        """Waits until all that was sent has been read."""
+        """Waits until everything that was sent has been read."""
         before = self.pongs
         self.send(frames.PingFrame(0, b"12345678").serialize())
         while self.pongs == before:
             assert self.receive(), f"the connection has ended: {self.goaway}"
 
     def until_closed(self) -> int | None:
-        """Waits for the end, and returns the reason that was given."""
+        """Waits for the end, and returns its error code."""
         while self.receive():
             pass
         return self.goaway
@@ -153,3 +157,22 @@ class RawClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.socket.close()
+
+
+@contextlib.contextmanager
+def bytes_server(answer: Callable[[bytes, grpc.ServicerContext], bytes], **options: Any) -> Iterator[str]:
+    """A gRPC server that answers every call with a function of bytes; yields its address."""
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, details: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    server = grpc.server(
+        futures.ThreadPoolExecutor(4), handlers=[Handler()], options=[*options.items(), ("grpc.so_reuseport", 0)]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()

@@ -1,11 +1,12 @@
-"""Asking a server, for tests that start one of their own."""
+"""Clients of the local server and of the proxy, over REST and gRPC."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+import hashlib
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -13,7 +14,6 @@ import requests
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
-    get_model_status_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -21,71 +21,136 @@ from tensorflow_serving.apis import (
 
 from dynamarks_tf.serving.local_server import LocalServer
 
-State = get_model_status_pb2.ModelVersionStatus.State
+if TYPE_CHECKING:
+    from dynamarks_tf.serving.gateway import Proxy
+
+    Server = LocalServer | Proxy
+
+PROXIED = "m"  # the model behind the proxies of tests/serving/gateway
+ROWS = [[0.1, 0.2, 0.3, 0.4]]  # its input
 
 
-def url(server: LocalServer, suffix: str = "", *, model: str | None = None) -> str:
-    return server.rest_url.removesuffix(server.name) + (model or server.name) + suffix
+# Requests
+
+
+def predict_request(model: str, signature_name: str = "", **inputs: Any) -> predict_pb2.PredictRequest:
+    """Builds a request from arrays, in the form that clients use."""
+    request = with_spec(predict_pb2.PredictRequest(), name=model, signature_name=signature_name)
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return request
+
+
+def with_spec(request: Any, **spec: Any) -> Any:
+    """Sets fields of the model specification, but none to `None`; returns the same request."""
+    for field, value in spec.items():
+        if field == "version" and value is not None:
+            request.model_spec.version.value = value
+        elif value is not None:
+            setattr(request.model_spec, field, value)
+    return request
+
+
+def url(server: Server, suffix: str = "", *, model: str | None = None) -> str:
+    """Returns the URL of a model: by default that of the server, or the one behind the proxy."""
+    model = model or (server.name if isinstance(server, LocalServer) else PROXIED)
+    return f"{server.rest_url.partition('/v1/')[0]}/v1/models/{model}{suffix}"
+
+
+def digest(key: str) -> str:
+    """Returns the hash by which a key file names an API key."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+# Predictions
+
+
+def over_rest(
+    server: Server, body: Any = None, suffix: str = "", *, model: str | None = None, **options: Any
+) -> requests.Response:
+    """Requests a prediction. A dictionary is sent as JSON, any other body as it is."""
+    body = {"instances": ROWS} if body is None else body
+    data = json.dumps(body) if isinstance(body, dict) else body
+    return requests.post(url(server, suffix + ":predict", model=model), data, **{"timeout": 30, **options})
+
+
+def over_grpc(
+    server: Server,
+    request: predict_pb2.PredictRequest,
+    *metadata: tuple[str, str],
+    credentials: grpc.ChannelCredentials | None = None,
+) -> predict_pb2.PredictResponse:
+    """Requests a prediction."""
+    with stub(server, credentials) as service:
+        return service.Predict(request, metadata=metadata, timeout=30)
+
+
+def grpc_status(
+    server: Server, request: predict_pb2.PredictRequest, *metadata: tuple[str, str], **options: Any
+) -> tuple[grpc.StatusCode, str]:
+    """Requests a prediction; returns code and details of its status."""
+    try:
+        over_grpc(server, request, *metadata, **options)
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+    return grpc.StatusCode.OK, ""
+
+
+@contextmanager
+def stub(
+    server: Server, credentials: grpc.ChannelCredentials | None = None
+) -> Iterator[prediction_service_pb2_grpc.PredictionServiceStub]:
+    """Opens a channel to the predictions of a server."""
+    address = server.grpc_address
+    make = grpc.insecure_channel(address) if credentials is None else grpc.secure_channel(address, credentials)
+    with make as channel:
+        yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+# Models that multiply by a factor, as `tiny_models.save_factor` writes them
+
+
+def factor_request(model: str = "clf", **spec: Any) -> predict_pb2.PredictRequest:
+    return with_spec(predict_request(model, x=np.ones(1, np.float32)), **spec)
 
 
 def ask(server: LocalServer, suffix: str = "", *, model: str | None = None) -> Any:
-    """Returns what the model makes of 1, or status and error."""
-    response = requests.post(url(server, suffix + ":predict", model=model), json={"instances": [1.0]}, timeout=30)
+    """Returns the model's answer to 1, or status and error."""
+    response = over_rest(server, {"instances": [1.0]}, suffix, model=model)
     body = response.json()
     return body["predictions"][0] if response.ok else (response.status_code, body["error"])
 
 
-def factor_request(model: str = "clf", **spec: Any) -> predict_pb2.PredictRequest:
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = model
-    request.model_spec.version_label = spec.get("label", "")
-    if "label" not in spec:
-        request.model_spec.ClearField("version_label")
-    if "version" in spec:
-        request.model_spec.version.value = spec["version"]
-    request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.ones(1, np.float32)))
-    return request
-
-
 def ask_grpc(server: LocalServer, model: str = "clf", **spec: Any) -> tuple[float, int]:
-    """Returns what the model makes of 1, and the version that did."""
-    with stub(server) as service:
-        response = service.Predict(factor_request(model, **spec), timeout=30)
-        return response.outputs["y"].float_val[0], response.model_spec.version.value
+    """Returns the model's answer to 1, and the version that gave it."""
+    response = over_grpc(server, factor_request(model, **spec))
+    return response.outputs["y"].float_val[0], response.model_spec.version.value
 
 
-@contextmanager
-def stub(server: LocalServer) -> Iterator[prediction_service_pb2_grpc.PredictionServiceStub]:
-    with grpc.insecure_channel(server.grpc_address) as channel:
-        yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
+# State of a server
 
 
 @contextmanager
 def model_stub(server: LocalServer) -> Iterator[model_service_pb2_grpc.ModelServiceStub]:
+    """Opens a channel to the models of a server."""
     with grpc.insecure_channel(server.grpc_address) as channel:
         yield model_service_pb2_grpc.ModelServiceStub(channel)
 
 
 def states(server: LocalServer, *, model: str | None = None) -> dict[int, str]:
-    """Returns the state of every version, as the status page tells it."""
+    """Returns the state of every version, from the status page."""
     found = requests.get(url(server, model=model), timeout=30).json()["model_version_status"]
     return {int(status["version"]): status["state"] for status in found}
 
 
 def check_health(server: LocalServer, name: str) -> int:
-    """Returns what the standard health check says of a service."""
+    """Returns the result of gRPC's standard health check of a service."""
     with grpc.insecure_channel(server.grpc_address) as channel:
         request = health_pb2.HealthCheckRequest(service=name)
         return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status)
 
 
 def requests_under_way(server: LocalServer) -> int:
+    """Returns how many requests hold a version at the moment; no public figure tells it."""
     assert server._repository is not None
     return sum(version._users for version in server._repository.versions(server.name))
-
-
-def wait_for(condition: Callable[[], Any], *, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it has not happened"
-        time.sleep(0.02)

@@ -55,7 +55,6 @@ def save_zoo(path: Path, *, scale: float = 1.0) -> None:
         "count": signature(lambda steps: {"counted": counter(steps)[0]}, steps=spec(tf.int64, ())),
         "no_inputs": signature(lambda: {"answer": tf.constant([42])}),
         "missing_file": signature(lambda x: {"content": tf.io.read_file(x)}, x=spec(tf.string, ())),
-        "examples": signature(lambda inputs: {"scores": tf.ones((tf.size(inputs), 2))}, inputs=spec(tf.string)),
         "half_out": signature(lambda x: {"y": tf.cast(x, tf.float16)}, x=spec(tf.float32)),
     }
     for dtype in ECHOED:
@@ -64,7 +63,7 @@ def save_zoo(path: Path, *, scale: float = 1.0) -> None:
 
 
 def save_factor(path: Path, factor: float, *, load_steps: int = 0) -> None:
-    """Writes a model that multiplies by `factor`; it counts to `load_steps` while it is loaded."""
+    """Writes a model that multiplies by `factor`, and that counts to `load_steps` while it is loaded."""
     v1 = tf.compat.v1
     count = lambda steps: tf.while_loop(lambda i: i < steps, lambda i: (i + 1,), (tf.constant(0, tf.int64),))[0]  # noqa: E731
     with tf.Graph().as_default(), v1.Session() as session:

@@ -1,9 +1,9 @@
-"""A proxy that stands before TensorFlow Serving: who asked, may he, and what was he answered.
+"""A proxy in front of TensorFlow Serving: it identifies clients, admits or refuses them, and logs their predictions.
 
 Imports `serving.protocol` and `request_logs`, never a key; `cli` may import it.
 
-Requests and answers pass through unchanged, over gRPC and REST. The proxy checks API keys or client certificates,
-limits rates, and logs predictions with the client's name, which TensorFlow Serving cannot. No answer waits for the log.
+Requests and answers pass through unchanged, over gRPC and REST. The proxy checks API keys or client certificates, and
+limits rates. It logs predictions with the client's name, which TensorFlow Serving cannot. No answer waits for the log.
 Needs the extra `proxy`.
 """
 

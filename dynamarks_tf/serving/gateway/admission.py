@@ -1,4 +1,4 @@
-"""Who asks, and whether he may."""
+"""Identifies clients, and admits or refuses their requests."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ Headers = Sequence[tuple[str, str | bytes]]
 
 
 class RateLimitError(StatusError):
-    """A client asks too often.
+    """A client sends too many requests.
 
     Args:
-        wait_s: seconds until it may ask again.
+        wait_s: seconds until it may send another one.
     """
 
     def __init__(self, wait_s: float) -> None:
-        super().__init__(Code.RESOURCE_EXHAUSTED, f"Too many requests. Ask again in {wait_s:.1f} s.")
+        super().__init__(Code.RESOURCE_EXHAUSTED, f"Too many requests. Try again in {wait_s:.1f} s.")
         self.wait_s = wait_s
 
 
 class Admission:
     """Names the client of a request, or refuses it.
 
-    With `keys`, the client is who the key belongs to, sent as `Authorization: Bearer KEY` or `x-api-key: KEY`. With
-    `certificates`, it is the common name of its certificate, else the certificate's first alternative name. With
-    neither, it is what the header `client_header` says, which has to be set by something in front that knows.
+    With `keys`, the client is the owner of the key, sent as `Authorization: Bearer KEY` or `x-api-key: KEY`. With
+    `certificates`, its name is the common name of its certificate, otherwise the certificate's first alternative name.
+    With neither, its name is the value of the header `client_header`, which a trusted component in front must set.
 
     Args:
         keys: the API keys that are accepted.
-        certificates: whether clients show certificates; they are checked before, by TLS.
+        certificates: whether clients show certificates; TLS has checked them before.
         client_header: the header that names the client if neither keys nor certificates do.
-        limiter: how often each client may ask; clients without a name are told apart by their address.
+        limiter: limits the rate of each client; clients without a name are distinguished by their address.
         forward_credentials: whether the header with the API key is passed on.
 
     Raises:
-        ArgumentError: both `keys` and `certificates` are given, or `client_header` is no name of a header, or of one
-            that carries secrets.
+        ArgumentError: both `keys` and `certificates` are given; or `client_header` is not a valid header name, or names
+            a header that carries secrets.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Admission:
         self._limiter = limiter
         self._kept_back = set(CREDENTIALS) if keys is not None and not forward_credentials else set()
         if keys is not None or certificates:
-            self._kept_back.add(self._header)  # what clients call themselves
+            self._kept_back.add(self._header)  # a name that the client chose itself
 
     @property
     def keys(self) -> ApiKeys | None:
@@ -81,10 +81,10 @@ class Admission:
         Args:
             headers: the headers of the request, or its metadata.
             certificate: the names in the client's certificate, the common one first.
-            address: where the client is.
+            address: the client's address.
 
         Raises:
-            StatusError: the client may not ask, or not now.
+            StatusError: the client is not admitted, or not now.
         """
         client = self._name(headers, certificate)
         if self._limiter is not None and (wait_s := self._limiter.take(client or address)):
@@ -92,7 +92,7 @@ class Admission:
         return client
 
     def passed_on(self, name: str) -> bool:
-        """Whether a header of the request goes to the server behind."""
+        """Whether a header of the request goes to the upstream server."""
         return name.lower() not in self._kept_back
 
     def _name(self, headers: Headers, certificate: Sequence[str]) -> str | None:

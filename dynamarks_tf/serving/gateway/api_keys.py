@@ -1,14 +1,14 @@
 """API keys of clients, kept as hashes only.
 
-The file is text, one key a line, `NAME:SHA256`: the client's name and the SHA-256 of its key in hexadecimal. Empty
-lines and lines that start with `#` are skipped. A client may have several keys, so that one can be exchanged without a
-gap.
+The file is text with one key per line, `NAME:SHA256`: the client's name and the SHA-256 of its key in hexadecimal.
+Empty lines and lines that start with `#` are skipped. A client may have several keys, so that one can be replaced
+without a gap.
 
     # dynamarks client keys, format 1
     alice:2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90
 
-Keys must be random and long, as `python -c "import secrets; print(secrets.token_urlsafe(32))"` gives them: a plain hash
-protects nothing that can be guessed. `printf %s "$KEY" | sha256sum` gives the hash.
+Keys must be random and long, because a plain hash does not protect a key that can be guessed. The command
+`python -c "import secrets; print(secrets.token_urlsafe(32))"` makes one. `printf %s "$KEY" | sha256sum` makes its hash.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ApiKeys:
 
     Args:
         digests: pairs of a client's name and the SHA-256 of its key.
-        files: the file that they were read from, to be read again when it changes.
+        files: the file with the pairs, which is read again when it changes.
     """
 
     def __init__(self, digests: Iterable[tuple[str, bytes]], files: Sequence[Path] = ()) -> None:
@@ -42,8 +42,8 @@ class ApiKeys:
         """Reads a key file.
 
         Raises:
-            ArgumentError: it cannot be read, is empty, or has a line of another form; the line is not shown, as it may
-                be a key.
+            ArgumentError: the file cannot be read, is empty, or has a line of another form. The line is not shown,
+                because it may be a key.
         """
         try:
             lines = Path(path).read_text("utf-8").splitlines()
@@ -61,11 +61,11 @@ class ApiKeys:
                 )
             digests.append((found["name"], bytes.fromhex(found["digest"])))
         if not digests:
-            raise ArgumentError(f"The key file {path} holds no key: nobody could ask. Add a line NAME:SHA256.")
+            raise ArgumentError(f"The key file {path} holds no key, so it admits no client. Add a line NAME:SHA256.")
         return cls(digests, [Path(path)])
 
     def reload(self) -> None:
-        """Reads the file again: keys that are not in it any more are refused from now on.
+        """Reads the file again. Keys that are no longer in it are refused from now on.
 
         Raises:
             ArgumentError: as for `load`; the keys stay as they were.

@@ -1,4 +1,4 @@
-"""A client's connection: collects each request whole before anything of it goes on."""
+"""A client's connection, which collects each request completely before any of it is passed on."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from dynamarks_tf.serving.protocol.status import Code, StatusError, internal_err
 
 LOG = logging.getLogger(__name__)
 
-HANDSHAKE_S = 10.0  # for TLS, and then for the first frames
+HANDSHAKE_S = 10.0  # for TLS, and again for the first frames
 BODY_TIMEOUT_S = 60.0  # for a client to send its request
-SILENCE_S = 60.0  # after which a client is asked whether it is still there
-PONG_S = 20.0  # for it to say so
-STALL_S = 60.0  # for a client to take some of the answers that wait for it
+SILENCE_S = 60.0  # after which a client is sent a PING
+PONG_S = 20.0  # for its answer to the PING
+STALL_S = 60.0  # for a client to receive some of the answers that wait for it
 MAX_STREAMS = 1000
-MAX_RESETS = 1000  # of requests that a client gives up, between two looks
+MAX_RESETS = 1000  # of requests that a client cancels, between two calls of `look`
 
 
 class Call(Stream):
     """A request of a client.
 
     Args:
-        connection: the client's.
-        number: its stream.
-        head: its headers.
+        connection: the client's connection.
+        number: the number of the stream.
+        head: the headers.
     """
 
     __slots__ = (
@@ -57,18 +57,18 @@ class Call(Stream):
         self.connection = connection
         self.head = head
         self.client: str | None = None
-        self.pieces = Pieces()  # of the body, until it is whole
+        self.pieces = Pieces()  # of the body, until it is complete
         self.body = b""
         self.held = 0  # bytes that count as in flight
         self.began = time.monotonic()
         self.is_whole = False
-        self.is_done = False  # it has been answered, or given up
-        self.question: Stream | None = None  # towards the server behind
+        self.is_done = False  # answered or canceled
+        self.question: Stream | None = None  # towards the upstream server
         self.retries = 0
 
 
 class Calls(Protocol):
-    """What a connection hands its requests to."""
+    """The receiver of a connection's requests."""
 
     in_flight: InFlight
     max_body_bytes: int
@@ -76,32 +76,32 @@ class Calls(Protocol):
     turn: Turn
 
     def connected(self, connection: ClientConnection) -> None:
-        """Takes note of a connection."""
+        """Registers a connection."""
 
     def greeted(self, connection: ClientConnection) -> None:
-        """Takes note that it speaks HTTP/2."""
+        """Registers that a connection speaks HTTP/2."""
 
     def lost(self, connection: ClientConnection) -> None:
-        """Forgets it."""
+        """Unregisters a connection."""
 
     def admit(self, call: Call) -> None:
         """Names the client, or raises `StatusError`."""
 
     def ask(self, call: Call) -> None:
-        """Passes a whole request on."""
+        """Passes a complete request on."""
 
     def cancel(self, call: Call) -> None:
-        """Stops asking."""
+        """Cancels a request that was passed on."""
 
     def finish(self, call: Call, code: str) -> None:
-        """Counts a request that has been answered or given up."""
+        """Counts a request that has been answered or canceled."""
 
 
 class ClientConnection(Http2Connection):
-    """Takes requests.
+    """Receives requests.
 
     Args:
-        calls: where they go.
+        calls: the receiver of the requests.
     """
 
     SETTINGS: ClassVar[dict[Setting, int]] = {
@@ -119,7 +119,7 @@ class ClientConnection(Http2Connection):
         self._calls = calls
         self._heads = ConnectionReader(calls.request_heads)
         self._seen = 0  # the last stream that the client has opened
-        self._last = 0  # the last one that was taken
+        self._last = 0  # the last one that was accepted
         self._resets = 0
         self._is_leaving = False
         self._pinged_at: float | None = None
@@ -136,7 +136,7 @@ class ClientConnection(Http2Connection):
     def pause_writing(self) -> None:
         super().pause_writing()
         if not self.is_closed:
-            self.transport.pause_reading()  # who does not read what he gets is not read from
+            self.transport.pause_reading()  # no requests are read from a client that reads no answers
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -167,7 +167,7 @@ class ClientConnection(Http2Connection):
         head = self._heads.read(block)
         self._seen = number
         if self._is_leaving:
-            return  # it has been told that this one is not taken
+            return  # GOAWAY has told the client that this one is not accepted
         self._last = number
         call = Call(self, number, head)
         if len(self.streams) >= MAX_STREAMS:
@@ -186,10 +186,10 @@ class ClientConnection(Http2Connection):
         call = self.streams.get(number)
         if call is None:
             self.check_not_idle(number)
-            return  # it was refused, or given up
+            return  # refused or canceled
         assert isinstance(call, Call)
         if call.is_whole:
-            raise Http2Error(Problem.STREAM_CLOSED, "something comes after the end of a request")
+            raise Http2Error(Problem.STREAM_CLOSED, "a frame comes after the end of a request")
         self.take(call, size, is_last)
         call.is_whole = is_last
         try:
@@ -222,10 +222,10 @@ class ClientConnection(Http2Connection):
             self._calls.ask(call)
         elif call.head.encoding in grpc_messages.ENCODINGS:
             task = self._loop.create_task(self._unpack(call))
-            self._unpacking.add(task)  # else it could be collected before it is done
+            self._unpacking.add(task)  # otherwise it could be garbage-collected before it is done
             task.add_done_callback(self._unpacking.discard)
         elif call.head.encoding == "identity":
-            raise StatusError(Code.INTERNAL, "The message is compressed, but grpc-encoding does not say how.")
+            raise StatusError(Code.INTERNAL, "The message is compressed, but grpc-encoding does not name the encoding.")
         else:
             raise StatusError(Code.UNIMPLEMENTED, "Messages may be compressed with gzip or deflate.")
 
@@ -256,7 +256,7 @@ class ClientConnection(Http2Connection):
         assert isinstance(call, Call)
         self._resets += 1
         if self._resets > MAX_RESETS:
-            raise Http2Error(Problem.ENHANCE_YOUR_CALM, "too many requests are given up")
+            raise Http2Error(Problem.ENHANCE_YOUR_CALM, "too many requests are canceled")
         self._give_up(call, "CANCELLED")
 
     # Answers
@@ -266,7 +266,7 @@ class ClientConnection(Http2Connection):
 
         Args:
             call: the request.
-            head: its headers; `None` if there are none but trailers.
+            head: its headers; `None` if there are only trailers.
             body: its message with its prefix; empty if there is none.
             trailers: the last header block.
             code: the name of gRPC's status.
@@ -313,7 +313,7 @@ class ClientConnection(Http2Connection):
     # The end
 
     def leave(self) -> None:
-        """Takes no new requests, and closes the connection when the others are answered."""
+        """Accepts no new requests, and closes the connection once the others are answered."""
         self._is_leaving = True
         if not self.is_closed:
             self.goaway(self._last)
@@ -324,10 +324,10 @@ class ClientConnection(Http2Connection):
             self.end()
 
     def look(self, now: float) -> None:
-        """Ends what takes too long; called every second or so."""
+        """Ends requests and connections that take too long. Called about once a second."""
         self._resets = 0
         if self.is_closed:
-            if now > self.heard_at + PONG_S:  # does not take the end of what it was sent
+            if now > self.heard_at + PONG_S:  # it does not receive the last of its answers
                 self.transport.abort()
             return
         if not self.is_ready:
@@ -341,7 +341,7 @@ class ClientConnection(Http2Connection):
             waited = now - call.began
             if not call.is_whole and waited > BODY_TIMEOUT_S:
                 self.refuse(call, StatusError(Code.DEADLINE_EXCEEDED, "The request did not arrive in time"))
-            elif call.head.timeout_s is not None and waited > call.head.timeout_s + 1:  # clients come first
+            elif call.head.timeout_s is not None and waited > call.head.timeout_s + 1:  # the client's timer is first
                 self.refuse(call, StatusError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded"))
         if self.blocked_bytes and now > self.moved_at + STALL_S:
             self.transport.abort()

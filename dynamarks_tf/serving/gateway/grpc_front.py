@@ -1,7 +1,7 @@
-"""gRPC through the proxy: each message is passed on as it came, each call counted, each prediction logged.
+"""gRPC through the proxy: messages are passed on unchanged, calls are counted, predictions are logged.
 
-The proxy takes a client's request whole before anything of it goes to the server, and an answer whole before anything
-of it goes to the client: no part of a prediction can be had unlogged. Header blocks are written anew both ways.
+The proxy receives a complete request before any of it goes to the server. It receives a complete answer before any of
+it goes to the client. So no part of a prediction can be obtained unlogged. Header blocks are written anew both ways.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ METHODS = frozenset(
 )
 BACKLOG = 1024  # connections that wait to be accepted
 MAX_HALF_OPEN = 512  # connections that have not sent their first frames
-LOOK_S = 1.0
-UNSENT_ANSWERS = 4  # of the size of the largest request, that wait for clients to take them; or one
+LOOK_S = 1.0  # seconds between two checks for connections that take too long
+UNSENT_ANSWERS = 4  # that wait for clients, each of the size of the largest request; a single one of any size
 
 
 class GrpcFront:
@@ -51,12 +51,12 @@ class GrpcFront:
 
     Args:
         upstream: host and port of the server.
-        admission: who may ask.
+        admission: identifies and admits clients.
         metrics: counts the calls.
-        recorder: logs predictions, if anything does.
-        max_body_bytes: the size of a request above which it is refused.
-        in_flight: how much may be answered at once.
-        allow_reload: whether clients may change what the server serves.
+        request_logger: logs predictions; no log if `None`.
+        max_body_bytes: the largest size of a request.
+        in_flight: limits the size of the requests under way.
+        allow_reload: whether clients may change the models that the server serves.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class GrpcFront:
         *,
         admission: Admission,
         metrics: Metrics,
-        recorder: RequestLogger | None,
+        request_logger: RequestLogger | None,
         max_body_bytes: int,
         in_flight: InFlight,
         allow_reload: bool,
     ) -> None:
         self._admission = admission
         self._metrics = metrics
-        self._request_logger = recorder
+        self._request_logger = request_logger
         self._allow_reload = allow_reload
         self._authority = f"[{upstream[0]}]:{upstream[1]}" if ":" in upstream[0] else f"{upstream[0]}:{upstream[1]}"
         self.turn = Turn()
@@ -81,7 +81,7 @@ class GrpcFront:
         self.in_flight = in_flight
         self.request_heads: BlockReader[RequestHead] = BlockReader(self._read_head)
         self.connections: set[ClientConnection] = set()
-        self._half_open: dict[ClientConnection, None] = {}  # in their order
+        self._half_open: dict[ClientConnection, None] = {}  # a dictionary for its order
         self._server: asyncio.Server | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -89,7 +89,7 @@ class GrpcFront:
         """Opens the port, any free one if 0, and returns it.
 
         Raises:
-            ServingError: it cannot be had.
+            ServingError: the port cannot be opened.
         """
         listener = ports.listen(host, port, "gRPC")
         loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ class GrpcFront:
         return int(listener.getsockname()[1])
 
     async def stop(self, grace_s: float) -> None:
-        """Refuses new calls at once, and gives the ones being answered `grace_s` seconds to end."""
+        """Refuses new calls at once, and lets those under way end within `grace_s` seconds."""
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
@@ -149,7 +149,7 @@ class GrpcFront:
         if head.path not in METHODS:
             raise StatusError(Code.UNIMPLEMENTED, "Method not found!")
         if head.path == RELOAD and not self._allow_reload:
-            raise StatusError(Code.PERMISSION_DENIED, "Clients may not change what this server serves.")
+            raise StatusError(Code.PERMISSION_DENIED, "Clients may not change the models that this server serves.")
         names = connection.certificate_names if self._admission.needs_certificates else []
         call.client = self._admission.admit(head.headers, certificate=names, address=connection.address)
 
@@ -179,17 +179,17 @@ class GrpcFront:
             connection.refuse(call, _no_answer(Code.INTERNAL))
         else:
             if call.head.path == PREDICT and self._request_logger is not None:
-                self.turn.later(functools.partial(self._record, self._request_logger, call.body, body, call.client))
+                self.turn.later(functools.partial(self._log, self._request_logger, call.body, body, call.client))
             if self._is_room_for(len(body)):
                 connection.answer(call, head.block, body, trailers.block, "OK")
             else:
-                problem = "Too many answers wait for clients to take them."
+                problem = "Too many answers wait for clients to receive them."
                 connection.refuse(call, StatusError(Code.RESOURCE_EXHAUSTED, problem))
 
     @staticmethod
-    def _record(recorder: RequestLogger, request: bytes, answer: bytes, client: str | None) -> None:
+    def _log(request_logger: RequestLogger, request: bytes, answer: bytes, client: str | None) -> None:
         try:
-            recorder.record_grpc(memoryview(request)[PREFIX_BYTES:], answer[PREFIX_BYTES:], client)
+            request_logger.log_grpc(memoryview(request)[PREFIX_BYTES:], answer[PREFIX_BYTES:], client)
         except Exception:  # no answer fails because of the log
             LOG.exception("a prediction could not be logged")
 

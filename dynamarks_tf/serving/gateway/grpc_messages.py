@@ -1,4 +1,4 @@
-"""gRPC over HTTP/2: the headers of requests and answers, and the one message that each of them holds."""
+"""gRPC over HTTP/2: the headers of requests and answers, and the one message in each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dynamarks_tf.serving.gateway.header_blocks import Fields, encode
 from dynamarks_tf.serving.gateway.http2_frames import Http2Error, Problem
 from dynamarks_tf.serving.protocol.status import Code, StatusError
 
-PREFIX_BYTES = 5  # before each message: whether it is compressed, and its length
+PREFIX_BYTES = 5  # before each message: a flag for compression, and the length
 ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 _NAME = re.compile(rb":?[0-9a-z!#$%&'*+.^_`|~-]+")
@@ -29,7 +29,7 @@ _GRPC_PASSED_ON = {"grpc-timeout", "grpc-previous-rpc-attempts", "grpc-trace-bin
 _CONTENT_TYPE = re.compile(r"application/grpc(\+proto)?\s*(;.*)?", re.IGNORECASE)
 _TIMEOUT = re.compile(r"(?P<count>[0-9]{1,8})(?P<unit>[HMSmun])")
 _UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-_PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")  # of what goes into grpc-message as it is
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")  # characters that need no escape in grpc-message
 _HTTP_CODES = {
     400: Code.INTERNAL,
     401: Code.UNAUTHENTICATED,
@@ -48,11 +48,11 @@ class RequestHead:
 
     Attributes:
         path: the method that is called.
-        headers: all but those whose names begin with a colon.
-        block: what the server behind is sent.
-        encoding: how a message that is compressed is compressed.
-        timeout_s: how long the client waits, if it tells.
-        problem: what is wrong with the request, if anything.
+        headers: all headers except those whose names begin with a colon.
+        block: the header block for the upstream server.
+        encoding: the compression of a compressed message.
+        timeout_s: seconds that the client waits, if it says so.
+        problem: the reason to refuse the request, if there is one.
     """
 
     path: str
@@ -68,8 +68,8 @@ def read_request(fields: Fields, *, authority: str, is_passed_on: Callable[[str]
 
     Args:
         fields: the headers.
-        authority: what the server behind is called.
-        is_passed_on: whether a header is for the server behind.
+        authority: the `:authority` of the upstream server.
+        is_passed_on: whether a header is passed on to the upstream server.
 
     Raises:
         Http2Error: these are no headers of a request in HTTP/2.
@@ -84,7 +84,7 @@ def read_request(fields: Fields, *, authority: str, is_passed_on: Callable[[str]
                 raise _malformed("a header is not of HTTP/2")
             regular.append((name, value))
         elif regular or name in pseudo or name not in _PSEUDO:
-            raise _malformed("a header that begins with a colon is unknown, comes twice, or late")
+            raise _malformed("a header that begins with a colon is unknown, repeated or late")
         else:
             pseudo[name] = value
     if not pseudo.keys() >= _NEEDED or not pseudo[b":path"]:
@@ -96,7 +96,7 @@ def read_request(fields: Fields, *, authority: str, is_passed_on: Callable[[str]
         timeout_s = _timeout(headers)
         _check_metadata(headers)
         if pseudo[b":method"] != b"POST" or not _CONTENT_TYPE.fullmatch(_only(headers, "content-type")):
-            problem = StatusError(Code.INTERNAL, "This is no call of gRPC: it is a POST of application/grpc.")
+            problem = StatusError(Code.INTERNAL, "This is no call of gRPC, which is a POST of application/grpc.")
         encoding = _only(headers, "grpc-encoding", "identity")
     except StatusError as error:
         encoding, problem = "", error
@@ -153,7 +153,7 @@ class AnswerHead:
     """Headers or trailers of an answer.
 
     Attributes:
-        block: what the client is sent.
+        block: the header block for the client.
         http_status: HTTP's status, `None` in trailers.
         status: gRPC's status, `None` if there is none.
     """
@@ -199,7 +199,7 @@ def code_name(status: int) -> str:
 
 
 def code_of_http(status: int | None) -> Code:
-    """Returns the code for an answer that is none of gRPC's."""
+    """Returns the code for an answer that is not one of gRPC."""
     return _HTTP_CODES.get(status or 0, Code.UNKNOWN)
 
 
@@ -214,7 +214,7 @@ def with_prefix(message: bytes) -> bytes:
 
 
 def unpack(message: bytes, encoding: str, most: int) -> bytes:
-    """Returns a compressed message as it was before.
+    """Decompresses a message.
 
     Raises:
         StatusError: it is not compressed in this way, or larger than `most` bytes.
@@ -226,7 +226,7 @@ def unpack(message: bytes, encoding: str, most: int) -> bytes:
     except zlib.error:
         raise StatusError(Code.INTERNAL, f"The message is no {encoding}.") from None
     if is_more:
-        raise StatusError(Code.RESOURCE_EXHAUSTED, f"The message is larger than {most} bytes when it is unpacked.")
+        raise StatusError(Code.RESOURCE_EXHAUSTED, f"The message is larger than {most} bytes after decompression.")
     if not unpacker.eof or unpacker.unused_data:
         raise StatusError(Code.INTERNAL, f"The message is no {encoding}.")
     return unpacked

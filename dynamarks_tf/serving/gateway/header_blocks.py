@@ -1,8 +1,8 @@
 """Header blocks (HPACK, RFC 7541), decoded and encoded by python-hyper's `hpack`.
 
-Both peers are told that their encoder gets no dynamic table. Once they have none, a block means the same whenever and
-wherever it comes, and what it was found to mean can be remembered by its bytes. What is sent uses the static table
-only, so it can be remembered too, whoever it goes to.
+Both peers are told that their encoder gets no dynamic table. Without one, equal blocks have equal fields at all times
+and on all connections, so decoded fields are cached by the bytes of the block. Sent blocks use the static table only,
+so they can be cached for all receivers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import hpack
 
 from dynamarks_tf.serving.gateway.http2_frames import Http2Error, Problem
 
-logging.getLogger("hpack").setLevel(logging.INFO)  # its debug messages hold the headers, and so the clients' keys
+logging.getLogger("hpack").setLevel(logging.INFO)  # its debug messages hold the headers with the clients' keys
 
 MAX_LIST_BYTES = 2**14  # of a decoded block, as HTTP/2 counts it; what gRPC accepts as well
 REMEMBERED_BLOCKS = 1024
@@ -27,10 +27,10 @@ T = TypeVar("T")
 
 
 class BlockReader(Generic[T]):
-    """Tells what blocks mean that come without a dynamic table. May be shared by connections.
+    """Reads blocks that come without a dynamic table. May be shared by connections.
 
     Args:
-        interpret: makes something of the fields of a block; it must depend on nothing else.
+        interpret: makes a value of the fields of a block; the value must depend on nothing else.
     """
 
     def __init__(self, interpret: Callable[[Fields], T]) -> None:
@@ -38,10 +38,10 @@ class BlockReader(Generic[T]):
         self._remembered = functools.lru_cache(REMEMBERED_BLOCKS)(self._read)
 
     def read(self, block: bytes) -> T:
-        """Returns what the block means.
+        """Returns the value of the block.
 
         Raises:
-            Http2Error: it is malformed.
+            Http2Error: the block is malformed.
         """
         return self._remembered(block) if len(block) <= REMEMBERED_BYTES else self._read(block)
 
@@ -55,7 +55,7 @@ class ConnectionReader(Generic[T]):
     """Reads the blocks of one connection, in order.
 
     Args:
-        stateless: reads those that come once the peer has given its dynamic table up.
+        stateless: reads the blocks after the peer has given up its dynamic table.
     """
 
     def __init__(self, stateless: BlockReader[T]) -> None:
@@ -64,14 +64,14 @@ class ConnectionReader(Generic[T]):
 
     @property
     def is_stateless(self) -> bool:
-        """Whether the peer has given its dynamic table up."""
+        """Whether the peer has given up its dynamic table."""
         return self._decoder.header_table_size == 0
 
     def read(self, block: bytes) -> T:
-        """Returns what the block means.
+        """Returns the value of the block.
 
         Raises:
-            Http2Error: it is malformed. Later blocks cannot be read then.
+            Http2Error: the block is malformed. Later blocks cannot be read then.
         """
         if self.is_stateless:
             return self._stateless.read(block)
@@ -83,11 +83,11 @@ def _decode(decoder: hpack.Decoder, block: bytes) -> Fields:
         return [(bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True)]
     except hpack.OversizedHeaderListError:
         raise Http2Error(Problem.ENHANCE_YOUR_CALM, "the headers are too large") from None
-    except Exception:  # whatever a malformed block makes the library raise
+    except Exception:  # the library raises various errors for a malformed block
         raise Http2Error(Problem.COMPRESSION_ERROR, "a header block is malformed") from None
 
 
 def encode(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Returns a block that no dynamic table takes part in."""
+    """Returns a block that uses no dynamic table."""
     literal = [hpack.NeverIndexedHeaderTuple(name, value) for name, value in fields]
     return hpack.Encoder().encode(literal, huffman=False)

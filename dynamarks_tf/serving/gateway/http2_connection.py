@@ -1,4 +1,4 @@
-"""One connection of HTTP/2, whichever side it is: settings, windows, header blocks in pieces, an orderly end."""
+"""A connection of HTTP/2, client or server: settings, windows, header blocks in pieces, an orderly end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOG = logging.getLogger(__name__)
 
 CONNECTION_WINDOW = 2**24
 WRITE_BUFFER_BYTES = 2**20
-TURN_BYTES = 2**15  # of one body, before the next one's turn
+TURN_BYTES = 2**15  # of one body, before the next body continues
 FLUSH_BYTES = 2**18
 MAX_BLOCK_BYTES = 2**15  # of a header block before it is decoded
 MAX_CONTINUATIONS = 16
@@ -30,10 +30,10 @@ class Stream:
 
     Args:
         number: the stream's number.
-        receive_window: how many bytes of DATA the peer may send.
+        receive_window: bytes of DATA that the peer may send.
 
     Attributes:
-        send_credit: how many bytes of DATA may be sent beyond what the peer's settings allow at first.
+        send_credit: bytes of DATA that may be sent beyond the initial window in the peer's settings.
     """
 
     __slots__ = ("number", "receive_window", "send_credit")
@@ -45,9 +45,9 @@ class Stream:
 
 
 class Turn:
-    """What comes of one read. At its end, each connection sends what it has, together; then come the books.
+    """The work that follows from one read. At its end, connections send their output, and then deferred work is done.
 
-    One serves all connections that share a loop.
+    All connections that share a loop share one turn.
     """
 
     def __init__(self) -> None:
@@ -56,17 +56,17 @@ class Turn:
         self._later: list[Callable[[], None]] = []
 
     def begin(self) -> None:
-        """What is sent from now on waits for the end."""
+        """Begins a turn: output waits for its end."""
         self._is_on = True
 
     def end(self) -> None:
-        """Sends it, and does what was left for later."""
+        """Sends the output, then does the deferred work."""
         self._is_on = False
         due, self._due = self._due, []
         for connection in due:
             try:
                 connection.flush_soon()
-            except Exception:  # the others' answers go out
+            except Exception:  # the other connections still send
                 LOG.exception("a connection failed")
                 connection.abort()
         later, self._later = self._later, []
@@ -77,21 +77,21 @@ class Turn:
                 LOG.exception("an answer could not be counted")
 
     def later(self, work: Callable[[], None]) -> None:
-        """Does what no peer waits for, once everything is sent."""
+        """Does work that no peer waits for, after all output is sent."""
         if self._is_on:
             self._later.append(work)
         else:
             work()
 
     def takes(self, connection: Http2Connection) -> bool:
-        """Whether it will let the connection send at the end of a read, which goes on."""
+        """Whether a turn is under way, at whose end the connection will send."""
         if self._is_on:
             self._due.append(connection)
         return self._is_on
 
 
 class _Output:
-    """A body that waits for a window, and the block after it if there is one."""
+    """A body that waits for a window, and the header block after it, if there is one."""
 
     __slots__ = ("body", "sent", "stream", "trailers")
 
@@ -103,12 +103,12 @@ class _Output:
 
 
 class Http2Connection(asyncio.Protocol):
-    """What both sides have in common. Used by one thread.
+    """The common part of client and server. Used by one thread.
 
-    Subclasses say what happens with requests or answers: `on_headers`, `on_data`, `on_reset`, `on_goaway`, `on_lost`.
+    Subclasses handle requests or answers: `on_headers`, `on_data`, `on_reset`, `on_goaway`, `on_lost`.
 
     Args:
-        turn: decides when what waits is sent.
+        turn: decides when waiting output is sent.
     """
 
     SETTINGS: ClassVar[dict[Setting, int]]
@@ -121,7 +121,7 @@ class Http2Connection(asyncio.Protocol):
         self.streams: dict[int, Stream] = {}
         self.is_closed = False
         self.is_ready = False  # the peer's settings have come
-        self.heard_at = self.moved_at = time.monotonic()  # when something came; when output that waits went on
+        self.heard_at = self.moved_at = time.monotonic()  # of the last input; of the last progress of waiting output
         self.peer_streams = h2.MAX_WINDOW
         self._reader = h2.FrameReader(self.MOST_BYTES)
         self._preface: bytes | None = b"" if self.AWAITS_PREFACE else None
@@ -135,16 +135,16 @@ class Http2Connection(asyncio.Protocol):
         self._stream_window = h2.DEFAULT_WINDOW
         self._max_frame_bytes = h2.DEFAULT_FRAME_BYTES
         self._receive_window = CONNECTION_WINDOW
-        self._block: tuple[int, int, list[bytes]] | None = None  # of a header block in pieces
+        self._block: tuple[int, int, list[bytes]] | None = None  # stream, flags and pieces of a header block
         self._empty_frames = 0
 
-    # What the subclasses do.
+    # For subclasses
 
     def on_ready(self) -> None:
         """The peer has sent its settings."""
 
     def on_headers(self, number: int, block: bytes, is_last: bool) -> None:
-        """A header block is whole."""
+        """A header block is complete."""
         raise NotImplementedError
 
     def on_large_headers(self, number: int) -> None:
@@ -152,15 +152,15 @@ class Http2Connection(asyncio.Protocol):
         raise Http2Error(Problem.ENHANCE_YOUR_CALM, "a header block is too large")
 
     def on_data(self, number: int, data: Piece, size: int, is_last: bool) -> None:
-        """DATA has come, or a part of it, which takes `size` bytes of the windows."""
+        """DATA, or a part of it, has come. It uses `size` bytes of the windows."""
         raise NotImplementedError
 
     def on_reset(self, number: int, problem: int) -> None:
-        """The peer gives up a stream."""
+        """The peer resets a stream."""
         raise NotImplementedError
 
     def on_goaway(self, last: int) -> None:
-        """The peer takes no streams after `last`."""
+        """The peer accepts no streams after `last`."""
 
     def on_lost(self) -> None:
         """The connection has ended."""
@@ -171,8 +171,8 @@ class Http2Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         with contextlib.suppress(OSError):  # the peer has left already
-            # Else an answer may wait 40 ms for the peer to acknowledge the one before. asyncio sees to it only where
-            # the listener says that it is TCP.
+            # Otherwise an answer may wait 40 ms until the peer acknowledges the one before. asyncio sets this only for
+            # listeners that are declared as TCP.
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop = asyncio.get_running_loop()
         if self.SENDS_PREFACE:
@@ -226,7 +226,7 @@ class Http2Connection(asyncio.Protocol):
         finally:
             self._turn.end()
 
-    # What comes
+    # Input
 
     def _receive(self, kind: int, flags: int, number: int, payload: Piece) -> None:
         if not self.is_ready and (kind != h2.SETTINGS or flags & h2.ACK):
@@ -348,10 +348,10 @@ class Http2Connection(asyncio.Protocol):
             self.send(_window_update(stream.number, full - stream.receive_window))
             stream.receive_window = full
 
-    # What goes
+    # Output
 
     def send(self, data: bytes | memoryview) -> None:
-        """Sends frames that need no window, together with what else is sent at the moment."""
+        """Sends frames that need no window, together with other output of the moment."""
         self._out.append(data)
         self._flush_later()
 
@@ -362,11 +362,11 @@ class Http2Connection(asyncio.Protocol):
                 self._loop.call_soon(self.flush)
 
     def flush_soon(self) -> None:
-        """Sends at the end of a read what it has led to."""
+        """Sends the output of a turn at its end."""
         self.flush()
 
     def flush(self) -> None:
-        """Sends now what waits for no window."""
+        """Sends at once the output that needs no window."""
         self._flush_is_due = False
         if self._out and not self.is_closed:
             out, self._out = self._out, []
@@ -378,7 +378,7 @@ class Http2Connection(asyncio.Protocol):
         self.send(h2.header_frames(stream.number, block, flags, self._max_frame_bytes))
 
     def send_body(self, stream: Stream, body: bytes, trailers: bytes | None) -> None:
-        """Sends a body as far as the windows allow, and the rest when they do; then trailers, or the stream's end."""
+        """Sends a body as the windows allow, then the trailers or the end of the stream."""
         size = len(body)
         is_free = not self._is_paused and not self._blocked
         if is_free and size <= min(self._max_frame_bytes, self._send_window, self._stream_window + stream.send_credit):
@@ -399,7 +399,7 @@ class Http2Connection(asyncio.Protocol):
         """All of a stream has been sent."""
 
     def reset(self, stream: Stream, problem: Problem) -> None:
-        """Gives up a stream."""
+        """Resets a stream."""
         self.drop_output(stream)
         self.send(h2.frame(h2.RST_STREAM, 0, stream.number, problem.to_bytes(4, "big")))
 
@@ -410,15 +410,15 @@ class Http2Connection(asyncio.Protocol):
             self.blocked_bytes -= len(output.body) - output.sent
 
     def goaway(self, last: int, problem: Problem = Problem.NO_ERROR) -> None:
-        """Tells the peer that no streams after `last` are taken."""
+        """Tells the peer that no streams after `last` are accepted."""
         self.send(h2.frame(h2.GOAWAY, 0, 0, last.to_bytes(4, "big") + problem.to_bytes(4, "big")))
 
     def ping(self) -> None:
-        """Asks for a sign of life."""
+        """Sends a PING."""
         self.send(h2.frame(h2.PING, 0, 0, bytes(8)))
 
     def end(self, problem: Problem = Problem.NO_ERROR) -> None:
-        """Sends what can be sent, says why, and closes the connection."""
+        """Sends the output that needs no window and the reason, then closes the connection."""
         if self.is_closed:
             return
         if problem is not Problem.NO_ERROR:
@@ -434,11 +434,11 @@ class Http2Connection(asyncio.Protocol):
             self.transport.abort()
 
     def last_taken(self) -> int:
-        """The peer's last stream that was taken."""
+        """The peer's last stream that was accepted."""
         return 0
 
     def _pump(self) -> None:
-        """Sends of what waits as much as the windows allow, each stream in turn."""
+        """Sends waiting output as the windows allow, each stream in turn."""
         self._pump_is_due = False
         if not self._blocked:
             return
@@ -449,7 +449,7 @@ class Http2Connection(asyncio.Protocol):
             self.moved_at = time.monotonic()
             if unsent - self.blocked_bytes >= FLUSH_BYTES:
                 unsent = self.blocked_bytes
-                self.flush()  # here it is seen whether the peer reads
+                self.flush()  # the transport pauses here if the peer does not read
         self.flush()
 
     def _send_part(self, output: _Output) -> bool:

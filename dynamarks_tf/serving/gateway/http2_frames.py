@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 (RFC 9113): where each begins and ends in a stream of bytes, and how it is written."""
+"""Reads and writes frames of HTTP/2 (RFC 9113)."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class Http2Error(Exception):
     """The peer breaks the protocol; the connection ends.
 
     Args:
-        problem: what it is told.
-        text: what is wrong, without anything that it sent.
+        problem: the code for the peer.
+        text: the fault, without any content from the peer.
     """
 
     def __init__(self, problem: Problem, text: str) -> None:
@@ -74,23 +74,23 @@ class Http2Error(Exception):
 class FrameReader:
     """Cuts bytes, as they arrive, into frames.
 
-    DATA without padding is not collected: what has come of its payload comes at once, as a frame of its own, and only
-    the last one has the flags.
+    DATA without padding is not collected. Each part of its payload becomes a frame of its own at once. Only the last
+    one has the flags.
 
     Args:
-        most: the size of the largest frame that is accepted if it is no DATA.
+        most: the largest size of a frame other than DATA.
     """
 
     def __init__(self, most: int = MAX_OTHER_FRAME_BYTES) -> None:
         self._most = most
-        self._parts: list[bytes] = []  # what is left of the last call
+        self._parts: list[bytes] = []  # the rest of the last call
         self._have = 0
         self._need = HEAD_BYTES
-        self._open = (0, 0)  # flags and stream of DATA that is not whole
-        self._missing = 0  # bytes of it
+        self._open = (0, 0)  # flags and stream of incomplete DATA
+        self._missing = 0  # bytes of that DATA
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yields each frame that is whole now, and DATA as far as it has come.
+        """Yields each frame that is complete now, and DATA as far as it has come.
 
         Raises:
             Http2Error: a frame is too large.
@@ -138,7 +138,7 @@ class FrameReader:
 
 
 def _piece(data: bytes, start: int, stop: int) -> Piece:
-    """A part of what has come: a view, unless that would keep much more in memory than itself."""
+    """A part of `data`: a view, unless it would keep much more than itself in memory."""
     if stop - start == len(data):
         return data
     return memoryview(data)[start:stop] if 2 * (stop - start) >= len(data) else data[start:stop]
@@ -150,12 +150,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def data_frames(stream: int, body: memoryview, flags: int, max_frame_bytes: int) -> list[Piece]:
-    """Returns DATA in as many frames as the peer's limit makes necessary, in pieces, so that the body is not copied.
+    """Returns DATA in as many frames as the peer's limit requires, in pieces, so that the body is not copied.
 
     Args:
-        stream: its number.
-        body: what to send; a single frame if it is empty.
-        flags: of the last frame.
+        stream: the number of the stream.
+        body: the content; an empty one makes a single frame.
+        flags: the flags of the last frame.
         max_frame_bytes: the peer's limit.
     """
     full, rest = divmod(len(body), max_frame_bytes)
@@ -169,7 +169,7 @@ def data_frames(stream: int, body: memoryview, flags: int, max_frame_bytes: int)
 
 
 def header_frames(stream: int, block: bytes, flags: int, max_frame_bytes: int) -> bytes:
-    """Returns HEADERS with the flags, and as many CONTINUATIONs as the peer's limit makes necessary."""
+    """Returns HEADERS with the flags, and as many CONTINUATIONs as the peer's limit requires."""
     if len(block) <= max_frame_bytes:
         return frame(HEADERS, flags | END_HEADERS, stream, block)
     pieces = [block[start : start + max_frame_bytes] for start in range(0, len(block), max_frame_bytes)]
@@ -184,7 +184,7 @@ def settings(values: dict[Setting, int]) -> bytes:
 
 
 def read_settings(payload: bytes) -> dict[int, int]:
-    """Returns the parameters of SETTINGS, those of unknown meaning too.
+    """Returns the parameters of SETTINGS, including unknown ones.
 
     Raises:
         Http2Error: it is malformed, or a value is not allowed.
@@ -202,7 +202,7 @@ def read_settings(payload: bytes) -> dict[int, int]:
 
 
 def number(payload: bytes) -> int:
-    """Returns what RST_STREAM and WINDOW_UPDATE hold.
+    """Returns the number in RST_STREAM or WINDOW_UPDATE.
 
     Raises:
         Http2Error: it is not 4 bytes.
@@ -213,7 +213,7 @@ def number(payload: bytes) -> int:
 
 
 def without_padding(flags: int, payload: bytes, *, priority: bool = False) -> bytes:
-    """Returns what DATA or HEADERS carry.
+    """Returns the content of DATA or HEADERS.
 
     Raises:
         Http2Error: the padding is larger than the frame.

@@ -1,4 +1,4 @@
-"""A limit to what the requests being answered take of the memory, together."""
+"""A limit to the memory that all requests under way use together."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dynamarks_tf.serving.protocol.status import Code, StatusError
 
 
 class OverloadError(StatusError):
-    """The requests being answered take as much memory as they may."""
+    """The requests under way use all the memory that they may."""
 
     def __init__(self) -> None:
-        super().__init__(Code.RESOURCE_EXHAUSTED, "Too much is being answered at the moment. Ask again soon.")
+        super().__init__(Code.RESOURCE_EXHAUSTED, "Too many requests are under way at the moment. Try again soon.")
 
 
 class InFlight:
     """Counts the bytes of the requests that are being received and answered. Used by one thread.
 
     Args:
-        most: how many there may be at once.
+        most: the largest number of bytes at once.
     """
 
     def __init__(self, most: int) -> None:
@@ -27,24 +27,24 @@ class InFlight:
         self._size = 0
 
     def take(self, size: int) -> None:
-        """Counts some bytes, until they are given back.
+        """Counts bytes until they are given back.
 
         Raises:
-            OverloadError: there are too many.
+            OverloadError: there would be too many.
         """
         if self._size + size > self._most:
             raise OverloadError
         self._size += size
 
     def give_back(self, size: int) -> None:
-        """Counts some bytes no more."""
+        """Ends the count of these bytes."""
         self._size -= size
 
     @contextlib.contextmanager
     def request(self) -> Iterator[Callable[[int], None]]:
-        """Gives a function that counts some bytes of one request, until the end of the block.
+        """Yields a function that counts bytes of one request until the end of the block.
 
-        It raises `OverloadError` if there are too many.
+        The function raises `OverloadError` if there would be too many.
         """
         held = 0
 

@@ -1,4 +1,4 @@
-"""What the proxy tells Prometheus about itself."""
+"""The proxy's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Metrics:
         self._reloads = Counter(
             "dynamarks_proxy_reloads", "Changed files read again", ["what", "outcome"], registry=self._registry
         )
-        self._count_of = functools.cache(requests.labels)  # looking labels up takes longer than counting
+        self._count_of = functools.cache(requests.labels)  # a lookup of labels takes longer than a count
         self._seconds_of = {interface: seconds.labels(interface) for interface in ("grpc", "rest")}
         if writer is not None:
             self._registry.register(_LogCollector(writer))
@@ -48,7 +48,7 @@ class Metrics:
         self._seconds_of[interface].observe(seconds)
 
     def expect_reloads(self, what: str) -> None:
-        """Shows zeros for what may be read again: an alert sees a counter rise only from a value that was there."""
+        """Sets the counters of files that may be read again to zero: alerts see a rise only from an earlier value."""
         for outcome in ("used", "refused"):
             self._reloads.labels(what, outcome)
 
@@ -57,7 +57,7 @@ class Metrics:
         self._reloads.labels(what, outcome).inc()
 
     def exposition(self) -> bytes:
-        """Returns them in Prometheus' text format."""
+        """Returns the metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 

@@ -1,4 +1,4 @@
-"""The port for those who run the proxy: is it alive, is it ready, how is it doing."""
+"""The operations port of the proxy: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CONNECT_TIMEOUT_S = 1.0
 
 
 class Operations:
-    """Answers `/healthz` (alive), `/readyz` (the server behind can be reached, and the proxy is not stopping) and
-    `/metrics` (Prometheus), without authentication: the port must not be published.
+    """Answers `/healthz` (alive), `/readyz` (the upstream server can be reached, and the proxy is not stopping) and
+    `/metrics` (Prometheus). There is no authentication: the port must not be published.
 
     Args:
-        metrics: what `/metrics` shows.
-        upstreams: host and port of each server behind.
+        metrics: the content of `/metrics`.
+        upstreams: host and port of each upstream server.
     """
 
     def __init__(self, metrics: Metrics, upstreams: Sequence[tuple[str, int]]) -> None:
@@ -40,7 +40,7 @@ class Operations:
         """Opens the port, any free one if 0, and returns it.
 
         Raises:
-            ServingError: it cannot be had.
+            ServingError: the port cannot be opened.
         """
         listener = ports.listen(host, port, "operations")
         await self._runner.setup()
@@ -48,7 +48,7 @@ class Operations:
         return int(listener.getsockname()[1])
 
     def announce_stop(self) -> None:
-        """Lets `/readyz` say no."""
+        """Makes `/readyz` answer 503."""
         self._is_stopping = True
 
     async def stop(self) -> None:
@@ -63,7 +63,7 @@ class Operations:
             return web.Response(status=503, text="stopping\n")
         reached = await asyncio.gather(*(_is_open(*upstream) for upstream in self._upstreams))
         if not all(reached):
-            return web.Response(status=503, text="the server behind cannot be reached\n")
+            return web.Response(status=503, text="the upstream server cannot be reached\n")
         return web.Response(text="ok\n")
 
     async def _exposition(self, _: web.Request) -> web.Response:

@@ -1,8 +1,8 @@
-"""A body as it arrives, put together only once."""
+"""Collects a body as it arrives, and joins it only once."""
 
 from __future__ import annotations
 
-SMALL_BYTES = 4096  # pieces below that are put together at once: each would take more memory than it holds
+SMALL_BYTES = 4096  # smaller pieces are joined at once: each would take more memory than it holds
 
 Piece = bytes | memoryview
 
@@ -27,7 +27,7 @@ class Pieces:
             self._parts.append(bytearray(piece))
 
     def start(self, count: int) -> bytes:
-        """Returns the first bytes, fewer if there are not so many yet."""
+        """Returns the first `count` bytes, or all if there are fewer."""
         found = b""
         for part in self._parts:
             found += part[: count - len(found)]
@@ -36,7 +36,7 @@ class Pieces:
         return found
 
     def take(self) -> bytes:
-        """Returns the body, and forgets it."""
+        """Returns the body, and empties this collection."""
         parts, self._parts, self.size = self._parts, [], 0
         if len(parts) == 1 and isinstance(parts[0], bytes):
             return parts[0]

@@ -31,17 +31,17 @@ MAX_BODY_BYTES = 64 * 2**20
 REST_TIMEOUT_S = 60.0  # longer than TensorFlow Serving's own 30 s
 GRACE_S = 10.0
 SMALLEST_QUEUE_BYTES = 64 * 2**20
-WAITING_REQUESTS = 4  # of the largest size, that wait for the log
-REQUESTS_AT_ONCE = 4  # of the largest size, or many small ones
+WAITING_REQUESTS = 4  # requests of the largest size that may wait for the log
+REQUESTS_AT_ONCE = 4  # requests of the largest size under way, or many small ones
 
 
 class Proxy:
-    """Stands before TensorFlow Serving and passes on, byte for byte, what clients may ask.
+    """A proxy in front of TensorFlow Serving, which passes on admitted requests byte for byte.
 
-    One event loop in one thread carries gRPC and REST; another thread writes the log. Towards the server behind there
-    is neither TLS nor authentication: keep it on the same host or pod, with its ports unpublished. Reloading its
-    configuration is refused, and so is every REST path outside `/v1/models`. API keys, certificate and private key that
-    were read from files are read again within seconds of a change.
+    One event loop in one thread carries gRPC and REST; another thread writes the log. There is neither TLS nor
+    authentication towards the upstream server: keep it on the same host or pod, with its ports unpublished. Requests to
+    reload its configuration are refused, and so is every REST path outside `/v1/models`. API keys, certificate and
+    private key from files are read again within seconds of a change.
 
     Args:
         upstream: `host:port` of the server's gRPC; `None` for no gRPC.
@@ -51,17 +51,17 @@ class Proxy:
         rest_port: the port for REST; any free one if 0.
         ops_port: the port for `/healthz`, `/readyz` and `/metrics`; any free one if 0, none if `None`.
         ops_host: the address that this port listens on; `host` if not given.
-        request_log: a folder, to which predictions are logged with their answers, or a writer, which you close after
-            the proxy. Read it with `dynamarks_tf.request_logs.open_log`.
-        admission: who may ask, and how often; by default everybody, named by the header `x-client-id`.
+        request_log: a folder in which predictions are logged with their answers, or a writer, which you close after the
+            proxy. Read it with `dynamarks_tf.request_logs.open_log`.
+        admission: identifies and admits clients. By default all are admitted, named by the header `x-client-id`.
         tls: the certificate to show to clients; no TLS if `None`.
-        max_body_bytes: the size of a request above which it is refused; four times as much is answered at once.
-        rest_timeout_s: seconds the server may take to answer over REST. Over gRPC the client decides.
-        allow_reload: whether clients may change what the server serves.
+        max_body_bytes: the largest size of a request; requests under way may have four times this size together.
+        rest_timeout_s: seconds that the server may take to answer over REST. Over gRPC the client decides.
+        allow_reload: whether clients may change the models that the server serves.
 
     Raises:
-        ArgumentError: nothing is to be passed on, an address is no `host:port`, or certificates are to name clients
-            that need not show any.
+        ArgumentError: there is no upstream address, or one that is no `host:port`; or certificates name the clients,
+            but `tls` does not require them.
 
     Example:
         >>> with Proxy("localhost:8500", "localhost:8501", request_log="logs", grpc_port=0, rest_port=0) as proxy:
@@ -136,13 +136,13 @@ class Proxy:
         """Opens the ports.
 
         Raises:
-            ServingError: a port cannot be had, or the proxy runs already.
+            ServingError: a port cannot be opened, or the proxy is running already.
             LogError: the log cannot be written to.
         """
         if self._thread is not None:
             raise ServingError("The proxy is running already; stop it first.")
         if self._log_to is not None and not isinstance(self._log_to, PredictionLogWriter):
-            # Clients must not be able to make the log too small for a request by its size alone.
+            # No client must be able to evade the log with a request that is too large for the queue.
             waiting = max(SMALLEST_QUEUE_BYTES, WAITING_REQUESTS * self._max_body_bytes)
             self._writer = PredictionLogWriter(self._log_to, max_waiting_bytes=waiting)
         started: futures.Future[None] = futures.Future()
@@ -156,7 +156,7 @@ class Proxy:
             raise
 
     def stop(self, grace_s: float = GRACE_S) -> None:
-        """Refuses new requests, gives those being answered `grace_s` seconds to end, and writes the log to the end.
+        """Refuses new requests, lets those under way end within `grace_s` seconds, and completes the log.
 
         May be called twice.
         """
@@ -200,7 +200,7 @@ class Proxy:
         stop = asyncio.Event()
         metrics = Metrics(self._writer)
         rest_url = None if self._upstream_rest is None else f"http://{self._upstream_rest}"
-        recorder = None if self._writer is None else RequestLogger(self._writer, rest_url, self._max_body_bytes)
+        request_logger = None if self._writer is None else RequestLogger(self._writer, rest_url, self._max_body_bytes)
         in_flight = InFlight(REQUESTS_AT_ONCE * self._max_body_bytes)
         fronts: list[GrpcFront | RestFront] = []
         operations = Operations(metrics, self._upstreams)
@@ -216,7 +216,7 @@ class Proxy:
                     _parse(self._upstream),
                     admission=self._admission,
                     metrics=metrics,
-                    recorder=recorder,
+                    request_logger=request_logger,
                     max_body_bytes=self._max_body_bytes,
                     in_flight=in_flight,
                     allow_reload=self._allow_reload,
@@ -228,7 +228,7 @@ class Proxy:
                     rest_url,
                     admission=self._admission,
                     metrics=metrics,
-                    recorder=recorder,
+                    request_logger=request_logger,
                     max_body_bytes=self._max_body_bytes,
                     in_flight=in_flight,
                     timeout_s=self._rest_timeout_s,
@@ -243,7 +243,7 @@ class Proxy:
         finally:
             watching.cancel()
             operations.announce_stop()
-            await asyncio.gather(*(front.stop(self._grace_s) for front in fronts))  # at once: they share the grace
+            await asyncio.gather(*(front.stop(self._grace_s) for front in fronts))  # at once: they share the time
             await operations.stop()
 
 

@@ -1,4 +1,4 @@
-"""A limit to how often each client may ask."""
+"""A limit on the rate of each client's requests."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 from dynamarks_tf.errors import ArgumentError
 
-MOST_CLIENTS = 100_000  # remembered at once; who has not asked for longest is forgotten
+MOST_CLIENTS = 100_000  # remembered at once; the one with the oldest last request is forgotten
 
 
 class RateLimiter:
-    """A token bucket for each client: it holds up to `burst` requests and gains `rate` a second.
+    """A token bucket for each client: it holds up to `burst` requests and gains `rate` per second.
 
     Args:
-        rate: requests a second that a client may keep up.
-        burst: requests that it may send at once after a pause; `rate`, but at least 1, if not given.
-        clock: tells the time in seconds.
+        rate: requests per second that a client may sustain.
+        burst: requests that a client may send at once after a pause; `rate`, but at least 1, if not given.
+        clock: returns the time in seconds.
 
     Raises:
         ArgumentError: a number is too small.
@@ -32,10 +32,10 @@ class RateLimiter:
         self._full_at: dict[str, float] = {}  # when each bucket will be full again; the last used is the last
 
     def take(self, client: str) -> float:
-        """Takes one request out of a client's bucket.
+        """Takes one request from a client's bucket.
 
         Returns:
-            0 if there was one, else the seconds until there is.
+            0 if there was one, otherwise the seconds until there is one.
         """
         now = self._clock()
         full_at = max(self._full_at.get(client, now), now) + 1 / self._rate

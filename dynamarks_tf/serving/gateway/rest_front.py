@@ -1,4 +1,4 @@
-"""REST through the proxy: bodies are passed on as bytes, never decoded."""
+"""REST through the proxy: bodies are passed on as bytes, and not decoded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dynamarks_tf.serving.protocol.status import HTTP_STATUS, Code, StatusError
 
 
 def _hide_what_was_sent(record: logging.LogRecord) -> bool:
-    """Keeps of an error in a request its class only: its text quotes the line at fault, which may hold an API key."""
+    """Reduces an error in a request to its class: its text quotes the faulty line, which may hold an API key."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, HttpProcessingError):
         record.msg, record.args = f"{record.getMessage()}: {type(error).__name__}", ()
@@ -53,7 +53,7 @@ _AUTOMATIC = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 
 
 class _TooLargeError(Exception):
-    """A request is larger than what is accepted."""
+    """A request is too large."""
 
 
 class RestFront:
@@ -61,12 +61,12 @@ class RestFront:
 
     Args:
         upstream: `http://host:port` of the server.
-        admission: who may ask.
+        admission: identifies and admits clients.
         metrics: counts the requests.
-        recorder: logs predictions, if anything does.
-        max_body_bytes: the size of a request above which it is refused.
-        in_flight: how much may be answered at once.
-        timeout_s: seconds the server may take to answer.
+        request_logger: logs predictions; no log if `None`.
+        max_body_bytes: the largest size of a request.
+        in_flight: limits the size of the requests under way.
+        timeout_s: seconds that the server may take to answer.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class RestFront:
         *,
         admission: Admission,
         metrics: Metrics,
-        recorder: RequestLogger | None,
+        request_logger: RequestLogger | None,
         max_body_bytes: int,
         in_flight: InFlight,
         timeout_s: float,
@@ -83,7 +83,7 @@ class RestFront:
         self._upstream = upstream
         self._admission = admission
         self._metrics = metrics
-        self._request_logger = recorder
+        self._request_logger = request_logger
         self._max_body_bytes = max_body_bytes
         self._in_flight = in_flight
         self._session = aiohttp.ClientSession(
@@ -98,12 +98,12 @@ class RestFront:
         """Opens the port, any free one if 0, and returns it.
 
         Raises:
-            ServingError: it cannot be had.
+            ServingError: the port cannot be opened.
         """
         listener = ports.listen(host, port, "REST")
         server = web.Server(
             self._answer,
-            handler_cancellation=True,  # a client that goes away is not computed for
+            handler_cancellation=True,  # stops the work for a client that has disconnected
             auto_decompress=False,
             access_log=None,
             logger=_LOG,
@@ -114,7 +114,7 @@ class RestFront:
         return int(listener.getsockname()[1])
 
     async def stop(self, grace_s: float) -> None:
-        """Refuses new connections at once, and gives the requests being answered `grace_s` seconds to end."""
+        """Refuses new connections at once, and lets the requests under way end within `grace_s` seconds."""
         if self._runner is not None:
             self._runner._shutdown_timeout = grace_s
             await self._runner.cleanup()
@@ -130,11 +130,11 @@ class RestFront:
             except StatusError as error:
                 response = _refusal(503 if isinstance(error, OverloadError) else HTTP_STATUS[error.code], error)
                 if isinstance(error, OverloadError):
-                    response.force_close()  # what is left of the body is not read
+                    response.force_close()  # the rest of the body is not read
             except _TooLargeError:
-                problem = f"The request is larger than {self._max_body_bytes} bytes, the most that is accepted."
+                problem = f"The request is larger than {self._max_body_bytes} bytes, which is the limit."
                 response = _error(413, problem)
-                response.force_close()  # what is left of the body is not read
+                response.force_close()  # the rest of the body is not read
             code = str(response.status)
             return response
         finally:
@@ -145,7 +145,7 @@ class RestFront:
         if not is_served(path):
             raise StatusError(Code.NOT_FOUND, "Not Found")
         url = URL(self._upstream + path, encoded=True)
-        if "#" in path or url.raw_path_qs != path:  # another path would be sent than the one checked and logged
+        if "#" in path or url.raw_path_qs != path:  # the sent path must be the one that is checked and logged
             raise StatusError(Code.INVALID_ARGUMENT, "The path has a fragment, an empty query, or control characters")
         transport = request.transport
         certificate = names_of(transport.get_extra_info("peercert")) if transport else []
@@ -156,8 +156,10 @@ class RestFront:
         status, reason, answered, answer = await self._ask(request.method, url, passed_on, body)
         if self._request_logger is not None and status == 200:
             if is_prediction(request.method, path):
-                is_packed = "gzip" in CIMultiDict(passed_on).get("Content-Encoding", "")  # as the server behind sees it
-                self._request_logger.record_rest(path, body, answer, is_packed=is_packed, client=client)
+                is_packed = "gzip" in CIMultiDict(passed_on).get(
+                    "Content-Encoding", ""
+                )  # as the upstream server sees it
+                self._request_logger.log_rest(path, body, answer, is_packed=is_packed, client=client)
             elif may_be_prediction(request.method, path):
                 self._request_logger.count_unknown(client)
         response = web.Response(status=status, reason=reason, body=answer, headers=CIMultiDict(_end_to_end(answered)))
@@ -194,7 +196,7 @@ class RestFront:
                 ) as response:
                     return response.status, response.reason, response.headers, await response.read()
             except aiohttp.ServerDisconnectedError as error:
-                if is_last:  # the first time it may be an old connection; a prediction may be asked twice
+                if is_last:  # the first one may be an old connection; a prediction may be requested twice
                     raise unreachable() from error
             except aiohttp.ConnectionTimeoutError as error:
                 raise unreachable() from error
@@ -207,12 +209,12 @@ class RestFront:
 
 
 def is_served(path: str) -> bool:
-    """Whether a path leads to models, and not by a detour to something else."""
+    """Whether a path leads to models, and does not leave them by `..`."""
     return SERVED.fullmatch(path) is not None and not {".", ".."} & set(unquote(path).split("/"))
 
 
 def _end_to_end(headers: CIMultiDictProxy[str], drop: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
-    """Yields the headers that are meant for the other end, not for the next connection."""
+    """Yields the end-to-end headers, without those of one connection."""
     named = {name.strip().lower() for value in headers.getall("Connection", ()) for name in value.split(",")}
     for name, value in headers.items():
         if name.lower() not in _HOP_BY_HOP | named | drop:
@@ -233,5 +235,5 @@ def _error(status: int, message: str) -> web.Response:
 
 
 def _nameless(response: web.Response) -> web.Response:
-    response.headers.setdefault("Server", "proxy")  # else aiohttp tells its version, and Python's
+    response.headers.setdefault("Server", "proxy")  # otherwise aiohttp shows its version and Python's
     return response

@@ -1,8 +1,7 @@
-"""Predictions over REST as messages: for the log, after the answer.
+"""Turns predictions over REST into messages for the log, after they were answered.
 
-JSON tells no dtype, and the answer not even which version gave it. Both are asked from the server's metadata, at most
-once in `REFRESH_S` a model: a request answered within that time of a change of versions may be logged under the other
-one.
+JSON holds no dtypes, and the answer does not name its version. The server's metadata has both; it is requested at most
+once in `REFRESH_S` for each model. So a request near a change of versions may be logged under the other version.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE, Array, to_p
 
 REFRESH_S = 2.0
 TIMEOUT_S = 5.0
-UNDECODED = "undecoded REST body"  # the name of the only tensor in a record that holds bodies as they were sent
+UNDECODED = "undecoded REST body"  # the name of the only tensor in an entry with bodies as they were sent
 
 _PREDICT = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?:predict",
@@ -45,8 +44,8 @@ class RestPrediction:
         body: its body.
         is_packed: whether `body` is gzip.
         answer: the body of the answer.
-        client: who asked.
-        time: when, in seconds since 1970.
+        client: the client's name, if known.
+        time: the time of the request, in seconds since 1970.
     """
 
     path: str
@@ -58,21 +57,21 @@ class RestPrediction:
 
 
 def is_prediction(method: str, path: str) -> bool:
-    """Whether a request asks for a prediction, in a way that the log knows."""
+    """Whether a request is for a prediction, in a form that can be logged."""
     return method == "POST" and _PREDICT.fullmatch(path) is not None
 
 
 def may_be_prediction(method: str, path: str) -> bool:
-    """Whether a request could ask some server for a prediction, in whatever way it is written."""
+    """Whether some server could take a request for one for a prediction."""
     return method == "POST" and unquote(path.partition("?")[0]).rstrip("/").lower().endswith(":predict")
 
 
 class RestDecoder:
-    """Turns predictions over REST into records of a log. Used by one thread.
+    """Turns predictions over REST into log entries. Used by one thread.
 
     Args:
         url: the server that answered, `http://host:port`.
-        max_body_bytes: the size above which a gzip body is not unpacked.
+        max_body_bytes: the largest size of a gzip body after decompression.
     """
 
     def __init__(self, url: str, max_body_bytes: int) -> None:
@@ -81,17 +80,17 @@ class RestDecoder:
         self._known: dict[str, _Description] = {}
         self._asked: dict[str, float] = {}
         self._session = requests.Session()
-        self._session.trust_env = False  # the server behind is asked directly
+        self._session.trust_env = False  # requests go to the upstream server directly
 
-    def record(self, prediction: RestPrediction) -> bytes:
+    def encode(self, prediction: RestPrediction) -> bytes:
         """Returns a serialized `PredictionLog`.
 
         Raises:
-            LogError: request and answer do not fit the signature, or the server does not tell its signatures.
+            LogError: request and answer do not fit the signature, or the server does not report its signatures.
         """
         try:
             return self._decode(prediction)
-        except StatusError as error:  # quotes the body
+        except StatusError as error:  # its message quotes the body
             raise LogError("request and answer do not fit the model's signature") from error
 
     def _decode(self, prediction: RestPrediction) -> bytes:
@@ -124,9 +123,9 @@ class RestDecoder:
                 self._known[model] = _Description.parse(reply.json())
             except (requests.RequestException, json_format.ParseError, KeyError, TypeError) as error:
                 if model not in self._known:
-                    raise LogError(f"the signatures of {model} cannot be had: {error}") from error
+                    raise LogError(f"the signatures of {model} cannot be read: {error}") from error
         if model not in self._known:
-            raise LogError(f"the signatures of {model} could not be had")
+            raise LogError(f"the signatures of {model} could not be read")
         return self._known[model]
 
 
@@ -145,7 +144,7 @@ class _Description:
 
 
 def encode_undecoded(prediction: RestPrediction) -> bytes:
-    """Returns a serialized `PredictionLog` with the bodies as they were sent: no evidence, but a trace of who asked."""
+    """Returns a serialized `PredictionLog` with the bodies as they were sent: a trace of the client, no evidence."""
     spec = _spec(prediction.path)
     request = predict_pb2.PredictRequest(model_spec=spec, inputs={UNDECODED: to_packed_proto(_text(prediction.body))})
     response = predict_pb2.PredictResponse(
@@ -170,7 +169,7 @@ def _spec(path: str) -> model_pb2.ModelSpec:
 
 
 def _path(spec: model_pb2.ModelSpec) -> str:
-    """Returns the one path of what clients may write in many ways: what is known by it cannot grow without end."""
+    """Returns the canonical path of a model, so that what is stored by path cannot grow without limit."""
     path = f"/v1/models/{quote(spec.name, safe='')}"
     if spec.HasField("version"):
         return f"{path}/versions/{spec.version.value}"
@@ -189,5 +188,5 @@ def _unpack(body: bytes, most: int) -> bytes:
     except zlib.error as error:
         raise LogError("its body is no gzip") from error
     if is_more:
-        raise LogError(f"its body is larger than {most} bytes when it is unpacked")
+        raise LogError(f"its body is larger than {most} bytes after decompression")
     return unpacked

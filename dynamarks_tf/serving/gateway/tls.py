@@ -1,4 +1,4 @@
-"""TLS towards clients, with or without certificates of theirs, the same for gRPC and REST."""
+"""TLS towards clients, with or without client certificates, the same for gRPC and REST."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dynamarks_tf.errors import ArgumentError
 
 
 class Tls:
-    """The proxy's certificate, and the authority whose clients it takes.
+    """The proxy's certificate, and the authority whose clients it accepts.
 
     Args:
-        certificate: PEM file with the proxy's certificate and those that lead from it to its authority.
-        private_key: PEM file with the private key for it, without a password.
+        certificate: PEM file with the proxy's certificate and its chain to the authority.
+        private_key: PEM file with the private key of the certificate, without a password.
         client_authority: PEM file with the certificate of the authority that signs clients' certificates. If given,
             only clients with such a certificate can connect.
 
@@ -46,10 +46,10 @@ class Tls:
         """Reads certificate and private key again, for connections from now on. The authority stays.
 
         Raises:
-            ArgumentError: a file cannot be read, or does not fit the other; all stays as it was.
+            ArgumentError: a file cannot be read, or does not fit the other; nothing changes then.
         """
         with _explained(*self.files):
-            # First where nothing can break: with a key that does not fit, half of the new pair would be in use.
+            # First into a new context: with a key that does not fit, half of the new pair would be in use.
             for context in (_context(), *self._contexts):
                 context.load_cert_chain(*self.files, password="")
 
@@ -64,7 +64,7 @@ class Tls:
 
     @property
     def grpc_context(self) -> ssl.SSLContext:
-        """For gRPC, whose clients want HTTP/2."""
+        """For gRPC, whose clients need HTTP/2."""
         return self._grpc_context
 
 
@@ -76,7 +76,7 @@ def _context() -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def _explained(*files: str | os.PathLike[str]) -> Iterator[None]:
-    """Says of an error which files it is about, and what is needed."""
+    """Adds the files and the requirements to the message of an error."""
     try:
         yield
     except (OSError, ssl.SSLError) as error:
@@ -88,7 +88,7 @@ def _explained(*files: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def names_of(certificate: Mapping[str, Any] | None) -> list[str]:
-    """Returns the names in what `SSLSocket.getpeercert` gives: the common name, then the alternative ones."""
+    """Returns the names in the result of `SSLSocket.getpeercert`: the common name, then the alternative ones."""
     if not certificate:
         return []
     common = [value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"]

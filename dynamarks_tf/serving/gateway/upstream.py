@@ -1,4 +1,4 @@
-"""The server behind: one connection that all clients' requests share, made anew when it is lost."""
+"""The upstream server: one connection that all clients' requests share, and that is replaced when it is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Deliver = Callable[[Call, AnswerHead | None, bytes, AnswerHead], None]
 
 
 def unreachable() -> StatusError:
-    """Returns the error for a server that is not there; it does not tell where it would be."""
+    """Returns the error for a server that cannot be reached; it does not show the address."""
     return StatusError(Code.UNAVAILABLE, "The server behind this proxy cannot be reached")
 
 
@@ -54,7 +54,7 @@ class UpstreamConnection(Http2Connection):
     """A connection to the server.
 
     Args:
-        upstream: whose connection it is.
+        upstream: the owner of the connection.
     """
 
     SETTINGS: ClassVar[dict[Setting, int]] = {
@@ -78,12 +78,12 @@ class UpstreamConnection(Http2Connection):
 
     @property
     def has_room(self) -> bool:
-        """Whether it takes a request now."""
+        """Whether it accepts a request now."""
         return len(self.streams) < self.peer_streams
 
     @property
     def takes_requests(self) -> bool:
-        """Whether it takes requests, now or when others are answered."""
+        """Whether it accepts requests, now or once others are answered."""
         return self.is_ready and not self.is_closed and self._last_taken == LAST_STREAM and self._next < LAST_STREAM - 2
 
     def ask(self, call: Call) -> None:
@@ -102,7 +102,7 @@ class UpstreamConnection(Http2Connection):
             self._upstream.next(self)
 
     def flush_soon(self) -> None:
-        if len(self.streams) > 1:  # other clients' requests may follow in a moment, to be sent together
+        if len(self.streams) > 1:  # other clients' requests may follow soon, to be sent together
             self._loop.call_soon(self.flush)
         else:
             self.flush()
@@ -128,13 +128,13 @@ class UpstreamConnection(Http2Connection):
             if head.http_status is None or head.http_status >= 200:
                 question.head = head
         else:
-            raise Http2Error(Problem.PROTOCOL_ERROR, "an answer has headers in its middle")
+            raise Http2Error(Problem.PROTOCOL_ERROR, "an answer has headers in the middle")
 
     def on_large_headers(self, number: int) -> None:
         if not self._heads.is_stateless:
             raise Http2Error(Problem.ENHANCE_YOUR_CALM, "a header block is too large")
         question = self._find(number)
-        if question is not None:  # a client may have provoked it: the others must not suffer
+        if question is not None:  # a client may have caused it: the others must be unaffected
             self.reset(question, Problem.CANCEL)
             self._forget(question)
             self._refuse(question, StatusError(Code.RESOURCE_EXHAUSTED, "The answer's headers are too large"))
@@ -159,13 +159,13 @@ class UpstreamConnection(Http2Connection):
             self._upstream.ask_again(question.call)
             return
         code = _CODES.get(Problem(problem) if problem in set(Problem) else Problem.INTERNAL_ERROR, Code.INTERNAL)
-        self._refuse(question, StatusError(code, "The server behind this proxy has given the request up"))
+        self._refuse(question, StatusError(code, "The server behind this proxy has canceled the request"))
 
     def on_goaway(self, last: int) -> None:
         self._last_taken = min(last, self._last_taken)
         for question in list(self.streams.values()):
             assert isinstance(question, Question)
-            if question.number > self._last_taken:  # the server says that it has not looked at it
+            if question.number > self._last_taken:  # the server has not processed it
                 self._forget(question)
                 self._upstream.ask_again(question.call)
         self._upstream.next(self)
@@ -194,7 +194,7 @@ class UpstreamConnection(Http2Connection):
         question = self.streams.get(number)
         if question is None:
             self.check_not_idle(number)
-            return None  # it was given up
+            return None  # it was canceled
         assert isinstance(question, Question)
         return question
 
@@ -204,7 +204,7 @@ class UpstreamConnection(Http2Connection):
         question.call.question = None
 
     def _answered(self, question: Question, trailers: AnswerHead) -> None:
-        if not question.is_sent:  # the server did not wait for the end
+        if not question.is_sent:  # the server answered before the end of the request
             self.reset(question, Problem.NO_ERROR)
         self._forget(question)
         self._upstream.deliver(question.call, question.head, question.body.take(), trailers)
@@ -219,13 +219,13 @@ class UpstreamConnection(Http2Connection):
 
 
 class Upstream:
-    """Asks the server.
+    """Sends requests to the server.
 
     Args:
-        host: where it is.
-        port: its port.
+        host: the server's host.
+        port: the server's port.
         deliver: called with each answer.
-        turn: decides when what waits is sent.
+        turn: decides when waiting output is sent.
     """
 
     def __init__(self, host: str, port: int, deliver: Deliver, turn: Turn) -> None:
@@ -235,7 +235,7 @@ class Upstream:
         self.answer_heads = BlockReader(grpc_messages.read_answer)
         self._connection: UpstreamConnection | None = None
         self._connections: set[UpstreamConnection] = set()
-        self._waiting: dict[Call, None] = {}  # in their order
+        self._waiting: dict[Call, None] = {}  # a dictionary for its order
         self._connecting: asyncio.Task[None] | None = None
         self._failures = 0
         self._closed_until = 0.0
@@ -255,7 +255,7 @@ class Upstream:
             self._connect()
 
     def ask_again(self, call: Call) -> None:
-        """Sends a request that the server has not looked at, once."""
+        """Sends a request that the server has not processed again, once."""
         call.retries += 1
         if call.retries > 1:
             call.connection.refuse(call, unreachable())
@@ -263,7 +263,7 @@ class Upstream:
             self.ask(call)
 
     def cancel(self, call: Call) -> None:
-        """Stops asking."""
+        """Cancels a request."""
         self._waiting.pop(call, None)
         question, call.question = call.question, None
         if question is not None:
@@ -273,7 +273,7 @@ class Upstream:
                     break
 
     def next(self, connection: UpstreamConnection) -> None:
-        """Sends what waits, if a connection has room; makes a new one if this one is at its end."""
+        """Sends waiting requests if a connection has room, and opens a new one if this one has ended."""
         if connection.is_closed:
             self._connections.discard(connection)
         while self._waiting and connection is self._connection and connection.takes_requests and connection.has_room:

@@ -1,4 +1,4 @@
-"""API keys and certificates are exchanged while the proxy runs: files that change are read again."""
+"""Reads API keys and certificates again when their files change, while the proxy runs."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ EVERY_S = 10.0
 
 
 class FromFiles(Protocol):
-    """What was read from files, and can be read from them again."""
+    """An object that was read from files, and can be read again."""
 
     @property
     def files(self) -> Sequence[Path]:
-        """The files; none if it was made otherwise."""
+        """The files; empty if it does not come from files."""
 
     def reload(self) -> None:
-        """Reads the files again. With an `ArgumentError`, everything stays as it was."""
+        """Reads the files again. If it raises `ArgumentError`, nothing has changed."""
 
 
 class WatchedFiles:
-    """Looks now and then whether files have changed.
+    """Checks regularly whether files have changed.
 
-    What cannot be used, such as a certificate whose key has not been exchanged yet, is reported and leaves things as
-    they were; the next change of the files is the next attempt.
+    Files that cannot be used, such as a certificate whose key has not been replaced yet, are reported and ignored. They
+    are read again at their next change.
 
     Args:
-        watched: what came from files, by the words for it in messages and metrics.
-        metrics: where attempts are counted.
+        watched: the objects to read again, by their names in messages and metrics.
+        metrics: counts the attempts.
     """
 
     def __init__(self, watched: Mapping[str, FromFiles], metrics: Metrics) -> None:
@@ -47,13 +47,13 @@ class WatchedFiles:
             metrics.expect_reloads(what)
 
     async def watch(self) -> None:
-        """Looks until it is canceled."""
+        """Checks the files until it is canceled."""
         while True:
             await asyncio.sleep(EVERY_S)
-            await asyncio.to_thread(self.look)  # a folder on the network can take its time
+            await asyncio.to_thread(self.look)  # a network folder can be slow
 
     def look(self) -> None:
-        """Reads again what has changed since the last look."""
+        """Reads the files again that have changed since the last check."""
         for what, item in self._watched.items():
             state = _state(item.files)
             if state == self._seen[what]:
@@ -70,7 +70,7 @@ class WatchedFiles:
 
 
 def _state(files: Sequence[Path]) -> list[tuple[int, ...] | None]:
-    """What differs once a file is written or replaced; `None` for one that cannot be had."""
+    """Values that differ once a file is written or replaced; `None` for a file that cannot be read."""
     found: list[tuple[int, ...] | None] = []
     for path in files:
         try:

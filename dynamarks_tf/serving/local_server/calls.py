@@ -1,4 +1,4 @@
-"""The calls a client can make, the same for gRPC and REST: a request message in, an answer or a StatusError out."""
+"""The calls that clients make, the same for gRPC and REST: a request message in, an answer or a StatusError out."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
     model_management_pb2,
     model_pb2,
     predict_pb2,
-    regression_pb2,
 )
 
-from dynamarks_tf.serving.local_server import config_files, examples
+from dynamarks_tf.serving.local_server import config_files
 from dynamarks_tf.serving.local_server.repository import Repository
 from dynamarks_tf.serving.local_server.served_model import ServedModel
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
 from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE, Array, to_packed_proto, to_proto
 
 SIGNATURE_FIELD = "signature_def"
+ONLY_PREDICT = "Classify, Regress and MultiInference are not served here. Use Predict instead."
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What Predict gives back.
+    """The result of Predict.
 
     Attributes:
         model_spec: the model name, version and signature that were used.
@@ -46,7 +44,7 @@ class Answer:
         return predict_pb2.PredictResponse(model_spec=self.model_spec, outputs=outputs)
 
     def to_packed_response(self) -> predict_pb2.PredictResponse:
-        """Returns the same with the values in blocks of bytes, which is quicker; for logs, not for clients."""
+        """Returns the same message with its values in blocks of bytes, which is faster; for logs, not for clients."""
         outputs = {name: to_packed_proto(array) for name, array in self.outputs.items()}
         return predict_pb2.PredictResponse(model_spec=self.model_spec, outputs=outputs)
 
@@ -59,52 +57,13 @@ def predict(repository: Repository, request: predict_pb2.PredictRequest, *, time
 
 
 def run(model: ServedModel, request: predict_pb2.PredictRequest, *, timeout_s: float | None = None) -> Answer:
-    """Does the same on a model that has been found already."""
+    """Runs a model that has been found already on the inputs of `request`, for at most `timeout_s` seconds."""
     signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     began = time.perf_counter()
     outputs = model.predict(
         request.inputs, signature_name=signature_name, output_filter=request.output_filter, timeout_s=timeout_s
     )
     return Answer(_used(model, request.model_spec), outputs, time.perf_counter() - began)
-
-
-def classify(
-    repository: Repository, request: classification_pb2.ClassificationRequest, *, timeout_s: float | None = None
-) -> classification_pb2.ClassificationResponse:
-    """Runs a signature that takes examples and gives classes, scores or both."""
-    used, result = _run_examples(repository, request, examples.CLASSIFY, timeout_s)
-    return classification_pb2.ClassificationResponse(result=result, model_spec=used)
-
-
-def regress(
-    repository: Repository, request: regression_pb2.RegressionRequest, *, timeout_s: float | None = None
-) -> regression_pb2.RegressionResponse:
-    """Runs a signature that takes examples and gives a number each."""
-    used, result = _run_examples(repository, request, examples.REGRESS, timeout_s)
-    return regression_pb2.RegressionResponse(result=result, model_spec=used)
-
-
-def multi_inference(
-    repository: Repository, request: inference_pb2.MultiInferenceRequest, *, timeout_s: float | None = None
-) -> inference_pb2.MultiInferenceResponse:
-    """Runs several such signatures of one model on the same examples."""
-    specs = [task.model_spec for task in request.tasks] or [model_pb2.ModelSpec()]
-    with repository.use(specs[0]) as model:
-        if not all(spec.name for spec in specs):
-            raise invalid("Found ModelSpec with an empty model name.")
-        if {spec.name for spec in specs} != {model.name}:
-            raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
-        tasks = [(task.model_spec.signature_name, task.method_name) for task in request.tasks]
-        unknown = "Requested signature not found in model graph: "
-        results = examples.run(model, tasks, request.input, unknown=unknown, timeout_s=timeout_s)
-        response = inference_pb2.MultiInferenceResponse()
-        for spec, result in zip(specs, results, strict=True):
-            added = response.results.add(model_spec=_used(model, spec))
-            if isinstance(result, regression_pb2.RegressionResult):
-                added.regression_result.CopyFrom(result)
-            else:
-                added.classification_result.CopyFrom(result)
-        return response
 
 
 def model_metadata(
@@ -154,7 +113,7 @@ def model_status(
 def reload_config(
     repository: Repository, request: model_management_pb2.ReloadConfigRequest
 ) -> model_management_pb2.ReloadConfigResponse:
-    """Serves the models of another configuration from now on; returns when they have been loaded."""
+    """Serves the models of another configuration from now on; returns once they are loaded."""
     if request.config.WhichOneof("config") != "model_config_list":
         raise invalid(
             "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
@@ -166,18 +125,8 @@ def reload_config(
     return response
 
 
-def _run_examples(
-    repository: Repository, request: Any, method: str, timeout_s: float | None
-) -> tuple[model_pb2.ModelSpec, Any]:
-    _check_has_spec(request)
-    spec = request.model_spec
-    with repository.use(spec) as model:
-        (result,) = examples.run(model, [(spec.signature_name, method)], request.input, timeout_s=timeout_s)
-        return _used(model, spec), result
-
-
-def _used(model: ServedModel, asked: model_pb2.ModelSpec) -> model_pb2.ModelSpec:
-    spec = model_pb2.ModelSpec(name=model.name, signature_name=asked.signature_name or DEFAULT_SIGNATURE)
+def _used(model: ServedModel, requested: model_pb2.ModelSpec) -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=model.name, signature_name=requested.signature_name or DEFAULT_SIGNATURE)
     spec.version.value = model.version
     return spec
 

@@ -11,15 +11,12 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
-    regression_pb2,
 )
 
 from dynamarks_tf.serving.local_server import calls
@@ -33,11 +30,11 @@ LOG = logging.getLogger(__name__)
 
 THREADS = 4 * (os.cpu_count() or 1)
 LONGEST_MESSAGE = 1024  # characters of an error text
-LONGEST_WAIT_S = 365 * 24 * 3600.0  # gRPC reports the deadline of a call without one as the far future
+LONGEST_WAIT_S = 365 * 24 * 3600.0  # gRPC puts the deadline of a call without one into the far future
 HEALTH_NAMES = ("", "ModelService", "PredictionService")
 RELOAD_IS_OFF = (
-    "HandleReloadConfigRequest is switched off, for whoever reaches the port could have any folder loaded. Start the "
-    "server with --allow-config-reload to switch it on."
+    "HandleReloadConfigRequest is off, because it lets every client load any folder. Start the server with "
+    "--allow-config-reload to switch it on."
 )
 
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -46,66 +43,44 @@ Result = TypeVar("Result")
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict, Classify, Regress, MultiInference and GetModelMetadata."""
+    """Predict and GetModelMetadata. The calls that take `tf.train.Example`s are refused."""
 
-    def __init__(self, repository: Repository, metrics: Metrics, recorder: RequestLogger | None = None) -> None:
+    def __init__(self, repository: Repository, metrics: Metrics, request_logger: RequestLogger | None = None) -> None:
         self._repository = repository
         self._metrics = metrics
-        self._request_logger = recorder
+        self._request_logger = request_logger
 
     def Predict(  # noqa: N802
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
-        response = self._reply("Predict", self._predict, request, context)
-        if self._request_logger is not None:
-            self._request_logger.record(
-                request, lambda: response, self._request_logger.client(context.invocation_metadata())
-            )
-        return response
-
-    def Classify(  # noqa: N802
-        self, request: classification_pb2.ClassificationRequest, context: grpc.ServicerContext
-    ) -> classification_pb2.ClassificationResponse:
-        return self._reply("Classify", calls.classify, request, context)
-
-    def Regress(  # noqa: N802
-        self, request: regression_pb2.RegressionRequest, context: grpc.ServicerContext
-    ) -> regression_pb2.RegressionResponse:
-        return self._reply("Regress", calls.regress, request, context)
-
-    def MultiInference(  # noqa: N802
-        self, request: inference_pb2.MultiInferenceRequest, context: grpc.ServicerContext
-    ) -> inference_pb2.MultiInferenceResponse:
         timeout_s = _time_left(context)
-        return _reply(context, lambda: calls.multi_inference(self._repository, request, timeout_s=timeout_s))
+        response = _reply(context, lambda: self._predict(request, timeout_s))
+        if self._request_logger is not None:
+            client = self._request_logger.client(context.invocation_metadata())
+            self._request_logger.log(request, lambda: response, client)
+        return response
 
     def GetModelMetadata(  # noqa: N802
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         return _reply(context, lambda: calls.model_metadata(self._repository, request))
 
-    def _predict(
-        self, repository: Repository, request: predict_pb2.PredictRequest, *, timeout_s: float | None
-    ) -> predict_pb2.PredictResponse:
-        answer = calls.predict(repository, request, timeout_s=timeout_s)
-        self._metrics.record_runtime(answer.model_spec.name, answer.runtime_s)
-        return answer.to_response()
+    def Classify(self, request: Any, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
+        _abort(context, StatusError(Code.UNIMPLEMENTED, calls.ONLY_PREDICT))
 
-    def _reply(self, api: str, call: Callable[..., Result], request: Any, context: grpc.ServicerContext) -> Result:
-        """Answers one of the calls that TensorFlow Serving counts."""
-        timeout_s = _time_left(context)
+    Regress = MultiInference = Classify
+
+    def _predict(self, request: predict_pb2.PredictRequest, timeout_s: float | None) -> predict_pb2.PredictResponse:
         name = request.model_spec.name
-        known = name if self._repository.knows(name) else UNKNOWN_MODEL
-
-        def counted() -> Result:
-            with self._metrics.request(known, api=api, entrypoint="GRPC"):
-                return call(self._repository, request, timeout_s=timeout_s)
-
-        return _reply(context, counted)
+        counted_as = name if self._repository.knows(name) else UNKNOWN_MODEL
+        with self._metrics.request(counted_as, api="Predict", entrypoint="GRPC"):
+            answer = calls.predict(self._repository, request, timeout_s=timeout_s)
+            self._metrics.record_runtime(answer.model_spec.name, answer.runtime_s)
+            return answer.to_response()
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus and, where it is allowed, HandleReloadConfigRequest."""
+    """GetModelStatus and, if allowed, HandleReloadConfigRequest."""
 
     def __init__(self, repository: Repository, *, allow_config_reload: bool = False) -> None:
         self._repository = repository
@@ -128,17 +103,17 @@ class GrpcServer:
     """A gRPC server on its own threads.
 
     Args:
-        repository: what is served.
-        metrics: what counts the requests.
+        repository: the models to serve.
+        metrics: counts the requests.
         host: the address to listen on.
         port: the port to listen on; any free one if 0.
-        recorder: what logs the predictions, if anything does.
-        max_request_bytes: the size a request may have; what gRPC can take if `None`.
-        allow_config_reload: whether clients may change what is served.
+        request_logger: logs the predictions; no log if `None`.
+        max_request_bytes: the largest size of a request; the largest that gRPC accepts if `None`.
+        allow_config_reload: whether clients may change the models that are served.
         health_service: whether to answer gRPC's standard health checks.
 
     Raises:
-        ServingError: the port cannot be had.
+        ServingError: the port cannot be opened.
     """
 
     def __init__(
@@ -148,7 +123,7 @@ class GrpcServer:
         *,
         host: str,
         port: int,
-        recorder: RequestLogger | None = None,
+        request_logger: RequestLogger | None = None,
         max_request_bytes: int | None = None,
         allow_config_reload: bool = False,
         health_service: bool = False,
@@ -156,10 +131,10 @@ class GrpcServer:
         options = [
             ("grpc.max_receive_message_length", -1 if max_request_bytes is None else max_request_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # else a second server would share the port instead of being refused
+            ("grpc.so_reuseport", 0),  # otherwise a second server could share the port
         ]
         self._server = grpc.server(futures.ThreadPoolExecutor(THREADS, "grpc-server"), options=options)
-        predictions = PredictionService(repository, metrics, recorder)
+        predictions = PredictionService(repository, metrics, request_logger)
         models = ModelService(repository, allow_config_reload=allow_config_reload)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
@@ -168,12 +143,12 @@ class GrpcServer:
             for name in HEALTH_NAMES:
                 answers.set(name, health_pb2.HealthCheckResponse.SERVING)
             health_pb2_grpc.add_HealthServicer_to_server(answers, self._server)
-        free = ports.find_free(host, port, "gRPC")  # gRPC itself would write to stderr if it is not
+        free = ports.find_free(host, port, "gRPC")  # gRPC itself writes to stderr about a port in use
         self.port = self._server.add_insecure_port(f"[{host}]:{free}" if ":" in host else f"{host}:{free}")
         self._server.start()
 
     def stop(self, grace_s: float) -> None:
-        """Refuses new calls at once, and gives the ones being answered `grace_s` seconds to end."""
+        """Refuses new calls at once, and lets those under way end within `grace_s` seconds."""
         self._server.stop(grace_s).wait()
 
 
@@ -183,7 +158,7 @@ def _reply(context: grpc.ServicerContext, call: Callable[[], Result]) -> Result:
     except StatusError as error:
         problem = error
     except Exception:
-        LOG.exception("over gRPC")
+        LOG.exception("a call over gRPC failed")
         problem = internal_error()
     _abort(context, problem)
 
@@ -197,6 +172,6 @@ def _abort(context: grpc.ServicerContext, error: StatusError) -> NoReturn:
 
 
 def _time_left(context: grpc.ServicerContext) -> float | None:
-    """Returns the seconds until the client gives up, `None` if it waits for ever."""
+    """Returns the seconds until the client gives up, `None` if it waits forever."""
     seconds = context.time_remaining()
     return None if seconds is None or seconds > LONGEST_WAIT_S else float(seconds)

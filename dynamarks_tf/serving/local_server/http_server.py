@@ -1,4 +1,4 @@
-"""The HTTP server under the REST interface: waitress, with a limit for bodies and an orderly stop."""
+"""The HTTP server under the REST interface: waitress, with a limit on bodies and an orderly stop."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 THREADS = 4 * (os.cpu_count() or 1)
-LARGEST_BODY = 2**40  # bytes; in fact none
+LARGEST_BODY = 2**40  # bytes; in effect no limit
 MEMORY_BUFFER = 2**28  # bytes of a body that waitress keeps in memory rather than in a file
 RECEIVE_SIZE = 2**18  # bytes
-CONNECTIONS = 1000  # open at the same time; further ones wait
+CONNECTIONS = 1000  # open at the same time; others wait
 
 
 class HttpServer:
     """An HTTP server on its own threads.
 
     Args:
-        application: what answers.
+        application: answers the requests.
         host: the address to listen on.
         port: the port to listen on; any free one if 0.
-        max_request_bytes: the size a body may have, in fact unlimited if `None`. More is answered with 413.
+        max_request_bytes: the largest size of a body; a larger one is answered with 413. No limit if `None`.
 
     Raises:
-        ServingError: the port cannot be had.
+        ServingError: the port cannot be opened.
     """
 
     def __init__(
         self, application: WSGIApplication, *, host: str, port: int, max_request_bytes: int | None = None
     ) -> None:
         listener = ports.listen(host, port, "REST")
-        logging.getLogger("waitress").setLevel(logging.ERROR)  # that a request has to wait is nothing to report
+        logging.getLogger("waitress").setLevel(logging.ERROR)  # it warns about each request that waits
         self._server = waitress.create_server(
             application,
             sockets=[listener],
@@ -55,7 +55,7 @@ class HttpServer:
             max_request_body_size=LARGEST_BODY,
             inbuf_overflow=MEMORY_BUFFER,
             outbuf_overflow=MEMORY_BUFFER,
-            outbuf_high_watermark=LARGEST_BODY,  # else clients that do not read their answers would hold the threads
+            outbuf_high_watermark=LARGEST_BODY,  # otherwise clients that read no answers hold the threads
             recv_bytes=RECEIVE_SIZE,
         )
         if max_request_bytes is not None:
@@ -67,12 +67,12 @@ class HttpServer:
         self._thread.start()
 
     def stop(self, grace_s: float) -> None:
-        """Refuses new connections at once, and gives the requests being answered `grace_s` seconds to end."""
+        """Refuses new connections at once, and lets the requests under way end within `grace_s` seconds."""
         self._grace_s = grace_s
         self._stopping.set()
         self._server.pull_trigger()
         self._thread.join()
-        wasyncore.close_all(self._server._map)  # not before the line that pulls the trigger, which it closes
+        wasyncore.close_all(self._server._map)  # at the end, because this closes the trigger as well
 
     def _serve(self) -> None:
         while not self._stopping.is_set():
@@ -84,11 +84,11 @@ class HttpServer:
         self._server.task_dispatcher.shutdown(timeout=1)
 
     def _turn(self, *, timeout_s: float) -> None:
-        """Receives and sends what is there; this is one turn of waitress' own loop."""
+        """Receives and sends the data at hand, as one turn of waitress' own loop does."""
         wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._server._map, count=1)
 
     def _close_idle(self) -> bool:
-        """Closes the connections on which nothing is being answered, and says whether others are left."""
+        """Closes the connections without a request under way. Returns whether others are left."""
         channels = list(self._server.active_channels.values())
         busy = [channel for channel in channels if channel.requests or channel.total_outbufs_len]
         for channel in channels:
@@ -100,8 +100,8 @@ class HttpServer:
 def _channel_class(max_request_bytes: int) -> type[HTTPChannel]:
     """Makes the class of connections that answer 413 to larger bodies.
 
-    Waitress' own limit closes the connection while the client is still sending, which then sees a reset connection
-    instead of the answer. Here what is too much is read and dropped.
+    Waitress' own limit closes the connection while the client is still sending. The client then sees a reset connection
+    instead of the answer. Here the excess is read and dropped.
     """
 
     class Parser(HTTPRequestParser):
@@ -127,7 +127,7 @@ def _channel_class(max_request_bytes: int) -> type[HTTPChannel]:
 
 
 class _LimitedBuffer(OverflowableBuffer):
-    """Keeps a body up to a size, and nothing of a larger one."""
+    """Keeps a body up to a size limit, and nothing of a larger one."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(MEMORY_BUFFER)

@@ -14,15 +14,15 @@ from dynamarks_tf.serving.protocol.status import StatusError
 NAMES = ":tensorflow:serving:"
 BUCKETS_US = tuple(10 * 1.8**index for index in range(33))  # TensorFlow Serving's; up to 20 minutes
 CONTENT_TYPE = "text/plain"
-UNKNOWN_MODEL = "(unknown)"  # so that clients cannot fill the memory with names
+UNKNOWN_MODEL = "(unknown)"  # one name, so that clients cannot fill the memory with names
 
-# The library writes help texts, creation times and a `_total` after each counter; TensorFlow Serving does not.
+# The library writes help texts, creation times and `_total` after each counter; TensorFlow Serving does not.
 _NOT_IN_TENSORFLOW_SERVING = re.compile(r"^(?:# HELP|# TYPE \S+_created|[\w:]+_created[{ ]).*\n", re.MULTILINE)
 _COUNTER_NAME = re.compile(r"(:request_count)_total\b")
 
 
 class Metrics:
-    """What TensorFlow Serving counts about requests. May be used from many threads."""
+    """TensorFlow Serving's counts of requests. May be used from many threads."""
 
     def __init__(self) -> None:
         self._registry = prometheus_client.CollectorRegistry()
@@ -34,11 +34,11 @@ class Metrics:
 
     @contextlib.contextmanager
     def request(self, model_name: str, *, api: str = "", entrypoint: str) -> Iterator[None]:
-        """Counts one request, and takes the time if it succeeds.
+        """Counts one request, and measures its time if it succeeds.
 
         Args:
-            model_name: the model it is for.
-            api: "predict" and so on; "Predict" over gRPC.
+            model_name: the requested model.
+            api: "predict" over REST, "Predict" over gRPC; empty for other requests.
             entrypoint: "REST" or "GRPC".
         """
         began = time.perf_counter()
@@ -54,7 +54,7 @@ class Metrics:
             self._count.labels(model_name, status).inc()
 
     def record_runtime(self, model_name: str, seconds: float) -> None:
-        """Counts the time that a model took for a prediction."""
+        """Counts the time that a prediction took in the model."""
         self._runtime.labels(model_name, "Predict", "TF1").observe(seconds * 1e6)
 
     def text(self) -> str:

@@ -1,4 +1,4 @@
-"""What the two servers have in common: a model's folder, addresses, start and stop."""
+"""The common part of both servers: a model's folder, addresses, start and stop."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dynamarks_tf.serving.local_server.repository import model_name
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where to find a server that listens on all addresses
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # how to reach a server that listens on all addresses
 
 
 class ModelServer(abc.ABC):
     """A server for one model, with TensorFlow Serving's gRPC and REST interfaces. Use it in a `with` statement.
 
     Args:
-        base_path: the model's folder, with one numbered folder a version. The highest one is served.
+        base_path: the model's folder, with one numbered folder per version. The highest one is served.
         name: the name clients ask for; the folder's own name if not given.
         host: the address to listen on.
         grpc_port: the port for gRPC; any free one if 0, no gRPC if `None`.
@@ -41,7 +41,7 @@ class ModelServer(abc.ABC):
         rest_port: int | None = 8501,
     ) -> None:
         if grpc_port is None and rest_port is None:
-            raise ServingError("grpc_port and rest_port are both None, so nobody could reach the server. Give one.")
+            raise ServingError("grpc_port and rest_port are both None, so the server could not be reached. Give one.")
         if grpc_port == rest_port != 0:
             raise ServingError(f"grpc_port and rest_port are both {grpc_port}. Give two different ports, or 0 for any.")
         self.base_path = Path(base_path).absolute()
@@ -53,7 +53,7 @@ class ModelServer(abc.ABC):
 
     @property
     def version(self) -> int:
-        """The version served, from the start on."""
+        """The version that is served, once the server has started."""
         if self._version is None:
             raise ServingError("The server has not been started: call start(), or use it in a `with` statement.")
         return self._version
@@ -70,7 +70,7 @@ class ModelServer(abc.ABC):
 
     @property
     def rest_url(self) -> str:
-        """`http://host:port/v1/models/name`; append `:predict` to ask for predictions."""
+        """`http://host:port/v1/models/name`; append `:predict` for predictions."""
         return f"http://{self._address(self.rest_port, 'REST')}/v1/models/{self.name}"
 
     @abc.abstractmethod
@@ -78,16 +78,16 @@ class ModelServer(abc.ABC):
         """Loads the model, then opens the ports.
 
         Raises:
-            ServingError: the model cannot be loaded, or a port is taken.
+            ServingError: the model cannot be loaded, or a port is in use.
         """
 
     @abc.abstractmethod
     def stop(self, grace_s: float = 5.0) -> None:
-        """Closes the ports and frees the model. Requests being answered get `grace_s` seconds. May be called twice."""
+        """Closes the ports and frees the model. Requests under way get `grace_s` seconds. May be called twice."""
 
     @abc.abstractmethod
     def wait(self) -> None:
-        """Returns when the server has stopped, which another thread or a signal has to do."""
+        """Returns once another thread or a signal has stopped the server."""
 
     def __enter__(self) -> Self:
         self.start()

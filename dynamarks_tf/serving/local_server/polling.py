@@ -1,4 +1,4 @@
-"""Doing something again and again, on a thread of its own."""
+"""Repeats an action on a thread of its own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ LOG = logging.getLogger(__name__)
 
 
 class Poller:
-    """Calls `action` every `interval_s` seconds until it is stopped. What `action` raises is logged, no more.
+    """Calls `action` every `interval_s` seconds until it is stopped. Its exceptions are only logged.
 
     Args:
-        action: what to do.
+        action: the action to repeat.
         interval_s: seconds between the end of one call and the start of the next.
         name: the thread's name.
     """
@@ -26,7 +26,7 @@ class Poller:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when a call that is under way has ended; there is no further one."""
+        """Makes no more calls, and returns once a call under way has ended."""
         self._stopping.set()
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""The models that are served, and which of their versions."""
+"""The models that are served, with their versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from tensorflow_serving.apis import model_pb2
 
 from dynamarks_tf.errors import ServingError
-from dynamarks_tf.serving.local_server.batching import Batcher
 from dynamarks_tf.serving.local_server.config_files import ModelConfig
 from dynamarks_tf.serving.local_server.served_model import ServedModel
 from dynamarks_tf.serving.local_server.versions import Version, find_versions, scan_versions
@@ -24,18 +23,16 @@ LOG = logging.getLogger(__name__)
 class Repository:
     """Models and their loaded versions.
 
-    Requests may come from many threads while versions come and go: each holds the version that answers it.
+    Requests may come from many threads while versions change. Each request holds the version that answers it.
 
     Args:
-        models: what to serve.
-        batcher: what runs requests together, if anything does.
+        models: the models to serve.
 
     Raises:
-        ServingError: a model has no version, or none that can be loaded, or a label for one that is not loaded.
+        ServingError: a model has no version, or none that can be loaded, or a label for a version that is not loaded.
     """
 
-    def __init__(self, models: Sequence[ModelConfig], *, batcher: Batcher | None = None) -> None:
-        self._batcher = batcher
+    def __init__(self, models: Sequence[ModelConfig]) -> None:
         self._changing = threading.Lock()  # held for a whole change, so that there is one at a time
         self._models: dict[str, _Model] = {}
         try:
@@ -47,10 +44,10 @@ class Repository:
 
     @contextlib.contextmanager
     def use(self, spec: model_pb2.ModelSpec) -> Iterator[ServedModel]:
-        """Finds the model a request is for, and keeps it loaded meanwhile.
+        """Finds the model that a request is for, and keeps it loaded meanwhile.
 
         Args:
-            spec: the name and, if wanted, the version or label that the request gives.
+            spec: the name and, if given, the version or label in the request.
 
         Raises:
             StatusError: NOT_FOUND, or INVALID_ARGUMENT for a label or an empty name, as in TensorFlow Serving.
@@ -58,7 +55,7 @@ class Repository:
         while True:
             version = self._find(spec)
             model = version.acquire()
-            if model is not None:  # else it has been taken away since it was found
+            if model is not None:  # otherwise it was unloaded after it was found
                 break
         try:
             yield model
@@ -66,7 +63,7 @@ class Repository:
             version.release()
 
     def latest_version(self, name: str) -> int:
-        """Returns the version that answers requests which name none.
+        """Returns the version that answers requests without a version.
 
         Raises:
             StatusError: NOT_FOUND.
@@ -83,24 +80,24 @@ class Repository:
         return [model.versions[number] for number in sorted(model.versions, reverse=True)] if model else []
 
     def refresh(self) -> None:
-        """Looks for new and vanished version folders: new ones are loaded before old ones are unloaded.
+        """Looks for new and vanished version folders. New versions are loaded before old ones are unloaded.
 
-        A version that cannot be loaded is reported by the status call and not tried again until its folder has gone
-        and come back; the version it was to replace keeps answering.
+        The status call reports a version that cannot be loaded; the version before it keeps answering. It is tried
+        again only after its folder has gone and come back.
         """
         with self._changing:
             for model in self._models.values():
                 self._refresh(model)
 
     def reconfigure(self, models: Sequence[ModelConfig]) -> None:
-        """Serves other models, policies and labels from now on; models that are not named are unloaded.
+        """Serves other models, policies and labels from now on. Models that are not named are unloaded.
 
         Args:
-            models: what to serve.
+            models: the models to serve.
 
         Raises:
-            StatusError: FAILED_PRECONDITION if a label is given to a version that is not loaded yet, and then nothing
-                is changed; UNKNOWN if a new model cannot be loaded, and then the others have been changed.
+            StatusError: FAILED_PRECONDITION if a label names a version that is not loaded yet; nothing is changed then.
+                UNKNOWN if a new model cannot be loaded; the other changes are made then.
         """
         with self._changing:
             _check_labels(models, self._models)
@@ -147,7 +144,7 @@ class Repository:
         """Begins to serve a model.
 
         Raises:
-            ServingError: there is no version of it, none that can be loaded, or a label for one that is not loaded.
+            ServingError: it has no version, or none that can be loaded, or a label for a version that is not loaded.
         """
         model = self._models.get(config.name) or _Model(config.name)
         model.config = config
@@ -158,7 +155,7 @@ class Repository:
                 f"{config.base_path} holds the versions {sorted(found)}, and the version policy of {config.name} "
                 "chooses none of them."
             )
-        errors = model.settle(found, self._batcher)
+        errors = model.settle(found)
         if not model.serving:
             raise errors[0]
         for label, number in model.labels.items():
@@ -171,36 +168,36 @@ class Repository:
     def _refresh(self, model: _Model) -> None:
         try:
             found = scan_versions(model.config.base_path) if model.config else {}
-        except OSError as error:  # what is loaded keeps answering
-            model.complain(f"cannot be looked through for versions of {model.name}: {error.strerror}")
+        except OSError as error:  # loaded versions keep answering
+            model.report(f"cannot be searched for versions of {model.name}: {error.strerror}")
             return
-        for problem in model.settle(found, self._batcher):
-            model.complain(str(problem))
+        for problem in model.settle(found):
+            model.report(str(problem))
 
 
 class _Model:
     """A model's configuration and versions.
 
-    It is changed by one thread at a time and read by any; so dictionaries are replaced, never changed.
+    One thread at a time changes it, while any thread reads it. So dictionaries are replaced, never changed.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.config: ModelConfig | None = None  # as long as it is not served, or not any more
+        self.config: ModelConfig | None = None  # before it is served, and afterwards
         self.serving: Mapping[int, Version] = {}
-        self.versions: Mapping[int, Version] = {}  # those that ended too: the status call reports them
+        self.versions: Mapping[int, Version] = {}  # with those that ended: the status call reports them
         self._failed: set[int] = set()
-        self._complaint = ""
+        self._reported = ""
 
     @property
     def labels(self) -> Mapping[str, int]:
         return self.config.labels if self.config else {}
 
-    def settle(self, found: Mapping[int, Path], batcher: Batcher | None) -> list[ServingError]:
-        """Loads and unloads until what is wanted of `found` is served, never leaving the model without a version.
+    def settle(self, found: Mapping[int, Path]) -> list[ServingError]:
+        """Loads and unloads until the wanted versions of `found` are served; the model always keeps one version.
 
         Returns:
-            What could not be loaded.
+            The errors of the versions that could not be loaded.
         """
         wanted = self.config.policy.choose(found) if self.config else set()
         self._failed &= found.keys()
@@ -216,7 +213,7 @@ class _Model:
             version = Version(self.name, number, found[number])
             self.versions = {**self.versions, number: version}
             try:
-                version.load(batcher)
+                version.load()
                 self.serving = {**self.serving, number: version}
             except ServingError as error:
                 self._failed.add(number)
@@ -228,11 +225,11 @@ class _Model:
         for version in self.versions.values():
             version.close()
 
-    def complain(self, problem: str) -> None:
-        """Logs a problem, once."""
-        if problem != self._complaint:
+    def report(self, problem: str) -> None:
+        """Logs a problem once."""
+        if problem != self._reported:
             LOG.error("%s: %s", self.config.base_path if self.config else self.name, problem)
-            self._complaint = problem
+            self._reported = problem
 
     def _unload(self, number: int) -> None:
         version = self.serving[number]
@@ -241,7 +238,7 @@ class _Model:
 
 
 def model_name(base_path: str | os.PathLike[str]) -> str:
-    """Returns the name a model is served under when none is given: that of its folder."""
+    """Returns the default name of a model: that of its folder."""
     return Path(base_path).resolve().name or "default"
 
 

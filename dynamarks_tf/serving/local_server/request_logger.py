@@ -1,4 +1,4 @@
-"""Logs the predictions of the local server, with the name of the client that asked."""
+"""Logs the predictions of the local server, with the client's name."""
 
 from __future__ import annotations
 
@@ -9,22 +9,19 @@ from tensorflow_serving.apis import predict_pb2
 from dynamarks_tf.request_logs import PredictionLogWriter
 from dynamarks_tf.request_logs.client_header import CLIENT_HEADER, check_client_header, read_client
 
-__all__ = ["CLIENT_HEADER", "RequestLogger", "check_client_header"]
-
 
 class RequestLogger:
     """Hands requests and answers to a log.
 
-    The client is named by a header (REST) or a metadata key (gRPC), which whatever authenticates clients in front of
-    the server has to set: a client that can set it itself can call itself anything. Nothing else of the headers is
-    logged.
+    A header (REST) or a metadata key (gRPC) names the client. The component that authenticates clients in front of the
+    server must set it: a client that sets it itself can choose any name. No other header is logged.
 
     Args:
         writer: the log.
         client_header: the name of the header.
 
     Raises:
-        ArgumentError: this is no name of a header, or of one that carries secrets.
+        ArgumentError: `client_header` is not a valid header name, or names a header that carries secrets.
     """
 
     def __init__(self, writer: PredictionLogWriter, client_header: str = CLIENT_HEADER) -> None:
@@ -32,21 +29,21 @@ class RequestLogger:
         self._header = check_client_header(client_header)
 
     def client(self, headers: Iterable[tuple[str, str | bytes]]) -> str | None:
-        """Returns the client's name, `None` if the headers do not tell it."""
+        """Returns the client's name, `None` if the headers do not hold it."""
         return read_client(headers, self._header)
 
-    def record(
+    def log(
         self,
         request: predict_pb2.PredictRequest,
         response: Callable[[], predict_pb2.PredictResponse],
         client: str | None,
     ) -> None:
-        """Logs an answer that is about to be sent. Never fails: the answer counts, not the log.
+        """Logs an answer that is about to be sent. It never fails, because the answer matters more than the log.
 
         Args:
-            request: what was asked.
+            request: the request.
             response: makes the message with the answer.
-            client: who asked.
+            client: the client's name, if known.
         """
         try:
             self._writer.log(request, response(), client=client)

@@ -6,23 +6,20 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from google.protobuf import json_format
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    input_pb2,
     model_pb2,
     predict_pb2,
-    regression_pb2,
 )
 from werkzeug.wrappers import Request, Response
 
-from dynamarks_tf.serving.local_server import calls, example_json
+from dynamarks_tf.serving.local_server import calls
 from dynamarks_tf.serving.local_server.metrics import CONTENT_TYPE, UNKNOWN_MODEL, Metrics
 from dynamarks_tf.serving.local_server.repository import Repository
 from dynamarks_tf.serving.local_server.request_logger import RequestLogger
@@ -45,7 +42,6 @@ CORS_HEADERS = {
 }
 LARGEST_VERSION = 2**63 - 1
 
-
 _API = re.compile(r"/v1/.*", re.IGNORECASE | re.DOTALL)
 _VERSION_OR_LABEL = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 _INFERENCE = re.compile(
@@ -60,13 +56,13 @@ class RestApplication:
     """The REST interface to a repository, as a WSGI application.
 
     Args:
-        repository: what is served.
-        metrics: what counts the requests.
-        timeout_s: seconds a prediction may take; no limit if `None`.
-        recorder: what logs the predictions, if anything does.
-        metrics_path: where the metrics are shown; nowhere if `None`.
-        max_request_bytes: the size that a packed request may unpack to.
-        enable_cors: whether to tell browsers that pages from anywhere may ask.
+        repository: the models to serve.
+        metrics: counts the requests.
+        timeout_s: seconds that a prediction may take; no limit if `None`.
+        request_logger: logs the predictions; no log if `None`.
+        metrics_path: the path of the metrics; none if `None`.
+        max_request_bytes: the largest size of a compressed request after decompression.
+        enable_cors: whether browsers may send requests from pages of any origin.
     """
 
     def __init__(
@@ -75,7 +71,7 @@ class RestApplication:
         metrics: Metrics,
         *,
         timeout_s: float | None = TIMEOUT_S,
-        recorder: RequestLogger | None = None,
+        request_logger: RequestLogger | None = None,
         metrics_path: str | None = None,
         max_request_bytes: int | None = None,
         enable_cors: bool = False,
@@ -83,7 +79,7 @@ class RestApplication:
         self._repository = repository
         self._metrics = metrics
         self._timeout_s = timeout_s
-        self._request_logger = recorder
+        self._request_logger = request_logger
         self._metrics_path = metrics_path
         self._headers = CORS_HEADERS if enable_cors else {}
         self._largest_inflated = min(max_request_bytes or LARGEST_INFLATED_BODY, LARGEST_INFLATED_BODY)
@@ -124,15 +120,15 @@ class RestApplication:
         with self._metrics.request(known, api=inference["method"] if inference else "", entrypoint="REST"):
             if request.method == "OPTIONS":
                 return _preflight(request)
-            answer = _ANSWERS.get(inference["method"]) if inference else None
-            if inference and answer:
-                return answer(self, _model_spec(inference), request)
+            if inference and inference["method"] == "predict":
+                return self._predict(_model_spec(inference), request)
             if found and not inference:
                 if not name:
                     raise invalid("Missing model name in request.")
                 information = self._metadata if found["subresource"] == "metadata" else self._status
                 return information(_model_spec(found))
-            raise invalid(f"Malformed request: {request.method} {path}")
+            hint = f". {calls.ONLY_PREDICT}" if inference and inference["method"] in ("classify", "regress") else ""
+            raise invalid(f"Malformed request: {request.method} {path}{hint}")
 
     def _predict(self, spec: model_pb2.ModelSpec, http: Request) -> str:
         document = json_tensor.parse(self._body(http))
@@ -146,23 +142,9 @@ class RestApplication:
         self._metrics.record_runtime(answer.model_spec.name, answer.runtime_s)
         text = json_tensor.write_outputs(answer.outputs, layout)
         if self._request_logger is not None:
-            self._request_logger.record(
-                request, answer.to_packed_response, self._request_logger.client(http.headers.items())
-            )
+            client = self._request_logger.client(http.headers.items())
+            self._request_logger.log(request, answer.to_packed_response, client)
         return text
-
-    def _classify(self, spec: model_pb2.ModelSpec, http: Request) -> str:
-        request = classification_pb2.ClassificationRequest(model_spec=spec, input=self._examples(spec, http))
-        return example_json.write_results(calls.classify(self._repository, request, timeout_s=self._timeout_s).result)
-
-    def _regress(self, spec: model_pb2.ModelSpec, http: Request) -> str:
-        request = regression_pb2.RegressionRequest(model_spec=spec, input=self._examples(spec, http))
-        return example_json.write_results(calls.regress(self._repository, request, timeout_s=self._timeout_s).result)
-
-    def _examples(self, spec: model_pb2.ModelSpec, http: Request) -> input_pb2.Input:
-        document = json_tensor.parse(self._body(http))
-        spec.signature_name = json_tensor.signature_name(document)
-        return example_json.read_examples(document)
 
     def _status(self, spec: model_pb2.ModelSpec) -> str:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
@@ -222,7 +204,7 @@ def _preflight(request: Request) -> str:
 
 
 def _inflate(body: bytes, largest: int) -> bytes:
-    """Unpacks gzip; what is damaged or too large counts as empty, as in TensorFlow Serving."""
+    """Decompresses gzip; a body that is damaged or too large counts as empty, as in TensorFlow Serving."""
     inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
         inflated = inflater.decompress(body, largest)
@@ -240,10 +222,3 @@ def _as_json(message: Any) -> Any:
 def _html_response(status: int, reason: str) -> Response:
     page = f"<html><head><title>{status} {reason}</title></head><body><h1>{reason}</h1></body></html>\n"
     return Response(page, status, content_type="text/html")
-
-
-_ANSWERS: Mapping[str, Callable[[RestApplication, model_pb2.ModelSpec, Request], str]] = {
-    "predict": RestApplication._predict,
-    "classify": RestApplication._classify,
-    "regress": RestApplication._regress,
-}

@@ -1,4 +1,4 @@
-"""One loaded version of a model, run through a v1 session: the runtime of TensorFlow Serving."""
+"""One loaded version of a model, run through a v1 session, the runtime of TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2, tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
-# Session.run() refuses a request whose shape differs from the declared one. TensorFlow Serving never compares the two,
-# so the step below it is called. It is not public, and this is the only module that knows of it.
+# Session.run() refuses a request whose shape differs from the declared one, which TensorFlow Serving does not compare.
+# The step below Session.run() is not public; no other module calls it.
 from tensorflow.python.client import pywrap_tf_session
 
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export.inference_graph import quiet_tensorflow
-from dynamarks_tf.serving.local_server.batching import Batcher
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
 from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE, Array, from_proto
 
@@ -28,7 +27,7 @@ LOG = logging.getLogger(__name__)
 
 SERVE_TAG = "serve"
 LOOP_OPS = frozenset({"While", "StatelessWhile", "Enter", "RefEnter"})
-OWN_THREAD = -1  # of `RunOptions.inter_op_thread_pool`: operations run in the thread that asks
+OWN_THREAD = -1  # of `RunOptions.inter_op_thread_pool`: operations run in the calling thread
 PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 
@@ -37,9 +36,9 @@ class Signature:
     """One callable entry of a model.
 
     Attributes:
-        definition: names, dtypes and shapes as they are exported.
-        inputs: where the graph takes each input, by input name.
-        outputs: where the graph gives each output, by output name.
+        definition: names, dtypes and shapes, as exported.
+        inputs: the graph's tensors to feed, by input name.
+        outputs: the graph's tensors to fetch, by output name.
     """
 
     definition: meta_graph_pb2.SignatureDef
@@ -51,33 +50,31 @@ class ServedModel:
     """A SavedModel in memory. All methods may be called from many threads at once.
 
     Args:
-        path: the version's folder, with `saved_model.pb` in it.
+        path: the version's folder, which holds `saved_model.pb`.
         name: the name clients ask for.
         version: the number clients ask for.
-        batcher: what runs requests together, if anything does.
 
     Raises:
         ServingError: the folder holds no SavedModel with tag "serve", or a damaged one.
     """
 
-    def __init__(self, path: Path, *, name: str, version: int, batcher: Batcher | None = None) -> None:
+    def __init__(self, path: Path, *, name: str, version: int) -> None:
         self.path = path
         self.name = name
         self.version = version
-        self._batcher = batcher
         graph = tf.Graph()
         config = tf.compat.v1.ConfigProto()
-        config.gpu_options.allow_growth = True  # the trainer may sit on the same GPU
+        config.gpu_options.allow_growth = True  # a training process may use the same GPU
         self._session = tf.compat.v1.Session(graph=graph, config=config)
         try:
             meta_graph = _load(self._session, path)
-        except Exception as error:  # the loader has no error type of its own: OSError, RuntimeError, OpError, ...
+        except Exception as error:  # the loader has no error type of its own
             self._session.close()
             raise ServingError(
                 f"{path} cannot be loaded as a SavedModel: {str(error).splitlines()[0]} Export the model again, for "
                 f'example with dynamarks_tf.export_saved_model(model, "{path}").'
             ) from error
-        # It is quicker, and many requests at once keep all cores busy; but then a run cannot be broken off.
+        # This is faster, and many requests at once keep all cores busy. But such a run cannot be interrupted.
         self._runs_in_own_thread = not any(node.op in LOOP_OPS for node in _nodes(meta_graph))
         self.signatures = {key: _locate(graph, value) for key, value in meta_graph.signature_def.items()}
         for problem in production_problems(meta_graph):
@@ -97,7 +94,7 @@ class ServedModel:
             inputs: values by input name. Their shapes are not compared with the declared ones.
             signature_name: which signature to run.
             output_filter: the outputs to compute; all if empty.
-            timeout_s: seconds after which the run is given up.
+            timeout_s: seconds after which the run is stopped; no limit if `None`.
 
         Returns:
             The outputs by name.
@@ -113,48 +110,11 @@ class ServedModel:
         fetches = [_point(signature.outputs, name) for name in names]
         return dict(zip(names, self._run(feeds, fetches, timeout_s), strict=True))
 
-    def run_examples(
-        self, examples: Sequence[bytes], tasks: Mapping[str, Sequence[str]], *, timeout_s: float | None = None
-    ) -> dict[str, dict[str, Array]]:
-        """Feeds the same serialized examples to several signatures, in one run.
-
-        Args:
-            examples: `tf.train.Example` messages, serialized.
-            tasks: outputs to compute, by the name of a signature with one input.
-            timeout_s: seconds after which the run is given up.
-
-        Returns:
-            The outputs by signature and name.
-
-        Raises:
-            StatusError: as TensorFlow Serving answers the same request.
-        """
-        feeds: dict[Any, Array] = {}
-        fetches: list[Any] = []
-        for signature_name, outputs in tasks.items():
-            signature = self.signatures[signature_name]
-            (input_name,) = signature.definition.inputs
-            feeds[_point(signature.inputs, input_name)] = np.array(examples, np.object_)
-            fetches += [_point(signature.outputs, name) for name in outputs]
-        arrays = iter(self._run(feeds, fetches, timeout_s))
-        return {name: {output: next(arrays) for output in outputs} for name, outputs in tasks.items()}
-
     def close(self) -> None:
-        """Frees the memory; runs still going on are canceled."""
+        """Frees the memory; runs under way are canceled."""
         self._session.close()
 
     def _run(self, feeds: dict[Any, Array], fetches: list[Any], timeout_s: float | None) -> list[Array]:
-        if self._batcher is None:
-            return self._run_now(feeds, fetches, timeout_s)
-        points = list(feeds)
-
-        def run(arrays: list[Array], timeout_s: float | None) -> list[Array]:
-            return self._run_now(dict(zip(points, arrays, strict=True)), fetches, timeout_s)
-
-        signature = (id(self), *map(id, points), *map(id, fetches))  # the objects live as long as the model
-        return self._batcher.run(signature, list(feeds.values()), run, timeout_s)
-
-    def _run_now(self, feeds: dict[Any, Array], fetches: list[Any], timeout_s: float | None) -> list[Array]:
         try:
             with self._run_options(timeout_s) as options:
                 results = self._session._call_tf_sessionrun(options, feeds, fetches, [], None)
@@ -177,7 +137,7 @@ class ServedModel:
 
 
 def production_problems(meta_graph: meta_graph_pb2.MetaGraphDef) -> list[str]:
-    """Lists what runs in the local server and fails in TensorFlow Serving."""
+    """Lists the parts of a model that run in the local server and fail in TensorFlow Serving."""
     nodes = _nodes(meta_graph)
     parts = [*meta_graph.graph_def.library.function, *nodes]
     problems = []
@@ -204,7 +164,7 @@ def _locate(graph: tf.Graph, definition: meta_graph_pb2.SignatureDef) -> Signatu
 
 
 def _points(graph: tf.Graph, infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, Any]:
-    """Finds the tensors of `infos` in the graph; what is no dense tensor (an init op, a sparse one) is left out."""
+    """Finds the dense tensors of `infos` in the graph; others, such as an init op, are left out."""
     points = {}
     for name, info in infos.items():
         with contextlib.suppress(KeyError, ValueError):

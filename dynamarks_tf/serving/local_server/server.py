@@ -1,4 +1,4 @@
-"""The embedded server: TensorFlow Serving's interfaces in this process, for development."""
+"""TensorFlow Serving's interfaces in this process, for development."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dynamarks_tf.errors import ArgumentError, ServingError
 from dynamarks_tf.request_logs import PredictionLogWriter
+from dynamarks_tf.request_logs.client_header import CLIENT_HEADER, check_client_header
 from dynamarks_tf.serving.local_server import config_files
-from dynamarks_tf.serving.local_server.batching import Batcher
 from dynamarks_tf.serving.local_server.config_files import ModelConfig
 from dynamarks_tf.serving.local_server.grpc_service import GrpcServer
 from dynamarks_tf.serving.local_server.http_server import HttpServer
@@ -19,7 +19,7 @@ from dynamarks_tf.serving.local_server.metrics import Metrics
 from dynamarks_tf.serving.local_server.model_server import ModelServer
 from dynamarks_tf.serving.local_server.polling import Poller
 from dynamarks_tf.serving.local_server.repository import Repository
-from dynamarks_tf.serving.local_server.request_logger import CLIENT_HEADER, RequestLogger, check_client_header
+from dynamarks_tf.serving.local_server.request_logger import RequestLogger
 from dynamarks_tf.serving.local_server.rest_service import TIMEOUT_S, RestApplication
 from dynamarks_tf.serving.protocol.status import StatusError
 
@@ -29,45 +29,50 @@ StrPath = str | os.PathLike[str]
 
 
 class LocalServer(ModelServer):
-    """Serves SavedModels from this process, where TensorFlow Serving is not installed.
+    """Serves SavedModels from this process, without an installation of TensorFlow Serving.
 
-    Paths, messages, status codes, error texts, configuration files and their names are TensorFlow Serving's, and the
-    model runs in the same kind of session. There is no TLS and no authentication: use it for development, on loopback.
-    It differs on purpose in this: it ends with an error where TensorFlow Serving waits for a model for ever; a model
-    that cannot be loaded is tried once; labels in the file it starts with may name versions that the same file loads;
-    clients cannot change what is served unless that is allowed; requests of unlike shapes are batched apart; requests
-    for unknown models are counted under one name.
+    Paths, messages, status codes, error texts, configuration files and their names are TensorFlow Serving's. The model
+    runs in the same kind of session. There is no TLS and no authentication: use it for development, on loopback.
+
+    Intentional differences:
+
+    - Of the calls for inference, only Predict is served.
+    - Each request runs by itself, without batching.
+    - A missing model is an error, while TensorFlow Serving waits for it forever.
+    - A model that cannot be loaded is tried once.
+    - Labels in the first configuration file may name versions that the same file loads.
+    - Clients cannot change the models that are served unless that is allowed.
+    - Requests for unknown models are counted under one name.
 
     Args:
-        base_path: the model's folder, with one numbered folder a version. The highest one is served.
+        base_path: the model's folder, with one numbered folder per version. The highest one is served.
         name: the name clients ask for; the folder's own name if not given.
         host: the address to listen on.
         grpc_port: the port for gRPC; any free one if 0, no gRPC if `None`.
         rest_port: the port for REST; any free one if 0, no REST if `None`.
-        rest_timeout_s: seconds a prediction over REST may take; no limit if `None`. Over gRPC the client decides.
-        request_log: a folder, to which answered predictions are logged with their answers, or a writer, which you
-            close after the server. Read it with `dynamarks_tf.request_logs.open_log`.
+        rest_timeout_s: seconds that a prediction over REST may take; no limit if `None`. Over gRPC the client decides.
+        request_log: a folder in which predictions are logged with their answers, or a writer, which you close after the
+            server. Read it with `dynamarks_tf.request_logs.open_log`.
         client_header: the HTTP header or gRPC metadata key whose value is logged as the client's name. It proves
-            nothing unless what authenticates clients in front of this server sets it.
+            nothing unless the component that authenticates clients in front of this server sets it.
         model_config_file: models, versions and labels to serve, instead of `base_path` and `name`; a ModelServerConfig
             in text format. `name` and the URLs of this object are those of the first model.
-        model_config_file_poll_wait_seconds: seconds between looks at that file for changes; it is read once if 0.
-        file_system_poll_wait_seconds: seconds between looks for new versions, which are loaded before old ones go; only
-            the start counts if 0.
-        batching_parameters_file: how to run requests together; BatchingParameters in text format. One by one if `None`.
-        monitoring_config_file: whether and where on the REST port Prometheus finds metrics; a MonitoringConfig in text
-            format. Nowhere if `None`.
-        max_request_bytes: the size a request may have, over REST and gRPC. TensorFlow Serving has no limit over REST
-            and 2 GiB over gRPC, and so has this server if `None`.
-        allow_config_reload: whether clients may call HandleReloadConfigRequest, and so have any folder loaded.
-            TensorFlow Serving always allows it.
+        model_config_file_poll_wait_seconds: seconds between checks of that file for changes; it is read once if 0.
+        file_system_poll_wait_seconds: seconds between checks for new versions, which are loaded before old ones are
+            unloaded; only the versions at the start are served if 0.
+        monitoring_config_file: whether the REST port serves Prometheus metrics, and under which path; a
+            MonitoringConfig in text format. No metrics if `None`.
+        max_request_bytes: the largest size of a request, over REST and gRPC. If `None`, it is unlimited over REST and
+            2 GiB over gRPC, as in TensorFlow Serving.
+        allow_config_reload: whether clients may call HandleReloadConfigRequest, and so load any folder. TensorFlow
+            Serving always allows it.
         enable_grpc_healthcheck_service: whether to answer gRPC's standard health checks.
-        rest_api_enable_cors_support: whether to tell browsers that pages from anywhere may ask over REST.
+        rest_api_enable_cors_support: whether browsers may send REST requests from pages of any origin.
 
     Raises:
         ServingError: the ports contradict each other, or a file cannot be used.
-        ArgumentError: `client_header` is no name of a header, or of one that carries secrets; or there is not exactly
-            one of `base_path` and `model_config_file`; or a number is negative.
+        ArgumentError: `client_header` is not a valid header name, or names a header that carries secrets; or there is
+            not exactly one of `base_path` and `model_config_file`; or a number is negative.
 
     Example:
         >>> with LocalServer("served/clf", grpc_port=0, rest_port=0) as server:
@@ -88,7 +93,6 @@ class LocalServer(ModelServer):
         model_config_file: StrPath | None = None,
         model_config_file_poll_wait_seconds: float = 0.0,
         file_system_poll_wait_seconds: float = 1.0,
-        batching_parameters_file: StrPath | None = None,
         monitoring_config_file: StrPath | None = None,
         max_request_bytes: int | None = None,
         allow_config_reload: bool = False,
@@ -96,7 +100,7 @@ class LocalServer(ModelServer):
         rest_api_enable_cors_support: bool = False,
     ) -> None:
         if (base_path is None) == (model_config_file is None) or (name is not None and model_config_file is not None):
-            raise ArgumentError("Give either a model's folder, with a name or not, or `model_config_file`.")
+            raise ArgumentError("Give either a model's folder, with or without a name, or `model_config_file`.")
         if min(model_config_file_poll_wait_seconds, file_system_poll_wait_seconds, max_request_bytes or 0) < 0:
             raise ArgumentError("Seconds and bytes must not be negative.")
         self._config_file = None if model_config_file is None else Path(model_config_file)
@@ -111,9 +115,6 @@ class LocalServer(ModelServer):
         self._writer = request_log if isinstance(request_log, PredictionLogWriter) else None
         self._config_poll_s = model_config_file_poll_wait_seconds
         self._versions_poll_s = file_system_poll_wait_seconds
-        self._batching = (
-            None if batching_parameters_file is None else config_files.read_batching(batching_parameters_file)
-        )
         self._metrics_path = (
             None if monitoring_config_file is None else config_files.read_metrics_path(monitoring_config_file)
         )
@@ -123,7 +124,6 @@ class LocalServer(ModelServer):
         self._enable_cors = rest_api_enable_cors_support
         self._models: tuple[ModelConfig, ...] = ()
         self._repository: Repository | None = None
-        self._batcher: Batcher | None = None
         self._pollers: list[Poller] = []
         self._fronts: list[GrpcServer | HttpServer] = []
         self._stopped = threading.Event()
@@ -146,17 +146,15 @@ class LocalServer(ModelServer):
 
     @property
     def metrics_url(self) -> str | None:
-        """Where Prometheus finds metrics; `None` if nowhere."""
+        """The URL of the Prometheus metrics; `None` if there is none."""
         return None if self._metrics_path is None else self.rest_url.partition("/v1/")[0] + self._metrics_path
 
     def start(self) -> None:
         if self._repository is not None:
             raise ServingError(f"The server for {self.base_path} is running already; stop it first.")
         try:
-            if self._batching is not None:
-                self._batcher = Batcher(self._batching)
             self._models = self._read_models()
-            self._repository = Repository(self._models, batcher=self._batcher)
+            self._repository = Repository(self._models)
             self._open_ports(self._repository, self._open_log())
             self._start_polling(self._repository)
         except BaseException:
@@ -168,7 +166,7 @@ class LocalServer(ModelServer):
     def stop(self, grace_s: float = 5.0) -> None:
         fronts, self._fronts = self._fronts, []
         if fronts:
-            with futures.ThreadPoolExecutor(len(fronts)) as pool:  # both at once: they share the grace
+            with futures.ThreadPoolExecutor(len(fronts)) as pool:  # both at once: they share the grace period
                 list(pool.map(lambda front: front.stop(grace_s), fronts))
         pollers, self._pollers = self._pollers, []
         for poller in pollers:
@@ -176,9 +174,6 @@ class LocalServer(ModelServer):
         if self._repository is not None:
             self._repository.close()
             self._repository = None
-        if self._batcher is not None:
-            self._batcher.close()
-            self._batcher = None
         if self._writer is not None and self._writer is not self._log_to:
             self._writer.close()
         self._stopped.set()
@@ -199,7 +194,7 @@ class LocalServer(ModelServer):
         assert self._writer is not None
         return RequestLogger(self._writer, self._client_header)
 
-    def _open_ports(self, repository: Repository, recorder: RequestLogger | None) -> None:
+    def _open_ports(self, repository: Repository, request_logger: RequestLogger | None) -> None:
         metrics = Metrics()
         if self.grpc_port is not None:
             grpc_server = GrpcServer(
@@ -207,7 +202,7 @@ class LocalServer(ModelServer):
                 metrics,
                 host=self.host,
                 port=self.grpc_port,
-                recorder=recorder,
+                request_logger=request_logger,
                 max_request_bytes=self._max_request_bytes,
                 allow_config_reload=self._allow_config_reload,
                 health_service=self._health_service,
@@ -219,7 +214,7 @@ class LocalServer(ModelServer):
                 repository,
                 metrics,
                 timeout_s=self._rest_timeout_s,
-                recorder=recorder,
+                request_logger=request_logger,
                 metrics_path=self._metrics_path,
                 max_request_bytes=self._max_request_bytes,
                 enable_cors=self._enable_cors,
@@ -240,6 +235,6 @@ class LocalServer(ModelServer):
     def _reread_models(self) -> None:
         models = self._read_models()
         if models != self._models and self._repository is not None:
-            self._models = models  # whatever comes of it: what cannot be done is not tried again and again
+            self._models = models  # set first: a change that fails is not tried again and again
             self._repository.reconfigure(models)
             LOG.info("%s has been read again", self._config_file)

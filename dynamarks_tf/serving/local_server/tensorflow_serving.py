@@ -31,18 +31,18 @@ AVAILABLE = get_model_status_pb2.ModelVersionStatus.AVAILABLE
 class TensorFlowServing(ModelServer):
     """Serves a SavedModel with TensorFlow Serving, as it is run in production.
 
-    It has no option to listen on one address only: whatever `host` is, others on the network reach it.
+    It has no option to listen on one address only: it can be reached from the network whatever `host` is.
 
     Args:
-        base_path: the model's folder, with one numbered folder a version. The highest one is served.
+        base_path: the model's folder, with one numbered folder per version. The highest one is served.
         name: the name clients ask for; the folder's own name if not given.
-        host: the address under which clients in this process find it.
+        host: the address under which clients in this process reach it.
         grpc_port: the port for gRPC; any free one if 0, no gRPC if `None`.
         rest_port: the port for REST; any free one if 0, no REST if `None`.
-        start_timeout_s: seconds to load the model in.
+        start_timeout_s: seconds within which the model must be loaded.
 
     Attributes:
-        log_path: what the server writes; there from the start to the stop.
+        log_path: the file of the server's log, from start to stop.
 
     Raises:
         ServingError: the ports contradict each other.
@@ -75,7 +75,7 @@ class TensorFlowServing(ModelServer):
         executable = self.find()
         if executable is None:
             raise ServingError(f"{BINARY} is not on PATH. Install TensorFlow Serving, or use LocalServer.")
-        find_versions(self.base_path)  # without one, TensorFlow Serving would wait for ever
+        find_versions(self.base_path)  # without one, TensorFlow Serving waits forever
         if self.grpc_port is not None:
             self.grpc_port = ports.find_free("0.0.0.0", self.grpc_port, "gRPC")
         if self.rest_port is not None:
@@ -123,9 +123,9 @@ class TensorFlowServing(ModelServer):
             f"--model_name={self.name}",
             f"--model_base_path={self.base_path}",
             f"--port={self.grpc_port or 0}",
-            f"--grpc_socket_path={self._socket_path}",  # for our own questions, also where gRPC is off
+            f"--grpc_socket_path={self._socket_path}",  # for our status requests, even if gRPC is off
             f"--rest_api_port={self.rest_port or 0}",
-            "--max_num_load_retries=0",  # else a damaged model is tried for five minutes
+            "--max_num_load_retries=0",  # otherwise a damaged model is tried for five minutes
         ]
 
     def _wait_until_available(self, process: subprocess.Popen[bytes]) -> int:
@@ -149,7 +149,7 @@ class TensorFlowServing(ModelServer):
         raise self._failure(f"ended with exit code {process.returncode}")
 
     def _check_rest_port(self) -> None:
-        """TensorFlow Serving goes on without REST when it cannot have the port; we do not."""
+        """Raises an error if REST is not served: TensorFlow Serving ignores a port that it cannot open."""
         if self.rest_port is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""One version of a model: its folder on disk, its way from loading to its end, and the requests that hold it."""
+"""One version of a model: its folder on disk, its state from loading to end, and the requests that hold it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2
 
 from dynamarks_tf.errors import ServingError
-from dynamarks_tf.serving.local_server.batching import Batcher
 from dynamarks_tf.serving.local_server.served_model import ServedModel
 from dynamarks_tf.serving.local_server.warm_up import warm_up
 from dynamarks_tf.serving.protocol.status import Code, StatusError
@@ -26,7 +25,7 @@ _SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
 def scan_versions(base_path: Path) -> dict[int, Path]:
-    """Finds the versions in a model's folder: the children with a number for a name, as in TensorFlow Serving.
+    """Finds the versions in a model's folder: the children whose name is a number, as in TensorFlow Serving.
 
     Raises:
         OSError: there is no such folder.
@@ -35,13 +34,13 @@ def scan_versions(base_path: Path) -> dict[int, Path]:
 
 
 def find_versions(base_path: str | os.PathLike[str]) -> dict[int, Path]:
-    """Does the same at the start, where there has to be a version.
+    """Finds the versions in a model's folder, which must have at least one.
 
     Args:
-        base_path: the model's folder, with one numbered folder a version.
+        base_path: the model's folder, with one numbered folder per version.
 
     Returns:
-        The folders by version; at least one.
+        The folders by version.
 
     Raises:
         ServingError: there is no such folder, or no version in it.
@@ -54,16 +53,16 @@ def find_versions(base_path: str | os.PathLike[str]) -> dict[int, Path]:
         return versions
     if any((base / name).exists() for name in _SAVED_MODEL_FILES):
         raise ServingError(
-            f"{base} is a version itself: it has a saved_model.pb in it. Give the folder above, {base.parent}, in "
-            "which each version is a folder with a number for a name; rename this one if it has none."
+            f"{base} is a version itself, because it holds a saved_model.pb. Give the folder above it, {base.parent}. "
+            "The name of each version's folder must be a number; rename this one if it is not."
         )
     raise ServingError(
-        f"{base} holds no version: none of its folders has a number for a name. Export a model to {base / '1'}."
+        f"{base} holds no version: none of its folders has a number as its name. Export a model to {base / '1'}."
     )
 
 
 class Version:
-    """One version, from the first sight of its folder to its end.
+    """One version, from the discovery of its folder to its end.
 
     Args:
         name: the name clients ask for.
@@ -71,8 +70,8 @@ class Version:
         path: its folder.
 
     Attributes:
-        state: where it stands, for the status call.
-        error: why it could not be loaded, `None` if nothing went wrong.
+        state: its state, for the status call.
+        error: the reason why it could not be loaded; `None` if there is none.
     """
 
     def __init__(self, name: str, number: int, path: Path) -> None:
@@ -90,15 +89,15 @@ class Version:
         """Whether requests are answered."""
         return bool(self.state == State.AVAILABLE)
 
-    def load(self, batcher: Batcher | None = None) -> None:
+    def load(self) -> None:
         """Loads the model and warms it up.
 
         Raises:
-            ServingError: it cannot be loaded or warmed up; `state` and `error` say so too.
+            ServingError: it cannot be loaded or warmed up. `state` and `error` are set then.
         """
         self.state = State.LOADING
         try:
-            self._model = ServedModel(self.path, name=self.name, version=self.number, batcher=batcher)
+            self._model = ServedModel(self.path, name=self.name, version=self.number)
             warm_up(self._model)
         except ServingError as error:
             self._free()
@@ -109,7 +108,7 @@ class Version:
         LOG.info("loaded version %d of %s from %s", self.number, self.name, self.path)
 
     def acquire(self) -> ServedModel | None:
-        """Returns the model, which stays loaded until `release` is called; `None` if it does not answer any more."""
+        """Returns the model, which stays loaded until `release` is called; `None` if it no longer answers."""
         with self._lock:
             if not self.is_available:
                 return None
@@ -117,13 +116,13 @@ class Version:
             return self._model
 
     def release(self) -> None:
-        """Gives back what `acquire` gave."""
+        """Ends what `acquire` began."""
         with self._lock:
             self._users -= 1
             self._end_if_unused()
 
     def unload(self) -> None:
-        """Takes no further requests, and frees the model when the last one under way has been answered."""
+        """Takes no more requests, and frees the model once those under way have been answered."""
         with self._lock:
             if self.is_available:
                 self.state = State.UNLOADING
@@ -148,7 +147,7 @@ class Version:
 
 
 def _load_status(error: ServingError) -> StatusError:
-    """Returns a failed load as the status call reports it, with TensorFlow's own code where it gave one."""
+    """Returns the status of a failed load for the status call, with TensorFlow's own code if it gave one."""
     cause = error.__cause__
     if isinstance(cause, StatusError):
         return StatusError(cause.code, str(error))

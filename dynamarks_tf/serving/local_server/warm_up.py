@@ -1,4 +1,4 @@
-"""Running a version's warm-up requests before it answers clients: what fails there would fail in TensorFlow Serving."""
+"""Runs a version's warm-up requests before it answers clients, as TensorFlow Serving does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from tensorflow_serving.apis import prediction_log_pb2
 from dynamarks_tf.errors import LogError, ServingError
 from dynamarks_tf.export.warmup import MAX_RECORDS, WARMUP_FILE
 from dynamarks_tf.request_logs.tf_record import read_records
-from dynamarks_tf.serving.local_server import examples
 from dynamarks_tf.serving.local_server.served_model import ServedModel
 from dynamarks_tf.serving.protocol.status import Code, StatusError
 from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE
@@ -18,10 +17,10 @@ def warm_up(model: ServedModel) -> None:
     """Runs the requests in `assets.extra/tf_serving_warmup_requests`, if there is such a file.
 
     Args:
-        model: what to run them on; the names and versions of models in them do not matter.
+        model: the model to run; the names and versions of models in the requests do not matter.
 
     Raises:
-        ServingError: the file is damaged or too long, or one of the requests fails.
+        ServingError: the file is damaged or too long, or a request fails or is not one of Predict.
     """
     path = model.path / WARMUP_FILE
     if not path.exists():
@@ -35,22 +34,15 @@ def warm_up(model: ServedModel) -> None:
     except (OSError, LogError, DecodeError, StatusError) as error:
         raise ServingError(f"{path}: warm-up request {count} fails: {error}") from error
     if count > MAX_RECORDS:
-        raise ServingError(f"{path} holds more than {MAX_RECORDS} warm-up requests; TensorFlow Serving takes no more.")
+        raise ServingError(
+            f"{path} holds more than {MAX_RECORDS} warm-up requests; TensorFlow Serving accepts no more."
+        )
 
 
 def _run(model: ServedModel, log: prediction_log_pb2.PredictionLog) -> None:
     kind = log.WhichOneof("log_type")
-    if kind is None:
-        return
-    request = getattr(log, kind).request
     if kind == "predict_log":
+        request = log.predict_log.request
         model.predict(request.inputs, signature_name=request.model_spec.signature_name or DEFAULT_SIGNATURE)
-    elif kind == "classify_log":
-        examples.run(model, [(request.model_spec.signature_name, examples.CLASSIFY)], request.input)
-    elif kind == "regress_log":
-        examples.run(model, [(request.model_spec.signature_name, examples.REGRESS)], request.input)
-    elif kind == "multi_inference_log":
-        tasks = [(task.model_spec.signature_name, task.method_name) for task in request.tasks]
-        examples.run(model, tasks, request.input)
-    else:
-        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+    elif kind is not None:
+        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}. Use predict_log.")

@@ -1,4 +1,4 @@
-"""What every server here shares of TensorFlow Serving's protocol: status codes, ports, tensors as protobuf and as JSON.
+"""The shared parts of TensorFlow Serving's protocol: status codes, ports, tensors as protobuf and as JSON.
 
 Imports `request_logs`; the other folders of `serving` may import it.
 """

@@ -1,9 +1,9 @@
 """The JSON of TensorFlow Serving's REST interface, to and from tensors.
 
-A request holds its tensors either in rows, `{"instances": [...]}`, one element an example, or in columns,
-`{"inputs": ...}`, one whole tensor a name; the answer comes in the same layout. Which dtype a number becomes is
-decided by the model's signature. Nested lists are converted by NumPy in one step; only when that is impossible are
-they walked value by value, to say where the fault is.
+A request holds its tensors in rows, `{"instances": [...]}`, with one element per example, or in columns,
+`{"inputs": ...}`, with one whole tensor per name. The answer has the same layout. The model's signature decides the
+dtype of each number. NumPy converts nested lists in one step. If that is impossible, they are walked value by value, to
+report the position of the fault.
 """
 
 from __future__ import annotations
@@ -53,23 +53,23 @@ Infos = Mapping[str, meta_graph_pb2.TensorInfo]
 
 
 class Layout(enum.Enum):
-    """How the tensors of a request are laid out, and so those of its answer: the key each has there."""
+    """The layout of the tensors in a request and its answer; the values are the keys in the answer."""
 
     ROWS = "predictions"
     COLUMNS = "outputs"
 
 
 class _IrregularError(Exception):
-    """A JSON value is no tensor of the dtype; `_explain` says why."""
+    """A JSON value is no tensor of the dtype; `_explain` finds the reason."""
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Reads a request body: one JSON object; `NaN`, `Inf`, `Infinity` and negatives are numbers, a rest is ignored.
+    """Reads a request body, which is one JSON object. Text after the object is ignored.
 
-    Of several values of one key the first counts.
+    `NaN`, `Inf`, `Infinity` and their negatives are numbers. Of several values of one key, the first counts.
 
     Raises:
-        StatusError: it is no JSON, or not an object.
+        StatusError: the body is no JSON, or not an object.
     """
     text = body.decode("utf-8-sig", errors="surrogateescape").lstrip(" \t\r\n")
     if not text:
@@ -85,12 +85,12 @@ def parse(body: bytes) -> dict[str, Any]:
     if _SURROGATE.search(text):
         _check_surrogates(document)
     if not isinstance(document, dict):
-        raise invalid(f"JSON Value: {quote(document)} Is not object")
+        raise invalid(f"JSON Value: {_quote(document)} Is not object")
     return document
 
 
 def signature_name(document: Mapping[str, Any]) -> str:
-    """Returns the signature a request asks for, "" if none; what is not UTF-8 in it cannot be found and is replaced.
+    """Returns the signature that a request names, "" if none. Bytes that are not UTF-8 are replaced.
 
     Raises:
         StatusError: it is no string.
@@ -98,13 +98,13 @@ def signature_name(document: Mapping[str, Any]) -> str:
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid(
-            f"JSON Value: {quote(document)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {_quote(document)} not formatted correctly. 'signature_name' key must be a string value."
         )
-    return clean(name)
+    return _clean(name)
 
 
-def clean(text: str) -> str:
-    """Returns a string of a request with its bytes that are not UTF-8 replaced, for messages must not hold them."""
+def _clean(text: str) -> str:
+    """Replaces the bytes of a string that are not UTF-8, because protobuf messages must not hold them."""
     return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
 
 
@@ -119,11 +119,11 @@ def read_inputs(document: Mapping[str, Any], infos: Infos) -> tuple[Layout, dict
         The layout, and the tensors by input name.
 
     Raises:
-        StatusError: the request does not fit `infos`; worded as TensorFlow Serving words it.
+        StatusError: the request does not fit `infos`; the message is TensorFlow Serving's.
     """
     if "instances" in document and "inputs" in document:
         raise invalid(
-            f"JSON Value: {quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            f"JSON Value: {_quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
             "keys to exist "
         )
     if "instances" in document:
@@ -136,14 +136,14 @@ def read_inputs(document: Mapping[str, Any], infos: Infos) -> tuple[Layout, dict
 def write_outputs(outputs: Mapping[str, Array], layout: Layout) -> str:
     """Writes the answer to a predict request.
 
-    One output is written without its name. Floats get 6 significant digits where those are exact, else 9 or 17.
+    A single output is written without its name. Floats get 6 significant digits if those are exact, otherwise 9 or 17.
 
     Args:
         outputs: the tensors by output name.
         layout: the layout of the request.
 
     Raises:
-        StatusError: a dtype has no JSON form; in rows, the outputs do not have one row an example.
+        StatusError: a dtype has no JSON form, or outputs in rows do not have one row per example.
     """
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
@@ -158,7 +158,7 @@ def write_outputs(outputs: Mapping[str, Array], layout: Layout) -> str:
 
 def error_body(message: str) -> str:
     """Writes the body of an error."""
-    return json.dumps({"error": clean(message)}, indent=4, ensure_ascii=False)
+    return json.dumps({"error": _clean(message)}, indent=4, ensure_ascii=False)
 
 
 # Reading
@@ -173,9 +173,9 @@ def _check_surrogates(document: Any) -> None:
 
 def _read_rows(instances: Any, infos: Infos, document: Mapping[str, Any]) -> dict[str, Array]:
     if not isinstance(instances, list):
-        raise invalid(f"JSON Value: {quote(document)} Expecting 'instances' to be an list/array")
+        raise invalid(f"JSON Value: {_quote(document)} Expecting 'instances' to be an list/array")
     if not instances:
-        raise invalid(f"JSON Value: {quote(document)} No values in 'instances' array")
+        raise invalid(f"JSON Value: {_quote(document)} No values in 'instances' array")
     if len(infos) > 1 and not isinstance(instances[0], dict):
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
@@ -211,11 +211,11 @@ def _read_columns(inputs: Any, infos: Infos) -> dict[str, Array]:
 
 
 def _is_named(value: Any) -> bool:
-    """Tells an object of named tensors from everything that is one tensor, binary data included."""
-    return isinstance(value, dict) and not is_base64(value)
+    """Whether a JSON value is an object of named tensors, and not one tensor or binary data."""
+    return isinstance(value, dict) and not _is_base64(value)
 
 
-def is_base64(value: Any) -> bool:
+def _is_base64(value: Any) -> bool:
     """Whether a JSON value is an object that stands for bytes."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
@@ -236,7 +236,7 @@ def _to_array(value: Any, dtype: int) -> Array:
 
 
 def _to_flat_array(values: list[Any], dtype: int) -> Array:
-    types = set(map(type, values))  # `type`, for a bool is an int to isinstance
+    types = set(map(type, values))  # not isinstance, for which a bool is an int
     if dtype in _FLOATS and types <= {int, float}:
         return _to_floats(values, _FLOATS[dtype])
     if dtype in _INTEGERS and types <= {int}:
@@ -246,24 +246,24 @@ def _to_flat_array(values: list[Any], dtype: int) -> Array:
     if dtype == types_pb2.DT_BOOL and types <= {bool}:
         return np.array(values, np.bool_)
     if dtype == types_pb2.DT_STRING and types <= {str, dict}:
-        return np.array([to_bytes(value) for value in values], np.object_)
+        return np.array([_to_bytes(value) for value in values], np.object_)
     raise _IrregularError
 
 
 def _to_floats(values: list[float], kind: type[np.floating[Any]]) -> Array:
     try:
-        with np.errstate(over="ignore"):  # too large for float32: infinity, no error
+        with np.errstate(over="ignore"):  # a value too large for float32 becomes infinity
             return np.array(values, kind)
     except OverflowError:
         raise invalid("JSON Parse error: Number too big to be stored in double.") from None
 
 
-def to_bytes(value: str | dict[str, Any]) -> bytes:
+def _to_bytes(value: str | dict[str, Any]) -> bytes:
     """Returns the bytes that a JSON string or a base64 object stands for."""
     if isinstance(value, str):
         return value.encode("utf-8", errors="surrogateescape")
     try:
-        if is_base64(value):
+        if _is_base64(value):
             text = "".join(value["b64"].split())
             return base64.b64decode(text + "=" * (-len(text) % 4 if not text.endswith("=") else 0), validate=True)
     except (binascii.Error, ValueError):
@@ -271,11 +271,11 @@ def to_bytes(value: str | dict[str, Any]) -> bytes:
     raise _IrregularError
 
 
-# Saying what is wrong
+# Error texts
 
 
 def _explain_rows(instances: list[Any], infos: Infos) -> NoReturn:
-    """Goes through the rows in order and raises TensorFlow Serving's error for the first that is wrong."""
+    """Raises TensorFlow Serving's error for the first row that is wrong."""
     named = _is_named(instances[0])
     first: dict[str, list[int]] = {}
     for index, row in enumerate(instances):
@@ -293,7 +293,7 @@ def _explain_rows(instances: list[Any], infos: Infos) -> NoReturn:
                 raise invalid(f"Failed to process element: {index}{key} of 'instances' list. Error: {error}") from None
         if named and row.keys() != infos.keys():
             raise invalid(
-                f"Failed to process element: {index} of 'instances' list. JSON object: {quote(row)} keys must be "
+                f"Failed to process element: {index} of 'instances' list. JSON object: {_quote(row)} keys must be "
                 f"equal to: {','.join(sorted(infos))}"
             )
     raise invalid("'instances' cannot be converted to tensors")
@@ -311,7 +311,7 @@ def _explain_item(name: str, value: Any, infos: Infos, first: dict[str, list[int
 
 
 def _explain(value: Any, dtype: int) -> list[int]:
-    """Walks a tensor; raises TensorFlow Serving's error for the first value that is wrong, else returns the shape."""
+    """Returns the shape of a tensor, or raises TensorFlow Serving's error for the first value that is wrong."""
     shape = []
     item = value
     while isinstance(item, list):
@@ -330,7 +330,7 @@ def _explain_level(value: Any, level: int, shape: list[int], dtype: int) -> None
     if not isinstance(value, list):
         if level != len(shape):
             raise invalid(
-                f"JSON Value: {quote(value)} found at incorrect level: {level + 1} in the JSON DOM. Expected at "
+                f"JSON Value: {_quote(value)} found at incorrect level: {level + 1} in the JSON DOM. Expected at "
                 f"level: {len(shape)}"
             )
         _explain_value(value, dtype)
@@ -346,22 +346,22 @@ def _explain_level(value: Any, level: int, shape: list[int], dtype: int) -> None
 
 
 def _explain_value(value: Any, dtype: int) -> None:
-    if dtype == types_pb2.DT_STRING and isinstance(value, dict) and not is_base64(value):
-        raise invalid(f"JSON Value: {quote(value)} not formatted correctly for base64 data")
+    if dtype == types_pb2.DT_STRING and isinstance(value, dict) and not _is_base64(value):
+        raise invalid(f"JSON Value: {_quote(value)} not formatted correctly for base64 data")
     try:
         _to_flat_array([value], dtype)
     except _IrregularError:
         known = dtype in _FLOATS or dtype in _INTEGERS or dtype in (types_pb2.DT_BOOL, types_pb2.DT_STRING)
         if known or isinstance(value, dict):
             raise invalid(
-                f"JSON Value: {quote(value)} Type: {type_name(value)} is not of expected type: {dtype_name(dtype)}"
+                f"JSON Value: {_quote(value)} Type: {_type_name(value)} is not of expected type: {dtype_name(dtype)}"
             ) from None
         raise StatusError(
-            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {quote(value)} to type: {dtype_name(dtype)}"
+            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_quote(value)} to type: {dtype_name(dtype)}"
         ) from None
 
 
-def type_name(value: Any) -> str:
+def _type_name(value: Any) -> str:
     """Returns the name that error texts use for the type of a JSON value."""
     if isinstance(value, bool):
         return str(value)
@@ -372,8 +372,8 @@ def _shape_text(shape: Sequence[int]) -> str:
     return f"[{','.join(map(str, shape))}]"
 
 
-def quote(value: Any) -> str:
-    """Returns the beginning of `value` as JSON, without writing out the rest of a large one."""
+def _quote(value: Any) -> str:
+    """Returns the beginning of `value` as JSON, without encoding the rest of a large one."""
     text = ""
     for chunk in json.JSONEncoder().iterencode(value):
         text += chunk
@@ -399,7 +399,7 @@ def _write_values(name: str, array: Array) -> list[str]:
     """Writes the values of one output, flat."""
     dtype = dtype_of(array)
     if dtype in _FLOATS:
-        return write_floats(array)
+        return _write_floats(array)
     write = _VALUE_WRITERS.get(dtype)
     if write is None:
         raise invalid(f"Failed to write JSON value for tensor type: {dtype_name(dtype)}")
@@ -408,8 +408,8 @@ def _write_values(name: str, array: Array) -> list[str]:
     return list(map(write, array.ravel().tolist()))
 
 
-def write_floats(array: Array) -> list[str]:
-    """Writes each value with 6 significant digits where those are exact, else with 9 or 17."""
+def _write_floats(array: Array) -> list[str]:
+    """Writes each value with 6 significant digits if those are exact, otherwise with 9 or 17."""
     values = array.ravel().tolist()
     short = ("%g " * len(values) % tuple(values)).split()
     with np.errstate(over="ignore"):
@@ -420,7 +420,7 @@ def write_floats(array: Array) -> list[str]:
 
 
 def _as_float_text(text: str) -> str:
-    """Makes JSON of what `%g` wrote: whole numbers keep a `.0`, so that a list does not mix two types."""
+    """Makes JSON of a number formatted by `%g`. Whole numbers get a `.0`, so that no list mixes two types."""
     if "." in text or "e" in text:
         return text
     return _SPECIAL_FLOATS.get(text) or text + ".0"
@@ -430,7 +430,7 @@ def _write_base64(value: bytes) -> str:
     return f'{{"b64": "{base64.b64encode(value).decode()}"}}'
 
 
-def write_text(value: bytes) -> str:
+def _write_text(value: bytes) -> str:
     """Writes a JSON string; bytes that are not UTF-8 are passed through as they are."""
     return json.dumps(value.decode("utf-8", errors="surrogateescape"), ensure_ascii=False)
 
@@ -438,7 +438,7 @@ def write_text(value: bytes) -> str:
 _VALUE_WRITERS: dict[int, Callable[[Any], str]] = {
     **dict.fromkeys(_INTEGERS, str),
     types_pb2.DT_BOOL: lambda value: "true" if value else "false",
-    types_pb2.DT_STRING: write_text,
+    types_pb2.DT_STRING: _write_text,
 }
 
 

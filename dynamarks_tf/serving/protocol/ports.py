@@ -1,4 +1,4 @@
-"""Taking a port, with an error that names it."""
+"""Opens ports, with an error that names the port."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def listen(host: str, port: int, protocol: str) -> socket.socket:
     Args:
         host: the address to listen on.
         port: the port to listen on; any free one if 0.
-        protocol: what the port is for, for the error text.
+        protocol: the purpose of the port, for the error text.
 
     Raises:
         ServingError: the port is in use, or the address is not this machine's.
@@ -29,10 +29,10 @@ def listen(host: str, port: int, protocol: str) -> socket.socket:
 
 
 def find_free(host: str, port: int, protocol: str) -> int:
-    """Returns `port`, or any free one for 0, after a test that it can be had.
+    """Returns `port`, or any free one for 0, after a test that it can be opened.
 
     Raises:
-        ServingError: it cannot.
+        ServingError: the port is in use, or the address is not this machine's.
     """
     with listen(host, port, protocol) as probe:
         return int(probe.getsockname()[1])

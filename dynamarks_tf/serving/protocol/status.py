@@ -1,4 +1,4 @@
-"""The one error that answers a request, with the codes gRPC and TensorFlow share."""
+"""The error that answers a request, with the codes that gRPC and TensorFlow share."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class StatusError(Exception):
     """A request that is answered with an error; gRPC and REST both turn it into their own form.
 
     Args:
-        code: what kind of error it is.
-        message: the text for the client, worded as TensorFlow Serving words it where it has a wording.
+        code: the kind of error.
+        message: the text for the client, in TensorFlow Serving's words where it has any.
     """
 
     def __init__(self, code: Code, message: str) -> None:
@@ -41,12 +41,12 @@ class StatusError(Exception):
 
 
 def invalid(message: str) -> StatusError:
-    """Returns the commonest error: the request itself is wrong."""
+    """Returns the error for a request that is wrong in itself."""
     return StatusError(Code.INVALID_ARGUMENT, message)
 
 
 def internal_error() -> StatusError:
-    """Returns the error for a fault of the server's own, which goes to its log and not to the client."""
+    """Returns the error for a fault of the server itself; the details go to its log, not to the client."""
     return StatusError(Code.INTERNAL, "Internal error; the server's log has the details")
 
 

@@ -57,7 +57,7 @@ def to_proto(array: Array) -> tensor_pb2.TensorProto:
 
 
 def to_packed_proto(array: Array) -> tensor_pb2.TensorProto:
-    """Writes `array` the quick way clients use, in one block of bytes (strings: value by value)."""
+    """Writes `array` in one block of bytes, as clients do because it is faster; strings are written value by value."""
     return tf.make_tensor_proto(array)
 
 
@@ -65,14 +65,14 @@ def from_proto(proto: tensor_pb2.TensorProto) -> Array:
     """Reads a tensor in either form.
 
     Raises:
-        ValueError: the shape is not fully known, or so large that the message cannot mean it, or the values do not fill
-            it, or the dtype has no values.
+        ValueError: the shape is not fully known, or far too large for the message; or the values do not fill it; or the
+            dtype has no values.
     """
     shape = proto.tensor_shape
     if shape.unknown_rank or any(dim.size < 0 for dim in shape.dim):
         raise ValueError("the shape of a value must be fully known")
     if math.prod(dim.size for dim in shape.dim) > max(LARGEST_FILL, proto.ByteSize()):
-        raise ValueError("a few bytes must not stand for all the memory there is")
+        raise ValueError("a small message must not fill the memory")
     try:
         return np.asarray(tf.make_ndarray(proto))
     except (KeyError, TypeError, OverflowError, MemoryError) as error:

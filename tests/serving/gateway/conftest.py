@@ -1,4 +1,4 @@
-"""A proxy before a local server, both on real sockets, for all tests that only ask questions."""
+"""A proxy in front of a local server, both on real sockets, for all tests that only send requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import tensorflow as tf
 from cryptography import x509
-from tensorflow_serving.apis import predict_pb2
 
 from dynamarks_tf.serving.gateway import Proxy
 from dynamarks_tf.serving.local_server import LocalServer
@@ -21,7 +20,7 @@ from tests.helpers.certificates import Authority
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model "m" that takes float32 of shape (n, 4) and gives 3 probabilities, and what a test needs to go wrong."""
+    """A model "m" from float32 of shape (n, 4) to 3 probabilities, with further signatures for faults."""
     base = tmp_path_factory.mktemp("proxied") / "m"
     module = tf.Module()
     module.weights = tf.Variable(tf.reshape(tf.sin(tf.range(12, dtype=tf.float32)), (4, 3)))
@@ -54,7 +53,7 @@ def upstream(model_folder: Path) -> Iterator[LocalServer]:
 
 @pytest.fixture
 def make_proxy(upstream: LocalServer) -> Callable[..., Proxy]:
-    """Makes a proxy before the server, not started yet, with free ports."""
+    """Makes a proxy in front of the server, not started yet, with free ports."""
 
     def make(**options: Any) -> Proxy:
         rest = f"127.0.0.1:{upstream.rest_port}"
@@ -73,9 +72,9 @@ def proxy(upstream: LocalServer) -> Iterator[Proxy]:
 
 @pytest.fixture
 def start(upstream: LocalServer) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `dynamarks proxy` before the server, as a process; its attribute `grpc` is its gRPC address.
+    """Starts `dynamarks proxy` in front of the server, as a process; its attribute `grpc_address` is its gRPC address.
 
-    With `file_limit_kb`, it cannot write files above that size, as on a disk that is full.
+    With `file_limit_kb`, it cannot write files above that size, as if the disk were full.
     """
     processes: list[subprocess.Popen[str]] = []
 
@@ -91,28 +90,13 @@ def start(upstream: LocalServer) -> Iterator[Callable[..., subprocess.Popen[str]
         processes.append(process)
         assert process.stdout is not None
         line = next(line for line in process.stdout if line.startswith("gRPC"))
-        process.grpc = line.split()[1]  # type: ignore[attr-defined]
+        process.grpc_address = line.split()[1]  # type: ignore[attr-defined]
         return process
 
     yield start
     for process in processes:
         process.kill()
         process.communicate()
-
-
-@pytest.fixture
-def ask() -> Callable[..., predict_pb2.PredictRequest]:
-    """Builds a PredictRequest for the model "m"."""
-
-    def build(signature_name: str = "", **inputs: Any) -> predict_pb2.PredictRequest:
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = "m"
-        request.model_spec.signature_name = signature_name
-        for name, value in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-        return request
-
-    return build
 
 
 @pytest.fixture(scope="session")

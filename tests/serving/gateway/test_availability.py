@@ -1,4 +1,4 @@
-"""The proxy when something is broken, slow, too large, or about to end."""
+"""The proxy with broken or slow servers and clients, with large requests, and at its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,54 +19,40 @@ import grpc
 import numpy as np
 import pytest
 import requests
-from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError, ServingError
 from dynamarks_tf.serving.gateway import Proxy, rest_front
 from dynamarks_tf.serving.local_server import LocalServer
 from tests.helpers.logs import read_predictions
+from tests.helpers.server_clients import ROWS, grpc_status, over_rest, predict_request, requests_under_way
 from tests.helpers.waiting import eventually
 
-BODY = {"instances": [[0.1, 0.2, 0.3, 0.4]]}
 UNREACHABLE = "The server behind this proxy cannot be reached"
 
 
-def post(proxy: Proxy, body: Any = BODY) -> requests.Response:
-    return requests.post(f"{proxy.rest_url}/v1/models/m:predict", json=body, timeout=30)
-
-
-def predict(proxy: Proxy, request: Any) -> tuple[grpc.StatusCode, str]:
-    with grpc.insecure_channel(proxy.grpc_address) as channel:
-        try:
-            prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=30)
-        except grpc.RpcError as error:
-            return error.code(), error.details()
-    return grpc.StatusCode.OK, ""
-
-
-def test_a_server_that_is_down_is_said_so_and_found_again(model_folder: Path, ask: Any) -> None:
-    request = ask(image=np.ones((1, 4), np.float32))
+def test_a_server_that_is_down_is_reported_and_found_again(model_folder: Path) -> None:
+    request = predict_request("m", image=np.ones((1, 4), np.float32))
     server = LocalServer(model_folder, grpc_port=0, rest_port=0)
     server.start()
     rest = f"127.0.0.1:{server.rest_port}"
     with Proxy(server.grpc_address, rest, grpc_port=0, rest_port=0, ops_port=0) as proxy:
         ready = lambda: requests.get(proxy.ops_url + "/readyz", timeout=30).status_code  # noqa: E731
-        assert (post(proxy).status_code, predict(proxy, request)[0], ready()) == (200, grpc.StatusCode.OK, 200)
+        assert (over_rest(proxy).status_code, grpc_status(proxy, request)[0], ready()) == (200, grpc.StatusCode.OK, 200)
         server.stop()
-        answer = post(proxy)
+        answer = over_rest(proxy)
         assert (answer.status_code, answer.json()) == (503, {"error": UNREACHABLE})
-        eventually(lambda: predict(proxy, request) == (grpc.StatusCode.UNAVAILABLE, UNREACHABLE))
+        eventually(lambda: grpc_status(proxy, request) == (grpc.StatusCode.UNAVAILABLE, UNREACHABLE))
         assert ready() == 503
         assert requests.get(proxy.ops_url + "/healthz", timeout=30).status_code == 200
         server.start()  # on the ports it had
-        assert post(proxy).status_code == 200
-        eventually(lambda: predict(proxy, request)[0] is grpc.StatusCode.OK)
+        assert over_rest(proxy).status_code == 200
+        eventually(lambda: grpc_status(proxy, request)[0] is grpc.StatusCode.OK)
         assert ready() == 200
         server.stop()
 
 
-def test_connections_that_stall_do_not_hold_up_others(proxy: Proxy, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_that_stall_do_not_delay_others(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest_front, "BODY_TIMEOUT_S", 1.0)
     head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
     stalled = [socket.create_connection(("127.0.0.1", proxy.rest_port), timeout=20) for _ in range(60)]
@@ -77,19 +62,19 @@ def test_connections_that_stall_do_not_hold_up_others(proxy: Proxy, ask: Any, mo
             client.sendall(head if index % 2 else head[:20])
         for client in half_open:
             client.sendall(b"PRI * HTTP/2.0\r\n")
-        assert post(proxy).status_code == 200
-        assert predict(proxy, ask(image=np.ones((1, 4), np.float32)))[0] is grpc.StatusCode.OK
-        assert stalled[1].recv(100).startswith(b"HTTP/1.1 504 ")  # who began and did not go on is let go
+        assert over_rest(proxy).status_code == 200
+        assert grpc_status(proxy, predict_request("m", image=np.ones((1, 4), np.float32)))[0] is grpc.StatusCode.OK
+        assert stalled[1].recv(100).startswith(b"HTTP/1.1 504 ")  # an incomplete request is refused
     finally:
         for client in stalled + half_open:
             client.close()
-    assert post(proxy).status_code == 200
+    assert over_rest(proxy).status_code == 200
 
 
 def test_64_clients_at_once_get_their_own_answers(proxy: Proxy) -> None:
     def one(index: int) -> tuple[int, list[float]]:
         rows = [[float(index), 0, 0, 0], [0, float(index), 0, 0]]
-        return index, post(proxy, {"instances": rows}).json()["predictions"]
+        return index, over_rest(proxy, {"instances": rows}).json()["predictions"]
 
     with ThreadPoolExecutor(64) as pool:
         answers = dict(pool.map(one, range(64)))
@@ -102,7 +87,7 @@ def test_64_clients_at_once_get_their_own_answers(proxy: Proxy) -> None:
 
 @pytest.fixture
 def silent() -> Iterator[tuple[str, dict[str, Any]]]:
-    """A server over REST that takes a request and never answers; it remembers when the connection ends."""
+    """A server over REST that reads a request and never answers. It notes the end of the connection."""
     seen: dict[str, Any] = {"asked": threading.Event(), "ended": threading.Event()}
 
     class Handler(socketserver.StreamRequestHandler):
@@ -120,7 +105,7 @@ def silent() -> Iterator[tuple[str, dict[str, Any]]]:
         server.shutdown()
 
 
-def test_a_rest_client_that_goes_away_is_not_waited_for(silent: tuple[str, dict[str, Any]]) -> None:
+def test_the_request_of_a_rest_client_that_disconnects_is_canceled(silent: tuple[str, dict[str, Any]]) -> None:
     address, seen = silent
     with Proxy(None, address, rest_port=0) as proxy:
         with socket.create_connection(("127.0.0.1", proxy.rest_port), timeout=20) as client:
@@ -130,55 +115,57 @@ def test_a_rest_client_that_goes_away_is_not_waited_for(silent: tuple[str, dict[
         assert seen["ended"].wait(10)
 
 
-def test_a_server_that_never_answers_is_given_up(silent: tuple[str, dict[str, Any]]) -> None:
+def test_a_server_that_never_answers_causes_a_timeout(silent: tuple[str, dict[str, Any]]) -> None:
     with Proxy(None, silent[0], rest_port=0, rest_timeout_s=0.5) as proxy:
-        answer = post(proxy)
+        answer = over_rest(proxy)
     assert (answer.status_code, answer.json()) == (
         504,
         {"error": "The server behind this proxy did not answer in time"},
     )
 
 
-def test_requests_that_are_too_large_are_refused(make_proxy: Callable[..., Proxy], ask: Any) -> None:
+def test_requests_that_are_too_large_are_refused(make_proxy: Callable[..., Proxy]) -> None:
     with make_proxy(max_body_bytes=2000) as proxy:
-        assert post(proxy).status_code == 200
+        assert over_rest(proxy).status_code == 200
         large = json.dumps({"instances": [[0.5, 0.5, 0.5, 0.5]] * 200}).encode()
         url = f"{proxy.rest_url}/v1/models/m:predict"
         for body in (large, iter([large])):  # with a length, and in chunks
             try:
                 answer = requests.post(url, data=body, timeout=30)
-            except requests.ConnectionError:  # refused before all was sent
+            except requests.ConnectionError:  # refused before the body was complete
                 continue
             assert answer.status_code == 413
             assert "larger than 2000 bytes" in answer.json()["error"]
-        code, _ = predict(proxy, ask(image=np.ones((1000, 4), np.float32)))
+        code, _ = grpc_status(proxy, predict_request("m", image=np.ones((1000, 4), np.float32)))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert post(proxy).status_code == 200
+        assert over_rest(proxy).status_code == 200
 
 
-def test_a_stop_lets_answers_end_and_writes_the_log(make_proxy: Callable[..., Proxy], ask: Any, tmp_path: Path) -> None:
+def test_a_stop_lets_answers_end_and_writes_the_log(
+    upstream: LocalServer, make_proxy: Callable[..., Proxy], tmp_path: Path
+) -> None:
     proxy = make_proxy(request_log=tmp_path)
     proxy.start()
-    slow = ask("count", steps=np.int64(100_000))
+    slow = predict_request("m", "count", steps=np.int64(100_000))
     with ThreadPoolExecutor(2) as pool:
         body = {"signature_name": "count", "inputs": 100_000}
-        answers = [pool.submit(post, proxy, body), pool.submit(predict, proxy, slow)]
-        time.sleep(0.2)
+        answers = [pool.submit(over_rest, proxy, body), pool.submit(grpc_status, proxy, slow)]
+        eventually(lambda: requests_under_way(upstream) == 2)
         proxy.stop(grace_s=20)
         assert answers[0].result().json() == {"outputs": 100_000}
         assert answers[1].result()[0] is grpc.StatusCode.OK
     assert (proxy.request_log.written, proxy.request_log.dropped) == (2, 0)
     with pytest.raises(requests.ConnectionError):
-        post(proxy)
-    proxy.stop()  # twice is no error
+        over_rest(proxy)
+    proxy.stop()  # a second call is no error
     assert len(read_predictions(tmp_path)) == 2
 
 
-def test_metrics_count_by_code_and_name_no_client(make_proxy: Callable[..., Proxy], ask: Any, tmp_path: Path) -> None:
+def test_metrics_count_by_code_and_hold_no_client_names(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
     with make_proxy(ops_port=0, request_log=tmp_path) as proxy:
-        assert post(proxy).status_code == 200
-        assert post(proxy, {}).status_code == 400
-        predict(proxy, ask("nonsense"))
+        assert over_rest(proxy).status_code == 200
+        assert over_rest(proxy, {}).status_code == 400
+        grpc_status(proxy, predict_request("m", "nonsense"))
         eventually(lambda: proxy.request_log.written == 1)
         text = requests.get(proxy.ops_url + "/metrics", timeout=30, headers={"x-client-id": "alice"}).text
     for line in (
@@ -201,12 +188,12 @@ def test_a_port_in_use_is_named(proxy: Proxy, upstream: LocalServer) -> None:
 
 
 @pytest.mark.parametrize("address", ["localhost", ":8500", "http://localhost:8501", "localhost:0", "a:b"])
-def test_what_is_no_address(address: str) -> None:
+def test_invalid_addresses_are_refused(address: str) -> None:
     with pytest.raises(ArgumentError, match="is no address; accepted: HOST:PORT"):
         Proxy(address)
 
 
-def test_the_command_says_what_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_command_names_missing_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for words, problem in (
         ([], "Give the server's gRPC address, its REST address, or both"),
         (["--upstream", "a:1", "--tls-cert", "x"], "--tls-cert and --tls-key go together"),
@@ -226,7 +213,7 @@ def test_the_command_serves_until_it_is_terminated(upstream: LocalServer, tmp_pa
         killer.start()
         assert process.stdout is not None
         url = process.stdout.readline().split()[1]
-        assert requests.post(f"{url}/v1/models/m:predict", json=BODY, timeout=30).status_code == 200
+        assert requests.post(f"{url}/v1/models/m:predict", json={"instances": ROWS}, timeout=30).status_code == 200
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
         killer.cancel()
@@ -235,17 +222,17 @@ def test_the_command_serves_until_it_is_terminated(upstream: LocalServer, tmp_pa
     assert len(read_predictions(tmp_path / "logs")) == 1
 
 
-def test_requests_that_are_too_large_together_are_refused(make_proxy: Callable[..., Proxy], ask: Any) -> None:
+def test_requests_that_are_too_large_together_are_refused(make_proxy: Callable[..., Proxy]) -> None:
     head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n"
-    rows = ask(image=np.ones((20, 4), np.float32))
+    rows = predict_request("m", image=np.ones((20, 4), np.float32))
     with make_proxy(max_body_bytes=2000) as proxy:
         unfinished = [socket.create_connection(("127.0.0.1", proxy.rest_port), timeout=20) for _ in range(4)]
         for client in unfinished:
             client.sendall(head + b" " * 1999)
-        eventually(lambda: post(proxy).status_code == 503)
-        assert predict(proxy, rows)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        eventually(lambda: over_rest(proxy).status_code == 503)
+        assert grpc_status(proxy, rows)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert requests.get(f"{proxy.rest_url}/v1/models/m", timeout=30).status_code == 200
         for client in unfinished:
             client.close()
-        eventually(lambda: post(proxy).status_code == 200)
-        assert predict(proxy, rows)[0] is grpc.StatusCode.OK
+        eventually(lambda: over_rest(proxy).status_code == 200)
+        assert grpc_status(proxy, rows)[0] is grpc.StatusCode.OK

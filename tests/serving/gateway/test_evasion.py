@@ -1,4 +1,4 @@
-"""Whatever a client sends, an answer it gets is in the log, or counted as missing there under its name."""
+"""For any input, each answer is in the log, or counted as missing under the client's name."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.serving.gateway import Proxy
 from dynamarks_tf.serving.local_server import LocalServer
-from tests.helpers.logs import read_predictions
 
 TARGET = b"/v1/models/m:predict"
 BODY = json.dumps({"instances": [[0.1, 0.2, 0.3, 0.4]]}).encode()
 
 
 def send(proxy: Proxy, target: bytes = TARGET, body: bytes = BODY, *headers: bytes) -> bytes:
-    """Posts over a bare socket, as no library would; returns the status."""
+    """Posts over a bare socket, as no library would. Returns the status."""
     lines = [
         b"POST " + target + b" HTTP/1.1",
         b"Host: proxy",
@@ -49,7 +48,7 @@ def test_a_client_whose_name_is_no_text_is_logged(make_proxy: Callable[..., Prox
 
 @pytest.fixture
 def willing(upstream: LocalServer) -> Iterator[tuple[str, list[str]]]:
-    """A server that answers every POST with 200 and a prediction; and the paths it was asked."""
+    """A server that answers every POST with 200 and a prediction, and the list of the requested paths."""
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -77,7 +76,7 @@ def willing(upstream: LocalServer) -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("ending", [b"?", b"#", b"#x", b"?x#y", b"?#"])
-def test_a_path_that_would_be_sent_otherwise_than_it_came_is_refused(
+def test_a_path_that_would_change_on_the_way_is_refused(
     ending: bytes, willing: tuple[str, list[str]], tmp_path: Path
 ) -> None:
     address, asked = willing
@@ -97,8 +96,8 @@ def test_an_answer_that_may_be_a_prediction_is_counted_even_if_it_cannot_be_logg
     assert (proxy.request_log.written, proxy.request_log.dropped) == (0, 1)
 
 
-def test_a_body_is_read_as_the_server_behind_reads_it(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
-    """Headers that `Connection` names end at the proxy, and so does what they say about the body."""
+def test_a_body_is_read_as_the_upstream_server_reads_it(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    """Headers that `Connection` names end at the proxy, and so do their statements about the body."""
     with make_proxy(request_log=tmp_path) as proxy:
         assert send(proxy, TARGET, BODY, b"Content-Encoding: gzip", b"Connection: content-encoding") == b"200"
         assert send(proxy, TARGET, gzip.compress(BODY), b"Content-Encoding: gzip") == b"200"
@@ -122,7 +121,7 @@ def test_the_largest_requests_are_logged(make_proxy: Callable[..., Proxy], tmp_p
         (BODY, [b"Content-Encoding: gzip"], "no gzip"),
     ],
 )
-def test_what_cannot_be_decoded_is_kept_as_it_came_and_the_client_named(
+def test_a_body_that_cannot_be_decoded_is_logged_unchanged_with_the_client(
     body: bytes,
     headers: list[bytes],
     reason: str,
@@ -143,8 +142,8 @@ def test_what_cannot_be_decoded_is_kept_as_it_came_and_the_client_named(
         next(log.batches(9))
     with pytest.raises(LogError, match="its inputs are: undecoded REST body; not 'image'"):
         next(open_log(tmp_path, input="image").batches(9))
-    (logged,) = read_predictions(tmp_path)
-    assert logged.request.inputs["undecoded REST body"].string_val == [body]
+    (entry,) = read_predictions(tmp_path)
+    assert entry.request.inputs["undecoded REST body"].string_val == [body]
 
 
 @pytest.mark.parametrize("line", [b"Authorization: Bearer TOPSECRET\x01", b"x-api-key: TOPSECRET\x00", b"TOPSECRET"])

@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 cut anywhere, and bodies put together again."""
+"""Frames of HTTP/2 in any pieces, and the bodies joined from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def frames(draw: st.DrawFn) -> Sent:
 
 
 @given(st.lists(frames(), max_size=8), st.lists(st.integers(1, 80), min_size=1))
-def test_frames_are_found_wherever_the_bytes_are_cut(sent: list[Sent], sizes: list[int]) -> None:
+def test_frames_are_found_in_bytes_cut_anywhere(sent: list[Sent], sizes: list[int]) -> None:
     data = b"".join(h2.frame(*frame) for frame in sent)
     reader = h2.FrameReader()
     found: list[Sent] = []
@@ -51,7 +51,7 @@ def test_data_does_not_wait_for_the_rest_of_its_frame() -> None:
 
 
 def test_a_small_frame_keeps_nothing_of_a_large_read() -> None:
-    """Else a client could have the proxy hold a hundred thousand times what is counted."""
+    """Otherwise a client could make the proxy hold a hundred thousand times the counted bytes."""
     tracemalloc.start()
     try:
         kept = []
@@ -66,7 +66,7 @@ def test_a_small_frame_keeps_nothing_of_a_large_read() -> None:
 
 
 @given(st.binary(max_size=300), st.integers(1, 120), st.sampled_from([0, h2.END_STREAM]))
-def test_a_body_is_cut_into_frames_that_the_peer_takes(body: bytes, most: int, flags: int) -> None:
+def test_a_body_is_cut_into_frames_that_the_peer_accepts(body: bytes, most: int, flags: int) -> None:
     data = b"".join(h2.data_frames(7, memoryview(body), flags, most))
     read = list(h2.FrameReader().feed(data))
     assert b"".join(frame[3] for frame in read) == body

@@ -1,4 +1,4 @@
-"""Whatever a client sends over HTTP/2, nothing reaches the server but whole and proper calls, and those are logged."""
+"""For any input over HTTP/2, only complete and valid calls reach the server, and those are logged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import itertools
 import logging
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,21 @@ from dynamarks_tf.serving.gateway import Admission, ApiKeys, Proxy
 from dynamarks_tf.serving.gateway.http2_frames import Problem
 from dynamarks_tf.serving.local_server import LocalServer
 from tests.helpers.logs import read_predictions
-from tests.helpers.raw_http2 import CONTINUATION, DATA, HEADERS, PREFACE, SETTINGS, RawClient, block, call, message, raw
+from tests.helpers.raw_http2 import (
+    CONTINUATION,
+    DATA,
+    HEADERS,
+    PREFACE,
+    SETTINGS,
+    RawClient,
+    block,
+    bytes_server,
+    call,
+    message,
+    raw,
+)
 from tests.helpers.raw_http2 import request_headers as headers
+from tests.helpers.server_clients import predict_request
 
 END = "END_STREAM"
 FIRST = PREFACE + SETTINGS()
@@ -34,14 +46,14 @@ BODY = DATA(1, message(b"abc"), END)
 
 
 class Asked(list[bytes]):
-    """The requests that a server was asked, and the metadata of the last one."""
+    """The requests that reached a server, and the metadata of the last one."""
 
     metadata: dict[str, Any]
 
 
 @contextlib.contextmanager
 def echo_server(**options: Any) -> Iterator[tuple[str, Asked]]:
-    """A gRPC server that answers every call with what it was asked, reversed, and remembers it."""
+    """A gRPC server that answers every call with the reversed request, and keeps the requests."""
     asked = Asked()
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -51,19 +63,8 @@ def echo_server(**options: Any) -> Iterator[tuple[str, Asked]]:
             context.set_trailing_metadata((("large", "x" * int(request.split()[1])),))
         return request[::-1]
 
-    class Handler(grpc.GenericRpcHandler):
-        def service(self, details: Any) -> Any:
-            return grpc.unary_unary_rpc_method_handler(answer)
-
-    server = grpc.server(
-        futures.ThreadPoolExecutor(4), handlers=[Handler()], options=[*options.items(), ("grpc.so_reuseport", 0)]
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}", asked
-    finally:
-        server.stop(0).wait()
+    with bytes_server(answer, **options) as address:
+        yield address, asked
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ BROKEN: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_is_not_http2_ends_the_connection_and_reaches_nobody(
+def test_invalid_http2_ends_the_connection_and_does_not_reach_the_server(
     case: str, proxy_and_asked: tuple[Proxy, Asked], caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy, asked = proxy_and_asked
@@ -179,7 +180,7 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "two messages in pieces": (13, GOOD + DATA(1, message(b"abc")) + DATA(1, message(b"abc"), END)),
     "a message and a byte": (13, GOOD + DATA(1, message(b"abc")) + DATA(1, b"x")),
     "an unknown flag": (13, GOOD + DATA(1, message(b"abc", 2), END)),
-    "compressed, but not told how": (13, GOOD + DATA(1, message(gzip.compress(b"abc"), 1), END)),
+    "compressed without an encoding": (13, GOOD + DATA(1, message(gzip.compress(b"abc"), 1), END)),
     "compressed in another way": (
         12,
         HEADERS(1, block(headers(grpc_encoding="snappy"))) + DATA(1, message(b"abc", 1), END),
@@ -206,7 +207,7 @@ REFUSED: dict[str, tuple[int, bytes]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_proper_call_is_refused_and_reaches_nobody(case: str, proxy_and_asked: tuple[Proxy, Asked]) -> None:
+def test_invalid_calls_are_refused_and_do_not_reach_the_server(case: str, proxy_and_asked: tuple[Proxy, Asked]) -> None:
     proxy, asked = proxy_and_asked
     status, data = REFUSED[case]
     with RawClient(proxy.grpc_address) as client:
@@ -255,7 +256,9 @@ PROPER: dict[str, bytes] = {
 
 @pytest.mark.parametrize("case", PROPER)
 @pytest.mark.parametrize("size", [1, 7, 10**6])
-def test_a_proper_call_is_answered_however_it_comes(case: str, size: int, proxy_and_asked: tuple[Proxy, Asked]) -> None:
+def test_a_valid_call_is_answered_in_any_form_and_any_pieces(
+    case: str, size: int, proxy_and_asked: tuple[Proxy, Asked]
+) -> None:
     proxy, asked = proxy_and_asked
     data = FIRST + PROPER[case]
     with RawClient(proxy.grpc_address, b"") as client:
@@ -268,7 +271,7 @@ def test_a_proper_call_is_answered_however_it_comes(case: str, size: int, proxy_
 
 
 def test_a_dynamic_table_is_followed(proxy_and_asked: tuple[Proxy, Asked]) -> None:
-    """A client that has not read the settings yet may refer to what it sent before; a refused request counts too."""
+    """A client that has not read the settings yet may refer to earlier headers, even those of a refused request."""
     proxy, asked = proxy_and_asked
     encoder = hpack.Encoder()
     first = encoder.encode([*headers(path="/x"), ("tracing", "abc"), ("x-client-id", "alice")])
@@ -286,7 +289,7 @@ def test_a_dynamic_table_is_followed(proxy_and_asked: tuple[Proxy, Asked]) -> No
 
 def test_more_after_the_end_of_a_request_ends_the_connection(proxy_and_asked: tuple[Proxy, Asked]) -> None:
     proxy, _ = proxy_and_asked
-    no_window = PREFACE + SETTINGS(INITIAL_WINDOW_SIZE=0)  # the answer cannot go, so the stream stays
+    no_window = PREFACE + SETTINGS(INITIAL_WINDOW_SIZE=0)  # the answer cannot be sent, so the stream stays open
     with RawClient(proxy.grpc_address, no_window) as client:
         client.send(GOOD, BODY)
         while 1 not in client.answers:
@@ -295,7 +298,7 @@ def test_more_after_the_end_of_a_request_ends_the_connection(proxy_and_asked: tu
         assert client.until_closed() == Problem.STREAM_CLOSED
 
 
-def test_what_is_sent_of_refused_requests_does_not_use_the_window_up(proxy_and_asked: tuple[Proxy, Asked]) -> None:
+def test_data_of_refused_requests_does_not_use_up_the_window(proxy_and_asked: tuple[Proxy, Asked]) -> None:
     proxy, asked = proxy_and_asked
     bad = block(headers(path="/x"))
     with RawClient(proxy.grpc_address) as client:
@@ -307,7 +310,7 @@ def test_what_is_sent_of_refused_requests_does_not_use_the_window_up(proxy_and_a
     assert asked == [b"abc"]
 
 
-def test_the_server_sees_no_keys_and_no_names_that_clients_give_themselves() -> None:
+def test_the_server_sees_no_keys_and_no_names_chosen_by_clients() -> None:
     keys = ApiKeys([("alice", hashlib.sha256(b"k1").digest())])
     sent = [("authorization", "Bearer k1"), ("x-api-key", "k1"), ("x-client-id", "eve"), ("tracing", "7")]
     with contextlib.ExitStack() as stack:
@@ -335,9 +338,9 @@ def test_keys_are_not_in_debug_messages(caplog: pytest.LogCaptureFixture) -> Non
     assert "TOPSECRET" not in caplog.text
 
 
-def test_an_answer_is_logged_before_any_of_it_goes(make_proxy: Callable[..., Proxy], ask: Any, tmp_path: Path) -> None:
-    """A client that takes an answer byte by byte and leaves before the last one, or never takes any."""
-    request = ask(image=np.ones((1, 4), np.float32)).SerializeToString()
+def test_an_answer_is_logged_before_any_of_it_is_sent(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+    """A client receives an answer byte by byte and leaves before the last one, or receives nothing."""
+    request = predict_request("m", image=np.ones((1, 4), np.float32)).SerializeToString()
     with make_proxy(request_log=tmp_path) as proxy:
         with RawClient(proxy.grpc_address, PREFACE + SETTINGS(INITIAL_WINDOW_SIZE=20)) as client:
             client.send(call(1, request))
@@ -376,7 +379,7 @@ def test_an_answer_waits_for_the_windows_of_its_client(proxy_and_asked: tuple[Pr
         assert client.answer(1).body == message(content[::-1])
 
 
-def test_a_client_cannot_hurt_others_with_an_answer_of_large_headers(proxy_and_asked: tuple[Proxy, Asked]) -> None:
+def test_an_answer_with_large_headers_does_not_affect_other_clients(proxy_and_asked: tuple[Proxy, Asked]) -> None:
     proxy, _ = proxy_and_asked
     with RawClient(proxy.grpc_address) as client:
         client.send(call(1, b"warm up"))
@@ -390,7 +393,7 @@ def test_a_client_cannot_hurt_others_with_an_answer_of_large_headers(proxy_and_a
         client.__exit__(None, None, None)
 
 
-def test_a_server_that_takes_few_requests_at_once_gets_them_one_after_the_other() -> None:
+def test_a_server_with_few_streams_gets_requests_one_after_the_other() -> None:
     options = {"grpc.max_concurrent_streams": 2}
     with contextlib.ExitStack() as stack:
         address, asked = stack.enter_context(echo_server(**options))
@@ -404,7 +407,9 @@ def test_a_server_that_takes_few_requests_at_once_gets_them_one_after_the_other(
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.binary(max_size=300), start=st.sampled_from([b"", PREFACE, FIRST, FIRST + GOOD]))
-def test_garbage_reaches_nobody_and_breaks_nothing(echo: tuple[Proxy, Asked], data: bytes, start: bytes) -> None:
+def test_random_bytes_do_not_reach_the_server_and_break_nothing(
+    echo: tuple[Proxy, Asked], data: bytes, start: bytes
+) -> None:
     proxy, asked = echo
     asked.clear()
     with RawClient(proxy.grpc_address, start + data) as client:
@@ -419,8 +424,8 @@ def test_garbage_reaches_nobody_and_breaks_nothing(echo: tuple[Proxy, Asked], da
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_a_frame_of_garbage_reaches_nobody(echo: tuple[Proxy, Asked], data: st.DataObject) -> None:
-    """Frames whose type, flags and stream make sense more often than those of garbage do."""
+def test_a_random_frame_does_not_reach_the_server(echo: tuple[Proxy, Asked], data: st.DataObject) -> None:
+    """Type, flags and stream of these frames are valid more often than in random bytes."""
     proxy, asked = echo
     asked.clear()
     kind = data.draw(st.integers(1, 10))
@@ -431,11 +436,9 @@ def test_a_frame_of_garbage_reaches_nobody(echo: tuple[Proxy, Asked], data: st.D
     assert asked == []
 
 
-def test_the_same_stream_in_any_pieces_gives_the_same_answers_and_log(
-    upstream: LocalServer, ask: Any, tmp_path: Path
-) -> None:
+def test_the_same_stream_in_any_pieces_gives_the_same_answers_and_log(upstream: LocalServer, tmp_path: Path) -> None:
     rows = [np.full((1, 4), value, np.float32) for value in range(4)]
-    requests = [ask(image=row).SerializeToString() for row in rows]
+    requests = [predict_request("m", image=row).SerializeToString() for row in rows]
     stream = FIRST + b"".join(call(2 * i + 1, each, ("x-client-id", f"c{i}")) for i, each in enumerate(requests))
     answers = set()
     count = 0

@@ -1,4 +1,4 @@
-"""What clients see through the proxy is what they would see without it, byte for byte."""
+"""Clients get the same answers with and without the proxy, byte for byte."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import http.server
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent import futures
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -21,17 +19,16 @@ from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_management_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
 )
 
 from dynamarks_tf.serving.gateway import Proxy
 from dynamarks_tf.serving.gateway.rest_front import is_served
 from dynamarks_tf.serving.local_server import LocalServer
+from tests.helpers.raw_http2 import PREDICT, bytes_server
+from tests.helpers.server_clients import model_stub, predict_request, stub, with_spec
+from tests.helpers.waiting import eventually
 
 ROWS = [[0.1, 0.2, 0.3, 0.4], [1e-7, -2.5, 3e5, 0.0]]
-PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
 def exchange(url: str, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str | None, bytes]:
@@ -65,7 +62,7 @@ def raw_call(address: str, method: str, request: bytes, **options: Any) -> tuple
         ("POST", "/v1/models/m:predict", ""),
         ("POST", "/v1/models/m:predict", '{"instances": [[1, 2]]}'),
         ("POST", "/v1/models/m/versions/7:predict", json.dumps({"instances": ROWS})),
-        ("POST", "/v1/models/nobody:predict", json.dumps({"instances": ROWS})),
+        ("POST", "/v1/models/unknown:predict", json.dumps({"instances": ROWS})),
         ("POST", "/v1/models/m:predict?x=1", json.dumps({"instances": ROWS})),
         ("POST", "/v1/models/m/versions/99999999999999999999:predict", "{}"),
         ("POST", "/v1/models/a%2Fb%20c:predict", "{}"),
@@ -144,34 +141,28 @@ def urls(proxy: Proxy, upstream: LocalServer) -> tuple[str, str]:
     return proxy.rest_url, upstream.rest_url
 
 
-def predict_bytes(ask: Callable[..., Any], *parts: Any, **inputs: Any) -> bytes:
-    return bytes(ask(*parts, **inputs).SerializeToString(deterministic=True))
+def predict_bytes(*parts: Any, **inputs: Any) -> bytes:
+    return bytes(predict_request("m", *parts, **inputs).SerializeToString(deterministic=True))
 
 
-def test_grpc_answers_are_the_servers(
-    upstream: LocalServer, proxy: Proxy, ask: Callable[..., predict_pb2.PredictRequest]
-) -> None:
-    unknown = ask(image=np.ones((1, 4), np.float32))
-    unknown.model_spec.name = "nobody"
+def test_grpc_answers_are_the_servers(upstream: LocalServer, proxy: Proxy) -> None:
     metadata = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    metadata.model_spec.name = "m"
     status = get_model_status_pb2.GetModelStatusRequest()
-    status.model_spec.name = "m"
     service = "/tensorflow.serving.PredictionService/"
     calls = [
-        (PREDICT, predict_bytes(ask, image=np.float32(ROWS))),
-        (PREDICT, predict_bytes(ask, "combine", a=np.uint8([1, 2]), b=np.float64([0.1, 0.2]))),
-        (PREDICT, predict_bytes(ask, image=np.ones((200_000, 4), np.float32))),  # a large answer
-        (PREDICT, predict_bytes(ask, image=np.ones((1, 5), np.float32))),
-        (PREDICT, predict_bytes(ask, "nonsense", image=np.float32(ROWS))),
-        (PREDICT, unknown.SerializeToString()),
+        (PREDICT, predict_bytes(image=np.float32(ROWS))),
+        (PREDICT, predict_bytes("combine", a=np.uint8([1, 2]), b=np.float64([0.1, 0.2]))),
+        (PREDICT, predict_bytes(image=np.ones((200_000, 4), np.float32))),  # a large answer
+        (PREDICT, predict_bytes(image=np.ones((1, 5), np.float32))),
+        (PREDICT, predict_bytes("nonsense", image=np.float32(ROWS))),
+        (PREDICT, predict_request("unknown", image=np.ones((1, 4), np.float32)).SerializeToString()),
         (PREDICT, b""),
         (PREDICT, b"\xff\xff no message"),
         (service + "Classify", b""),
         (service + "MultiInference", b""),
         (service + "NoSuchMethod", b""),
-        (service + "GetModelMetadata", metadata.SerializeToString()),
-        ("/tensorflow.serving.ModelService/GetModelStatus", status.SerializeToString()),
+        (service + "GetModelMetadata", with_spec(metadata, name="m").SerializeToString()),
+        ("/tensorflow.serving.ModelService/GetModelStatus", with_spec(status, name="m").SerializeToString()),
     ]
     for method, request in calls:
         direct, through = (
@@ -191,23 +182,26 @@ def test_reloading_the_configuration_is_refused(proxy: Proxy, upstream: LocalSer
     request = model_management_pb2.ReloadConfigRequest().SerializeToString()
     method = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
     code, details = raw_call(proxy.grpc_address, method, request)
-    assert (code, details) == (grpc.StatusCode.PERMISSION_DENIED, "Clients may not change what this server serves.")
+    assert (code, details) == (
+        grpc.StatusCode.PERMISSION_DENIED,
+        "Clients may not change the models that this server serves.",
+    )
     with make_proxy(allow_reload=True) as open_proxy:
         assert raw_call(open_proxy.grpc_address, method, request) == raw_call(upstream.grpc_address, method, request)
 
 
-def test_a_deadline_ends_the_work_behind(proxy: Proxy, ask: Callable[..., Any]) -> None:
-    with grpc.insecure_channel(proxy.grpc_address) as channel:
-        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+def test_a_deadline_ends_the_work_of_the_server(proxy: Proxy) -> None:
+    with stub(proxy) as service:
         with pytest.raises(grpc.RpcError) as caught:
-            service.Predict(ask("count", steps=np.int64(10**15)), timeout=0.3)
+            service.Predict(predict_request("m", "count", steps=np.int64(10**15)), timeout=0.3)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert service.Predict(ask("count", steps=np.int64(3)), timeout=30).outputs["counted"].int64_val == [3]
+        answer = service.Predict(predict_request("m", "count", steps=np.int64(3)), timeout=30)
+        assert answer.outputs["counted"].int64_val == [3]
 
 
 @pytest.fixture
-def stub() -> Iterator[tuple[str, dict[str, Any]]]:
-    """A gRPC server that remembers what it is asked, waits if it is told to, and sends metadata of its own."""
+def patient() -> Iterator[tuple[str, dict[str, Any]]]:
+    """A gRPC server that notes its calls, waits as long as `wait` is not set, and sends metadata of its own."""
     seen: dict[str, Any] = {"wait": threading.Event(), "ended": threading.Event()}
     seen["wait"].set()
 
@@ -222,20 +216,13 @@ def stub() -> Iterator[tuple[str, dict[str, Any]]]:
             context.abort(grpc.StatusCode.DATA_LOSS, "gone: ü")
         return request[::-1]
 
-    class Handler(grpc.GenericRpcHandler):
-        def service(self, details: Any) -> Any:
-            return grpc.unary_unary_rpc_method_handler(answer)
-
-    server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[Handler()])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"127.0.0.1:{port}", seen
-    seen["wait"].set()
-    server.stop(0).wait()
+    with bytes_server(answer) as address:
+        yield address, seen
+        seen["wait"].set()
 
 
-def test_metadata_deadline_and_details_pass_both_ways(stub: tuple[str, dict[str, Any]]) -> None:
-    address, seen = stub
+def test_metadata_deadline_and_details_pass_both_ways(patient: tuple[str, dict[str, Any]]) -> None:
+    address, seen = patient
     with Proxy(address, grpc_port=0) as proxy, grpc.insecure_channel(proxy.grpc_address) as channel:
         call = channel.unary_unary(PREDICT)
         sent = (("tracing", "abc"), ("blob-bin", b"\x00\x01"), ("authorization", "Bearer x"))
@@ -251,25 +238,18 @@ def test_metadata_deadline_and_details_pass_both_ways(stub: tuple[str, dict[str,
         assert ("last-bin", b"\x00\xff") in caught.value.trailing_metadata()
 
 
-def test_a_client_that_goes_away_is_not_computed_for(stub: tuple[str, dict[str, Any]]) -> None:
-    address, seen = stub
+def test_the_request_of_a_client_that_cancels_is_canceled(patient: tuple[str, dict[str, Any]]) -> None:
+    address, seen = patient
     seen["wait"].clear()
     with Proxy(address, grpc_port=0) as proxy, grpc.insecure_channel(proxy.grpc_address) as channel:
         call = channel.unary_unary(PREDICT).future(b"abc")
-        wait_until(lambda: "time" in seen)
+        eventually(lambda: "time" in seen)
         assert not seen["ended"].is_set()
         call.cancel()
         assert seen["ended"].wait(10)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_headers_pass_but_not_those_of_the_connection() -> None:
+def test_headers_pass_except_those_of_the_connection() -> None:
     seen: dict[str, str] = {}
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -302,8 +282,7 @@ def test_headers_pass_but_not_those_of_the_connection() -> None:
 
 
 def test_model_service_answers_too(proxy: Proxy) -> None:
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = "m"
-    with grpc.insecure_channel(proxy.grpc_address) as channel:
-        status = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=30)
+    with model_stub(proxy) as service:
+        request = with_spec(get_model_status_pb2.GetModelStatusRequest(), name="m")
+        status = service.GetModelStatus(request, timeout=30)
     assert [version.version for version in status.model_version_status] == [1]

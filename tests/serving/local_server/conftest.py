@@ -1,26 +1,26 @@
-"""Model folders, and one server for all tests that only ask questions."""
+"""Model folders, and one server for all tests that only send requests."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 import requests
 import tensorflow as tf
-from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from dynamarks_tf.serving.local_server import LocalServer
+from tests.helpers.server_clients import over_rest
 from tests.helpers.tiny_models import save_factor, save_zoo
 
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder "zoo" with versions 2 and 10, and with names that are no versions."""
+    """A model folder "zoo" with versions 2 and 10, and with folders that are no versions."""
     base = tmp_path_factory.mktemp("models") / "zoo"
     save_zoo(base / "00000002", scale=0.5)
     save_zoo(base / "10")
@@ -47,19 +47,15 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def probabilities(zoo: Path, images: np.ndarray) -> np.ndarray:
-    """What TensorFlow alone computes."""
+    """The result of TensorFlow alone."""
     loaded = tf.saved_model.load(str(zoo / "10"))
     return loaded.signatures["serving_default"](image=tf.constant(images))["probabilities"].numpy()
 
 
 @pytest.fixture(scope="session")
 def post(server: LocalServer) -> Callable[..., requests.Response]:
-    """Asks for a prediction over REST: `post(signature, instances=...)` or `post(signature, inputs=...)`."""
-
-    def call(signature_name: str, **body: Any) -> requests.Response:
-        return requests.post(server.rest_url + ":predict", json={"signature_name": signature_name, **body}, timeout=30)
-
-    return call
+    """Requests a prediction over REST: `post(signature, instances=...)` or `post(signature, inputs=...)`."""
+    return lambda signature_name, **body: over_rest(server, {"signature_name": signature_name, **body})
 
 
 @pytest.fixture(scope="session")
@@ -76,21 +72,6 @@ def prediction(channel: grpc.Channel) -> prediction_service_pb2_grpc.PredictionS
 @pytest.fixture(scope="session")
 def model_service(channel: grpc.Channel) -> model_service_pb2_grpc.ModelServiceStub:
     return model_service_pb2_grpc.ModelServiceStub(channel)
-
-
-@pytest.fixture(scope="session")
-def make_request() -> Callable[..., predict_pb2.PredictRequest]:
-    """Builds a PredictRequest for the model "zoo" from arrays, in the form clients use."""
-
-    def build(signature_name: str = "", **inputs: Any) -> predict_pb2.PredictRequest:
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = "zoo"
-        request.model_spec.signature_name = signature_name
-        for name, value in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-        return request
-
-    return build
 
 
 @pytest.fixture(scope="session")

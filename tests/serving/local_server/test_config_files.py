@@ -1,20 +1,13 @@
-"""TensorFlow Serving's configuration files: what is read from them and what is refused."""
+"""TensorFlow Serving's configuration files: values that are read, and files that are refused."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dynamarks_tf.errors import ServingError
-from dynamarks_tf.serving.local_server.config_files import (
-    BatchingConfig,
-    VersionPolicy,
-    read_batching,
-    read_metrics_path,
-    read_models,
-)
+from dynamarks_tf.serving.local_server.config_files import VersionPolicy, read_metrics_path, read_models
 
 
 @pytest.fixture
@@ -51,7 +44,7 @@ def model(text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "there is no model in it"),
+        ("", "the file names no model"),
         ("model_config_list { config { nam: 1 } }", "Invalid protobuf file: .*no ModelServerConfig in text format"),
         ("\xff", "Invalid protobuf file: .*no ModelServerConfig"),
         (model('base_path: "/m" model_platform: "tensorflow"'), "A model in the config list has no name"),
@@ -65,66 +58,16 @@ def model(text: str) -> str:
         ("custom_model_config { }", "custom_model_config is not supported"),
     ],
 )
-def test_models_that_cannot_be_served(file: Path, text: str, message: str) -> None:
+def test_models_that_cannot_be_served_are_refused(file: Path, text: str, message: str) -> None:
     file.write_text(text, encoding="latin-1")
     with pytest.raises(ServingError, match=f"file.config.*{message}|{message}.*file.config|{message}"):
         read_models(file)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    for read in (read_models, read_batching, read_metrics_path):
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    for read in (read_models, read_metrics_path):
         with pytest.raises(ServingError, match="none.config cannot be read: No such file"):
             read(tmp_path / "none.config")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", {}),
-        (
-            """max_batch_size { value: 64 } batch_timeout_micros { value: 2000 } max_enqueued_batches { value: 32 }
-            num_batch_threads { value: 4 } thread_pool_name { value: "b" } pad_variable_length_inputs: false
-            allowed_batch_sizes: 16 allowed_batch_sizes: 64""",
-            {
-                "max_batch_size": 64,
-                "batch_timeout_micros": 2000,
-                "max_enqueued_batches": 32,
-                "num_batch_threads": 4,
-                "allowed_batch_sizes": (16, 64),
-            },
-        ),
-        (
-            """max_batch_size { value: 64 } enable_large_batch_splitting { value: true }
-            max_execution_batch_size { value: 32 } allowed_batch_sizes: 32""",
-            {"max_batch_size": 64, "max_execution_batch_size": 32, "allowed_batch_sizes": (32,)},
-        ),
-    ],
-    ids=["defaults", "all", "splitting"],
-)
-def test_batching_parameters(file: Path, text: str, expected: dict[str, Any]) -> None:
-    file.write_text(text)
-    assert read_batching(file) == BatchingConfig(**expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("max_batch_size: 64", "Invalid protobuf file: .*no BatchingParameters in text format"),
-        ("max_batch_size { value: 0 }", "must be positive"),
-        ("batch_timeout_micros { value: -1 }", "must not be negative"),
-        ("pad_variable_length_inputs: true", "pad_variable_length_inputs is not supported here"),
-        ("allowed_batch_sizes: 8 allowed_batch_sizes: 8", "monotonically increasing"),
-        ("allowed_batch_sizes: 8", "last entry of allowed_batch_sizes must be max_batch_size, which is 1000; got 8"),
-        (
-            "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 2000 }",
-            "max_execution_batch_size must be from 1 to max_batch_size",
-        ),
-    ],
-)
-def test_wrong_batching_parameters(file: Path, text: str, message: str) -> None:
-    file.write_text(text)
-    with pytest.raises(ServingError, match=message):
-        read_batching(file)
 
 
 @pytest.mark.parametrize(

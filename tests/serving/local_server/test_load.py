@@ -1,4 +1,4 @@
-"""Many clients, slow ones, rude ones and large ones: the others are answered all the same."""
+"""Many, slow and misbehaving clients and large requests: the other clients are answered anyway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -20,14 +19,21 @@ from grpc_health.v1 import health_pb2
 
 from dynamarks_tf.serving.local_server import LocalServer
 from tests.helpers.logs import read_predictions
-from tests.helpers.server_clients import check_health, requests_under_way, stub, wait_for
+from tests.helpers.server_clients import (
+    check_health,
+    over_rest,
+    predict_request,
+    requests_under_way,
+    stub,
+)
+from tests.helpers.waiting import eventually
 
 LIMIT = 10_000
 
 
 @pytest.fixture(scope="module")
 def small(zoo: Path) -> Iterator[LocalServer]:
-    """A server that takes small requests only."""
+    """A server that accepts small requests only."""
     with LocalServer(zoo, grpc_port=0, rest_port=0, max_request_bytes=LIMIT) as running:
         yield running
 
@@ -42,43 +48,45 @@ def body_of(size: int) -> bytes:
 
 
 def test_a_request_of_the_allowed_size_is_answered(small: LocalServer) -> None:
-    response = requests.post(small.rest_url + ":predict", data=body_of(LIMIT), timeout=30)
+    response = over_rest(small, body_of(LIMIT))
     assert response.json() == {"outputs": 1}
 
 
 @pytest.mark.parametrize("size", [LIMIT + 1, 30_000_000])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_larger_one_is_refused_and_the_client_hears_of_it(small: LocalServer, size: int, chunked: bool) -> None:
+def test_a_larger_request_is_refused_and_the_client_gets_the_answer(
+    small: LocalServer, size: int, chunked: bool
+) -> None:
     body = body_of(size)
     data = (body[start : start + 2**16] for start in range(0, size, 2**16)) if chunked else body
-    response = requests.post(small.rest_url + ":predict", data=data, timeout=30)
+    response = over_rest(small, data)
     assert response.status_code == 413
     assert response.json() == {"error": f"The request is larger than {LIMIT} bytes"}
     assert requests.get(small.rest_url, timeout=30).status_code == 200
 
 
-def test_what_unpacks_to_more_counts_as_empty(small: LocalServer) -> None:
+def test_a_body_that_is_too_large_after_decompression_counts_as_empty(small: LocalServer) -> None:
     for size, status in ((LIMIT, 200), (LIMIT + 1, 400)):
         packed = gzip.compress(body_of(size))
         headers = {"Content-Encoding": "gzip"}
-        response = requests.post(small.rest_url + ":predict", data=packed, headers=headers, timeout=30)
+        response = over_rest(small, packed, headers=headers)
         assert response.status_code == status
     assert response.json() == {"error": "JSON Parse error: The document is empty"}
 
 
-def test_larger_messages_are_refused_over_grpc(small: LocalServer, make_request: Any) -> None:
+def test_larger_messages_are_refused_over_grpc(small: LocalServer) -> None:
     with stub(small) as service:
-        fitting = make_request("echo_float32", x=np.zeros(LIMIT // 4 - 100, np.float32))
+        fitting = predict_request("zoo", "echo_float32", x=np.zeros(LIMIT // 4 - 100, np.float32))
         assert service.Predict(fitting, timeout=30).outputs["y"]
         with pytest.raises(grpc.RpcError) as caught:
-            service.Predict(make_request("echo_float32", x=np.zeros(LIMIT // 4, np.float32)), timeout=30)
+            service.Predict(predict_request("zoo", "echo_float32", x=np.zeros(LIMIT // 4, np.float32)), timeout=30)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 # Clients
 
 
-def test_64_clients_at_once(server: LocalServer, make_request: Any) -> None:
+def test_64_clients_at_once(server: LocalServer) -> None:
     start = threading.Barrier(64)
 
     def ask(number: int) -> bool:
@@ -86,10 +94,12 @@ def test_64_clients_at_once(server: LocalServer, make_request: Any) -> None:
         start.wait(60)
         if number % 2:
             body = {"signature_name": "echo_int32", "inputs": values.tolist()}
-            answers = [requests.post(server.rest_url + ":predict", json=body, timeout=60).json() for _ in range(2)]
+            answers = [over_rest(server, body, timeout=60).json() for _ in range(2)]
             return answers == [{"outputs": values.tolist()}] * 2
         with stub(server) as service:
-            outputs = [service.Predict(make_request("echo_int32", x=values), timeout=60).outputs for _ in range(2)]
+            outputs = [
+                service.Predict(predict_request("zoo", "echo_int32", x=values), timeout=60).outputs for _ in range(2)
+            ]
         return all(list(output["y"].int_val) == values.tolist() for output in outputs)
 
     with ThreadPoolExecutor(64) as pool:
@@ -107,18 +117,16 @@ HALF_OPEN = {
 
 
 @pytest.mark.parametrize("port", ["rest_port", "grpc_port"])
-def test_half_open_connections_do_not_keep_others_waiting(
-    server: LocalServer, make_request: Any, port: str, images: np.ndarray
-) -> None:
-    """Far more of them than the server has threads."""
+def test_half_open_connections_do_not_keep_others_waiting(server: LocalServer, port: str, images: np.ndarray) -> None:
+    """There are far more of them than threads in the server."""
     with ExitStack() as stack:
         for sent in list(HALF_OPEN.values()) * 8:
             half = stack.enter_context(socket.create_connection(("127.0.0.1", getattr(server, port)), timeout=10))
             half.sendall(sent)
         body = {"instances": images.tolist()}
-        assert requests.post(server.rest_url + ":predict", json=body, timeout=10).status_code == 200
+        assert over_rest(server, body, timeout=10).status_code == 200
         with stub(server) as service:
-            service.Predict(make_request(image=images), timeout=10)
+            service.Predict(predict_request("zoo", image=images), timeout=10)
 
 
 def test_clients_that_do_not_read_their_answers_do_not_keep_others_waiting(server: LocalServer) -> None:
@@ -163,19 +171,17 @@ def test_health_over_grpc_where_it_is_switched_on(zoo: Path, server: LocalServer
 # Stopping
 
 
-def test_a_stop_finishes_answers_under_way_and_writes_all_of_them_to_the_log(
-    zoo: Path, tmp_path: Path, make_request: Any
-) -> None:
+def test_a_stop_finishes_answers_under_way_and_writes_all_of_them_to_the_log(zoo: Path, tmp_path: Path) -> None:
     server = LocalServer(zoo, grpc_port=0, rest_port=0, request_log=tmp_path / "logs")
     server.start()
     body = {"signature_name": "count", "inputs": 100_000}
     with ThreadPoolExecutor(2) as pool, stub(server) as service:
-        over_rest = [pool.submit(requests.post, server.rest_url + ":predict", json=body, timeout=60) for _ in range(2)]
-        slow = make_request("count", steps=np.int64(100_000))
-        over_grpc = [service.Predict.future(slow, timeout=60) for _ in range(2)]
-        wait_for(lambda: requests_under_way(server) == 4)
+        rest_answers = [pool.submit(over_rest, server, body, timeout=60) for _ in range(2)]
+        slow = predict_request("zoo", "count", steps=np.int64(100_000))
+        grpc_answers = [service.Predict.future(slow, timeout=60) for _ in range(2)]
+        eventually(lambda: requests_under_way(server) == 4)
         server.stop(grace_s=60)
-        assert [answer.result().json() for answer in over_rest] == [{"outputs": 100_000}] * 2
-        assert [answer.result().outputs["counted"].int64_val[0] for answer in over_grpc] == [100_000] * 2
+        assert [answer.result().json() for answer in rest_answers] == [{"outputs": 100_000}] * 2
+        assert [answer.result().outputs["counted"].int64_val[0] for answer in grpc_answers] == [100_000] * 2
     assert (server.request_log.written, server.request_log.dropped) == (4, 0)
     assert len(read_predictions(tmp_path / "logs")) == 4

@@ -1,10 +1,9 @@
-"""What Prometheus finds: TensorFlow Serving's names and labels, and a text its own parser reads."""
+"""Metrics: TensorFlow Serving's names and labels, in a text that the parser of Prometheus reads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -14,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from dynamarks_tf.serving.local_server import LocalServer
-from tests.helpers.server_clients import stub
+from tests.helpers.server_clients import over_rest, predict_request, stub, with_spec
 
 NAMES = ":tensorflow:serving:"
 
@@ -42,22 +41,20 @@ def samples(server: LocalServer) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_requests_are_counted_under_tensorflow_servings_names(
-    server: LocalServer, make_request: Any, images: np.ndarray
-) -> None:
+def test_requests_are_counted_under_tensorflow_servings_names(server: LocalServer, images: np.ndarray) -> None:
     assert server.metrics_url == f"http://127.0.0.1:{server.rest_port}/monitoring/prometheus/metrics"
     body = {"instances": images.tolist()}
-    requests.post(server.rest_url + ":predict", json=body, timeout=30)
-    requests.post(server.rest_url + ":predict", json={}, timeout=30)
-    requests.post(server.rest_url.replace("zoo", "x" * 50) + ":predict", json=body, timeout=30)
+    over_rest(server, body)
+    over_rest(server, {})
+    over_rest(server, body, model="x" * 50)
     requests.get(server.rest_url, timeout=30)
     requests.options(server.rest_url, timeout=30)
     with stub(server) as service:
-        service.Predict(make_request(image=images), timeout=30)
+        service.Predict(predict_request("zoo", image=images), timeout=30)
         with pytest.raises(grpc.RpcError):
-            service.Predict(make_request("x", image=images), timeout=30)
+            service.Predict(predict_request("zoo", "x", image=images), timeout=30)
         metadata = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-        metadata.model_spec.name = "zoo"
+        with_spec(metadata, name="zoo")
         service.GetModelMetadata(metadata, timeout=30)  # not counted, as in TensorFlow Serving
     found = samples(server)
     counts = {key[1:]: value for key, value in found.items() if key[0] == "request_count"}

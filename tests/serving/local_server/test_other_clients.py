@@ -1,4 +1,4 @@
-"""A client of TensorFlow Serving that is not ours: `tf-serving`, which sends images and reads words."""
+"""`tf-serving`, a third-party client of TensorFlow Serving, which sends images and reads words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDS = ["pawn", "queen"]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """Takes what that client sends, images as URL-safe base64, and says which of them are bright."""
+    """Accepts images as URL-safe base64, as that client sends them, and answers whether they are bright."""
     base = tmp_path_factory.mktemp("models") / "ocr"
 
     def read(images: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def predict(server: LocalServer, images: list[str], **options: Any) -> Any:
     return asyncio.run(tf_serving.predict(images, host="http://127.0.0.1", port=server.rest_port, **options))
 
 
-def test_it_gets_its_answers(server: LocalServer) -> None:
+def test_the_client_gets_its_answers(server: LocalServer) -> None:
     answers = predict(server, [image(51), image(204)]).unsafe()
     assert [answer.preds for answer in answers] == [["pawn", "queen"], ["queen", "pawn"]]
     for answer in answers:
@@ -67,7 +67,7 @@ def test_it_gets_its_answers(server: LocalServer) -> None:
         (["AAAA"], "/v1/models/ocr/labels/stable:predict", "Unrecognized servable version label: stable"),
     ],
 )
-def test_it_understands_errors(server: LocalServer, images: list[str], endpoint: str, message: str) -> None:
+def test_the_client_understands_errors(server: LocalServer, images: list[str], endpoint: str, message: str) -> None:
     error = predict(server, images, endpoint=endpoint).value
     assert error.tag == "tfserving-error"
     assert message in error.error

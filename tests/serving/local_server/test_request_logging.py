@@ -1,4 +1,4 @@
-"""What the local server logs of its predictions, and that no answer depends on it."""
+"""The request log of the local server, on which no answer depends."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-import requests
-from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError, LogError
@@ -23,24 +20,12 @@ from dynamarks_tf.request_logs import PredictionLogWriter, open_log
 from dynamarks_tf.request_logs.rotation import RotatingFiles
 from dynamarks_tf.serving.local_server import LocalServer
 from tests.helpers.logs import read_predictions
-
-Ask = Callable[..., Any]
+from tests.helpers.server_clients import over_grpc, over_rest, predict_request
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "logs"
-
-
-def over_rest(server: LocalServer, body: Any, **headers: str) -> requests.Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return requests.post(server.rest_url + ":predict", json=body, headers=named, timeout=30)
-
-
-def over_grpc(server: LocalServer, request: Any, *metadata: tuple[str, str]) -> Any:
-    with grpc.insecure_channel(server.grpc_address) as channel:
-        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        return service.Predict(request, metadata=metadata, timeout=30)
 
 
 @pytest.fixture
@@ -50,11 +35,11 @@ def logging_server(zoo: Path, folder: Path) -> Iterator[LocalServer]:
 
 
 def test_both_interfaces_log_request_and_answer(
-    logging_server: LocalServer, folder: Path, make_request: Any, images: np.ndarray, probabilities: np.ndarray
+    logging_server: LocalServer, folder: Path, images: np.ndarray, probabilities: np.ndarray
 ) -> None:
-    assert over_rest(logging_server, {"instances": images.tolist()}, X_Client_ID="alice").status_code == 200
-    over_grpc(logging_server, make_request(image=images), ("x-client-id", "bob"))
-    over_grpc(logging_server, make_request(image=images))
+    over_rest(logging_server, {"instances": images.tolist()}, headers={"X-Client-ID": "alice"})
+    over_grpc(logging_server, predict_request("zoo", image=images), ("x-client-id", "bob"))
+    over_grpc(logging_server, predict_request("zoo", image=images))
     logging_server.stop()
     found = read_predictions(folder)
     assert [logged.client for logged in found] == ["alice", "bob", None]
@@ -67,35 +52,33 @@ def test_both_interfaces_log_request_and_answer(
 
 
 def test_the_log_names_the_version_and_signature_that_answered(
-    logging_server: LocalServer, folder: Path, make_request: Any, images: np.ndarray
+    logging_server: LocalServer, folder: Path, images: np.ndarray
 ) -> None:
-    over_grpc(logging_server, make_request(image=images))
+    over_grpc(logging_server, predict_request("zoo", image=images))
     logging_server.stop()
     (logged,) = read_predictions(folder)
     spec = logged.spec
     assert (spec.name, spec.version.value, spec.signature_name) == ("zoo", 10, "serving_default")
-    assert logged.request == make_request(image=images)
+    assert logged.request == predict_request("zoo", image=images)
 
 
-def test_requests_that_failed_are_not_logged(
-    logging_server: LocalServer, folder: Path, make_request: Any, images: np.ndarray
-) -> None:
+def test_requests_that_failed_are_not_logged(logging_server: LocalServer, folder: Path, images: np.ndarray) -> None:
     over_rest(logging_server, {"instances": [[1, 2]]})  # the graph refuses
     over_rest(logging_server, {"signature_name": "half_out", "inputs": [1.0]})  # the answer cannot be written as JSON
     with pytest.raises(grpc.RpcError):
-        over_grpc(logging_server, make_request("nonsense", image=images))
+        over_grpc(logging_server, predict_request("zoo", "nonsense", image=images))
     logging_server.stop()
     assert list(folder.iterdir()) == []
 
 
-def test_another_header(zoo: Path, folder: Path, images: np.ndarray, make_request: Any) -> None:
+def test_another_header(zoo: Path, folder: Path, images: np.ndarray) -> None:
     with LocalServer(zoo, grpc_port=0, rest_port=0, request_log=folder, client_header="X-Account") as server:
-        over_rest(server, {"instances": images.tolist()}, X_ACCOUNT="alice ", Authorization="Bearer SECRET")
-        over_rest(server, {"instances": images.tolist()}, x_client_id="bob")
-        over_rest(server, {"instances": images.tolist()}, X_Account="a" * 1000)
+        alice = {"X-ACCOUNT": "alice ", "Authorization": "Bearer SECRET"}
+        for headers in (alice, {"x-client-id": "bob"}, {"X-Account": "a" * 1000}):
+            over_rest(server, {"instances": images.tolist()}, headers=headers)
         metadata = (("x-account", "carol"), ("authorization", "SECRET"), ("x-account", "proxy"))
-        over_grpc(server, make_request(image=images), *metadata)
-    clients = [logged.client for logged in read_predictions(folder)]
+        over_grpc(server, predict_request("zoo", image=images), *metadata)
+    clients = [request.client for request in read_predictions(folder)]
     assert clients == ["alice", None, "a" * 256, "carol,proxy"]
     assert b"SECRET" not in b"".join(path.read_bytes() for path in folder.iterdir())
 
@@ -109,7 +92,7 @@ def test_secrets_are_not_logged(zoo: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "x client", "x_client", "-x", "x:"])
-def test_what_is_no_header(zoo: Path, name: str) -> None:
+def test_invalid_header_names_are_refused(zoo: Path, name: str) -> None:
     with pytest.raises(ArgumentError, match=f"must be made of letters, digits and hyphens. Received: '{name}'"):
         LocalServer(zoo, grpc_port=0, rest_port=0, client_header=name)
 
@@ -118,14 +101,14 @@ def test_a_server_without_a_log_has_none(server: LocalServer) -> None:
     assert server.request_log is None
 
 
-def test_a_folder_that_cannot_be_had_is_told_at_the_start(zoo: Path, tmp_path: Path) -> None:
+def test_an_unusable_log_folder_fails_the_start(zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     server = LocalServer(zoo, grpc_port=0, rest_port=0, request_log=tmp_path / "file")
     with pytest.raises(LogError, match="Requests cannot be logged to .*file: File exists"):
         server.start()
 
 
-def test_each_start_has_a_log_of_its_own(zoo: Path, folder: Path, images: np.ndarray) -> None:
+def test_each_start_begins_a_new_log(zoo: Path, folder: Path, images: np.ndarray) -> None:
     server = LocalServer(zoo, grpc_port=None, rest_port=0, request_log=folder)
     assert server.request_log is None
     for _ in range(2):
@@ -135,7 +118,7 @@ def test_each_start_has_a_log_of_its_own(zoo: Path, folder: Path, images: np.nda
     assert len(list(folder.iterdir())) == 2
 
 
-def test_a_writer_of_the_callers_stays_open(zoo: Path, folder: Path, images: np.ndarray) -> None:
+def test_a_writer_of_the_caller_stays_open(zoo: Path, folder: Path, images: np.ndarray) -> None:
     with PredictionLogWriter(folder) as writer:
         for _ in range(2):
             with LocalServer(zoo, grpc_port=None, rest_port=0, request_log=writer) as server:
@@ -145,20 +128,19 @@ def test_a_writer_of_the_callers_stays_open(zoo: Path, folder: Path, images: np.
     assert len(list(folder.iterdir())) == 1
 
 
-# The answer counts, not the log
+# Answers without a working log
 
 
-def ask_both(server: LocalServer, make_request: Any, images: np.ndarray, probabilities: np.ndarray) -> None:
+def ask_both(server: LocalServer, images: np.ndarray, probabilities: np.ndarray) -> None:
     body = over_rest(server, {"instances": images.tolist()}).json()
     np.testing.assert_allclose(body["predictions"], probabilities, rtol=1e-6)
-    response = over_grpc(server, make_request(image=images))
+    response = over_grpc(server, predict_request("zoo", image=images))
     np.testing.assert_allclose(response.outputs["probabilities"].float_val, probabilities.ravel(), rtol=1e-6)
 
 
 def test_answers_do_not_depend_on_the_disk(
     zoo: Path,
     folder: Path,
-    make_request: Any,
     images: np.ndarray,
     probabilities: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
@@ -168,20 +150,20 @@ def test_answers_do_not_depend_on_the_disk(
 
     monkeypatch.setattr(RotatingFiles, "append", fail)
     with LocalServer(zoo, grpc_port=0, rest_port=0, request_log=folder) as server:
-        ask_both(server, make_request, images, probabilities)
+        ask_both(server, images, probabilities)
     assert (server.request_log.written, server.request_log.dropped) == (0, 2)
 
 
 def test_answers_do_not_depend_on_the_queue(
-    zoo: Path, folder: Path, make_request: Any, images: np.ndarray, probabilities: np.ndarray
+    zoo: Path, folder: Path, images: np.ndarray, probabilities: np.ndarray
 ) -> None:
     with (
         PredictionLogWriter(folder, max_waiting_bytes=1) as writer,
         LocalServer(zoo, grpc_port=0, rest_port=0, request_log=writer) as server,
     ):
         answered = threading.Event()
-        writer.log_later(1, lambda: b"waits" * answered.wait(30))  # what waits first, waits whatever its size
-        ask_both(server, make_request, images, probabilities)
+        writer.log_later(1, lambda: b"waits" * answered.wait(30))  # the first one waits whatever its size
+        ask_both(server, images, probabilities)
         answered.set()
     assert (writer.written, writer.dropped) == (1, 2)
 
@@ -189,7 +171,6 @@ def test_answers_do_not_depend_on_the_queue(
 def test_answers_do_not_depend_on_the_writer(
     zoo: Path,
     folder: Path,
-    make_request: Any,
     images: np.ndarray,
     probabilities: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
@@ -197,19 +178,19 @@ def test_answers_do_not_depend_on_the_writer(
 ) -> None:
     monkeypatch.setattr(PredictionLogWriter, "log", lambda *_, **__: 1 / 0)
     with LocalServer(zoo, grpc_port=0, rest_port=0, request_log=folder) as server:
-        ask_both(server, make_request, images, probabilities)
+        ask_both(server, images, probabilities)
     assert server.request_log.dropped == 2
     assert "the last one because it cannot be queued: ZeroDivisionError" in caplog.text
 
 
-def test_eight_clients_at_once(zoo: Path, folder: Path, make_request: Any) -> None:
+def test_eight_clients_at_once(zoo: Path, folder: Path) -> None:
     def work(client: int) -> None:
         for index in range(20):
             array = np.full((1, 4), 1000 * client + index, np.float32)
             if index % 2:
-                over_rest(server, {"instances": array.tolist()}, x_client_id=f"client {client}")
+                over_rest(server, {"instances": array.tolist()}, headers={"x-client-id": f"client {client}"})
             else:
-                over_grpc(server, make_request(image=array), ("x-client-id", f"client {client}"))
+                over_grpc(server, predict_request("zoo", image=array), ("x-client-id", f"client {client}"))
 
     with (
         LocalServer(zoo, grpc_port=0, rest_port=0, request_log=folder) as server,
@@ -229,8 +210,8 @@ def test_serve_logs_to_a_folder(
     zoo: Path, folder: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def ask_then_interrupt(server: LocalServer) -> None:
-        over_rest(server, {"instances": images.tolist()}, x_account="alice")
-        os.kill(os.getpid(), signal.SIGTERM)  # as a container is stopped
+        over_rest(server, {"instances": images.tolist()}, headers={"x-account": "alice"})
+        os.kill(os.getpid(), signal.SIGTERM)  # as a container engine does
         time.sleep(10)
 
     monkeypatch.setattr(LocalServer, "wait", ask_then_interrupt)

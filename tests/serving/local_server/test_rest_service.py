@@ -1,4 +1,4 @@
-"""The REST interface over a real socket: what a client of TensorFlow Serving relies on."""
+"""The REST interface over a real socket, as clients of TensorFlow Serving rely on it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from dynamarks_tf.serving.local_server import LocalServer
+from tests.helpers.server_clients import over_rest
 
 Post = Callable[..., requests.Response]
 
@@ -28,7 +29,7 @@ def error_of(response: requests.Response) -> str:
 # Answers
 
 
-def test_rows_give_what_tensorflow_alone_computes(post: Post, images: np.ndarray, probabilities: np.ndarray) -> None:
+def test_rows_give_the_result_of_tensorflow_alone(post: Post, images: np.ndarray, probabilities: np.ndarray) -> None:
     response = post("", instances=images.tolist())
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "application/json"
@@ -58,21 +59,21 @@ def test_columns_may_hold_scalars(post: Post) -> None:
 
 
 def test_the_declared_shape_is_not_compared_with_the_request(post: Post) -> None:
-    """`combine` declares vectors; TensorFlow Serving lets matrices through, and the graph can add them."""
+    """`combine` declares vectors. TensorFlow Serving accepts matrices, and the graph can add them."""
     response = post("combine", inputs={"a": [[1, 2]], "b": [[3, 4]]})
     assert response.json()["outputs"]["sum"] == [[4.0, 6.0]]
 
 
 def test_not_a_number_and_infinity_pass_both_ways(server: LocalServer) -> None:
     body = '{"signature_name": "echo_float32", "inputs": [NaN, Infinity, -Infinity, Inf, -Inf, 1e39]}'
-    response = requests.post(server.rest_url + ":predict", data=body, timeout=30)
+    response = over_rest(server, body)
     assert '"outputs": [NaN, Infinity, -Infinity, Infinity, -Infinity, Infinity]' in response.text
     values = response.json()["outputs"]
     assert math.isnan(values[0])
     assert values[1:] == [math.inf, -math.inf, math.inf, -math.inf, math.inf]
 
 
-def test_floats_are_written_short_where_that_is_exact(post: Post) -> None:
+def test_floats_are_written_short_if_that_is_exact(post: Post) -> None:
     response = post("echo_float32", inputs=[3, 9e6, 0.2, 1 / 3, 1e-5, 16777216])
     assert '"outputs": [3.0, 9e+06, 0.2, 0.333333343, 1e-05, 16777216.0]' in response.text
     assert '"outputs": [0.33333333333333331, 0.5]' in post("echo_float64", inputs=[1 / 3, 0.5]).text
@@ -83,7 +84,7 @@ def test_binary_data_is_base64_in_inputs_and_in_outputs_named_bytes(post: Post) 
     first, _, third = json.loads(response.content.decode("utf-8", errors="surrogateescape"))["predictions"]
     assert first == {"text": 'grüß "dich"', "raw_bytes": {"b64": "Z3LDvMOfICJkaWNoIg=="}}
     assert third == {"text": "hey", "raw_bytes": {"b64": "aGV5"}}
-    assert b'"\xff\\u0000"' in response.content  # not valid UTF-8, and passed through as it is
+    assert b'"\xff\\u0000"' in response.content  # not valid UTF-8, and passed through unchanged
     assert post("text", inputs={"b64": "aGV5"}).json() == {"outputs": "hey"}
 
 
@@ -111,10 +112,9 @@ def test_every_dtype_of_rest_passes_unchanged(post: Post, dtype: str, values: An
 def test_gzip_bodies_are_read_and_damaged_ones_count_as_empty(server: LocalServer) -> None:
     body = json.dumps({"signature_name": "echo_float32", "inputs": [1.0]}).encode()
     headers = {"Content-Encoding": "gzip"}
-    url = server.rest_url + ":predict"
-    assert requests.post(url, data=gzip.compress(body), headers=headers, timeout=30).json() == {"outputs": [1.0]}
+    assert over_rest(server, gzip.compress(body), headers=headers).json() == {"outputs": [1.0]}
     for damaged in (gzip.compress(body)[:-9], b"\x1f\x8bnonsense"):
-        response = requests.post(url, data=damaged, headers=headers, timeout=30)
+        response = over_rest(server, damaged, headers=headers)
         assert (response.status_code, error_of(response)) == (400, "JSON Parse error: The document is empty")
 
 
@@ -148,7 +148,7 @@ def test_status_of_the_model_and_of_its_version(server: LocalServer) -> None:
         assert (response.status_code, response.json()) == (200, expected), suffix
 
 
-def test_metadata_tells_names_dtypes_and_shapes(server: LocalServer) -> None:
+def test_metadata_holds_names_dtypes_and_shapes(server: LocalServer) -> None:
     for suffix in ("/metadata", "/versions/10/metadata"):
         metadata = requests.get(server.rest_url + suffix, timeout=30).json()
         assert metadata["model_spec"] == {"name": "zoo", "signature_name": "", "version": "10"}
@@ -164,11 +164,10 @@ def test_metadata_tells_names_dtypes_and_shapes(server: LocalServer) -> None:
 
 
 def test_the_version_in_the_path_is_used(server: LocalServer, images: np.ndarray) -> None:
-    url = server.rest_url + "/versions/10:predict"
-    assert requests.post(url, json={"instances": images.tolist()}, timeout=30).status_code == 200
+    assert over_rest(server, {"instances": images.tolist()}, "/versions/10").status_code == 200
 
 
-def test_the_path_is_case_insensitive_but_for_the_verb_and_decoded_per_cent(host_url: str) -> None:
+def test_the_path_is_case_insensitive_except_for_the_verb_and_percent_decoded(host_url: str) -> None:
     body = {"signature_name": "echo_float32", "inputs": 1}
     assert requests.post(host_url + "/V1/Models/zoo:predict", json=body, timeout=30).status_code == 200
     assert requests.post(host_url + "/v1/models/z%6F%6f:predict", json=body, timeout=30).status_code == 200
@@ -202,9 +201,6 @@ PATHS = [
     ("PUT", "/v1/models/zoo:predict", GOOD, 400, "Malformed request: PUT /v1/models/zoo:predict"),
     ("DELETE", "/v1/models/zoo", "", 400, "Malformed request: DELETE /v1/models/zoo"),
     ("PATCH", "/v1/models/zoo", "", 400, "Malformed request: PATCH /v1/models/zoo"),
-    ("POST", "/v1/models/zoo:classify", '{"examples": [{}]}', 400, "No classification inputs found in SignatureDef: "),
-    ("POST", "/v1/models/zoo:regress", '{"examples": [{}]}', 400, "No regression inputs found in SignatureDef: "),
-    ("POST", "/v1/models/other:classify", '{"examples": [{}]}', 404, "Servable not found for request: Latest(other)"),
 ]
 
 
@@ -213,6 +209,16 @@ def test_wrong_paths(host_url: str, method: str, path: str, body: str, status: i
     response = requests.request(method, host_url + path, data=body, timeout=30)
     assert response.status_code == status
     assert error_of(response).startswith(message) or message in error_of(response)
+
+
+@pytest.mark.parametrize("path", ["zoo:classify", "zoo/versions/10:regress", "other:classify"])
+def test_classify_and_regress_are_refused_in_favor_of_predict(host_url: str, path: str) -> None:
+    response = requests.post(f"{host_url}/v1/models/{path}", json={"examples": [{"x": 1.0}]}, timeout=30)
+    assert response.status_code == 400
+    assert error_of(response) == (
+        f"Malformed request: POST /v1/models/{path}. Classify, Regress and MultiInference are not served here. "
+        "Use Predict instead."
+    )
 
 
 BODIES = [
@@ -307,7 +313,7 @@ BODIES = [
 
 @pytest.mark.parametrize(("body", "message"), [case[1:] for case in BODIES], ids=[case[0] for case in BODIES])
 def test_wrong_bodies(server: LocalServer, body: str, message: str) -> None:
-    response = requests.post(server.rest_url + ":predict", data=body, timeout=30)
+    response = over_rest(server, body)
     assert response.status_code == 400
     assert message in error_of(response)
 
@@ -324,9 +330,9 @@ def test_long_values_are_cut_in_errors(post: Post) -> None:
     assert len(error_of(post("", inputs="x" * 10_000))) < 400
 
 
-def test_what_follows_the_first_value_and_unknown_keys_are_ignored(server: LocalServer) -> None:
+def test_text_after_the_first_value_and_unknown_keys_are_ignored(server: LocalServer) -> None:
     body = '\ufeff {"signature_name": "echo_int32", "inputs": 7, "more": []} trailing'
-    response = requests.post(server.rest_url + ":predict", data=body.encode(), timeout=30)
+    response = over_rest(server, body.encode())
     assert response.json() == {"outputs": 7}
 
 
@@ -356,7 +362,7 @@ def test_methods_of_browsers_and_proxies(host_url: str) -> None:
     assert requests.request("TRACE", url, timeout=30).status_code == 501
 
 
-def test_browsers_are_told_that_they_may_ask_where_that_is_switched_on(zoo: Any, host_url: str) -> None:
+def test_cors_headers_are_sent_if_switched_on(zoo: Any, host_url: str) -> None:
     with LocalServer(zoo, grpc_port=None, rest_port=0, rest_api_enable_cors_support=True) as open_to_all:
         for url, status in ((open_to_all.rest_url, 200), (open_to_all.rest_url + "x", 404)):
             for response in (requests.get(url, timeout=30), requests.options(url, timeout=30)):
@@ -370,7 +376,7 @@ def test_browsers_are_told_that_they_may_ask_where_that_is_switched_on(zoo: Any,
 def test_a_slow_request_ends_at_the_servers_timeout(zoo: Any) -> None:
     with LocalServer(zoo, grpc_port=None, rest_port=0, rest_timeout_s=0.2) as impatient:
         body = {"signature_name": "count", "inputs": 10**9}
-        response = requests.post(impatient.rest_url + ":predict", json=body, timeout=30)
+        response = over_rest(impatient, body)
         assert response.status_code == 504
         assert "imed out" in error_of(response)
 

@@ -11,7 +11,7 @@ import requests
 
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.serving.local_server import LocalServer
-from tests.helpers.server_clients import ask, check_health
+from tests.helpers.server_clients import ask, check_health, over_rest
 
 Add = Callable[..., Path]
 PORTS = ["--grpc-port", "0", "--rest-port", "0"]
@@ -30,21 +30,18 @@ def test_all_options_at_once(
         }} }}"""
     )
     (tmp_path / "monitoring.config").write_text("prometheus_config { enable: true }")
-    (tmp_path / "batching.config").write_text("max_batch_size { value: 8 }")
     seen: dict[str, Any] = {}
 
     def look(server: LocalServer) -> None:
         seen["answers"] = ask(server), ask(server, "/labels/stable")
         seen["metrics"] = requests.get(server.metrics_url, timeout=30).text
         seen["health"] = check_health(server, "")
-        long = requests.post(server.rest_url + ":predict", data=b" " * 2000, timeout=30)
+        long = over_rest(server, b" " * 2000)
         seen["too long"] = long.status_code
-        batch = requests.post(server.rest_url + ":predict", json={"instances": [1.0] * 9}, timeout=30)
-        seen["too many"] = batch.json()["error"]
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LocalServer, "wait", look)
-    files = {"model-config": "models", "monitoring-config": "monitoring", "batching-parameters": "batching"}
+    files = {"model-config": "models", "monitoring-config": "monitoring"}
     words = [word for option, name in files.items() for word in (f"--{option}-file", str(tmp_path / f"{name}.config"))]
     flags = ["--max-request-bytes", "1000", "--enable-grpc-healthcheck-service", "--allow-config-reload"]
     polls = ["--file-system-poll-wait-seconds", "0.5", "--model-config-file-poll-wait-seconds", "5"]
@@ -52,18 +49,18 @@ def test_all_options_at_once(
     assert seen["answers"] == (2, 1)
     assert ':tensorflow:serving:request_count{model_name="clf",status="OK"} 2.0' in seen["metrics"]
     assert (seen["health"], seen["too long"]) == (1, 413)
-    assert seen["too many"] == "Task size 9 is larger than maximum input batch size 8"
     out = capsys.readouterr().out
     assert "serving clf version 2" in out
     assert "/monitoring/prometheus/metrics" in out
 
 
-def test_wrong_options_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "models.config").write_text("model_config_list { config { } }")
     for words, message in (
         ([], "Give either a model's folder"),
         (["--model-config-file", str(tmp_path / "models.config")], "A model in the config list has no name"),
-        ([str(tmp_path), "--batching-parameters-file", str(tmp_path / "none")], "none cannot be read"),
+        ([str(tmp_path), "--monitoring-config-file", str(tmp_path / "none")], "none cannot be read"),
+        ([str(tmp_path), "--batching-parameters-file", "x"], "No such option"),
         ([str(tmp_path), "--max-request-bytes", "0"], "0 is not in the range"),
     ):
         assert main(["serve", *PORTS, *words]) == 2

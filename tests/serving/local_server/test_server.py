@@ -12,16 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 import requests
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.serving.local_server import LocalServer, open_server
+from tests.helpers.server_clients import over_grpc, over_rest, predict_request, requests_under_way, stub
+from tests.helpers.waiting import eventually
 
 
 def is_open(port: int | None) -> bool:
@@ -41,7 +41,7 @@ def copy(zoo: Path, tmp_path: Path) -> Path:
     return tmp_path / "clf"
 
 
-# What is told to the user
+# Addresses
 
 
 def test_addresses(zoo: Path) -> None:
@@ -88,12 +88,12 @@ def test_a_server_that_was_not_started_has_no_version_and_no_address(zoo: Path) 
 
 def test_nothing_is_printed(zoo: Path, capsys: pytest.CaptureFixture[str], images: np.ndarray) -> None:
     with LocalServer(zoo, grpc_port=0, rest_port=0) as server:
-        requests.post(server.rest_url + ":predict", json={"instances": images.tolist()}, timeout=30)
-        requests.post(server.rest_url + ":predict", json={}, timeout=30)
+        over_rest(server, {"instances": images.tolist()})
+        over_rest(server, {})
     assert capsys.readouterr() == ("", "")
 
 
-# What cannot be served
+# Models and ports that cannot be served
 
 
 def test_missing_folder(tmp_path: Path) -> None:
@@ -103,12 +103,12 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 def test_folder_without_a_version(tmp_path: Path) -> None:
     (tmp_path / "v1").mkdir()
-    with pytest.raises(ServingError, match="holds no version: none of its folders has a number for a name"):
+    with pytest.raises(ServingError, match="holds no version: none of its folders has a number as its name"):
         start(tmp_path)
 
 
 def test_a_versions_own_folder(zoo: Path) -> None:
-    with pytest.raises(ServingError, match=rf"is a version itself.*Give the folder above, {zoo},"):
+    with pytest.raises(ServingError, match=rf"is a version itself.*Give the folder above it, {zoo}\."):
         start(zoo / "10")
 
 
@@ -148,7 +148,7 @@ def test_a_taken_port_is_named(zoo: Path, protocol: str) -> None:
             ServingError, match=f"{protocol} port {port} on 127.0.0.1 cannot be opened: Address already"
         ):
             server.start()
-    server.start()  # nothing was left open, and the port is free now
+    server.start()  # no port was left open, and the taken one is free now
     server.stop()
 
 
@@ -164,7 +164,7 @@ def test_contradicting_ports(zoo: Path) -> None:
         LocalServer(zoo, grpc_port=8500, rest_port=8500)
 
 
-def test_what_fails_in_production_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_models_that_fail_in_production_cause_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     module = tf.Module()
     argument = tf.TensorSpec((None,), tf.float32, name="x")
     inner = tf.function(lambda x: {"y": x + 1}, jit_compile=True)
@@ -177,19 +177,15 @@ def test_what_fails_in_production_is_warned_about(tmp_path: Path, caplog: pytest
     assert "calls back into Python" in caplog.text
 
 
-def test_defaults_of_a_signature_stand_in_for_missing_inputs(copy: Path, make_request: Any) -> None:
+def test_defaults_of_a_signature_replace_missing_inputs(copy: Path) -> None:
     file = copy / "1" / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     defaults = saved.meta_graphs[0].signature_def["combine"].defaults
     defaults["b"].CopyFrom(tf.make_tensor_proto(np.array([5], np.int32)))
     file.write_bytes(saved.SerializeToString())
-    request = make_request("combine", a=np.ones(1, np.float32))
-    request.model_spec.name = "clf"
-    with (
-        LocalServer(copy, grpc_port=0, rest_port=None) as server,
-        grpc.insecure_channel(server.grpc_address) as channel,
-    ):
-        response = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request)
+    request = predict_request("clf", "combine", a=np.ones(1, np.float32))
+    with LocalServer(copy, grpc_port=0, rest_port=None) as server:
+        response = over_grpc(server, request)
     assert list(response.outputs["sum"].float_val) == [6.0]
 
 
@@ -198,25 +194,16 @@ def test_defaults_of_a_signature_stand_in_for_missing_inputs(copy: Path, make_re
 SLOW = {"signature_name": "count", "inputs": 400_000}  # a second or more
 
 
-def ask_slowly(server: LocalServer, started: threading.Event) -> requests.Response:
-    started.set()
-    return requests.post(server.rest_url + ":predict", json=SLOW, timeout=60)
-
-
-def test_answers_under_way_are_finished(zoo: Path, make_request: Any) -> None:
+def test_answers_under_way_are_finished(zoo: Path) -> None:
     server = LocalServer(zoo, grpc_port=0, rest_port=0)
     server.start()
-    started = threading.Event()
-    with ThreadPoolExecutor(1) as pool, grpc.insecure_channel(server.grpc_address) as channel:
-        over_rest = pool.submit(ask_slowly, server, started)
-        slow = make_request("count", steps=np.int64(SLOW["inputs"]))
-        over_grpc = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict.future(slow)
-        started.wait()
-        time.sleep(0.3)
-        assert not over_rest.done()
+    with ThreadPoolExecutor(1) as pool, stub(server) as service:
+        grpc_answer = service.Predict.future(predict_request("zoo", "count", steps=np.int64(SLOW["inputs"])))
+        rest_answer = pool.submit(over_rest, server, SLOW, timeout=60)
+        eventually(lambda: requests_under_way(server) == 2)
         server.stop(grace_s=60)
-        assert over_rest.result().json() == {"outputs": SLOW["inputs"]}
-        assert list(over_grpc.result().outputs["counted"].int64_val) == [SLOW["inputs"]]
+        assert rest_answer.result().json() == {"outputs": SLOW["inputs"]}
+        assert list(grpc_answer.result().outputs["counted"].int64_val) == [SLOW["inputs"]]
     assert not is_open(server.rest_port)
     assert not is_open(server.grpc_port)
 
@@ -225,9 +212,8 @@ def test_answers_that_take_too_long_are_not_waited_for(zoo: Path) -> None:
     server = LocalServer(zoo, grpc_port=None, rest_port=0)
     server.start()
     with ThreadPoolExecutor(1) as pool:
-        body = {"signature_name": "count", "inputs": 10**15}
-        endless = pool.submit(requests.post, server.rest_url + ":predict", json=body, timeout=60)
-        time.sleep(0.3)
+        endless = pool.submit(over_rest, server, {"signature_name": "count", "inputs": 10**15}, timeout=60)
+        eventually(lambda: requests_under_way(server) == 1)
         began = time.monotonic()
         server.stop(grace_s=0.2)
         assert time.monotonic() - began < 10
@@ -235,7 +221,7 @@ def test_answers_that_take_too_long_are_not_waited_for(zoo: Path) -> None:
             endless.result()
 
 
-def test_an_idle_connection_does_not_hold_up_the_stop(zoo: Path) -> None:
+def test_an_idle_connection_does_not_delay_the_stop(zoo: Path) -> None:
     server = LocalServer(zoo, grpc_port=None, rest_port=0)
     server.start()
     with requests.Session() as session:

@@ -1,4 +1,4 @@
-"""Running the real server, of which a small script takes the place here."""
+"""Running the real server, for which a small script stands in here."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+from tensorflow_serving.apis import get_model_status_pb2
 
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.serving.local_server import TensorFlowServing, open_server
 from tests.helpers import ROOT
+from tests.helpers.server_clients import model_stub, with_spec
 
 FAKE = ROOT / "tests" / "helpers" / "fake_tensorflow_model_server.py"
 
 
 @pytest.fixture
-def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
-    """Puts the script on PATH; returns what it was called with."""
+def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
+    """Puts the script on PATH; returns its process and flags."""
     binary = tmp_path / "bin" / "tensorflow_model_server"
     binary.parent.mkdir()
     binary.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}" "$@"\n')
     binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{binary.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_RECORD", str(tmp_path / "record.json"))
-    return lambda: json.loads((tmp_path / "record.json").read_text())
+    monkeypatch.setenv("FAKE_CALL", str(tmp_path / "call.json"))
+    return lambda: json.loads((tmp_path / "call.json").read_text())
 
 
 def is_running(pid: int) -> bool:
@@ -42,11 +42,13 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def test_it_is_started_with_its_flags_and_stopped(zoo: Path, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_is_started_with_its_flags_and_stopped(
+    zoo: Path, called: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(zoo.parent)
     with open_server("zoo", name="clf", grpc_port=0, rest_port=0) as server:
         assert isinstance(server, TensorFlowServing)
-        flags = record()["flags"]
+        flags = called()["flags"]
         assert flags["model_name"] == "clf"
         assert flags["model_base_path"] == str(zoo)  # relative ones are refused by TensorFlow Serving
         assert flags["port"] == str(server.grpc_port)
@@ -56,22 +58,21 @@ def test_it_is_started_with_its_flags_and_stopped(zoo: Path, record: Any, monkey
         assert server.rest_url == f"http://127.0.0.1:{server.rest_port}/v1/models/clf"
         assert server.log_path is not None
         assert "Building single TensorFlow model" in server.log_path.read_text()
-        with grpc.insecure_channel(server.grpc_address) as channel:
-            request = get_model_status_pb2.GetModelStatusRequest()
-            request.model_spec.name = "clf"
-            response = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=10)
+        with model_stub(server) as service:
+            request = with_spec(get_model_status_pb2.GetModelStatusRequest(), name="clf")
+            response = service.GetModelStatus(request, timeout=10)
         assert response.model_version_status[0].state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
         with pytest.raises(ServingError, match="running already"):
             server.start()
-    assert not is_running(record()["pid"])
+    assert not is_running(called()["pid"])
     server.stop()
 
 
-def test_each_interface_can_be_left_out(zoo: Path, record: Any) -> None:
+def test_each_interface_can_be_left_out(zoo: Path, called: Any) -> None:
     with TensorFlowServing(zoo, grpc_port=None, rest_port=0):
-        assert record()["flags"]["port"] == "0"
+        assert called()["flags"]["port"] == "0"
     with TensorFlowServing(zoo, grpc_port=0, rest_port=None):
-        assert record()["flags"]["rest_api_port"] == "0"
+        assert called()["flags"]["rest_api_port"] == "0"
 
 
 @pytest.mark.parametrize(
@@ -83,16 +84,16 @@ def test_each_interface_can_be_left_out(zoo: Path, record: Any) -> None:
     ],
 )
 def test_a_failed_start_shows_the_log_and_leaves_no_process(
-    zoo: Path, record: Any, monkeypatch: pytest.MonkeyPatch, mode: str, message: str
+    zoo: Path, called: Any, monkeypatch: pytest.MonkeyPatch, mode: str, message: str
 ) -> None:
     monkeypatch.setenv("FAKE_MODE", mode)
     server = TensorFlowServing(zoo, grpc_port=0, rest_port=0, start_timeout_s=1.5)
     with pytest.raises(ServingError, match=message):
         server.start()
-    assert not is_running(record()["pid"])
+    assert not is_running(called()["pid"])
 
 
-def test_wait_returns_when_the_process_ends(zoo: Path, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_returns_when_the_process_ends(zoo: Path, called: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_MODE", "dies")
     with TensorFlowServing(zoo, grpc_port=0, rest_port=0) as server:
         waiter = threading.Thread(target=server.wait)
@@ -101,15 +102,15 @@ def test_wait_returns_when_the_process_ends(zoo: Path, record: Any, monkeypatch:
         assert not waiter.is_alive()
 
 
-def test_problems_are_found_before_the_process_is_started(zoo: Path, record: Any, tmp_path: Path, server: Any) -> None:
+def test_problems_are_found_before_the_process_is_started(zoo: Path, called: Any, tmp_path: Path, server: Any) -> None:
     with pytest.raises(ServingError, match="is not a folder"):
         TensorFlowServing(tmp_path / "nowhere", grpc_port=0, rest_port=0).start()
     with pytest.raises(ServingError, match=f"REST port {server.rest_port} "):
         TensorFlowServing(zoo, grpc_port=0, rest_port=server.rest_port).start()
-    assert not (tmp_path / "record.json").exists()
+    assert not (tmp_path / "call.json").exists()
 
 
-def test_without_the_binary_it_says_so(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_binary_is_an_error(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ServingError, match="tensorflow_model_server is not on PATH"):
         TensorFlowServing(zoo, grpc_port=0, rest_port=0).start()

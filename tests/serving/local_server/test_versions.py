@@ -1,4 +1,4 @@
-"""Several models, versions and labels, and their coming and going under the feet of clients."""
+"""Several models, versions and labels, and their changes while clients send requests."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from dynamarks_tf.errors import ArgumentError, ServingError
 from dynamarks_tf.serving.local_server import LocalServer
+from dynamarks_tf.serving.local_server.repository import Repository
 from tests.helpers.server_clients import (
     ask,
     ask_grpc,
     factor_request,
     model_stub,
+    over_rest,
     requests_under_way,
     states,
     stub,
     url,
-    wait_for,
+    with_spec,
 )
 from tests.helpers.tiny_models import save_factor
+from tests.helpers.waiting import count_calls, eventually
 
 Add = Callable[..., Path]
 
@@ -83,11 +86,11 @@ def test_urls_choose_versions_and_labels(two_versions: LocalServer) -> None:
 
 
 def test_model_specs_choose_versions_and_labels(two_versions: LocalServer) -> None:
-    """The answer names the version that was used, whatever it was asked by."""
+    """The answer names the version that was used, even if the request names a label or none."""
     assert ask_grpc(two_versions) == (2, 2)
     assert ask_grpc(two_versions, version=1) == (1, 1)
-    assert ask_grpc(two_versions, label="stable") == (1, 1)
-    assert ask_grpc(two_versions, label="canary") == (2, 2)
+    assert ask_grpc(two_versions, version_label="stable") == (1, 1)
+    assert ask_grpc(two_versions, version_label="canary") == (2, 2)
 
 
 def test_metadata_and_status_of_versions_and_labels(two_versions: LocalServer) -> None:
@@ -96,13 +99,13 @@ def test_metadata_and_status_of_versions_and_labels(two_versions: LocalServer) -
         assert metadata["model_spec"]["version"] == version
     assert states(two_versions) == {2: "AVAILABLE", 1: "AVAILABLE"}
     assert list(states(two_versions)) == [2, 1]
-    for suffix in ("/labels/stable", "/labels/unknown"):  # a label is not looked at here
+    for suffix in ("/labels/stable", "/labels/unknown"):  # a label is ignored here
         assert len(requests.get(url(two_versions, suffix), timeout=30).json()["model_version_status"]) == 2
     one = requests.get(url(two_versions, "/versions/1"), timeout=30).json()["model_version_status"]
     assert [status["version"] for status in one] == ["1"]
     with stub(two_versions) as service:
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-        request.model_spec.name, request.model_spec.version_label = "clf", "stable"
+        with_spec(request, name="clf", version_label="stable")
         assert service.GetModelMetadata(request, timeout=30).model_spec.version.value == 1
 
 
@@ -142,13 +145,13 @@ def test_a_new_version_is_picked_up_and_the_old_one_unloaded(add_version: Add, t
     add_version(1)
     with serve(tmp_path / "clf") as server:
         add_version(2)
-        wait_for(lambda: ask(server) == 2)
-        wait_for(lambda: states(server) == {2: "AVAILABLE", 1: "END"})
+        eventually(lambda: ask(server) == 2)
+        eventually(lambda: states(server) == {2: "AVAILABLE", 1: "END"})
         assert server.version == 2
         assert ask(server, "/versions/1") == (404, "Servable not found for request: Specific(clf, 1)")
         shutil.rmtree(tmp_path / "clf" / "2")  # rolled back
-        wait_for(lambda: ask(server) == 1)
-        wait_for(lambda: states(server) == {2: "END", 1: "AVAILABLE"})
+        eventually(lambda: ask(server) == 1)
+        eventually(lambda: states(server) == {2: "END", 1: "AVAILABLE"})
 
 
 def test_without_polling_only_the_start_counts(add_version: Add, tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def test_without_polling_only_the_start_counts(add_version: Add, tmp_path: Path)
 
 
 def test_no_request_is_dropped_while_versions_change(add_version: Add, tmp_path: Path) -> None:
-    """Every answer is right for a version that was there, none is older than the one before it, none is an error."""
+    """Every answer is correct for a version that existed, none is from an older version than the one before."""
     add_version(1)
     done = threading.Event()
 
@@ -182,11 +185,11 @@ def test_no_request_is_dropped_while_versions_change(add_version: Add, tmp_path:
     with serve(tmp_path / "clf") as server, ThreadPoolExecutor(4) as pool:
         clients = [pool.submit(ask_on, server, bool(index % 2), answers[index]) for index in range(4)]
         try:
-            wait_for(lambda: all(answers))
+            eventually(lambda: all(answers))
             for version in (2, 3, 4):
                 add_version(version)
-                wait_for(lambda version=version: states(server).get(version) == "AVAILABLE")
-            wait_for(lambda: states(server) == {4: "AVAILABLE", 3: "END", 2: "END", 1: "END"})
+                eventually(lambda version=version: states(server).get(version) == "AVAILABLE")
+            eventually(lambda: states(server) == {4: "AVAILABLE", 3: "END", 2: "END", 1: "END"})
             assert ask(server) == 4
         finally:
             done.set()
@@ -200,58 +203,58 @@ def test_a_version_is_kept_until_its_last_request_is_answered(add_version: Add, 
     add_version(1)
     with serve(tmp_path / "clf") as server, ThreadPoolExecutor(1) as pool:
         body = {"signature_name": "count", "inputs": 300_000}
-        slow = pool.submit(requests.post, url(server, ":predict"), json=body, timeout=60)
-        wait_for(lambda: requests_under_way(server))
+        slow = pool.submit(over_rest, server, body, timeout=60)
+        eventually(lambda: requests_under_way(server))
         add_version(2)
-        wait_for(lambda: states(server).get(2) == "AVAILABLE")
-        wait_for(lambda: states(server)[1] != "AVAILABLE")
+        eventually(lambda: states(server).get(2) == "AVAILABLE")
+        eventually(lambda: states(server)[1] != "AVAILABLE")
         seen = states(server)[1]
         assert slow.result().json() == {"outputs": 300_000}
         assert seen == "UNLOADING"
-        wait_for(lambda: states(server)[1] == "END")
+        eventually(lambda: states(server)[1] == "END")
 
 
-def test_the_status_tells_of_a_version_that_is_being_loaded(add_version: Add, tmp_path: Path) -> None:
+def test_the_status_shows_a_version_that_is_being_loaded(add_version: Add, tmp_path: Path) -> None:
     add_version(1)
     save_factor(tmp_path / "slow.tmp", 2, load_steps=300_000)
     with serve(tmp_path / "clf") as server:
         (tmp_path / "slow.tmp").rename(tmp_path / "clf" / "2")
-        wait_for(lambda: states(server).get(2) == "LOADING")
+        eventually(lambda: states(server).get(2) == "LOADING")
         assert ask(server) == 1
         assert ask(server, "/versions/2") == (404, "Servable not found for request: Specific(clf, 2)")
-        wait_for(lambda: states(server) == {2: "AVAILABLE", 1: "END"})
+        eventually(lambda: states(server) == {2: "AVAILABLE", 1: "END"})
 
 
 def test_a_corrupt_version_is_refused_and_the_old_one_keeps_serving(
-    add_version: Add, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    add_version: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    looks = count_calls(monkeypatch, Repository, "refresh")
     add_version(1)
     with serve(tmp_path / "clf") as server:
         bad = tmp_path / "bad.tmp"
         bad.mkdir()
         (bad / "saved_model.pb").write_bytes(b"\xff" * 100)
         bad.rename(tmp_path / "clf" / "2")
-        wait_for(lambda: states(server) == {2: "END", 1: "AVAILABLE"})
+        eventually(lambda: states(server) == {2: "END", 1: "AVAILABLE"})
         (failed, old) = requests.get(url(server), timeout=30).json()["model_version_status"]
         assert failed["status"]["error_code"] not in ("OK", "")
         assert "clf/2 cannot be loaded as a SavedModel" in failed["status"]["error_message"]
         assert old["status"] == {"error_code": "OK", "error_message": ""}
         assert (ask(server), server.version) == (1, 1)
         with model_stub(server) as service:
-            request = get_model_status_pb2.GetModelStatusRequest()
-            request.model_spec.name = "clf"
-            request.model_spec.version.value = 2
+            request = with_spec(get_model_status_pb2.GetModelStatusRequest(), name="clf", version=2)
             (status,) = service.GetModelStatus(request, timeout=30).model_version_status
             assert status.status.error_code != 0
-        add_version(3)  # a good one is taken all the same
-        wait_for(lambda: ask(server) == 3)
-        shutil.rmtree(tmp_path / "clf" / "3")  # only the bad one is wanted now: what there is goes on answering
-        threading.Event().wait(4 * POLL_S)
+        add_version(3)  # a good one is served anyway
+        eventually(lambda: ask(server) == 3)
+        shutil.rmtree(tmp_path / "clf" / "3")  # only the bad one is wanted now, so version 3 keeps answering
+        seen = len(looks)
+        eventually(lambda: len(looks) >= seen + 3)
         assert ask(server) == 3
         shutil.rmtree(tmp_path / "clf" / "2")
-        wait_for(lambda: ask(server) == 1)
-        add_version(2)  # gone and come back, it is tried again
-        wait_for(lambda: ask(server) == 2)
+        eventually(lambda: ask(server) == 1)
+        add_version(2)  # after it has gone and come back, it is tried again
+        eventually(lambda: ask(server) == 2)
     assert caplog.text.count("clf/2 cannot be loaded") == 1
 
 
@@ -259,12 +262,12 @@ def test_all_versions_removed(add_version: Add, tmp_path: Path) -> None:
     add_version(1)
     with serve(tmp_path / "clf") as server:
         shutil.rmtree(tmp_path / "clf" / "1")
-        wait_for(lambda: ask(server) == (404, "Servable not found for request: Latest(clf)"))
+        eventually(lambda: ask(server) == (404, "Servable not found for request: Latest(clf)"))
         assert states(server) == {1: "END"}
         with pytest.raises(ServingError, match="No version of clf is served now"):
             _ = server.version
         add_version(2)
-        wait_for(lambda: ask(server) == 2)
+        eventually(lambda: ask(server) == 2)
 
 
 def test_a_folder_that_vanishes_changes_nothing(
@@ -273,11 +276,11 @@ def test_a_folder_that_vanishes_changes_nothing(
     add_version(1)
     with serve(tmp_path / "clf") as server:
         (tmp_path / "clf").rename(tmp_path / "elsewhere")
-        wait_for(lambda: "cannot be looked through for versions" in caplog.text)
+        eventually(lambda: "cannot be searched for versions" in caplog.text)
         assert ask(server) == 1
         (tmp_path / "elsewhere").rename(tmp_path / "clf")
         add_version(2)
-        wait_for(lambda: ask(server) == 2)
+        eventually(lambda: ask(server) == 2)
 
 
 # A new configuration
@@ -289,7 +292,7 @@ def reload_request(tmp_path: Path, *models: str) -> model_management_pb2.ReloadC
     return request
 
 
-def test_clients_change_what_is_served_where_that_is_allowed(add_version: Add, tmp_path: Path) -> None:
+def test_clients_change_the_served_models_if_that_is_allowed(add_version: Add, tmp_path: Path) -> None:
     add_version(1)
     add_version(2)
     add_version(3, model="other")
@@ -308,7 +311,7 @@ def test_clients_change_what_is_served_where_that_is_allowed(add_version: Add, t
         change(TWO, other)
         assert ask(server, model="other") == 3
         change(TWO)
-        with pytest.raises(grpc.RpcError, match="did not become available"):  # it counts as a new one again
+        with pytest.raises(grpc.RpcError, match="did not become available"):  # it counts as a new model again
             change(TWO, other.replace("PATH/other", "PATH/none"))
 
 
@@ -343,7 +346,7 @@ def test_a_configuration_that_cannot_be_served_is_refused(
             service.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest(), timeout=30)
 
 
-def test_clients_cannot_change_what_is_served_by_default(add_version: Add, tmp_path: Path) -> None:
+def test_clients_cannot_change_the_served_models_by_default(add_version: Add, tmp_path: Path) -> None:
     add_version(1)
     with (
         serve_config(tmp_path, CLF) as server,
@@ -364,15 +367,15 @@ def test_the_configuration_file_is_read_again(
         assert set(states(server)) == {2}
         file = tmp_path / "models.config"
         file.write_text(config(tmp_path, TWO))
-        wait_for(lambda: states(server) == {2: "AVAILABLE", 1: "AVAILABLE"})
+        eventually(lambda: states(server) == {2: "AVAILABLE", 1: "AVAILABLE"})
         file.write_text(config(tmp_path, TWO + LABELS))
-        wait_for(lambda: ask(server, "/labels/stable") == 1)
+        eventually(lambda: ask(server, "/labels/stable") == 1)
         file.write_text("nonsense")
-        wait_for(lambda: "Invalid protobuf file" in caplog.text)
+        eventually(lambda: "Invalid protobuf file" in caplog.text)
         assert ask(server, "/labels/stable") == 1
 
 
-# What cannot be started
+# Configurations that cannot be started
 
 
 def test_a_label_for_a_version_that_is_not_loaded(add_version: Add, tmp_path: Path) -> None:
@@ -397,7 +400,7 @@ def test_one_of_two_models_cannot_be_loaded(add_version: Add, tmp_path: Path) ->
 
 def test_contradicting_arguments(tmp_path: Path) -> None:
     for arguments in ({}, {"base_path": tmp_path, "model_config_file": "x"}, {"name": "x", "model_config_file": "x"}):
-        with pytest.raises(ArgumentError, match="Give either a model's folder, with a name or not, or"):
+        with pytest.raises(ArgumentError, match="Give either a model's folder, with or without a name, or"):
             LocalServer(**arguments)
     with pytest.raises(ArgumentError, match="must not be negative"):
         LocalServer(tmp_path, file_system_poll_wait_seconds=-1)

@@ -43,10 +43,10 @@ shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 
 @settings(deadline=None)
 @given(data=st.data(), dtype=st.sampled_from(sorted(NUMBERS)))
-def test_what_is_written_in_columns_is_read_back_to_the_bit(data: st.DataObject, dtype: str) -> None:
+def test_columns_are_read_back_bit_by_bit(data: st.DataObject, dtype: str) -> None:
     array = data.draw(hnp.arrays(dtype, shapes))
     if 0 in array.shape[:-1]:
-        return  # JSON cannot tell (0, 3) from (0,)
+        return  # in JSON, (0, 3) and (0,) are the same
     text = json_tensor.write_outputs({"x": array}, Layout.COLUMNS).replace('"outputs"', '"inputs"')
     layout, tensors = read(text, x=NUMBERS[dtype])
     assert layout is Layout.COLUMNS
@@ -59,7 +59,7 @@ def test_what_is_written_in_columns_is_read_back_to_the_bit(data: st.DataObject,
     first=hnp.arrays("float32", st.tuples(st.just(3), st.integers(1, 3))),
     second=hnp.arrays("int64", st.tuples(st.just(3), st.integers(1, 3), st.integers(1, 2))),
 )
-def test_what_is_written_in_rows_is_read_back_to_the_bit(first: np.ndarray, second: np.ndarray) -> None:
+def test_rows_are_read_back_bit_by_bit(first: np.ndarray, second: np.ndarray) -> None:
     text = json_tensor.write_outputs({"a": first, "b": second}, Layout.ROWS).replace('"predictions"', '"instances"')
     layout, tensors = read(text, a=types_pb2.DT_FLOAT, b=types_pb2.DT_INT64)
     assert layout is Layout.ROWS
@@ -98,8 +98,8 @@ values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3), max_lea
 
 @settings(deadline=None, max_examples=300)
 @given(value=values, dtype=st.sampled_from([*NUMBERS.values(), types_pb2.DT_STRING]), rows=st.booleans())
-def test_any_value_is_either_read_as_it_is_or_refused_with_a_reason(value: Any, dtype: int, rows: bool) -> None:
-    """The quick conversion and the slow explanation must agree on what is a tensor."""
+def test_any_value_is_read_unchanged_or_refused_with_a_reason(value: Any, dtype: int, rows: bool) -> None:
+    """The fast conversion and the slow explanation must accept the same values as tensors."""
     try:
         _, tensors = read(json.dumps({"instances" if rows else "inputs": value}), x=dtype)
     except StatusError as error:
@@ -107,11 +107,11 @@ def test_any_value_is_either_read_as_it_is_or_refused_with_a_reason(value: Any, 
     else:
         reason, back = None, tensors["x"].tolist()
     assert reason != ""
-    assert "cannot be converted" not in (reason or "")  # that is: the explanation found nothing wrong
+    assert "cannot be converted" not in (reason or "")  # the message if the explanation finds no fault
     if dtype == types_pb2.DT_DOUBLE and reason is None:
         assert back == value
     if dtype == types_pb2.DT_BOOL and reason is None:
-        assert json.dumps(back) == json.dumps(value)  # no 1 for true
+        assert json.dumps(back) == json.dumps(value)  # 1 is not true
 
 
 @pytest.mark.parametrize(
@@ -143,17 +143,17 @@ def test_base64_may_lack_its_padding_but_not_be_wrong() -> None:
             read(f'{{"inputs": {{"b64": "{text}"}}}}', x=types_pb2.DT_STRING)
 
 
-def test_inf_inside_a_string_stays_text() -> None:
+def test_inf_in_a_string_stays_text() -> None:
     document = json_tensor.parse(rb'{"a": "Inf, \"Inf\"", "Inf": [Inf, -Inf, "Inf"]}')
     assert document == {"a": 'Inf, "Inf"', "Inf": [float("inf"), float("-inf"), "Inf"]}
 
 
-def test_nothing_to_write_is_an_error() -> None:
+def test_an_answer_without_outputs_is_an_error() -> None:
     with pytest.raises(StatusError, match="Cannot convert empty tensor map to JSON"):
         json_tensor.write_outputs({}, Layout.COLUMNS)
 
 
-def test_of_several_values_of_one_key_the_first_counts_as_in_tensorflow_serving() -> None:
+def test_the_first_of_several_values_of_one_key_counts_as_in_tensorflow_serving() -> None:
     _, tensors = read('{"instances": [[1.0]], "instances": [[9.0]]}', x=types_pb2.DT_FLOAT)
     np.testing.assert_array_equal(tensors["x"], [[1.0]])
     _, tensors = read('{"instances": [{"x": 1.0, "y": 2.0, "x": 9.0}]}', x=types_pb2.DT_FLOAT, y=types_pb2.DT_FLOAT)

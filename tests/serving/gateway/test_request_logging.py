@@ -1,4 +1,4 @@
-"""What the proxy logs, and that no answer depends on it."""
+"""The request log of the proxy, on which no answer depends."""
 
 from __future__ import annotations
 
@@ -14,36 +14,25 @@ import numpy as np
 import pytest
 import requests
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.request_logs import PredictionLogWriter
 from dynamarks_tf.serving.gateway import Admission, ApiKeys, Proxy
+from dynamarks_tf.serving.gateway.request_logger import RequestLogger
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.suspects import as_suspect
 from tests.helpers.logs import read_predictions
+from tests.helpers.server_clients import over_grpc, over_rest, predict_request, stub
 
 ROWS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 
 
-def post(proxy: Proxy, body: Any, path: str = "m:predict", **headers: str) -> requests.Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return requests.post(f"{proxy.rest_url}/v1/models/{path}", data, headers=named, timeout=30)
-
-
-def predict(proxy: Proxy, request: predict_pb2.PredictRequest, *metadata: tuple[str, str]) -> Any:
-    with grpc.insecure_channel(proxy.grpc_address) as channel:
-        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        return service.Predict(request, metadata=metadata, timeout=30)
-
-
-def test_both_interfaces_are_logged_alike(make_proxy: Callable[..., Proxy], ask: Any, tmp_path: Path) -> None:
+def test_both_interfaces_are_logged_alike(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
     with make_proxy(request_log=tmp_path) as proxy:
-        answer = predict(proxy, ask(image=ROWS), ("x-client-id", "bob"))
-        rows = post(proxy, {"instances": ROWS.tolist()}, X_Client_ID="alice")
+        answer = over_grpc(proxy, predict_request("m", image=ROWS), ("x-client-id", "bob"))
+        rows = over_rest(proxy, {"instances": ROWS.tolist()}, headers={"X-Client-ID": "alice"})
         packed = gzip.compress(json.dumps({"inputs": {"image": ROWS.tolist()}}).encode())
-        columns = post(proxy, packed, "m/versions/1:predict", Content_Encoding="gzip")
+        columns = over_rest(proxy, packed, "/versions/1", headers={"Content-Encoding": "gzip"})
     assert (proxy.request_log.written, proxy.request_log.dropped) == (3, 0)
     found = read_predictions(tmp_path)
     assert [logged.client for logged in found] == ["bob", "alice", None]
@@ -57,10 +46,10 @@ def test_both_interfaces_are_logged_alike(make_proxy: Callable[..., Proxy], ask:
         assert (spec.name, spec.version.value, spec.signature_name) == ("m", 1, "serving_default")
 
 
-def test_a_model_that_is_written_in_many_ways_is_one(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
+def test_all_paths_of_a_model_are_logged_as_the_same_model(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
     with make_proxy(request_log=tmp_path) as proxy:
-        for path in ("m:predict", "%6d:predict", "m/versions/1:predict", "m/versions/0001:predict"):
-            assert post(proxy, {"instances": ROWS.tolist()}, path).status_code == 200
+        for path in ("m", "%6d", "m/versions/1", "m/versions/0001"):
+            assert over_rest(proxy, {"instances": ROWS.tolist()}, model=path).status_code == 200
     found = [(logged.spec.name, logged.inputs["image"].shape) for logged in read_predictions(tmp_path)]
     assert found == 4 * [("m", (5, 4))]
 
@@ -68,43 +57,40 @@ def test_a_model_that_is_written_in_many_ways_is_one(make_proxy: Callable[..., P
 def test_other_dtypes_and_several_tensors_over_rest(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
     body = {"signature_name": "combine", "instances": [{"a": 3, "b": 0.1}, {"a": 255, "b": 1e300}]}
     with make_proxy(request_log=tmp_path) as proxy:
-        assert post(proxy, body).status_code == 200
+        assert over_rest(proxy, body).status_code == 200
     (logged,) = read_predictions(tmp_path)
     np.testing.assert_array_equal(logged.inputs["a"], np.array([3, 255], np.uint8), strict=True)
     np.testing.assert_array_equal(logged.answers["sum"], np.array([3.1, 1e300]), strict=True)
 
 
-def test_only_predictions_that_were_answered_are_logged(
-    make_proxy: Callable[..., Proxy], ask: Any, tmp_path: Path
-) -> None:
+def test_only_predictions_that_were_answered_are_logged(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
     with make_proxy(request_log=tmp_path) as proxy:
-        assert post(proxy, {"instances": [[1, 2]]}).status_code == 400
+        assert over_rest(proxy, {"instances": [[1, 2]]}).status_code == 400
         assert requests.get(f"{proxy.rest_url}/v1/models/m/metadata", timeout=30).status_code == 200
         with pytest.raises(grpc.RpcError):
-            predict(proxy, ask("nonsense", image=ROWS))
+            over_grpc(proxy, predict_request("m", "nonsense", image=ROWS))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_logged_is_counted_and_answered(
+def test_predictions_that_cannot_be_logged_are_counted(
     upstream: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The metadata is asked from another server than answers: there, nobody knows the model."""
-    from dynamarks_tf.serving.gateway.request_logger import RequestLogger
-
+    """The server for the metadata does not exist, so the logger cannot decode predictions."""
     with PredictionLogWriter(tmp_path) as writer:
-        recorder = RequestLogger(writer, "http://127.0.0.1:1", max_body_bytes=1000)
+        request_logger = RequestLogger(writer, "http://127.0.0.1:1", max_body_bytes=1000)
         for _ in range(3):
-            recorder.record_rest("/v1/models/m:predict", b"{}", b"{}", is_packed=False, client=None)
-        recorder.record_grpc(b"\xff", b"\xff", None)
+            request_logger.log_rest("/v1/models/m:predict", b"{}", b"{}", is_packed=False, client=None)
+        request_logger.log_grpc(b"\xff", b"\xff", None)
     assert (writer.written, writer.dropped) == (0, 4)
     assert "4 requests dropped so far" in caplog.text
 
 
-def test_answers_continue_when_the_disk_is_full(start: Callable[..., Any], ask: Any, tmp_path: Path) -> None:
-    large, small = (ask(image=np.ones((rows, 4), np.float32)) for rows in (2000, 5))  # 32,000 bytes and 80
+def test_answers_continue_when_the_disk_is_full(start: Callable[..., Any], tmp_path: Path) -> None:
+    large, small = (
+        predict_request("m", image=np.ones((rows, 4), np.float32)) for rows in (2000, 5)
+    )  # 32,000 bytes and 80
     process = start("--grpc-port", "0", "--log-dir", str(tmp_path / "logs"), file_limit_kb=20)
-    with grpc.insecure_channel(process.grpc) as channel:
-        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    with stub(process) as service:
         for request in (small, large, small, large):
             rows = request.inputs["image"].tensor_shape.dim[0].size
             assert service.Predict(request, timeout=30).outputs["probabilities"].tensor_shape.dim[0].size == rows
@@ -134,12 +120,10 @@ def test_a_theft_through_the_proxy_is_proven_from_its_log(
                 batch = stolen[start : start + 100]
                 if start % 200:
                     body = {"instances": batch.tolist()}
-                    assert post(proxy, body, "clf:predict", x_api_key="alice").status_code == 200
+                    headers = {"x-api-key": "alice"}
+                    assert over_rest(proxy, body, model="clf", headers=headers).status_code == 200
                 else:
-                    request = predict_pb2.PredictRequest()
-                    request.model_spec.name = "clf"
-                    request.inputs["image"].CopyFrom(tf.make_tensor_proto(batch))
-                    predict(proxy, request, ("x-api-key", "alice"))
+                    over_grpc(proxy, predict_request("clf", image=batch), ("x-api-key", "alice"))
     words = ("verify", "surrogate.keras", "--owner", "marked.keras", "--key", "acme.key", "--log", "logs")
     arguments = [word if word.startswith("--") or word == "verify" else str(tmp_path / word) for word in words]
     assert main([*arguments, "--client", "alice", "--json"]) == 0
@@ -149,6 +133,6 @@ def test_a_theft_through_the_proxy_is_proven_from_its_log(
 
 
 def test_as_suspect_reads_through_the_proxy(proxy: Proxy) -> None:
-    over_rest = as_suspect(f"{proxy.rest_url}/v1/models/m").predict(ROWS)
-    over_grpc = as_suspect(f"grpc://{proxy.grpc_address}/m").predict(ROWS)
-    np.testing.assert_array_equal(over_grpc, over_rest.astype(np.float32))
+    rest_answers = as_suspect(f"{proxy.rest_url}/v1/models/m").predict(ROWS)
+    grpc_answers = as_suspect(f"grpc://{proxy.grpc_address}/m").predict(ROWS)
+    np.testing.assert_array_equal(grpc_answers, rest_answers.astype(np.float32))
