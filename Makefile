@@ -35,7 +35,7 @@ data:
 	@sh benchmarks/fetch_fashion_mnist.sh || true
 
 glyphs: $(VENV)/.study              ## 1,000 classes of rendered characters for the studies, into .data/glyphs-1000/
-	$(BIN)/python benchmarks/glyphs.py
+	$(BIN)/python benchmarks/studies/glyphs.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'

@@ -29,6 +29,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["dynamarks_tf", "dynamarks_tf.*"]),
+    package_dir={"": "."},  # so that an editable install puts this folder on the path: scripts import `benchmarks`
     package_data={"dynamarks_tf": ["py.typed"], "dynamarks_tf.report": ["templates/*.j2"]},
     install_requires=[
         "tensorflow>=2.20",
@@ -55,9 +56,9 @@ setup(
         "docs": DOCS,
         "study": [
             *DATASETS,
-            SCIPY,  # benchmarks/peers
+            SCIPY,  # benchmarks/studies/baselines
             *REPORT,  # audits and studies
-            "pillow>=10.1",  # benchmarks/glyphs.py
+            "pillow>=10.1",  # benchmarks/studies/glyphs.py
         ],
         "test": [
             *DATASETS,

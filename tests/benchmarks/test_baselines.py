@@ -1,19 +1,14 @@
-"""The rebuilt peers of the benchmarks: do they do what their papers say, and are their p-values p-values?"""
-
-import sys
-from pathlib import Path
+"""The rebuilt baselines: do they follow their papers, are their p-values valid, and what do the results keep?"""
 
 import numpy as np
 import pytest
 from scipy import signal, stats
 
+from benchmarks.studies.baselines import study
+from benchmarks.studies.baselines.cosine import CosineSignalLayer, CosineWatermark, lomb_scargle, random_units
+from benchmarks.studies.baselines.dawn import DynamicAdversarialWatermark
+from benchmarks.studies.baselines.evidence import extrapolated_log10_p, rank_log10_p
 from dynamarks_tf.keys.key import MarkKey
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-
-from peers.cosine import CosineSignalLayer, CosineWatermark, lomb_scargle, random_units
-from peers.dawn import DynamicAdversarialWatermark
-from peers.evidence import extrapolated_log10_p, rank_log10_p
 
 
 def some_key(number):
@@ -73,7 +68,7 @@ def test_cosine_amplitude_for_a_given_distortion(owner_model, images, key):
 
 
 @pytest.mark.parametrize("other_classes", [False, True])
-def test_cosine_finds_its_own_answers_and_not_the_clean_ones(images, key, other_classes):
+def test_cosine_detects_its_own_answers_and_not_the_clean_ones(images, key, other_classes):
     watermark = CosineWatermark(key, 10, other_classes=other_classes)
     layer = CosineSignalLayer(watermark.projection(64), watermark.target, 0.05, 30)
     clean = np.full((len(images), 10), 0.01, np.float32)
@@ -82,13 +77,13 @@ def test_cosine_finds_its_own_answers_and_not_the_clean_ones(images, key, other_
     asked = watermark.questions(images, clean)
     np.testing.assert_array_equal(asked % 2, not other_classes)
     marked = np.asarray(layer(images, clean))
-    guilty, innocent = (watermark.evidence(images[asked], clean[asked], p[asked]) for p in (marked, clean))
-    assert guilty.log10_p == pytest.approx(-3, abs=0.01)
-    assert guilty.log10_p_extrapolated < -6
-    assert innocent.log10_p > -2
+    of_marked, of_clean = (watermark.evidence(images[asked], clean[asked], p[asked]) for p in (marked, clean))
+    assert of_marked.log10_p == pytest.approx(-3, abs=0.01)
+    assert of_marked.log10_p_extrapolated < -6
+    assert of_clean.log10_p > -2
 
 
-def test_cosine_p_values_of_an_innocent_are_uniform(images):
+def test_cosine_p_values_of_an_independent_model_are_uniform(images):
     answers = probabilities(300)
     answers[:, :] = np.sort(answers, axis=1)
     log10_p = [
@@ -98,7 +93,7 @@ def test_cosine_p_values_of_an_innocent_are_uniform(images):
     assert stats.kstest(10 ** np.array(log10_p), "uniform").pvalue > 0.01
 
 
-def test_too_few_answers_convict_nobody(images, key):
+def test_too_few_answers_are_no_evidence(images, key):
     answers = probabilities(6)
     evidence = CosineWatermark(key, 10).evidence(images[:6], answers, answers)
     assert (evidence.log10_p, evidence.asked) == (0, 6)
@@ -140,7 +135,7 @@ def test_dawn_releases_every_wrong_class_equally_often(images, key):
     assert stats.chisquare(np.bincount(distance, minlength=10)[1:]).pvalue > 0.01
 
 
-def test_dawn_convicts_who_remembers_and_no_one_else(owner_model, images, key):
+def test_dawn_detects_models_that_remember_and_no_others(owner_model, images, key):
     watermark = DynamicAdversarialWatermark(key, rate=0.02)
     clean = owner_model.predict(images, verbose=0)
     api = watermark.mark(owner_model)
@@ -151,7 +146,7 @@ def test_dawn_convicts_who_remembers_and_no_one_else(owner_model, images, key):
     assert watermark.log10_p(owner_model, images, owner=owner_model) == 0
 
 
-def test_dawn_p_values_of_a_bad_innocent_are_no_smaller_than_they_say(images):
+def test_dawn_p_values_of_an_inaccurate_independent_model_are_valid(images):
     clean, answers = probabilities(500), probabilities(500, seed=1)
     p = []
     for number in range(300):
@@ -167,3 +162,28 @@ def test_dawn_counts_a_repeated_query_once(images, key):
     watermark = DynamicAdversarialWatermark(key, rate=1)
     twice = watermark.questions(np.concatenate([images[:100]] * 2), np.concatenate([clean] * 2))
     np.testing.assert_array_equal(twice, np.arange(100))
+
+
+def points(*log10_p, **others):
+    counts = (10, 20, 50, 100, 200, 500, 1000)
+    return {
+        str(count): {"log10_p": p, "asked": count, "statistic": 1.0, **others}
+        for count, p in zip(counts, log10_p, strict=False)
+    }
+
+
+def test_results_keep_the_points_of_the_page_and_how_many_queries_were_needed():
+    tests = {"fresh": points(-1.0, -7.0, -5.0, -6.5, -8.0), "logged": points(-1.0, -2.0)}
+    kept = study.reduced(tests)
+    assert kept["fresh"] == {
+        "points": [{"log10_p": -1, "asked": 10}, {"log10_p": -6.5, "asked": 100}, {"log10_p": -8, "asked": 200}],
+        "needed": 100,
+    }
+    assert kept["logged"] == {"points": [{"log10_p": -2, "asked": 20}], "needed": None}
+
+
+def test_results_keep_the_number_and_the_smallest_of_the_tests_of_independent_models():
+    tests = {"fresh": points(-1.0, -0.5), "logged": points(-0.2, -1.5, 0.0)}
+    assert study.smallest(tests) == {"tests": 5, "log10_p": -1.5}
+    decoys = {"fresh": points(-1.0, -0.5, log10_p_extrapolated=-1.2)}
+    assert study.smallest(decoys) == {"tests": 2, "log10_p": -1, "log10_p_extrapolated": -1.2}

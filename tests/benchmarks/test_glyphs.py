@@ -1,4 +1,4 @@
-"""The rendered characters of the studies: chosen and drawn the same way each time, and what is missing."""
+"""The rendered characters of the studies: chosen and drawn the same way each time; missing fonts are named."""
 
 import json
 
@@ -6,22 +6,14 @@ import numpy as np
 import pytest
 
 from dynamarks_tf.errors import DatasetError
-from tests.helpers import ROOT
 
 pytest.importorskip("PIL", reason="Pillow is in the extra `study`")
 
-
-@pytest.fixture(scope="module")
-def glyphs():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))  # the rendering processes inherit it
-        import glyphs
-
-        yield glyphs
+from benchmarks.studies import glyphs
 
 
 @pytest.fixture(scope="module")
-def few_classes(glyphs, tmp_path_factory):
+def few_classes(tmp_path_factory):
     """Five classes with 4 + 1 images, from one process and from two."""
     try:
         glyphs.find_faces()
@@ -33,14 +25,14 @@ def few_classes(glyphs, tmp_path_factory):
     return folder
 
 
-def test_missing_fonts_are_listed_with_the_command_that_installs_them(glyphs, tmp_path):
+def test_missing_fonts_are_listed_with_the_command_that_installs_them(tmp_path):
     with pytest.raises(DatasetError) as caught:
         glyphs.find_faces(tmp_path)
     assert "wqy-zenhei.ttc" in str(caught.value)
     assert "apt-get install -y --no-install-recommends fonts-arphic-bkai00mp " in str(caught.value)
 
 
-def test_the_characters_are_common_in_three_standards_and_in_a_fixed_order(glyphs):
+def test_the_characters_are_common_in_three_standards_and_in_a_fixed_order():
     characters = glyphs.shared_characters()
     assert len(characters) == len({*characters}) == 1583
     assert "".join(characters[:10]) == "一乙丁七乃九了二人入"
@@ -52,7 +44,7 @@ def test_images_do_not_depend_on_the_number_of_processes(few_classes):
         np.testing.assert_array_equal(one[name], two[name])
 
 
-def test_each_half_of_the_training_images_has_each_class_equally_often(glyphs, few_classes, capsys):
+def test_each_half_of_the_training_images_has_each_class_equally_often(few_classes, capsys):
     images = glyphs.load(few_classes / "1.npz")
     assert images.x_train.shape == (20, 32, 32, 1)
     assert images.x_test.shape == (5, 32, 32, 1)
@@ -62,7 +54,7 @@ def test_each_half_of_the_training_images_has_each_class_equally_often(glyphs, f
     assert "not photographed" in images.describe()
 
 
-def test_another_version_of_the_cache_or_a_damaged_one_is_refused(glyphs, tmp_path):
+def test_another_version_of_the_cache_or_a_damaged_one_is_refused(tmp_path):
     cache = tmp_path / "glyphs.npz"
     cache.write_bytes(b"PK\3\4 cut off")
     with pytest.raises(DatasetError, match="is damaged .* Delete it; it will be rendered again"):

@@ -18,6 +18,7 @@ from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.serving.gateway import Proxy
 from dynamarks_tf.serving.local_server import LocalServer
+from tests.helpers.logs import read_predictions
 
 TARGET = b"/v1/models/m:predict"
 BODY = json.dumps({"instances": [[0.1, 0.2, 0.3, 0.4]]}).encode()

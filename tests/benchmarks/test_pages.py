@@ -1,0 +1,95 @@
+"""The pages that studies write: they agree with the results, which keep what the pages need and no more."""
+
+import json
+import shutil
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("PIL", reason="Pillow is in the extra `study`")
+
+from benchmarks import result_file
+from benchmarks.studies import calibration, class_choice, edge, picture, robustness
+from benchmarks.studies.baselines import page as baselines
+from benchmarks.studies.baselines import study
+from dynamarks_tf.audit.results import Results, read
+from tests.helpers import ROOT
+
+DOCS = ROOT / "docs"
+
+
+def content(path):
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("baselines.md", lambda page: baselines.report(content(study.RESULTS))),
+        ("calibration.md", lambda page: calibration.report(content(calibration.RESULTS))),
+        ("class-choice.md", lambda page: class_choice.report(robustness.RESULTS)),
+        ("edge.md", lambda page: edge.report(page, content(edge.RESULTS)["rows"])),
+    ],
+)
+def test_pages_are_what_their_study_writes(name, made):
+    page = (DOCS / name).read_text()
+    assert made(page) == page, f"{name}: run its study with --report"
+
+
+def test_the_page_of_robustness_is_what_its_study_writes_with_all_its_pictures(tmp_path):
+    page = (DOCS / "robustness.md").read_text()
+    assert robustness.report(robustness.RESULTS, tmp_path) == page, "run robustness.py --report"
+    for path in tmp_path.iterdir():
+        assert f"]({path.name})" in page
+        assert (DOCS / path.name).exists()
+
+
+def test_pictures_are_svg_with_the_same_bytes_in_every_run(tmp_path):
+    drawn = []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        path = picture.save_svg(calibration.figure(content(calibration.RESULTS)), folder)
+        drawn.append(path.read_bytes())
+    assert drawn[0] == drawn[1]
+    assert ElementTree.fromstring(drawn[0]).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(--ink)" in drawn[0].decode()
+    assert "prefers-color-scheme: dark" in drawn[0].decode()
+
+
+def test_a_value_on_a_step_counts_there():
+    kept = calibration.counts([0.0, -0.0499, -0.05, -0.15, -1.0, -0.9999])
+    assert kept["smallest"] == -1
+    assert kept["at_most"][:5] == [6, 4, 3, 3, 2]
+    assert kept["at_most"][19:] == [2, 1]
+    rows = [{"at_most": [1000, 40, 2]}, {"at_most": [1000, 60]}]
+    assert calibration.share(rows, -1 / calibration.STEPS, 1000) == 0.05
+    assert calibration.share(rows, -3, 1000) == 0
+
+
+@pytest.mark.parametrize("path", sorted(robustness.RESULTS.glob("*-seed*.json")), ids=lambda path: path.stem)
+def test_the_audit_goes_on_from_compact_results(path, tmp_path):
+    copy = tmp_path / path.name
+    shutil.copy(path, copy)
+    robustness.compact(copy, channels=path.name.startswith("class-choice"))
+    assert copy.read_text() == path.read_text()
+    results = Results(copy, read(path)["settings"])
+    assert results.has(kind="cost", budget=0.05, tie_margin=0.5)
+    results.add({"kind": "theft", "findings": {}, "seconds": 1.5}, {})
+    robustness.compact(copy, channels=True)
+    assert read(copy)["rows"] == [*read(path)["rows"], {"kind": "theft", "findings": {}}]
+
+
+def test_results_have_one_row_a_line_and_short_numbers(tmp_path):
+    path = tmp_path / "results.json"
+    result_file.write(path, {"version": 1, "rows": [{"p": 0.8822857142857143}, {"p": -0.0}], "by": {"a": {"n": 2}}})
+    assert path.read_text().splitlines() == [
+        "{",
+        ' "version": 1,',
+        ' "rows": [',
+        '  {"p": 0.882286},',
+        '  {"p": -0.0}',
+        " ],",
+        ' "by": {',
+        '  "a": {"n": 2}',
+        " }",
+        "}",
+    ]
