@@ -1,0 +1,218 @@
+"""Runs scenarios: an attack on the marked model, a removal attack on the surrogate, then the tests of `verify`."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf._support import progress
+from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.attacker import Attacker, TransferSet
+from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
+from dynamarks_tf.attacks.extraction import train_classifier
+from dynamarks_tf.audit.examination import Examiner
+from dynamarks_tf.audit.results import Results
+from dynamarks_tf.audit.scenario import Scenario, check_feasible
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.suspects import as_suspect
+from dynamarks_tf.verification.verify import package_versions
+from dynamarks_tf.watermark import marking, metrics
+from dynamarks_tf.watermark.params import MarkParams
+from dynamarks_tf.watermark.probabilities import softmax
+
+Array = npt.NDArray[Any]
+
+PILOT_EPOCHS = 3
+_BATCH = 500
+_TIMED_STEPS = 8
+
+
+def audit_key(seed: int, which: int = 0) -> MarkKey:
+    """A key for audits, which anyone can derive. It is not secret; never mark a real model with it."""
+    words = f"dynamarks rehearsal, seed {seed}, key {which}"  # other words would be another key, and other figures
+    return MarkKey(hashlib.sha256(words.encode()).digest(), "Rehearsal")
+
+
+class AttackRunner:
+    """Runs attacks on one model.
+
+    Args:
+        owner: the clean model.
+        pool: inputs that the attacker sends, shape `(n, ...)`.
+        pool_labels: their true class indices, shape `(n,)`, for an independent model trained on them; or `None`.
+        labeled: inputs with true class indices, on which the attacker fine-tunes.
+        fresh: inputs with true class indices, for fresh queries and for the accuracy.
+        other_domain: inputs of another domain in the owner's shape, or `None`.
+        rival: another model for the same classes, or `None`.
+        from_logits: whether the owner model answers with logits.
+        seed: seed of keys, weights and choices.
+        epochs: passes over the transfer set.
+        batch_size: inputs in one step of training.
+        verbose: whether to show progress.
+    """
+
+    def __init__(
+        self,
+        owner: keras.Model,
+        *,
+        pool: Array,
+        pool_labels: Array | None,
+        labeled: tuple[Array, Array],
+        fresh: tuple[Array, Array],
+        other_domain: Array | None = None,
+        rival: keras.Model | None = None,
+        from_logits: bool = False,
+        seed: int = 0,
+        epochs: int = 10,
+        batch_size: int = 128,
+        verbose: bool = False,
+    ) -> None:
+        self._owner = owner
+        self._clean = _probabilities(owner, from_logits)
+        self._from_logits = from_logits
+        self._pool, self._pool_labels = pool, pool_labels
+        self._labeled, self._fresh = labeled, fresh
+        self._other_domain = other_domain
+        self._rival = None if rival is None else _probabilities(rival, from_logits=False)
+        self._seed, self._epochs, self._batch_size, self._verbose = seed, epochs, batch_size, verbose
+        self._num_classes = int(owner.outputs[0].shape[-1])
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """The attacker's means beyond the API, by name."""
+        named = {"pool_labels": self._pool_labels, "other_domain": self._other_domain, "rival": self._rival}
+        return tuple(name for name, value in named.items() if value is not None)
+
+    def estimated_seconds(self, scenarios: Sequence[Scenario]) -> float:
+        """Estimated time to train all surrogates, from a few timed steps of each architecture."""
+        trained = {scenario.surrogate: scenario.architecture for scenario in scenarios}
+        per_step = {name: self._seconds_per_step(name) for name in sorted(set(trained.values()))}
+        steps = self._epochs * -(-len(self._pool) // self._batch_size)
+        return sum(per_step[name] for name in trained.values()) * steps
+
+    def run(self, scenarios: Sequence[Scenario], results: Results) -> None:
+        """Runs the scenarios that the results lack, and adds their rows.
+
+        Args:
+            scenarios: in the order of running. Scenarios with the same surrogate share its training.
+            results: receives a row for each scenario, and one for the cost of each setting of the mark.
+
+        Raises:
+            ArgumentError: the attacker lacks something that a scenario needs.
+        """
+        check_feasible(scenarios, self.available)
+        waiting = [scenario for scenario in scenarios if not results.has(**scenario.to_dict())]
+        with progress.Meter("running attacks", len(waiting), enabled=self._verbose, unit="scenarios") as meter:
+            for params, same in itertools.groupby(waiting, key=lambda scenario: scenario.params):
+                for row in self._with_mark(params, list(same), results):
+                    results.add(row, package_versions())
+                    if "extraction" in row:
+                        meter.advance()
+
+    def _with_mark(self, params: MarkParams, scenarios: list[Scenario], results: Results) -> Iterator[dict[str, Any]]:
+        """The rows of all scenarios with one setting of the mark."""
+        key = audit_key(self._seed)
+        examiner = Examiner(key, params, self._clean, self._fresh, seed=self._seed)
+        attacker = self._attacker(self._api(key, params))
+        setting = {"budget": params.budget, "tie_margin": params.tie_margin}
+        if not results.has(kind="cost", **setting):
+            yield {"kind": "cost", **setting, **self._cost(attacker.api)}
+        groups: dict[tuple[Any, ...], list[Scenario]] = {}
+        for scenario in scenarios:
+            groups.setdefault(scenario.surrogate, []).append(scenario)
+        for same in groups.values():
+            start = time.monotonic()
+            keras.utils.set_random_seed(self._seed)
+            transfer_set = self._transfer_set(same[0], attacker, params)
+            surrogate = self._trained(same[0], transfer_set)
+            for scenario in same:
+                keras.utils.set_random_seed(self._seed)
+                suspect = as_suspect(REMOVALS[scenario.removal].apply(surrogate, transfer_set, attacker))
+                found = examiner.examine(_in_batches(suspect.predict), transfer_set.sent)
+                seconds = round(time.monotonic() - start, 1)
+                kind = "independent" if scenario.is_independent else "theft"
+                yield {"kind": kind, **scenario.to_dict(), **found, "seconds": seconds}
+                start = time.monotonic()
+
+    def _api(self, key: MarkKey, params: MarkParams) -> Callable[[Array], Array]:
+        marked = marking.mark(
+            self._owner, key, params.budget, tie_margin=params.tie_margin, from_logits=self._from_logits
+        )
+        return _probabilities(marked, self._from_logits)
+
+    def _attacker(self, api: Callable[[Array], Array]) -> Attacker:
+        return Attacker(
+            api,
+            self._pool,
+            self._labeled,
+            pilot=self._pilot,
+            other_domain=self._other_domain,
+            rival=self._rival,
+            epochs=self._epochs,
+            batch_size=self._batch_size,
+            seed=self._seed,
+        )
+
+    def _pilot(self, inputs: Array, targets: Array) -> keras.Model:
+        return train_classifier(
+            self._new_model("separable_cnn"), inputs, targets, epochs=PILOT_EPOCHS, batch_size=self._batch_size
+        )
+
+    def _transfer_set(self, scenario: Scenario, attacker: Attacker, params: MarkParams) -> TransferSet:
+        if not scenario.is_independent:
+            return EXTRACTIONS[scenario.extraction].gather(attacker)
+        if scenario.extraction == "true labels":
+            assert self._pool_labels is not None
+            return TransferSet(self._pool, self._pool_labels, self._pool)
+        if scenario.extraction == "another key":
+            return TransferSet(self._pool, self._api(audit_key(self._seed, 1), params)(self._pool), self._pool)
+        return TransferSet(self._pool, self._clean(self._pool), self._pool)
+
+    def _trained(self, scenario: Scenario, transfer_set: TransferSet) -> keras.Model:
+        options = {} if scenario.is_independent else dict(EXTRACTIONS[scenario.extraction].training)
+        model = self._new_model(scenario.architecture)
+        return train_classifier(
+            model,
+            transfer_set.inputs,
+            transfer_set.targets,
+            epochs=self._epochs,
+            batch_size=self._batch_size,
+            **options,
+        )
+
+    def _new_model(self, architecture: str) -> keras.Model:
+        return ARCHITECTURES[architecture](self._pool.shape[1:], self._num_classes)
+
+    def _cost(self, api: Callable[[Array], Array]) -> dict[str, Any]:
+        inputs, labels = self._fresh
+        return {"cost": metrics.mark_cost(self._clean(inputs), api(inputs), labels).to_dict()}
+
+    def _seconds_per_step(self, architecture: str) -> float:
+        model = self._new_model(architecture)
+        inputs = self._pool[: _TIMED_STEPS * self._batch_size]
+        targets = self._clean(inputs)
+        train_classifier(model, inputs, targets, epochs=1, batch_size=self._batch_size)  # the first steps compile
+        start = time.monotonic()
+        model.fit(inputs, targets, epochs=1, batch_size=self._batch_size, verbose=0)
+        return (time.monotonic() - start) / -(-len(inputs) // self._batch_size)
+
+
+def _probabilities(model: keras.Model, from_logits: bool) -> Callable[[Array], Array]:
+    """A model as a function from any number of inputs to probabilities."""
+    predict = _in_batches(as_suspect(model).predict)
+    return (lambda inputs: softmax(predict(inputs))) if from_logits else predict
+
+
+def _in_batches(predict: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    def whole(inputs: Array) -> Array:
+        parts = [predict(inputs[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH)]
+        return np.concatenate(parts)
+
+    return whole
