@@ -31,10 +31,10 @@ from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.attacks.query_sets import adapted
 from dynamarks_tf.audit import plots, tables
+from dynamarks_tf.audit.attack_runner import AttackRunner
 from dynamarks_tf.audit.recommendation import summarize
-from dynamarks_tf.audit.rehearsal import Rehearsal
 from dynamarks_tf.audit.results import Results, read, read_all
-from dynamarks_tf.audit.scenario import INNOCENTS, Scenario, crossed
+from dynamarks_tf.audit.scenario import INDEPENDENT_SOURCES, Scenario, crossed
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import DatasetError
 from dynamarks_tf.watermark.layer import SCHEME
@@ -165,7 +165,7 @@ def run(data: str, seed: int, chosen: list[Scenario], path: Path, *, verbose: bo
     }
     needed = {need for scenario in chosen for need in scenario.needs}
     has_rival = "rival" in needed and data != "glyphs-1000"
-    rehearsal = Rehearsal(
+    rehearsal = AttackRunner(
         owner_model(architecture, seed, owner_epochs),
         pool=x[half:],
         pool_labels=y[half:],
@@ -271,7 +271,7 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
 
 def _place(row: dict[str, Any]) -> tuple[Any, ...]:
     """The order of the catalogue: theft, architecture, removal attack, seed."""
-    thefts, removals, built = [*EXTRACTIONS, *INNOCENTS], [*REMOVALS], [*ARCHITECTURES]
+    thefts, removals, built = [*EXTRACTIONS, *INDEPENDENT_SOURCES], [*REMOVALS], [*ARCHITECTURES]
     if row["kind"] == "cost":
         return (-1, 0, 0, row["seed"])
     return (
