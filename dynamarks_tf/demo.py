@@ -1,4 +1,4 @@
-"""The main job, end to end, on real images: mark, serve, steal over the wire, convict."""
+"""The main task, end to end, on real images: mark a model, serve it, steal it over the wire, detect the surrogate."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class SuspectResult:
     """One line of the demo's table.
 
     Attributes:
-        name: what the suspect is.
+        name: how the suspect was made.
         path: its model file.
         is_stolen: whether it was trained on marked answers.
         accuracy: on the test images.
-        evidence: the evidence by what was asked: so many fresh queries, or the logged ones.
+        evidence: the result of `verify` by the queries that were sent: `"10 fresh"`, `"100 fresh"`, `"logged"`.
     """
 
     name: str
@@ -66,7 +66,7 @@ class SuspectResult:
 
     @property
     def final(self) -> Evidence:
-        """The evidence from the logged queries, which has all channels."""
+        """The result for the logged queries, which has all channels."""
         return self.evidence[LOGGED]
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,15 +82,15 @@ class SuspectResult:
 
 @dataclasses.dataclass(frozen=True)
 class DemoResult:
-    """What the demo found.
+    """The outcome of the demo.
 
     Attributes:
-        dataset: what the images were.
-        cost: what marking costs the users of the API.
+        dataset: name of the images.
+        cost: cost of the mark for the users of the API.
         suspects: one result for each suspect.
-        seconds: how long it took.
-        folder: where everything was left.
-        commands: the `dynamarks` commands that repeat the convictions and recheck the evidence.
+        seconds: duration of the demo.
+        folder: folder of all files.
+        commands: the `dynamarks` commands that repeat the detections and recheck the evidence.
     """
 
     dataset: str
@@ -102,7 +102,7 @@ class DemoResult:
 
     @property
     def as_expected(self) -> bool:
-        """Whether every guilty suspect was convicted and every innocent one was not."""
+        """Whether the mark was detected in every surrogate of the marked API, and in no independent model."""
         return all(suspect.final.detected(DEFAULT_ALPHA) == suspect.is_stolen for suspect in self.suspects)
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,16 +130,16 @@ def run_demo(
     say: Callable[[str], None] = print,
     verbose: bool = True,
 ) -> DemoResult:
-    """Marks a model, serves it, steals it over the wire and convicts the surrogate.
+    """Marks a model, serves it, steals it over the wire and detects the surrogate.
 
     Args:
         folder: an empty or new folder for key, models, queries and report. A new `dynamarks-demo` folder, if omitted.
         data: a folder with Fashion-MNIST's IDX files; see `datasets.load_images`.
         seed: seed of weights, shuffling and the choice of queries. The key is always random.
         budget: largest total variation of the mark.
-        tie_margin: how near a tie the key decides; 0 lets the attacker who keeps labels only get away.
-        epochs: passes over the data for every model; as many as make about 1,400 steps, if omitted.
-        max_images: use only so many training images; for tests.
+        tie_margin: how near a tie the key decides. With 0, theft by labels alone cannot be detected.
+        epochs: passes over the data for every model; if omitted, enough for about 1,400 steps.
+        max_images: maximum number of training images; for tests.
         say: receives each line of explanation.
         verbose: whether to show progress on standard error.
 
@@ -182,26 +182,26 @@ def run_demo(
     _save_model(marked, out / "marked.keras")
 
     served = out / "served"
-    answers = _steal_over_the_wire(marked, served / "marked" / MODEL_NAME, attacker_x, say, verbose, out / "logs")
-    unmarked_answers = _steal_over_the_wire(clean, served / "unmarked" / MODEL_NAME, attacker_x, say, verbose, None)
+    answers = _answers_over_the_wire(marked, served / "marked" / MODEL_NAME, attacker_x, say, verbose, out / "logs")
+    unmarked_answers = _answers_over_the_wire(clean, served / "unmarked" / MODEL_NAME, attacker_x, say, verbose, None)
     np.save(out / "queries.npy", images.x_test[:NUM_SAVED_QUERIES])
 
-    def judged(name: str, file: str, targets: Array, *, is_stolen: bool, answers_labels: bool = False) -> SuspectResult:
+    def tested(name: str, file: str, targets: Array, *, is_stolen: bool, answers_labels: bool = False) -> SuspectResult:
         model = separable_cnn(shape, num_classes)
-        train_classifier(model, attacker_x, targets, description=f"training: {name}", **train)
+        train_classifier(model, attacker_x, targets, description=f"suspect {name}", **train)
         _save_model(model, out / file)
         accuracy = metrics.accuracy(_predict(model, images.x_test), images.y_test)
         suspect = _labels_of(model) if answers_labels else out / file
         return SuspectResult(name, out / file, is_stolen, accuracy, _evidence(suspect, out, key, seed, answers_labels))
 
-    suspects = [judged("stole probabilities", "surrogate.keras", answers, is_stolen=True)]
+    suspects = [tested("trained on marked probabilities", "surrogate.keras", answers, is_stolen=True)]
     if tie_margin:
         labels = answers.argmax(axis=1)
-        name, file = "stole labels, answers labels", "label-surrogate.keras"
-        suspects.append(judged(name, file, labels, is_stolen=True, answers_labels=True))
+        name, file = "trained on marked labels, answers labels", "label-surrogate.keras"
+        suspects.append(tested(name, file, labels, is_stolen=True, answers_labels=True))
     suspects += [
-        judged("stole the unmarked API", "surrogate-of-unmarked.keras", unmarked_answers, is_stolen=False),
-        judged("trained on true labels", "independent.keras", attacker_y, is_stolen=False),
+        tested("trained on the unmarked API", "surrogate-of-unmarked.keras", unmarked_answers, is_stolen=False),
+        tested("trained on true labels", "independent.keras", attacker_y, is_stolen=False),
     ]
     _report(out, key, attacker_y, say)
     seconds = time.monotonic() - start
@@ -210,7 +210,7 @@ def run_demo(
     return result
 
 
-def _steal_over_the_wire(
+def _answers_over_the_wire(
     model: keras.Model,
     folder: Path,
     inputs: Array,
@@ -218,7 +218,7 @@ def _steal_over_the_wire(
     verbose: bool,
     request_log: Path | None,
 ) -> Array:
-    """Serves a model and asks it for everything; with a request log, through the server that can log."""
+    """Serves a model and queries it with all inputs; with a request log, through the server that can log."""
     export_saved_model(model, folder / "1")
     server: ModelServer = (
         open_server(folder, grpc_port=0, rest_port=0)
@@ -239,7 +239,7 @@ def _steal_over_the_wire(
 
 
 def _labels_of(model: keras.Model) -> Callable[[Array], Array]:
-    """The model as an API that answers labels only."""
+    """The model as an API that answers with labels only."""
 
     def answers_labels(batch: Array) -> Array:
         return np.asarray(np.asarray(model(batch, training=False)).argmax(axis=1))
@@ -263,11 +263,11 @@ def _evidence(suspect: Any, out: Path, key: MarkKey, seed: int, answers_labels: 
 
 
 def _report(out: Path, key: MarkKey, true_labels: Array, say: Callable[[str], None]) -> None:
-    """Writes the report of the attacker who kept probabilities, if the libraries for it are there."""
+    """Writes the report on the surrogate trained on probabilities, if the libraries for it are installed."""
     page = out / "surrogate-report.html"
     try:
         write_report(page, out / "surrogate-bundle.zip", key=key, true_labels=true_labels)
-        say(f"Report of the first suspect, for people: {page}")
+        say(f"Report on the first suspect, for people: {page}")
     except ArgumentError as error:
         say(f"no report for people: {error}")
 
@@ -286,7 +286,7 @@ def _commands(out: Path, seed: int, tie_margin: float) -> tuple[str, ...]:
 
 
 def _program() -> str:
-    """How the reader can call `dynamarks`: by the path it was called by, where it is not on PATH."""
+    """How to call `dynamarks`: by its name if it is on PATH, otherwise by the path that it was called by."""
     called = Path(sys.argv[0])
     return str(called) if called.name == "dynamarks" and shutil.which("dynamarks") is None else "dynamarks"
 

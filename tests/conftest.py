@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from dynamarks_tf.keys.key import MarkKey
-from tests.helpers import small_classifier
+from tests.helpers import small_classifier, small_surrogate
 
 # Hypothesis draws the same examples in every run, and is not hurried by TensorFlow's first call.
 settings.register_profile(
@@ -71,17 +71,5 @@ def unmarked_surrogate(digits, owner_model):
 
 
 def _surrogate_and_answers(digits, api):
-    import keras
-
-    keras.utils.set_random_seed(1)
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Flatten(),
-            keras.layers.Dense(96, activation="tanh"),
-            keras.layers.Dense(10, activation="softmax"),
-        ],
-        name="surrogate",
-    )
     stolen = digits.x_train[len(digits.x_train) // 2 :]
-    return model, stolen, np.asarray(api.predict(stolen, verbose=0))
+    return small_surrogate(), stolen, np.asarray(api.predict(stolen, verbose=0))

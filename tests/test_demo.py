@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 
@@ -12,7 +13,7 @@ from dynamarks_tf.keys.key import MarkKey
 
 
 def fixed_key(owner):
-    """The demo's key is random; tests take one that is not, so that they pass or fail for good."""
+    """Replaces the demo's random key, so that the tests give the same result in every run."""
     return MarkKey(bytes(range(32)), owner)
 
 
@@ -23,17 +24,17 @@ def finished(tmp_path_factory, digits):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo.datasets, "load_images", lambda data: digits)
         patch.setattr(MarkKey, "generate", fixed_key)
-        # 28 ties in 719 images are too few to convict an attacker of labels, so the mark leaves ties alone here.
+        # 28 ties in 719 images are too few to detect theft by labels, so the mark has no tie channel here.
         result = demo.run_demo(folder, seed=1, epochs=60, budget=0.1, tie_margin=0, say=lines.append, verbose=False)
     return result, lines, folder
 
 
-def test_the_thief_is_convicted_and_the_innocents_are_not(finished):
+def test_the_surrogate_is_detected_and_independent_models_are_not(finished):
     result, _, _ = finished
     assert result.as_expected
-    guilty, *innocents = result.suspects
-    assert guilty.evidence["logged"].log10_p <= -6
-    assert all(evidence.log10_p > -3 for suspect in innocents for evidence in suspect.evidence.values())
+    surrogate, *independent = result.suspects
+    assert surrogate.evidence["logged"].log10_p <= -6
+    assert all(evidence.log10_p > -3 for suspect in independent for evidence in suspect.evidence.values())
 
 
 def test_the_mark_costs_no_accuracy(finished):
@@ -43,7 +44,7 @@ def test_the_mark_costs_no_accuracy(finished):
     assert 0 < cost.mean_total_variation <= cost.max_total_variation <= 0.1 + 1e-6
 
 
-def test_everything_is_left_in_the_folder_and_explained(finished):
+def test_the_folder_holds_everything_and_the_lines_explain_it(finished):
     result, lines, folder = finished
     left = {path.name for path in folder.iterdir()}
     assert {"surrogate-report.html", "surrogate-report.report.json"} <= left
@@ -57,7 +58,7 @@ def test_everything_is_left_in_the_folder_and_explained(finished):
     assert any("commitment" in line for line in lines)
 
 
-def test_the_printed_commands_repeat_conviction_and_recheck(finished, capsys):
+def test_the_printed_commands_repeat_detection_and_recheck(finished, capsys):
     result, _, _ = finished
     verify, check = (command.split() for command in result.commands)
     assert (verify[:2], check[:2]) == (["dynamarks", "verify"], ["dynamarks", "check"])
@@ -71,14 +72,26 @@ def test_the_printed_commands_repeat_conviction_and_recheck(finished, capsys):
     assert "MARK FOUND" in capsys.readouterr().out
 
 
+def test_the_table_names_each_suspect_and_its_outcome(finished, capsys, monkeypatch):
+    result, _, _ = finished
+    monkeypatch.setattr(demo, "run_demo", lambda *_, **__: result)
+    assert main(["demo"]) == 0
+    shown = capsys.readouterr().out
+    outcomes = ["DETECTED", "not detected", "not detected"]
+    names = ["trained on marked probabilities", "trained on the unmarked API", "trained on true labels"]
+    for name, outcome in zip(names, outcomes, strict=True):
+        assert re.search(rf"^{name} .* {outcome}$", shown, re.MULTILINE)
+    assert all(command in shown for command in result.commands)
+
+
 def test_json_for_machines(finished, capsys, monkeypatch):
     result, lines, folder = finished
 
-    def told_again(*_, say, **__):
+    def replayed(*_, say, **__):
         say(lines[0])
         return result
 
-    monkeypatch.setattr(demo, "run_demo", told_again)
+    monkeypatch.setattr(demo, "run_demo", replayed)
     assert main(["demo", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == json.loads((folder / "report.json").read_text())
@@ -86,7 +99,7 @@ def test_json_for_machines(finished, capsys, monkeypatch):
 
 
 def test_fashion_mnist(tmp_path, monkeypatch):
-    """The same on some of the images that the demo is made for, where they can be had without a download."""
+    """The same on some of the images that the demo is made for, where they are on this machine."""
     folder = os.environ.get(datasets.FOLDER_VARIABLE) or datasets.DEBIAN_FOLDER
     if not os.path.isdir(folder):
         pytest.skip("Fashion-MNIST is not on this machine: run `make data`, or set DYNAMARKS_DATA")
@@ -95,11 +108,11 @@ def test_fashion_mnist(tmp_path, monkeypatch):
         tmp_path / "out", data=folder, seed=2, epochs=7, max_images=10_000, say=lambda line: None, verbose=False
     )
     assert result.dataset == "Fashion-MNIST"
-    attacker, label_attacker, *innocents = result.suspects
-    assert attacker.final.log10_p <= -8
-    assert label_attacker.final.answers == "labels"
-    assert label_attacker.final.log10_p <= -6  # from 5,000 queries, of which some 280 are ties
-    assert all(not evidence.detected() for suspect in innocents for evidence in suspect.evidence.values())
+    surrogate, label_surrogate, *independent = result.suspects
+    assert surrogate.final.log10_p <= -8
+    assert label_surrogate.final.answers == "labels"
+    assert label_surrogate.final.log10_p <= -6  # from 5,000 queries, of which some 280 are ties
+    assert all(not evidence.detected() for suspect in independent for evidence in suspect.evidence.values())
     assert result.cost.top1_agreement > 0.95
     assert result.cost.marked_accuracy > result.cost.clean_accuracy - 0.005
 

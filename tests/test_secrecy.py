@@ -29,13 +29,13 @@ from hypothesis import strategies as st
 import dynamarks_tf as dm
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.errors import DynaMarksError
-from dynamarks_tf.export.tflite_graph import operators
 from dynamarks_tf.recheck import public_summary, recheck
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.layer import DynaMarkLayer
 from dynamarks_tf.watermark.marking import find_mark
 from tests.helpers import small_classifier, verifying
+from tests.helpers.tflite import operators
 
 SECRET = bytes(range(32))  # that of the session's key
 _WINDOW = 24  # bytes or values of a table that are enough to tell it

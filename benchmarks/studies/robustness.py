@@ -35,10 +35,10 @@ from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.attacks.query_sets import adapted
 from dynamarks_tf.audit import plots, tables
+from dynamarks_tf.audit.attack_runner import AttackRunner
 from dynamarks_tf.audit.recommendation import summarize
-from dynamarks_tf.audit.rehearsal import Rehearsal
 from dynamarks_tf.audit.results import Results, read, read_all
-from dynamarks_tf.audit.scenario import Scenario, crossed
+from dynamarks_tf.audit.scenario import INDEPENDENT_SOURCES, Scenario, crossed
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import DatasetError
 from dynamarks_tf.watermark.layer import SCHEME
@@ -53,7 +53,6 @@ MAIN = "separable_cnn"
 # Post-processing by attackers who know the mark, and extraction from a mark without a tie channel.
 KNOWING = ("floor subtracted", "tails whitened", "top 1", "top 2", "1 decimal")
 WITHOUT_TIES = ("top 1, no ties", "1 decimal, no ties", "labels, no ties", "top 2, no ties")
-INDEPENDENT = ("true labels", "unmarked API", "another key")
 TUNED = ["none", "fine-tune all"]
 WEIGHTS = ["prune 30 %", "prune 60 %", "int8", "float16", "noise 10 %", "distil, probabilities", "mean with rival"]
 BUDGETS = (0.01, 0.02, 0.1)
@@ -130,7 +129,7 @@ def scenarios(data: str) -> list[Scenario]:
         *crossed(["full", "labels"], REMOVALS, [MAIN]),
         *crossed(["2 decimals"], [*TUNED, *WEIGHTS], [MAIN]),
         *crossed(["2 decimals", "top 3", *KNOWING, *WITHOUT_TIES, "5 copies averaged"], TUNED, [MAIN]),
-        *crossed(INDEPENDENT, TUNED, [MAIN, "mlp"]),
+        *crossed(INDEPENDENT_SOURCES, TUNED, [MAIN, "mlp"]),
         *crossed(["full", "labels", *KNOWING], TUNED, ["mlp"]),
         *crossed(["full", "labels"], TUNED, ["mlp"], [MarkParams(budget) for budget in BUDGETS]),
         *crossed(["full", "true labels"], TUNED, ["patch_mixer", "resnet", "vit", "pooled_cnn"]),
@@ -177,7 +176,7 @@ def run(data: str, seed: int, chosen: list[Scenario], path: Path, *, verbose: bo
     }
     needed = {need for scenario in chosen for need in scenario.needs}
     has_rival = "rival" in needed and data != "glyphs-1000"
-    rehearsal = Rehearsal(
+    rehearsal = AttackRunner(
         owner_model(architecture, seed, owner_epochs),
         pool=x[half:],
         pool_labels=y[half:],
@@ -311,7 +310,7 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
 
 def _place(row: dict[str, Any]) -> tuple[Any, ...]:
     """The order of the catalogue: extraction, architecture, removal attack, seed."""
-    extractions, removals, built = [*EXTRACTIONS, *INDEPENDENT], [*REMOVALS], [*ARCHITECTURES]
+    extractions, removals, built = [*EXTRACTIONS, *INDEPENDENT_SOURCES], [*REMOVALS], [*ARCHITECTURES]
     if row["kind"] == "cost":
         return (-1, 0, 0, row["seed"])
     return (

@@ -1,4 +1,4 @@
-"""Image classifiers to rehearse with, small and with little in common: owner models and surrogates."""
+"""Small image classifiers of unrelated designs, for owner models and surrogates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ layers = keras.layers
 
 
 def pooled_cnn(shape: Shape, num_classes: int) -> keras.Model:
-    """Two convolutions with poolings, the architecture of the studies' owner models."""
+    """Two convolutions with pooling, the owner model of the studies."""
     return keras.Sequential(
         [
             keras.Input(shape, name="image"),
@@ -102,7 +102,7 @@ def vit(shape: Shape, num_classes: int) -> keras.Model:
 
 
 def glyph_cnn(shape: Shape, num_classes: int) -> keras.Model:
-    """Three normalized convolutions and a hidden layer: the owner's model where classes are many and images small."""
+    """Three normalized convolutions and a hidden layer, the owner model for many classes of small images."""
     stack: list[Any] = [keras.Input(shape)]
     for filters, size in ((24, 5), (48, 3), (64, 3)):
         stack += [
@@ -120,7 +120,7 @@ class AddPositions(keras.layers.Layer):
     """Adds a learned vector to each token of a sequence, one for each position."""
 
     def build(self, input_shape: Shape) -> None:
-        """Makes the vectors."""
+        """Creates the vectors."""
         self.positions = self.add_weight(
             shape=(1, *input_shape[1:]), initializer=keras.initializers.RandomNormal(stddev=0.02), name="positions"
         )

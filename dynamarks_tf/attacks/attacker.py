@@ -1,4 +1,4 @@
-"""What an attacker has to work with: the victim's API, inputs of his own, a few true labels."""
+"""The means of an attacker, and the transfer set that an extraction makes with them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Api = Callable[[Array], Array]
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TransferSet:
-    """What an attacker trains his surrogate on, and what the victim's logs show of it.
+    """The inputs and targets that a surrogate is trained on, and the inputs that the victim's logs show.
 
     Attributes:
-        inputs: what he trains on, shape `(n, ...)`.
-        targets: soft labels of shape `(n, C)`, or hard ones of shape `(n,)`.
-        sent: every input that he sent to the API, shape `(m, ...)`.
+        inputs: training inputs, shape `(n, ...)`.
+        targets: soft labels of shape `(n, C)`, or class indices of shape `(n,)`.
+        sent: every input that was sent to the API, shape `(m, ...)`.
     """
 
     inputs: Array
@@ -31,16 +31,16 @@ class TransferSet:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Attacker:
-    """An attacker's means.
+    """The means of an attacker: the victim's API, unlabeled inputs, a few true labels.
 
     Attributes:
         api: the victim's API, from inputs of shape `(n, ...)` to probabilities of shape `(n, C)`.
         pool: unlabeled inputs of the victim's domain, shape `(n, ...)`.
         labeled: a few more inputs, with their true class indices of shape `(m,)`.
+        pilot: trains a model on inputs and targets; its uncertainty selects further queries.
         other_domain: inputs of another domain in the victim's shape, or `None`.
         rival: the API of another owner with the same classes, or `None`.
-        pilot: trains a model on inputs and targets, to choose further queries by.
-        epochs: passes over the stolen answers.
+        epochs: passes over the transfer set.
         batch_size: inputs in one step of training.
         seed: seed of everything random.
     """
@@ -57,5 +57,5 @@ class Attacker:
 
     @functools.cached_property
     def answers(self) -> Array:
-        """What the API answers to the pool, shape `(n, C)`."""
+        """The API's answers to the pool, shape `(n, C)`."""
         return np.asarray(self.api(self.pool))

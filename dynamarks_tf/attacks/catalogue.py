@@ -1,8 +1,8 @@
-"""The attacks by name: how answers are stolen, and what is done to the surrogate afterwards.
+"""The attacks by name: extractions, which steal a model, and removal attacks on the surrogate.
 
-`EXTRACTIONS` and `REMOVALS` are what `dynamarks audit` and the robustness study choose from. An extraction turns a
-`Attacker` into `TransferSet`; a removal turns a surrogate into a suspect. The functions with the mathematics, and their sources,
-are in the modules that are imported here.
+`dynamarks audit` and the robustness study choose from `EXTRACTIONS` and `REMOVALS`. An extraction turns an `Attacker`
+into a `TransferSet`; a removal attack turns a surrogate into a suspect. The modules imported here hold the mathematics
+and name its sources.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from dynamarks_tf.attacks import post_processing, query_sets
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.attacker import Api, Array, Attacker, TransferSet
 from dynamarks_tf.attacks.quantization import QuantizedModel
-from dynamarks_tf.attacks.removal import add_weight_noise, copied, distil, fine_tune, prune, replace_head
+from dynamarks_tf.attacks.removal import add_weight_noise, copied, distill, fine_tune, prune, replace_head
 from dynamarks_tf.errors import ArgumentError
 
-SECOND_SURROGATE = "mlp"  # what a surrogate is distilled into
-TIE_GAP = 0.12  # who drops near ties drops what a budget of 0.05 can turn, and a little more
+PostProcessing = Callable[[Array], Array]
+
+SECOND_SURROGATE = "mlp"  # a surrogate is distilled into this architecture
+TIE_GAP = 0.12  # a budget of 0.05 can turn ties up to 0.1; an attacker who drops ties drops a little more
 _PILOT_SHARE = 0.2
 
 
@@ -33,15 +35,15 @@ class Extraction:
     """One way to steal a model.
 
     Attributes:
-        gather: queries the API, and makes of the answers what the surrogate is trained on.
-        says: one line about it.
+        gather: queries the API, and makes a transfer set of the answers.
+        description: one line about it.
         training: further arguments of `train_classifier`.
-        needs: what it needs of an attacker beyond the API: names of attributes that must not be `None`.
-        num_queries: how many inputs it needs.
+        needs: names of the attacker's attributes that must not be `None`.
+        num_queries: number of inputs that the attacker's pool must hold.
     """
 
     gather: Callable[[Attacker], TransferSet]
-    says: str
+    description: str
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
     num_queries: int = 1
@@ -49,28 +51,28 @@ class Extraction:
 
 @dataclasses.dataclass(frozen=True)
 class Removal:
-    """One way to wash a mark out of a surrogate.
+    """One way to remove a mark from a surrogate.
 
     Attributes:
-        apply: makes a suspect of the surrogate, which it leaves as it is: a Keras model, or a function from inputs to
-            probabilities.
-        says: one line about it.
+        apply: makes a suspect of the surrogate: a Keras model, or a function from inputs to probabilities. The
+            surrogate itself is not changed.
+        description: one line about it.
         needs: as for `Extraction`.
     """
 
     apply: Callable[[keras.Model, TransferSet, Attacker], Any]
-    says: str
+    description: str
     needs: tuple[str, ...] = ()
 
 
-def _from_pool(launder: Callable[[Array], Array], attacker: Attacker) -> TransferSet:
-    return TransferSet(attacker.pool, launder(attacker.answers), attacker.pool)
+def _from_pool(post_process: PostProcessing, attacker: Attacker) -> TransferSet:
+    return TransferSet(attacker.pool, post_process(attacker.answers), attacker.pool)
 
 
 def _few(count: int, attacker: Attacker) -> TransferSet:
     _check_pool(attacker, count)
     chosen = query_sets.in_distribution(attacker.pool, count, attacker.seed)
-    return TransferSet(attacker.pool[chosen], attacker.answers[chosen], attacker.pool[chosen])
+    return _part_of_pool(chosen, attacker)
 
 
 def _uncertain(count: int, attacker: Attacker) -> TransferSet:
@@ -79,15 +81,19 @@ def _uncertain(count: int, attacker: Attacker) -> TransferSet:
     pilot = attacker.pilot(attacker.pool[first], attacker.answers[first])
     rest = np.setdiff1d(np.arange(len(attacker.pool)), first)
     predicted = pilot.predict(attacker.pool[rest], batch_size=256, verbose=0)
-    then = rest[query_sets.most_uncertain(predicted, count - len(first))]
-    chosen = np.concatenate([first, then])
+    second = rest[query_sets.most_uncertain(predicted, count - len(first))]
+    chosen = np.concatenate([first, second])
+    return _part_of_pool(chosen, attacker)
+
+
+def _part_of_pool(chosen: Array, attacker: Attacker) -> TransferSet:
     return TransferSet(attacker.pool[chosen], attacker.answers[chosen], attacker.pool[chosen])
 
 
 def _check_pool(attacker: Attacker, count: int) -> None:
     if len(attacker.pool) < count:
         raise ArgumentError(
-            f"The attacker would send {count:,} inputs, and has {len(attacker.pool):,}. Leave that out."
+            f"The attacker would send {count:,} inputs and has {len(attacker.pool):,}. Leave this extraction out."
         )
 
 
@@ -108,9 +114,9 @@ def _two_apis(attacker: Attacker) -> TransferSet:
     return TransferSet(attacker.pool, (attacker.answers + rival(attacker.pool)) / 2, attacker.pool)
 
 
-def _without_ties(launder: Callable[[Array], Array], attacker: Attacker) -> TransferSet:
+def _without_ties(post_process: PostProcessing, attacker: Attacker) -> TransferSet:
     kept = post_processing.far_from_ties(attacker.answers, TIE_GAP)
-    return TransferSet(attacker.pool[kept], launder(attacker.answers[kept]), attacker.pool)
+    return TransferSet(attacker.pool[kept], post_process(attacker.answers[kept]), attacker.pool)
 
 
 def _as_is(answers: Array) -> Array:
@@ -124,7 +130,7 @@ _top_2 = partial(post_processing.top_k, k=2)
 
 EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
     {
-        # What the API answers, or what the attacker keeps of it.
+        # The answers of the API, whole or in part.
         "full": Extraction(partial(_from_pool, _as_is), "all probabilities in float32"),
         "2 decimals": Extraction(partial(_from_pool, _two_decimals), "rounded to 2 decimals"),
         "1 decimal": Extraction(partial(_from_pool, _one_decimal), "rounded to 1 decimal"),
@@ -132,7 +138,7 @@ EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
         "top 2": Extraction(partial(_from_pool, _top_2), "the two largest probabilities"),
         "top 1": Extraction(
             partial(_from_pool, post_processing.flatten_tails),
-            "the best class and its probability; the rest spread evenly",
+            "the best class and its probability; the rest is spread evenly",
         ),
         "labels": Extraction(partial(_from_pool, post_processing.labels_only), "the best class alone"),
         "sharpened": Extraction(
@@ -144,7 +150,8 @@ EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
         ),
         # An attacker who knows the scheme, but not the key.
         "floor subtracted": Extraction(
-            partial(_from_pool, post_processing.subtract_class_floor), "less what each class nearly always gets"
+            partial(_from_pool, post_processing.subtract_class_floor),
+            "less the part that each class nearly always gets",
         ),
         "tails whitened": Extraction(
             partial(_from_pool, post_processing.whiten_tails), "the same mean and deviation for all classes' logarithms"
@@ -166,7 +173,7 @@ EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
         "5,000 queries": Extraction(partial(_few, 5000), "all probabilities of 5,000 inputs", num_queries=5000),
         "5,000 uncertain": Extraction(
             partial(_uncertain, 5000),
-            "all probabilities of 1,000 inputs and the 4,000 that a pilot is least sure of",
+            "all probabilities of 1,000 inputs and the 4,000 of which a pilot is least certain",
             num_queries=5000,
         ),
         "other domain": Extraction(
@@ -203,7 +210,7 @@ def _quantized(model: keras.Model, transfer_set: TransferSet, attacker: Attacker
 
 def _distilled(model: keras.Model, transfer_set: TransferSet, attacker: Attacker, *, labels: bool) -> Any:
     student = ARCHITECTURES[SECOND_SURROGATE](transfer_set.inputs.shape[1:], model.outputs[0].shape[-1])
-    return distil(
+    return distill(
         student, model, transfer_set.inputs, labels=labels, epochs=attacker.epochs, batch_size=attacker.batch_size
     )
 
@@ -222,16 +229,16 @@ def _with_rival(model: keras.Model, transfer_set: TransferSet, attacker: Attacke
 
 
 def _post_processed(
-    launder: Callable[[Array], Array], model: keras.Model, transfer_set: TransferSet, attacker: Attacker
+    post_process: PostProcessing, model: keras.Model, transfer_set: TransferSet, attacker: Attacker
 ) -> Any:
-    def sold(inputs: Array) -> Array:
-        return launder(np.asarray(model(inputs, training=False)))
+    def answer(inputs: Array) -> Array:
+        return post_process(np.asarray(model(inputs, training=False)))
 
-    return sold
+    return answer
 
 
 _LAYERS = {"all": "every layer", "last": "the last layer"}
-_SHARES = {1: ("", "all"), 3: (", a third", "a third of")}
+_SHARES = {1: ("", "all"), 3: (", a third", "a third of the")}
 _RATES = {1e-3: ("", "full rate"), 1e-4: (", low rate", "a tenth of the rate")}
 _FINE_TUNINGS = {
     f"fine-tune {layers}{few}{slow}": Removal(
@@ -255,8 +262,12 @@ REMOVALS: Mapping[str, Removal] = MappingProxyType(
         "noise 10 %": Removal(partial(_noisy, strength=0.1), "noise of a tenth of each kernel's deviation"),
         "float16": Removal(partial(_quantized, kind="float16"), "TensorFlow Lite with float16 weights"),
         "int8": Removal(partial(_quantized, kind="int8"), "TensorFlow Lite in eight bits"),
-        "distil, probabilities": Removal(partial(_distilled, labels=False), "a second surrogate learns the first's"),
-        "distil, labels": Removal(partial(_distilled, labels=True), "a second surrogate learns the first's labels"),
+        "distil, probabilities": Removal(
+            partial(_distilled, labels=False), "a second surrogate learns the probabilities of the first"
+        ),
+        "distil, labels": Removal(
+            partial(_distilled, labels=True), "a second surrogate learns the labels of the first"
+        ),
         "mean with rival": Removal(_with_rival, "answers averaged with another owner's model", needs=("rival",)),
         "sells sharpened": Removal(
             partial(_post_processed, post_processing.sharpened), "answers sharpened, temperature 0.5"
@@ -266,12 +277,17 @@ REMOVALS: Mapping[str, Removal] = MappingProxyType(
 )
 
 
-def by_name(catalogue: Mapping[str, Any], name: str, what: str) -> Any:
-    """Looks an attack up.
+def by_name(catalogue: Mapping[str, Any], name: str, kind: str) -> Any:
+    """Looks up an attack or an architecture.
+
+    Args:
+        catalogue: `EXTRACTIONS`, `REMOVALS` or `ARCHITECTURES`.
+        name: a key of it.
+        kind: noun for the entries, for the message.
 
     Raises:
-        ArgumentError: there is none of that name; the message lists them.
+        ArgumentError: the name is unknown; the message lists the known ones.
     """
     if name not in catalogue:
-        raise ArgumentError(f"There is no {what} called {name!r}. There are: {'; '.join(catalogue)}.")
+        raise ArgumentError(f"There is no {kind} called {name!r}. There are: {'; '.join(catalogue)}.")
     return catalogue[name]

@@ -1,4 +1,4 @@
-"""Model extraction: query a prediction API, then train a surrogate on what it answers."""
+"""Model extraction: query a prediction API, then train a surrogate on its answers."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def train_classifier(
 ) -> keras.Model:
     """Trains a classifier on soft labels or on hard ones, by cross-entropy.
 
-    Stolen answers make it a surrogate; true labels make an owner model, or an innocent that never saw an answer.
+    Stolen answers make it a surrogate. True labels make it an owner model, or an independent model.
 
     Args:
         model: a classifier with a softmax output of shape `(n, C)`; it is trained in place.
-        inputs: the inputs the attacker sent, shape `(n, ...)`.
+        inputs: training inputs, shape `(n, ...)`.
         targets: soft labels, probabilities of shape `(n, C)`; or hard labels, class indices of shape `(n,)`.
         epochs: passes over the data.
         batch_size: inputs in one step of training.
         learning_rate: of Adam.
-        early_stopping: whether to hold a tenth of the data back, to stop when the loss on it has not fallen for two
-            epochs, and to take the weights of the best epoch.
+        early_stopping: whether to hold a tenth of the data back. Training stops when the loss on it has not fallen for
+            two epochs, and the weights of the best epoch are kept.
         verbose: whether to show progress.
-        description: what the progress line says.
+        description: text of the progress line.
 
     Returns:
         `model`.
@@ -91,7 +91,7 @@ def train_classifier(
 
 
 def _jit_compile() -> bool | str:
-    """Keras' choice, but no XLA without a GPU: it makes the training of convolutions up to six times slower there."""
+    """Keras' choice with a GPU; otherwise no XLA, which trains convolutions up to six times slower on a CPU."""
     if keras.backend.backend() != "tensorflow":
         return "auto"
     import tensorflow as tf

@@ -1,9 +1,8 @@
-"""What an attacker does to stolen answers before training on them, to wash a mark out. NumPy only.
+"""Post-processing of answers that is meant to remove a mark. NumPy only.
 
-Each function takes answers of shape `(n, C)` and returns what the surrogate is trained on: probabilities of the same
-shape, or labels; `far_from_ties` says which answers are kept at all. A surrogate's own answers can be laundered in the
-same way before they are sold. None knows the key; `subtract_class_floor`, `whiten_tails` and `far_from_ties` know this
-project's scheme.
+Each function takes answers of shape `(n, C)` and returns targets for a surrogate: probabilities of the same shape, or
+labels. `far_from_ties` returns the rows to keep. A surrogate's own answers can be post-processed in the same way. No
+function uses the key; `subtract_class_floor`, `whiten_tails` and `far_from_ties` are aimed at this project's scheme.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def labels_only(answers: Array) -> Array:
 
 
 def rounded(answers: Array, decimals: int) -> Array:
-    """Rounds to so many decimals, and rescales to sum 1.
+    """Rounds to `decimals` decimals, and rescales to sum 1.
 
     Reference: F. Tramer et al., Stealing Machine Learning Models via Prediction APIs, USENIX Security 2016, section 7.
     """
@@ -67,22 +66,22 @@ def smoothed(answers: Array, amount: float = 0.1) -> Array:
 
 
 def far_from_ties(answers: Array, gap: float) -> Array:
-    """Keeps only answers whose two best classes are at least `gap` apart: increasing indices.
+    """Indices, increasing, of the answers whose two best classes are at least `gap` apart.
 
-    Whoever knows that near ties are decided by a key, leaves them out.
+    An attacker who knows that a key decides near ties leaves them out.
     """
     best = np.partition(answers, -2, axis=1)[:, -2:]
     return np.flatnonzero(best[:, 1] - best[:, 0] >= gap)
 
 
 def subtract_class_floor(answers: Array, quantile: float = 0.02) -> Array:
-    """Takes off each class what it nearly always gets beside a given best class, and rescales to sum 1.
+    """Subtracts from each class the part that it nearly always gets beside a given best class, and rescales to sum 1.
 
-    A mark that adds a constant to favored classes would be gone.
+    This removes any mark that adds a constant to favored classes.
 
     Args:
         answers: stolen probabilities, shape `(n, C)`.
-        quantile: what counts as nearly always.
+        quantile: the quantile of a class's probabilities that is subtracted.
     """
     top, _ = _best(answers)
     cleaned = answers.astype(np.float64)
@@ -97,8 +96,8 @@ def subtract_class_floor(answers: Array, quantile: float = 0.02) -> Array:
 def whiten_tails(answers: Array) -> Array:
     """Gives the log-probabilities of all other classes the same mean and deviation beside each best class.
 
-    What is constant about a class beside another is gone; how it varies from input to input is kept, and so is the best
-    class's probability.
+    A constant part of a class beside another is lost. Its variation from input to input is kept, and so is the
+    probability of the best class.
     """
     top, best = _best(answers)
     logs = np.log(np.maximum(answers.astype(np.float64), _TINY))

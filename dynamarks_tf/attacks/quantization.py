@@ -27,7 +27,7 @@ class QuantizedModel:
         representative: inputs of shape `(n, ...)`; `"int8"` takes the range of activations from the first 200.
 
     Raises:
-        ArgumentError: `kind` is something else, or representative inputs are missing.
+        ArgumentError: `kind` is unknown, or representative inputs are missing.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Which inputs an attacker sends: the same domain or another one, those that a pilot is unsure of, perturbed copies."""
+"""The inputs that an attacker sends: drawn from a domain, chosen by a pilot's uncertainty, or perturbed copies."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NOISE = 0.02  # standard deviation, in units of the inputs' own
 
 
 def in_distribution(pool: Array, count: int, seed: int = 0) -> Array:
-    """Draws so many inputs of the victim's domain.
+    """Draws inputs of the victim's domain, without repetition.
 
     Args:
         pool: inputs, shape `(n, ...)`.
-        count: how many to draw without repetition; all, if there are no more than that.
+        count: number of inputs to draw; a smaller pool is taken whole.
         seed: seed of the draw.
 
     Returns:
@@ -29,11 +29,11 @@ def in_distribution(pool: Array, count: int, seed: int = 0) -> Array:
 
 
 def most_uncertain(probabilities: Array, count: int) -> Array:
-    """Chooses the inputs on which a pilot surrogate is least sure: the largest entropy.
+    """Chooses the inputs of which a pilot surrogate is least certain: those with the largest entropy.
 
     Args:
-        probabilities: what the pilot answers to the pool, shape `(n, C)`.
-        count: how many to choose.
+        probabilities: the pilot's answers to the pool, shape `(n, C)`.
+        count: number of inputs to choose.
 
     Returns:
         Sorted indices into the pool, shape `(min(count, n),)`.
@@ -47,7 +47,7 @@ def most_uncertain(probabilities: Array, count: int) -> Array:
 
 
 def adapted(images: Array, shape: tuple[int, ...]) -> Array:
-    """Brings images of another domain to the size and the channels that the victim takes, as a knockoff attacker does.
+    """Fits images of another domain to the size and the channels of the victim's inputs, as a knockoff attacker does.
 
     Args:
         images: shape `(n, height, width, channels)`.
@@ -73,7 +73,7 @@ def adapted(images: Array, shape: tuple[int, ...]) -> Array:
 
 
 def perturbed_copy(inputs: Array, rng: np.random.Generator) -> Array:
-    """Makes one slightly changed copy of each input: images are shifted by up to 2 pixels, and noise is added.
+    """Makes one slightly changed copy of each input: noise is added, and images are shifted by at most 2 pixels.
 
     Args:
         inputs: shape `(n, ...)`; arrays of rank 4 are taken for images `(n, height, width, channels)`.
@@ -92,18 +92,18 @@ def perturbed_copy(inputs: Array, rng: np.random.Generator) -> Array:
 def averaged_over_copies(
     api: Callable[[Array], Array], inputs: Array, *, copies: int = 5, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Asks an API for perturbed copies of each input and averages what it answers.
+    """Queries an API with perturbed copies of each input, and averages the answers.
 
-    What an answer owes to the very input that was sent is averaged out.
+    The part of an answer that depends on the exact input is averaged out.
 
     Args:
         api: gives probabilities of shape `(n, C)` for inputs.
         inputs: shape `(n, ...)`.
-        copies: how many copies of each input are sent.
+        copies: number of copies of each input.
         seed: seed of the copies.
 
     Returns:
-        Mean answers, shape `(n, C)`; and what was sent, shape `(copies * n, ...)`.
+        Mean answers, shape `(n, C)`; and the inputs that were sent, shape `(copies * n, ...)`.
     """
     rng = np.random.default_rng(seed)
     sent = [perturbed_copy(inputs, rng) for _ in range(copies)]
@@ -112,7 +112,7 @@ def averaged_over_copies(
 
 
 def _shifted(images: Array, shifts: Array) -> Array:
-    """Moves each image by its own shift of shape `(n, 2)`; what comes in from outside repeats the border."""
+    """Moves each image by its own shift of shape `(n, 2)`; pixels from outside repeat the border."""
     size = _LARGEST_SHIFT
     padded = np.pad(images, ((0, 0), (size, size), (size, size), (0, 0)), mode="edge")
     height, width = images.shape[1:3]

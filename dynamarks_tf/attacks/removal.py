@@ -1,4 +1,4 @@
-"""What an attacker does to a surrogate to wash a mark out of it: to its weights, or by training again."""
+"""Removal attacks on a surrogate: changes of its weights, and further training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 
 def copied(model: keras.Model) -> keras.Model:
-    """A copy of a model with weights of its own, so that an attack leaves the original alone."""
+    """A copy of a model with weights of its own, so that an attack does not change the original."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     return copy
@@ -41,14 +41,14 @@ def fine_tune(
         layers: `"all"`, or `"last"`: the last layer that has weights.
         epochs: passes over them.
         batch_size: inputs in one step.
-        learning_rate: of Adam; the default is what the surrogate was trained with.
+        learning_rate: of Adam; the default is that of `train_classifier`.
         verbose: whether to show progress.
 
     Returns:
         `model`.
 
     Raises:
-        ArgumentError: `layers` is something else.
+        ArgumentError: `layers` is neither.
 
     Reference:
         Fine-tune all layers (FTAL) and last layer (FTLL): Y. Adi et al., Turning Your Weakness Into a Strength, USENIX
@@ -77,7 +77,7 @@ def fine_tune(
 
 
 def replace_head(model: keras.Model, inputs: Array, labels: Array, *, seed: int = 0, **training: Any) -> keras.Model:
-    """Draws the last layer's weights anew and trains that layer alone, on true labels: transfer to another head.
+    """Draws new weights for the last layer and trains that layer alone, on true labels: transfer to another head.
 
     Args:
         model: the surrogate; it is changed in place.
@@ -106,8 +106,8 @@ def prune(model: keras.Model, share: float) -> keras.Model:
 
     Args:
         model: the surrogate; it is changed in place.
-        share: of each kernel's weights, in [0, 1). Biases, normalization and depthwise kernels are left alone, as
-            TensorFlow Model Optimization does.
+        share: of each kernel's weights, in [0, 1). Biases, normalization and depthwise kernels are not pruned, as in
+            TensorFlow Model Optimization.
 
     Returns:
         `model`.
@@ -151,14 +151,14 @@ def add_weight_noise(model: keras.Model, strength: float, *, seed: int = 0) -> k
     return model
 
 
-def distil(student: keras.Model, teacher: keras.Model, inputs: Array, *, labels: bool, **training: Any) -> keras.Model:
-    """Trains a second surrogate on what the first one answers.
+def distill(student: keras.Model, teacher: keras.Model, inputs: Array, *, labels: bool, **training: Any) -> keras.Model:
+    """Trains a second surrogate on the answers of the first one.
 
     Args:
         student: an untrained classifier; it is trained in place.
         teacher: the first surrogate.
         inputs: unlabeled inputs, shape `(n, ...)`.
-        labels: whether the student learns only the teacher's best class, not its probabilities.
+        labels: whether the student learns the teacher's best class only, not its probabilities.
         **training: further arguments of `train_classifier`.
 
     Returns:

@@ -1,11 +1,11 @@
-"""`dynamarks audit`: would this model's mark survive? Thefts are rehearsed on the owner's own model and data."""
+"""`dynamarks audit`: would this model's mark survive? Attacks are run on the owner's own model and data."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import numpy as np
 from dynamarks_tf._support import files
 from dynamarks_tf.attacks.query_sets import adapted
 from dynamarks_tf.audit import plots, tables
+from dynamarks_tf.audit.attack_runner import AttackRunner
 from dynamarks_tf.audit.recommendation import (
     DEFAULT_ACCURACY_COST,
     DEFAULT_STRENGTH,
     Recommendation,
     recommend,
 )
-from dynamarks_tf.audit.rehearsal import Rehearsal
 from dynamarks_tf.audit.results import Results, read_all
 from dynamarks_tf.audit.scenario import Scenario, full, quick
 from dynamarks_tf.datasets import ImageData
@@ -40,13 +40,13 @@ _LABELED_SHARE, _MOST_LABELED = 0.3, 3000
 
 @dataclasses.dataclass(frozen=True)
 class AuditResult:
-    """What an audit found.
+    """The outcome of an audit.
 
     Attributes:
         rows: one for each scenario, seed and setting of the mark, and one for the cost of each setting.
-        recommendation: which settings to use.
-        folder: where report, results and plots are.
-        seconds: how long it took.
+        recommendation: the settings to use.
+        folder: folder of report, results and plots.
+        seconds: duration of the audit.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -78,26 +78,27 @@ def run_audit(
     say: Callable[[str], None] = print,
     verbose: bool = False,
 ) -> AuditResult:
-    """Rehearses thefts of a model, and says how strong the evidence would be.
+    """Attacks a model as an attacker would, and measures how strong the evidence would be.
 
-    For each scenario a surrogate is trained on marked answers, laundered, and tested in every way that `verify` could.
-    The rehearsals use keys of their own; the owner's real key is not needed and should not be here.
+    For each scenario a surrogate is trained on marked answers and a removal attack is applied to it. The result is
+    tested in every way that `verify` offers. The audit uses keys of its own: it does not need the owner's real key.
 
     Args:
-        model: the owner's Keras model or `.keras` file. A mark that is on it already is taken off.
-        data: images that an attacker could have; best are those that the model was not trained on. He sends the training
-            images, and fine-tunes on part of the test images with their true labels; the others are fresh queries.
-        folder: where results, report and plots go. An interrupted audit goes on from what is there.
-        is_quick: whether to rehearse a few scenarios with at most 10,000 queries, in minutes, or all of them.
+        model: the owner's Keras model or `.keras` file. A mark that is on it already is stripped.
+        data: images that an attacker could have, at best other ones than the model was trained on. The attacker sends
+            the training images, and fine-tunes on some of the test images with their true labels. The other test
+            images are fresh queries.
+        folder: folder for results, report and plots. An interrupted audit continues from the results there.
+        is_quick: whether to run a few scenarios with at most 10,000 queries, in minutes, or all of them.
         settings: of the mark, to be compared.
         seeds: each gives other keys and weights; the report shows the worst.
-        scenarios: what to rehearse, instead of the ready-made selection; `settings` is ignored then.
-        epochs: passes over the stolen answers; 6 if quick, else 10.
-        max_queries: how many of the training images the attacker sends at most.
+        scenarios: replaces the ready-made selection; `settings` is then ignored.
+        epochs: passes over the transfer set; if omitted, 6 in a quick audit and 10 in a full one.
+        max_queries: maximum number of training images that the attacker sends.
         other_domain: images for an attacker who has none of the domain.
-        rival: another owner's model for the same classes, or its `.keras` file, for thefts that mix two APIs.
-        from_logits: whether the model answers logits. Known from its `DynaMarkLayer` if it is marked.
-        wanted: log10 p that every rehearsed theft shall reach, for the recommendation.
+        rival: another owner's model for the same classes, or its `.keras` file, for attacks that mix two APIs.
+        from_logits: whether the model answers with logits. Known from its `DynaMarkLayer` if it is marked.
+        wanted: target strength for the recommendation: the log10 p that every theft must reach.
         accuracy_cost: largest loss of accuracy, as a share of all answers, for the recommendation.
         say: receives each line for people.
         verbose: whether to show progress on standard error.
@@ -106,13 +107,12 @@ def run_audit(
         The rows and the recommendation. Report, results and plots are in `folder`.
 
     Raises:
-        ArgumentError: images and model do not fit together, there is nothing to rehearse, or the folder holds another
-            audit.
+        ArgumentError: images and model do not fit together, no scenario is left, or the folder holds another audit.
 
     Example:
 
-    >>> found = run_audit(model, datasets.load("fashion-mnist"), "audit")
-    >>> print(found.recommendation.says)
+    >>> result = run_audit(model, datasets.load("fashion-mnist"), "audit")
+    >>> print(result.recommendation.description)
     """
     start = time.monotonic()
     owner, from_logits = _clean(model, from_logits)
@@ -124,7 +124,7 @@ def run_audit(
     say(data.describe())
     paths = []
     for seed in seeds:
-        rehearsal = _rehearsal(
+        runner = _attack_runner(
             owner,
             data,
             seed,
@@ -135,7 +135,7 @@ def run_audit(
             from_logits=from_logits,
             verbose=verbose,
         )
-        chosen = scenarios or _selection(settings, rehearsal, min(limit, len(data.x_train)), is_quick=is_quick)
+        chosen = scenarios or _selection(settings, runner, min(limit, len(data.x_train)), is_quick=is_quick)
         described = {
             "scheme": SCHEME,
             "seed": seed,
@@ -151,9 +151,9 @@ def run_audit(
         paths.append(results.path)
         waiting = [scenario for scenario in chosen if not results.has(**scenario.to_dict())]
         if waiting:
-            needed = _minutes(rehearsal.estimated_seconds(waiting))
+            needed = _minutes(runner.estimated_seconds(waiting))
             say(f"seed {seed}: {len(waiting)} of {len(chosen)} scenarios to go; training takes about {needed}")
-        rehearsal.run(chosen, results)
+        runner.run(chosen, results)
     rows = tuple(read_all(paths))
     recommendation = recommend(rows, wanted=wanted, accuracy_cost=accuracy_cost)
     seconds = time.monotonic() - start
@@ -179,7 +179,7 @@ def _check_fit(owner: keras.Model, data: ImageData) -> None:
         raise ArgumentError(f"The model has {classes} classes; {data.name} has {data.num_classes}.")
 
 
-def _rehearsal(
+def _attack_runner(
     owner: keras.Model,
     data: ImageData,
     seed: int,
@@ -188,10 +188,10 @@ def _rehearsal(
     *,
     other_domain: ImageData | None,
     **options: Any,
-) -> Rehearsal:
+) -> AttackRunner:
     order = np.random.default_rng(seed).permutation(len(data.x_train))[:limit]
     labeled = min(int(len(data.x_test) * _LABELED_SHARE), _MOST_LABELED)
-    return Rehearsal(
+    return AttackRunner(
         owner,
         pool=data.x_train[order],
         pool_labels=data.y_train[order],
@@ -205,9 +205,9 @@ def _rehearsal(
 
 
 def _selection(
-    settings: Sequence[MarkParams], rehearsal: Rehearsal, pool_size: int, *, is_quick: bool
+    settings: Sequence[MarkParams], runner: AttackRunner, pool_size: int, *, is_quick: bool
 ) -> list[Scenario]:
-    return quick(settings) if is_quick else full(settings, available=rehearsal.available, pool_size=pool_size)
+    return quick(settings) if is_quick else full(settings, available=runner.available, pool_size=pool_size)
 
 
 def _write_report(
@@ -217,7 +217,7 @@ def _write_report(
     data: ImageData,
     say: Callable[[str], None],
 ) -> None:
-    """Writes report.md, report.html and the figures; without the libraries for the latter, says what is missing."""
+    """Writes report.md, report.html and the figures; without the libraries for the latter two, a line names them."""
     sections = _sections(rows, recommendation)
     figures = _figures(rows, recommendation)
     try:
@@ -228,14 +228,21 @@ def _write_report(
     except ArgumentError as error:
         figures = {}
         say(f"no figures and no report.html: {error}")
-    lines = ["# Audit: would the mark survive?", "", data.describe(), "", f"**Recommended:** {recommendation.says}"]
+    lines = [
+        "# Audit: would the mark survive?",
+        "",
+        data.describe(),
+        "",
+        f"**Recommended:** {recommendation.description}",
+    ]
     for title, found in sections.items():
         lines += ["", f"## {title}", *(line for table in found for line in ("", table.markdown()))]
     lines += ["", *(f"![{name}]({name}.png)" for name in figures)]
     lines += [
         "",
-        "log10 p: the worst of the seeds. *Fresh*: so many unlabeled inputs that were never sent. *Logged*: all that",
-        "the attacker sent; *labels*: the same for a suspect that answers labels only.",
+        "log10 p: the worst of the seeds. *Fresh*: the given number of unlabeled inputs, none of them sent to the",
+        "marked model. *Logged*: every input that the attacker sent. *Labels*: the same inputs, with a suspect that",
+        "answers with labels only.",
         "",
     ]
     files.write_atomically(out / "report.md", "\n".join(lines).encode())
@@ -245,28 +252,31 @@ def _sections(rows: Sequence[dict[str, Any]], recommendation: Recommendation) ->
     """The tables of the report by the title above them."""
     costs = tables.costs(row for row in rows if row["kind"] == "cost")
     sections = {"Settings": [tables.settings(recommendation.settings), costs]}
-    for budget, margin in _settings(rows):
-        for kind, title in (("theft", "Thefts"), ("independent", "Independent models")):
-            same = [r for r in rows if (r["budget"], r["tie_margin"], r["kind"]) == (budget, margin, kind)]
-            if same:
-                sections[f"{title}: budget {budget:g}, tie margin {margin:g}"] = [tables.suspects(same)]
+    titles = {"theft": "Thefts", "independent": "Independent models"}
+    for budget, margin, kind, same in _groups(rows, [*titles]):
+        sections[f"{titles[kind]}: budget {budget:g}, tie margin {margin:g}"] = [tables.suspects(same)]
     return sections
 
 
 def _figures(rows: Sequence[dict[str, Any]], recommendation: Recommendation) -> dict[str, Figure]:
-    figures = []
-    for budget, margin in _settings(rows):
-        thefts = [r for r in rows if (r["budget"], r["tie_margin"], r["kind"]) == (budget, margin, "theft")]
-        if thefts:
-            name = f"thefts-budget{budget:g}-ties{margin:g}"
-            figures.append(plots.matrix(thefts, name, by=("extraction", "architecture", "removal")))
+    figures = [
+        plots.matrix(thefts, f"thefts-budget{budget:g}-ties{margin:g}", by=("extraction", "architecture", "removal"))
+        for budget, margin, _, thefts in _groups(rows, ["theft"])
+    ]
     if len(recommendation.settings) > 1:
         figures.append(plots.trade_off(recommendation.settings, "trade-off"))
     return {figure.name: figure for figure in figures}
 
 
-def _settings(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
-    return sorted({(row["budget"], row["tie_margin"]) for row in rows})
+def _groups(
+    rows: Sequence[dict[str, Any]], kinds: Sequence[str]
+) -> Iterator[tuple[float, float, str, list[dict[str, Any]]]]:
+    """The rows of each setting of the mark and each kind, where there are any, with budget, tie margin and kind."""
+    for budget, margin in sorted({(row["budget"], row["tie_margin"]) for row in rows}):
+        for kind in kinds:
+            same = [r for r in rows if (r["budget"], r["tie_margin"], r["kind"]) == (budget, margin, kind)]
+            if same:
+                yield budget, margin, kind, same
 
 
 def _minutes(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The results of rehearsals as figures, in the style of reports. They need the extra `report`."""
+"""Results of attacks as figures, in the style of reports. They need the extra `report`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _SHOWN = {
     "logged": "logged",
     "logged, labels": "logged,\nlabels",
 }
-_STEPS = (3.0, 6.0, 12.0)  # of -log10 p; 6 is a find
+_STEPS = (3.0, 6.0, 12.0)  # of -log10 p; 6 counts as a detection
 _LINE = 26
 _CELL = {True: 58, False: 40}  # pixels, by whether the page is wide
 
 
 def matrix(rows: Iterable[Row], name: str, *, by: Sequence[str] = ("extraction", "removal")) -> Figure:
-    """log10 p of every scenario by the queries that were asked, the worst of the seeds, as a shaded table.
+    """log10 p of every scenario by kind of queries, the worst of the seeds, as a shaded table.
 
     Args:
         rows: rows of thefts, with one setting of the mark.
-        name: of the figure's file.
-        by: which entries name a line.
+        name: name of the figure's file.
+        by: entries of a row that name its line.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(", ".join(str(row[entry]) for entry in by), []).append(row)
     found = {line: [worst(same, column) for column in _SHOWN] for line, same in groups.items()}
-    weakest = {line: min(values) for line, all_ in found.items() if (values := [v for v in all_ if v is not None])}
-    told = "; ".join(f"{line}: {rounded(value, 0)}" for line, value in weakest.items())
-    alt = f"log10 of the p-value for each rehearsed theft, by the queries that say most: {told}."
+    strongest = {line: min(values) for line, all_ in found.items() if (values := [v for v in all_ if v is not None])}
+    values_in_words = "; ".join(f"{line}: {rounded(value, 0)}" for line, value in strongest.items())
+    alt = f"log10 of the p-value for each theft, by the queries that give the strongest evidence: {values_in_words}."
 
     def draw(width: int) -> Any:
         is_wide = width == WIDE
@@ -72,21 +72,21 @@ def matrix(rows: Iterable[Row], name: str, *, by: Sequence[str] = ("extraction",
 
 
 def trade_off(summaries: Iterable[SettingSummary], name: str) -> Figure:
-    """How strong each setting of the mark is against how much it changes the answers.
+    """The strength of each setting of the mark against its budget, with its cost in accuracy.
 
     Args:
         summaries: the settings.
-        name: of the figure's file.
+        name: name of the figure's file.
     """
     margins: dict[float, list[SettingSummary]] = {}
     for summary in summaries:
         margins.setdefault(summary.tie_margin, []).append(summary)
-    told = "; ".join(
+    values_in_words = "; ".join(
         f"budget {s.budget:g}, tie margin {s.tie_margin:g}: log10 p {s.log10_p:.1f}, {100 * s.accuracy_cost:.2f} points"
         for same in margins.values()
         for s in same
     )
-    alt = f"log10 p of the weakest rehearsed theft by budget, and the points of accuracy that the mark costs. {told}."
+    alt = f"log10 p of the weakest theft by budget, and the points of accuracy that the mark costs. {values_in_words}."
     colors = (LIGHT["key"], LIGHT["against"], LIGHT["muted"], LIGHT["ink"])
 
     def draw(width: int) -> Any:

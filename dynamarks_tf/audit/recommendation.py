@@ -1,4 +1,4 @@
-"""From rehearsed thefts to settings of the mark: the mildest that is strong enough in every scenario."""
+"""From attack runs to settings of the mark: the mildest setting that is strong enough in every scenario."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 DEFAULT_STRENGTH = -6.0
 DEFAULT_ACCURACY_COST = 0.003
-WORTHLESS = 0.1  # a suspect that is so much less accurate than the clean model is none that anybody would sell
+WORTHLESS = 0.1  # a suspect that is less accurate than the clean model by this much has no value
 
 
 @dataclasses.dataclass(frozen=True)
 class SettingSummary:
-    """What one setting of the mark costs and how strong it is.
+    """The cost and the strength of one setting of the mark.
 
     Attributes:
         budget: of the mark.
         tie_margin: of the mark.
-        accuracy_cost: how much accuracy the users of the API lose, as a share of all answers; the worst of the seeds.
+        accuracy_cost: accuracy that the users of the API lose, as a share of all answers; the worst of the seeds.
         mean_total_variation: mean total variation between clean and released answers.
-        log10_p: the weakest evidence in any rehearsed theft, by the queries that say most in each. Suspects that lost
-            10 points of accuracy against the clean model or more do not count: laundering has made them worthless.
+        log10_p: the weakest evidence among the thefts, each by its strongest queries. Suspects that lost at least 10
+            points of accuracy against the clean model do not count: the removal attack has made them worthless.
         weakest: the theft that it comes from.
     """
 
@@ -35,26 +35,26 @@ class SettingSummary:
 
 @dataclasses.dataclass(frozen=True)
 class Recommendation:
-    """Which settings to use.
+    """The recommended setting of the mark.
 
     Attributes:
-        chosen: the setting, or `None` if none is strong enough at the wanted cost.
-        settings: all that were rehearsed, the mildest first.
-        says: one sentence for people.
+        chosen: the setting, or `None` if none is strong enough within the accuracy cost.
+        settings: every setting that was tested, the mildest first.
+        description: the recommendation in one or two sentences.
     """
 
     chosen: SettingSummary | None
     settings: tuple[SettingSummary, ...]
-    says: str
+    description: str
 
 
 def strength(row: Mapping[str, Any]) -> float:
-    """log10 p of a rehearsed theft by the queries that say most: fresh, logged, or logged with labels only."""
+    """log10 p of a theft by its strongest queries: fresh, logged, or logged with labels only."""
     return float(min(finding["log10_p"] for finding in row["findings"].values()))
 
 
 def summarize(rows: Iterable[Mapping[str, Any]]) -> tuple[SettingSummary, ...]:
-    """Sums the rows of a rehearsal up by setting of the mark, the mildest first.
+    """Sums up the rows of an audit by setting of the mark, the mildest first.
 
     Args:
         rows: rows of `Results`, of any number of seeds.
@@ -92,24 +92,26 @@ def recommend(
 
     Args:
         rows: rows of `Results`, of any number of seeds.
-        wanted: log10 p that every rehearsed theft must reach.
+        wanted: target strength: the log10 p that every theft must reach.
         accuracy_cost: largest loss of accuracy, as a share of all answers: 0.003 is 0.3 points.
     """
     settings = summarize(rows)
     affordable = [setting for setting in settings if setting.accuracy_cost <= accuracy_cost]
     chosen = next((setting for setting in affordable if setting.log10_p <= wanted), None)
     if chosen is not None:
-        says = (
-            f"budget {chosen.budget:g}, tie margin {chosen.tie_margin:g}: every rehearsed theft gives log10 p of "
+        description = (
+            f"budget {chosen.budget:g}, tie margin {chosen.tie_margin:g}: every theft gives log10 p of "
             f"{chosen.log10_p:.1f} or less, at {100 * chosen.accuracy_cost:.2f} points of accuracy."
         )
     elif affordable:
         best = min(affordable, key=lambda setting: setting.log10_p)
-        says = (
-            f"none of the settings reaches log10 p of {wanted:g} in every rehearsed theft. Nearest: budget "
-            f"{best.budget:g}, tie margin {best.tie_margin:g} with {best.log10_p:.1f}; the weakest is {best.weakest}. "
-            "Try a larger budget, or keep request logs of more queries."
+        description = (
+            f"none of the settings reaches log10 p of {wanted:g} in every theft. Nearest: budget {best.budget:g}, tie "
+            f"margin {best.tie_margin:g} with {best.log10_p:.1f}; the weakest is {best.weakest}. Try a larger budget, "
+            "or keep request logs of more queries."
         )
     else:
-        says = f"no setting keeps the loss of accuracy within {100 * accuracy_cost:g} points. Try a smaller tie margin."
-    return Recommendation(chosen, settings, says)
+        description = (
+            f"no setting keeps the loss of accuracy within {100 * accuracy_cost:g} points. Try a smaller tie margin."
+        )
+    return Recommendation(chosen, settings, description)

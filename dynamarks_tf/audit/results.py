@@ -1,10 +1,10 @@
-"""The results of a rehearsal: a JSON file that grows row by row, so that an interrupted rehearsal can go on."""
+"""The results of attacks: a JSON file that grows row by row, so that an interrupted audit can continue."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ class Results:
 
     Args:
         path: the JSON file; it is read if it exists.
-        settings: what the rows depend on, plain values for JSON. A file with other settings is refused.
+        settings: values that the rows depend on, plain values for JSON. A file with other settings is refused.
 
     Raises:
-        ArgumentError: the file's settings are others.
-        FormatError: the file is none of ours, or of another version.
+        ArgumentError: the file has other settings.
+        FormatError: the file has another format or version.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
@@ -42,13 +42,10 @@ class Results:
                 if content["settings"].get(name) != self.settings.get(name)
             ]
             raise ArgumentError(
-                f"{self.path} holds results of another rehearsal ({'; '.join(changed)}). Name another folder, or "
-                "remove the file."
+                f"{self.path} holds results of another audit ({'; '.join(changed)}). Name another folder, or remove "
+                "the file."
             )
         self._rows = content["rows"]
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._rows)
 
     def has(self, **values: Any) -> bool:
         """Whether there is a row with these values."""
@@ -76,13 +73,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a file of results: `settings`, `versions` and `rows`.
 
     Raises:
-        FormatError: it is none of ours, of another version, or damaged.
+        FormatError: it has another format or version, or is damaged.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FormatError(f"{path} cannot be read as results of a rehearsal: {error}") from error
-    check_format(content, FORMAT, FORMAT_VERSION, str(path), "results of a rehearsal")
+        raise FormatError(f"{path} cannot be read as results of an audit: {error}") from error
+    check_format(content, FORMAT, FORMAT_VERSION, str(path), "results of an audit")
     if not isinstance(content.get("rows"), list) or not isinstance(content.get("settings"), dict):
         raise FormatError(f"{path} is damaged: it has no rows or no settings.")
     return dict(content)

@@ -1,4 +1,4 @@
-"""What is rehearsed: a mark's settings, a theft, a surrogate, a removal attack. And ready-made selections of those."""
+"""Scenarios: settings of the mark, an extraction, a surrogate, a removal attack. And ready-made selections of them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, by_name
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.watermark.params import MarkParams
 
-INNOCENTS: dict[str, tuple[str, ...]] = {"true labels": ("pool_labels",), "unmarked API": (), "another key": ()}
+# Sources that an independent model can learn from, and what each needs.
+INDEPENDENT_SOURCES: dict[str, tuple[str, ...]] = {
+    "true labels": ("pool_labels",),
+    "unmarked API": (),
+    "another key": (),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """One rehearsal.
+    """One attack run, or the training of one independent model.
 
     Attributes:
-        extraction: how the answers are stolen, a name of `EXTRACTIONS`; or what an innocent learns from, a name of
-            `INNOCENTS`.
+        extraction: a name of `EXTRACTIONS`; for an independent model, a name of `INDEPENDENT_SOURCES`.
         architecture: of the surrogate, a name of `ARCHITECTURES`.
-        removal: what is done to the surrogate, a name of `REMOVALS`.
+        removal: the removal attack on the surrogate, a name of `REMOVALS`.
         budget: of the mark.
         tie_margin: of the mark.
 
     Raises:
-        ArgumentError: a name is unknown; the message lists those there are.
+        ArgumentError: a name is unknown; the message lists the known ones.
     """
 
     extraction: str
@@ -45,7 +49,7 @@ class Scenario:
     @property
     def is_independent(self) -> bool:
         """Whether the suspect never saw an answer marked with the key that is tested."""
-        return self.extraction in INNOCENTS
+        return self.extraction in INDEPENDENT_SOURCES
 
     @property
     def params(self) -> MarkParams:
@@ -54,7 +58,7 @@ class Scenario:
 
     @property
     def surrogate(self) -> tuple[Any, ...]:
-        """What the surrogate depends on before the removal attack; scenarios that share it share one training."""
+        """Everything that the surrogate depends on before the removal attack. Equal values share one training."""
         return self.budget, self.tie_margin, self.extraction, self.architecture
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,13 +67,13 @@ class Scenario:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the attacker needs beyond the API."""
-        extraction = INNOCENTS[self.extraction] if self.is_independent else EXTRACTIONS[self.extraction].needs
+        """The means that the attacker needs beyond the API, by name."""
+        extraction = INDEPENDENT_SOURCES[self.extraction] if self.is_independent else EXTRACTIONS[self.extraction].needs
         return tuple(dict.fromkeys((*extraction, *REMOVALS[self.removal].needs)))
 
     @property
     def num_queries(self) -> int:
-        """How many inputs the attacker must have."""
+        """Number of inputs that the attacker's pool must hold."""
         return 1 if self.is_independent else EXTRACTIONS[self.extraction].num_queries
 
 
@@ -91,7 +95,7 @@ def crossed(
 
 
 def quick(settings: Sequence[MarkParams] = (MarkParams(),)) -> list[Scenario]:
-    """A few minutes' worth: careless theft by probabilities and labels, fine-tuning, one innocent."""
+    """A few minutes' worth: plain theft by probabilities and labels, fine-tuning, pruning, one independent model."""
     return [
         *crossed(["full", "labels"], ["none", "fine-tune all", "prune 60 %"], settings=settings),
         *crossed(["true labels"], settings=settings),
@@ -101,19 +105,19 @@ def quick(settings: Sequence[MarkParams] = (MarkParams(),)) -> list[Scenario]:
 def full(
     settings: Sequence[MarkParams] = (MarkParams(),), *, available: Iterable[str] = (), pool_size: int
 ) -> list[Scenario]:
-    """Everything: each theft with fine-tuning, each removal attack on careless thefts, each architecture, innocents.
+    """Every extraction with fine-tuning, every removal attack and architecture on plain thefts, independent models.
 
     Args:
         settings: of the mark.
-        available: what the attacker has beyond the API; scenarios that need more are left out.
-        pool_size: how many inputs he has; thefts that send more are left out.
+        available: the attacker's means beyond the API; scenarios that need more are left out.
+        pool_size: number of the attacker's inputs; extractions that send more are left out.
     """
     main = "separable_cnn"
     chosen = [
         *crossed(["full", "labels"], REMOVALS, [main], settings),
         *crossed(["full", "labels"], ["none", "fine-tune all"], ARCHITECTURES, settings),
         *crossed(EXTRACTIONS, ["none", "fine-tune all"], [main], settings),
-        *crossed(INNOCENTS, ["none", "fine-tune all"], [main, "mlp"], settings),
+        *crossed(INDEPENDENT_SOURCES, ["none", "fine-tune all"], [main, "mlp"], settings),
     ]
     return [
         scenario
@@ -123,13 +127,13 @@ def full(
 
 
 def check_feasible(scenarios: Sequence[Scenario], available: Iterable[str]) -> None:
-    """Sees to it that the attacker has what the scenarios need.
+    """Checks that the attacker has the means that the scenarios need.
 
     Raises:
-        ArgumentError: there is no scenario, or one needs something that is not there.
+        ArgumentError: there is no scenario, or one needs something that is missing.
     """
     if not scenarios:
-        raise ArgumentError("There is nothing to rehearse: no scenario was given.")
+        raise ArgumentError("There is no attack to run: no scenario was given.")
     hints = {
         "pool_labels": "true labels of the attacker's inputs",
         "other_domain": "images of another domain",
@@ -139,6 +143,6 @@ def check_feasible(scenarios: Sequence[Scenario], available: Iterable[str]) -> N
         missing = [hints.get(name, name) for name in scenario.needs if name not in set(available)]
         if missing:
             raise ArgumentError(
-                f"The rehearsal of {scenario.extraction!r}, {scenario.removal!r} needs {' and '.join(missing)}. Give "
-                "that, or leave it out."
+                f"The attack {scenario.extraction!r}, {scenario.removal!r} needs {' and '.join(missing)}. Provide "
+                "this, or leave the attack out."
             )

@@ -1,9 +1,9 @@
-"""The results of rehearsals as tables for people. The worst of the seeds is what counts."""
+"""Results of attacks as tables for people. The worst of the seeds counts."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dynamarks_tf.audit.recommendation import SettingSummary
@@ -20,7 +20,7 @@ class Table:
     Attributes:
         header: title of each column.
         rows: the cells of each line.
-        texts: which columns hold words.
+        texts: indices of the columns that hold words.
     """
 
     header: tuple[str, ...]
@@ -33,13 +33,13 @@ class Table:
         return "\n".join([lines[0], "|---" * len(self.header) + "|", *lines[1:]])
 
 
-def suspects(rows: Rows, *, by: Sequence[str] = ("extraction", "architecture", "removal")) -> Table:
-    """One line for each scenario: accuracy, and log10 p by the queries that were asked, the worst of the seeds.
+def suspects(rows: Rows) -> Table:
+    """One line for each scenario: accuracy, and log10 p by kind of queries, the worst of the seeds.
 
     Args:
-        rows: rows of thefts or innocents, with one setting of the mark.
-        by: which entries name a line.
+        rows: rows of thefts or of independent models, with one setting of the mark.
     """
+    by = ("extraction", "architecture", "removal")
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in by), []).append(row)
@@ -55,7 +55,7 @@ def suspects(rows: Rows, *, by: Sequence[str] = ("extraction", "architecture", "
 
 
 def costs(rows: Rows) -> Table:
-    """One line for each owner model and setting: what the mark costs the users of the API."""
+    """One line for each owner model and setting: the cost of the mark for the users of the API."""
     lines = [
         (
             str(row["seed"]),
@@ -72,7 +72,7 @@ def costs(rows: Rows) -> Table:
 
 
 def settings(summaries: Iterable[SettingSummary]) -> Table:
-    """One line for each setting of the mark: what it costs and how strong it is."""
+    """One line for each setting of the mark: its cost and its strength."""
     lines = [
         (
             f"{s.budget:g}",
@@ -100,13 +100,13 @@ def _worst(rows: Rows, column: str) -> str:
 
 
 def rounded(value: float, decimals: int) -> str:
-    """A number with so many decimals, and no minus before zero."""
+    """A number with `decimals` decimals, and no minus before zero."""
     text = f"{value:.{decimals}f}"
     return text.lstrip("-") if float(text) == 0 else text
 
 
 def _needed(rows: Rows) -> str:
-    """The most queries that any seed needed, by the kind that needs fewest: fresh or logged."""
+    """For each kind of queries that was enough with every seed: the largest number that a seed needed."""
     parts = []
     for column, name in (("1000 fresh", "fresh"), ("logged", "logged"), ("logged, labels", "labels")):
         needed = [row["findings"][column]["queries_needed"] for row in rows if column in row["findings"]]

@@ -24,13 +24,16 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
     from dynamarks_tf.attacks.architectures import ARCHITECTURES
     from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
 
-    for title, catalogue in (("--extraction", EXTRACTIONS), ("--removal", REMOVALS)):
+    descriptions = {
+        "--extraction": {name: attack.description for name, attack in EXTRACTIONS.items()},
+        "--removal": {name: attack.description for name, attack in REMOVALS.items()},
+        "--architecture": {name: (build.__doc__ or "").splitlines()[0] for name, build in ARCHITECTURES.items()},
+    }
+    width = max(len(name) for catalogue in descriptions.values() for name in catalogue) + 2
+    for title, catalogue in descriptions.items():
         click.echo(f"{title}:")
-        for name, attack in catalogue.items():
-            click.echo(f"  {name:<28}{attack.says}")
-    click.echo("--architecture:")
-    for name, build in ARCHITECTURES.items():
-        click.echo(f"  {name:<28}{(build.__doc__ or '').splitlines()[0]}")
+        for name, description in catalogue.items():
+            click.echo(f"  {name:<{width}}{description}")
     context.exit()
 
 
@@ -41,19 +44,19 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
 @click.option("--quick/--full", "is_quick", default=True, show_default=True, help="A few scenarios, or all.")
 @click.option("--budget", multiple=True, type=float, help=f"Of the mark; may be repeated.  [default: {DEFAULT_BUDGET}]")
 @click.option("--tie-margin", multiple=True, type=float, help=f"May be repeated.  [default: {DEFAULT_TIE_MARGIN}]")
-@click.option("--extraction", multiple=True, help="Only this theft; may be repeated. --list shows all.")
+@click.option("--extraction", multiple=True, help="Only this extraction; may be repeated. --list shows all.")
 @click.option("--removal", multiple=True, help="Only this removal attack; may be repeated.")
 @click.option("--architecture", multiple=True, help="Only this surrogate; may be repeated.")
 @click.option(
     "--seed", multiple=True, type=click.IntRange(min=0), help="May be repeated; the worst counts.  [default: 0]"
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over stolen answers.  [default: quick 6, full 10]")
-@click.option("--max-queries", type=click.IntRange(min=20), help="The attacker sends so many.  [default: quick 10,000]")
+@click.option("--max-queries", type=click.IntRange(min=20), help="Maximum number of queries.  [default: quick 10,000]")
 @click.option("--image-size", type=(int, int), help="Height and width, for image folders.")
 @click.option("--other-data", help="Images of another domain, as --data.")
 @click.option("--rival", type=click.Path(path_type=Path), help="Another owner's .keras file for the same classes.")
 @click.option("--from-logits", is_flag=True, help="The model ends in logits.")
-@click.option("--strength", default=-6.0, show_default=True, help="log10 p that every rehearsed theft shall reach.")
+@click.option("--strength", default=-6.0, show_default=True, help="Target strength: log10 p of the weakest theft.")
 @click.option("--accuracy-cost", default=0.3, show_default=True, help="Points of accuracy that the mark may cost.")
 @click.option(
     "--list", "lists", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Name all attacks."
@@ -80,11 +83,11 @@ def audit(
     accuracy_cost: float,
     as_json: bool,
 ) -> int:
-    """Rehearse theft on your own model, and recommend settings.
+    """Run attacks on your own model, and recommend settings.
 
-    Trains surrogates on marked answers, washes them, tests them as `verify` would, and recommends settings. Needs no
-    key. An interrupted audit goes on when the same command is given again.
-    Exits with 0 if some setting is strong enough, else with 1.
+    Trains surrogates on marked answers, applies removal attacks, tests the results as `verify` would, and recommends
+    settings. Needs no key. An interrupted audit continues when the same command is given again.
+    Exits with 0 if some setting is strong enough, otherwise with 1.
 
     \b
       dynamarks audit --model model.keras --data fashion-mnist
@@ -129,7 +132,7 @@ def audit(
 def _scenarios(
     extraction: tuple[str, ...], removal: tuple[str, ...], architecture: tuple[str, ...], settings: list[MarkParams]
 ) -> Any:
-    """What the user chose, or `None` for the ready-made selection."""
+    """The scenarios that the options name, or `None` for the ready-made selection."""
     if not (extraction or removal or architecture):
         return None
     from dynamarks_tf.audit import crossed
@@ -154,5 +157,5 @@ def _print(result: AuditResult) -> None:
                 *("-" if finding is None else rounded(finding["log10_p"], 1) for finding in found),
             )
     Console(width=140).print(table)
-    click.echo(f"Recommended: {result.recommendation.says}")
+    click.echo(f"Recommended: {result.recommendation.description}")
     click.echo(f"Report, results and plots are in {result.folder}/ ({result.seconds:.0f} s).")

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     "--tie-margin",
     default=DEFAULT_TIE_MARGIN,
     show_default=True,
-    help="Let the key decide ties. 0: label theft goes free.",
+    help="Let the key decide ties. 0: theft by labels is not detected.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.  [default: about 1,400 steps]")
-@click.option("--max-images", type=click.IntRange(min=20), help="Use only so many training images.")
+@click.option("--max-images", type=click.IntRange(min=20), help="Maximum number of training images.")
 @json_option
 def demo(
     out: Path | None,
@@ -38,9 +38,10 @@ def demo(
     max_images: int | None,
     as_json: bool,
 ) -> int:
-    """Mark, serve, steal over the wire and convict, on real images.
+    """Mark, serve, steal over the wire and detect, on real images.
 
-    Takes about 7 minutes on 2 cores. Exits with 0 if the attacker is convicted and the innocents are not, else with 1.
+    Takes about 7 minutes on 2 cores. Exits with 0 if the mark is detected in every surrogate of the marked model and
+    in no independent model, otherwise with 1.
 
     \b
       dynamarks demo --out my-demo --seed 1
@@ -62,20 +63,20 @@ def demo(
         print_json(result.to_dict())
         return 0 if result.as_expected else 1
     _print_table(result)
-    click.echo(f"\nEverything is in {result.folder}/ (report.json has the details). To repeat the convictions:\n")
+    click.echo(f"\nEverything is in {result.folder}/ (report.json has the details). To repeat the detections:\n")
     for command in result.commands:
         click.echo(f"  {command}")
     return 0 if result.as_expected else 1
 
 
 def _print_table(result: DemoResult) -> None:
-    asked = list(result.suspects[0].evidence)
+    queries = list(result.suspects[0].evidence)
     click.echo(
-        f"\n{'suspect':<30}{'accuracy':>9}" + "".join(f"{name:>11}" for name in asked) + "  log10 p; verdict (logged)"
+        f"\n{'suspect':<42}{'accuracy':>9}" + "".join(f"{name:>11}" for name in queries) + "  log10 p; mark (logged)"
     )
     for suspect in result.suspects:
         found = {name: f"{evidence.log10_p:.2f}" for name, evidence in suspect.evidence.items()}
-        values = "".join(f"{found.get(name, '-'):>11}" for name in asked)
-        verdict = "MARK FOUND" if suspect.final.detected() else "not found"
-        click.echo(f"{suspect.name:<30}{suspect.accuracy:>9.4f}{values}  {verdict}")
+        values = "".join(f"{found.get(name, '-'):>11}" for name in queries)
+        outcome = "DETECTED" if suspect.final.detected() else "not detected"
+        click.echo(f"{suspect.name:<42}{suspect.accuracy:>9.4f}{values}  {outcome}")
     click.echo(f"\n{result.dataset}, {result.seconds:.0f} s")

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
-
-_QUANTIZATIONS = ("float16", "int8")
-_LITE_SUFFIX = ".tflite"
+from dynamarks_tf.export.tflite import SUFFIX
+from dynamarks_tf.export.tflite_conversion import QUANTIZATIONS
 
 
 @click.command()
@@ -18,7 +17,7 @@ _LITE_SUFFIX = ".tflite"
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--version", type=click.IntRange(min=1), help="Version number.  [default: one above the highest]")
 @click.option("--warmup", type=click.Path(path_type=Path), help=".npy file with inputs for TF Serving's warm-up.")
-@click.option("--quantize", type=click.Choice(_QUANTIZATIONS), help="What to quantize to.  [default: nothing]")
+@click.option("--quantize", type=click.Choice(QUANTIZATIONS), help="Type to quantize to.  [default: float32]")
 @click.option("--representative", type=click.Path(path_type=Path), help=".npy file with some inputs, for int8.")
 @json_option
 def export(
@@ -32,8 +31,8 @@ def export(
 ) -> None:
     """Write a marked MODEL for TensorFlow Serving or for TFLite.
 
-    It becomes a new version below the folder TARGET, or, for edge devices, the file TARGET.tflite. What is there is
-    never overwritten.
+    It becomes a new version below the folder TARGET, or, for edge devices, the file TARGET.tflite. Nothing is
+    overwritten.
 
     \b
       dynamarks export marked.keras served/clf  # writes served/clf/1, then /2
@@ -41,10 +40,10 @@ def export(
       dynamarks export marked.keras marked.tflite \\
           --quantize int8 --representative x.npy
     """
-    is_lite = target.suffix == _LITE_SUFFIX
-    _check_options(is_lite, {"--version": version, "--warmup": warmup}, f"TARGET does not end in {_LITE_SUFFIX}")
+    is_lite = target.suffix == SUFFIX
+    _check_options(is_lite, {"--version": version, "--warmup": warmup}, f"TARGET does not end in {SUFFIX}")
     _check_options(
-        not is_lite, {"--quantize": quantize, "--representative": representative}, f"TARGET ends in {_LITE_SUFFIX}"
+        not is_lite, {"--quantize": quantize, "--representative": representative}, f"TARGET ends in {SUFFIX}"
     )
     load_tensorflow()
     from dynamarks_tf.export import export_saved_model, export_tflite
@@ -52,7 +51,7 @@ def export(
 
     loaded = marking.load_model(model)
     if marking.find_mark(loaded) is None:
-        click.echo(f"warning: {model} is not marked; what is stolen from it cannot be proven", err=True)
+        click.echo(f"warning: {model} is not marked; theft of this model cannot be proven", err=True)
     if is_lite:
         written = export_tflite(loaded, target, quantize=quantize, representative=_inputs(representative, None))
     else:
@@ -78,6 +77,6 @@ def _inputs(path: Path | None, count: int | None) -> Any:
 
 def _next_version(folder: Path) -> int:
     if folder.is_file():
-        raise click.UsageError(f"{folder} is a file. Name a folder, or a file that ends in {_LITE_SUFFIX}.")
+        raise click.UsageError(f"{folder} is a file. Name a folder, or a file that ends in {SUFFIX}.")
     taken = [int(child.name) for child in folder.iterdir() if child.name.isdecimal()] if folder.is_dir() else []
     return max(taken, default=0) + 1

@@ -1,6 +1,6 @@
 """Real images for audits, the demo, the tests and the benchmarks.
 
-Imports `_support` alone; `audit`, `demo` and `cli` may import it.
+Imports `_support` and `errors`; `audit`, `demo` and `cli` may import it.
 """
 
 from dynamarks_tf.datasets.idx import load_idx_folder

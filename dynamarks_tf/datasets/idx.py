@@ -26,7 +26,7 @@ def load_idx_folder(folder: str | os.PathLike[str]) -> ImageData:
     """Loads images in the IDX format of MNIST from a folder.
 
     Raises:
-        DatasetError: a file is missing or is no IDX file.
+        DatasetError: a file is missing, or is not an IDX file.
     """
     root = Path(folder)
     x_train, y_train, x_test, y_test = (_read_idx(root, name) for name in FILES)

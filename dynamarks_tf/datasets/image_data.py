@@ -1,4 +1,4 @@
-"""Images in memory, and how they are scaled, split and thinned out."""
+"""Images in memory, and how they are scaled, split and sampled."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class ImageData:
     """Images with labels, split into training and test set.
 
     Attributes:
-        name: what the images are.
-        source: where they were read.
+        name: name of the images.
+        source: file, folder or library that they come from.
         x_train: float32 in [0, 1], shape `(n, height, width, channels)`.
         y_train: class index, int64 of shape `(n,)`.
         x_test: as `x_train`, never used for training.
@@ -43,7 +43,7 @@ class ImageData:
         return len(self.class_names) or int(self.y_train.max()) + 1
 
     def describe(self) -> str:
-        """Says in one line what was loaded."""
+        """Describes the images in one line."""
         size = " x ".join(str(length) for length in self.x_train.shape[1:])
         return (
             f"{self.name}: {len(self.x_train):,} training and {len(self.x_test):,} test images of {size}, "
@@ -52,11 +52,11 @@ class ImageData:
 
 
 def image_data(name: str, source: str, x_train: Array, y_train: Array, x_test: Array, y_test: Array) -> ImageData:
-    """Makes `ImageData` of images in unsigned bytes.
+    """Makes `ImageData` from images in unsigned bytes.
 
     Args:
-        name: what the images are.
-        source: where they were read.
+        name: name of the images.
+        source: file, folder or library that they come from.
         x_train: uint8 of shape `(n, height, width)` or `(n, height, width, channels)`.
         y_train: class indices of shape `(n,)` or `(n, 1)`.
         x_test: as `x_train`.
@@ -77,7 +77,7 @@ def as_labels(labels: Array) -> Array:
 
 
 def balanced_order(labels: Array, seed: int) -> Array:
-    """A random order in which every first part has each class equally often, as far as there are images.
+    """A random order in which every first part has each class equally often, as far as the images suffice.
 
     Args:
         labels: class index, shape `(n,)`.
@@ -122,7 +122,7 @@ def balanced_split(labels: Array, held_out: float, seed: int) -> tuple[Array, Ar
 
 
 def sample_sizes(num_train: int, num_test: int, num_classes: int, max_images: int) -> tuple[int, int]:
-    """How many training and test images a sample of `max_images` has: a fifth are test images, if there are as many.
+    """Numbers of training and test images in a sample of `max_images`; a fifth are test images, if there are enough.
 
     Raises:
         DatasetError: there would be fewer training images than classes.
@@ -138,10 +138,10 @@ def sample_sizes(num_train: int, num_test: int, num_classes: int, max_images: in
 
 
 def sample(images: ImageData, max_images: int, seed: int = 0) -> ImageData:
-    """A seeded, class-balanced part of images in memory; the images themselves, if there are no more than that.
+    """A seeded, class-balanced sample of images in memory; a smaller set is returned as it is.
 
     Args:
-        images: what to choose from.
+        images: the images to choose from.
         max_images: largest number of training and test images together.
         seed: of the choice.
 
@@ -165,5 +165,5 @@ def sample(images: ImageData, max_images: int, seed: int = 0) -> ImageData:
 
 
 def sampled(train: int, num_train: int, test: int, num_test: int) -> str:
-    """Says how much of the images a sample has."""
+    """Describes the size of a sample."""
     return f"a sample: {train:,} of {num_train:,} training images, {test:,} of {num_test:,} test images"

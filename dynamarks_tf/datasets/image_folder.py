@@ -30,7 +30,7 @@ Split = Literal["train", "test"]
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 TEST_NAMES = ("val", "validation", "test")
 IMAGE_SIZE = (64, 64)
-MEMORY = 2**30  # bytes of images that `sample` holds, if not told otherwise
+MEMORY = 2**30  # bytes of images that `sample` holds by default
 LAYOUT = "train/CLASS/*.jpg with val/CLASS/*.jpg or test/CLASS/*.jpg, or CLASS/*.jpg"
 
 
@@ -43,7 +43,7 @@ class ImageFolder:
         class_names: names of the class folders, sorted; a label is a position in it.
         image_size: height and width to which images are brought: cropped about the center, then resized.
         channels: 3 for colors, 1 for gray.
-        held_out: how the test set came about, in words; empty if it has a folder of its own.
+        held_out: how the test set was held out, in words; empty if it has a folder of its own.
         train_files: paths of the training images.
         train_labels: int64 of shape `(n,)`.
         test_files: as `train_files`.
@@ -60,21 +60,13 @@ class ImageFolder:
     test_files: tuple[Path, ...]
     test_labels: Array
 
-    def describe(self) -> str:
-        """Says in one line what is there."""
-        return (
-            f"{self.root.name}: {len(self.train_files):,} training and {len(self.test_files):,} test images, read as "
-            f"{' x '.join(map(str, (*self.image_size, self.channels)))}, {len(self.class_names):,} classes, from "
-            f"{self._source()}"
-        )
-
     def dataset(self, split: Split = "train", *, batch_size: int = 128, shuffle_seed: int | None = None) -> Any:
-        """A view for training that reads images as they are asked for.
+        """A view for training that reads images on demand.
 
         Args:
             split: "train" or "test".
             batch_size: images in a batch; the last one may have fewer.
-            shuffle_seed: gives each pass over the images a new order; none keeps them in order of class and file name.
+            shuffle_seed: gives each pass over the images a new order; `None` keeps the order of class and file name.
 
         Returns:
             A `tf.data.Dataset` of batches: float32 images in [0, 1] of shape `(b, height, width, channels)` and int64
@@ -100,11 +92,11 @@ class ImageFolder:
         return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
     def sample(self, max_images: int | None = None, *, seed: int = 0, verbose: bool = False) -> ImageData:
-        """Reads a seeded, class-balanced part of the images into memory; all of them, if there are no more.
+        """Reads a seeded, class-balanced sample of the images into memory; a smaller set is read whole.
 
         Args:
-            max_images: largest number of training and test images together, a fifth of them test images; as many as
-                fit in 1 GiB, if omitted.
+            max_images: largest number of training and test images together, a fifth of them test images. If omitted,
+                the number that fits in 1 GiB.
             seed: of the choice. Any first part of what is returned is balanced as well.
             verbose: whether to show progress.
 
@@ -152,10 +144,9 @@ def open_image_folder(
 ) -> ImageFolder:
     """Lists the images of a folder; reads none of them yet.
 
-    Either `root` has a folder `train` with a folder for each class, and one of `val`, `validation` and `test` with some
-    of the same classes; or it holds the class folders itself. Without a test folder, a seeded part of each class is
-    held out. Names that start with a dot, and files that are no images (.bmp, .gif, .jpeg, .jpg, .png), are passed
-    over.
+    `root` may have a folder `train` with a folder for each class, and one of `val`, `validation` and `test` with some
+    of the same classes. Otherwise it holds the class folders itself. Without a test folder, a seeded part of each class
+    is held out. Names that start with a dot, and files other than images (.bmp, .gif, .jpeg, .jpg, .png), are ignored.
 
     Args:
         root: the folder.
@@ -231,7 +222,7 @@ def read_image(file: Path, image_size: tuple[int, int], channels: int = 3) -> An
     try:
         image = tf.io.decode_image(tf.io.read_file(str(file)), channels=channels, expand_animations=False)
     except tf.errors.OpError as error:
-        raise DatasetError(f"The image {file} cannot be read: {error.message}. Mend or remove it.") from error
+        raise DatasetError(f"The image {file} cannot be read: {error.message}. Repair or remove it.") from error
     height, width = image.shape[:2]
     wide = min(width, max(1, round(height * image_size[1] / image_size[0])))
     high = min(height, max(1, round(width * image_size[0] / image_size[1])))

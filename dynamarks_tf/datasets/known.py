@@ -21,60 +21,66 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 
 def load_images(folder: str | os.PathLike[str] | None = None) -> ImageData:
-    """Loads Fashion-MNIST from wherever it can be had, else scikit-learn's digits with a loud warning.
+    """Loads Fashion-MNIST from the first place that has it, otherwise scikit-learn's digits with a warning.
 
-    Tried in this order: `folder`; the folder named by the environment variable DYNAMARKS_DATA; the folder of Debian's
-    package dataset-fashion-mnist; `keras.datasets`, which downloads it; the digits that ship with scikit-learn.
+    The places, in this order:
+
+    - `folder`;
+    - the folder named by the environment variable DYNAMARKS_DATA;
+    - the folder of Debian's package dataset-fashion-mnist;
+    - `keras.datasets`, which downloads it;
+    - the digits that ship with scikit-learn.
 
     Args:
         folder: a folder with the four IDX files of Fashion-MNIST or of a set in the same format, `.gz` or not.
 
     Raises:
-        DatasetError: `folder` was given and does not hold the files, or nothing at all can be loaded.
+        DatasetError: the folder does not hold the files, or not even the digits can be loaded.
     """
-    if folder:
-        return load_idx_folder(folder)
-    if (local := _local_folder()) is not None:
+    local = Path(folder) if folder else _local_folder()
+    if local is not None:
         return load_idx_folder(local)
     try:
-        return _keras_fashion_mnist()
-    except Exception as error:  # offline, Keras raises whatever the download raised
+        return load_fashion_mnist()
+    except DatasetError as error:
         warnings.warn(
-            f"Fashion-MNIST cannot be had ({error}). Falling back to scikit-learn's digits: 1,797 images of 8 x 8 "
-            "pixels. Figures from them say little about real models. For Fashion-MNIST, pass --data FOLDER with its "
-            "IDX files, or install Debian's package dataset-fashion-mnist.",
+            f"{error} Until then, scikit-learn's digits take its place: 1,797 images of 8 x 8 pixels. Figures from "
+            "them say little about real models.",
             stacklevel=2,
         )
         return load_digits()
 
 
 def load_fashion_mnist() -> ImageData:
-    """Loads Fashion-MNIST as `load_images` does, but nothing in its place.
+    """Loads Fashion-MNIST as `load_images` does, but never the digits in its place.
 
     Raises:
-        DatasetError: it is not there and cannot be downloaded.
+        DatasetError: it is not on this machine and cannot be downloaded.
 
     Reference:
         [Fashion-MNIST](https://arxiv.org/abs/1708.07747), H. Xiao, K. Rasul and R. Vollgraf, 2017.
     """
     if (local := _local_folder()) is not None:
         return load_idx_folder(local)
+    import keras
+
     try:
-        return _keras_fashion_mnist()
-    except Exception as error:
+        (x_train, y_train), (x_test, y_test) = keras.datasets.fashion_mnist.load_data()
+    except Exception as error:  # offline, Keras raises whatever the download raised
         raise DatasetError(
             f"Fashion-MNIST is not on this machine and cannot be downloaded ({error}). Install Debian's package "
             f"dataset-fashion-mnist, or put its four .gz files in a folder and set {FOLDER_VARIABLE} to it."
         ) from error
+    return image_data("Fashion-MNIST", "keras.datasets", x_train, y_train, x_test, y_test)
 
 
 def load_cifar10() -> ImageData:
     """Loads CIFAR-10: 50,000 training and 10,000 test photographs of 32 x 32 pixels, 10 classes.
 
-    Keras downloads it once and keeps it.
+    Keras downloads it once, into its cache.
 
     Raises:
-        DatasetError: it is not in Keras's cache and cannot be downloaded, or the copy is damaged.
+        DatasetError: it is not in the cache of Keras and cannot be downloaded, or the copy is damaged.
 
     Reference:
         Learning Multiple Layers of Features from Tiny Images, A. Krizhevsky, 2009.
@@ -114,10 +120,3 @@ def _local_folder() -> Path | None:
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(named)
     return DEBIAN_FOLDER if DEBIAN_FOLDER.is_dir() else None
-
-
-def _keras_fashion_mnist() -> ImageData:
-    import keras
-
-    (x_train, y_train), (x_test, y_test) = keras.datasets.fashion_mnist.load_data()
-    return image_data("Fashion-MNIST", "keras.datasets", x_train, y_train, x_test, y_test)

@@ -1,4 +1,4 @@
-"""From whatever names a data set to its images."""
+"""Loads a data set by name, or from a folder or file."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def load(
     """Loads images by the name of a known set, or from a folder or file.
 
     Args:
-        spec: `fashion-mnist`, `cifar10` or `digits`; a folder with the IDX files of MNIST's format; a folder with
-            images (`train/CLASS/*.jpg` with `val/CLASS/*.jpg` or `test/CLASS/*.jpg`, or `CLASS/*.jpg`); or an `.npz`
-            file with `x_train`, `y_train`, perhaps `x_test`, `y_test`.
+        spec: `fashion-mnist`, `cifar10` or `digits`; a folder with the IDX files of MNIST's format; or an `.npz` file
+            with `x_train`, `y_train`, perhaps `x_test`, `y_test`. Or a folder with images: `train/CLASS/*.jpg` with
+            `val/CLASS/*.jpg` or `test/CLASS/*.jpg`, or `CLASS/*.jpg`.
         image_size: height and width to which images from an image folder are brought, 64 x 64 if omitted. Other sets
-            keep theirs.
+            keep their size.
         channels: of an image folder: 3 for colors, 1 for gray.
-        max_images: largest number of training and test images together; a seeded, class-balanced sample if there are
-            more. If omitted, an image folder is sampled down to 1 GiB, everything else loaded whole.
-        seed: of what is held out for the test and of the sample.
+        max_images: largest number of training and test images together; a larger set is sampled, with a seed and
+            balanced classes. If omitted, an image folder is sampled down to 1 GiB; other sets are loaded whole.
+        seed: seed of the held-out test images and of the sample.
         verbose: whether to show progress.
 
     Returns:
-        The images. `describe()` says in one line what was loaded.
+        The images. `describe()` describes them in one line.
 
     Raises:
         DatasetError: there is no such set, it cannot be read, or `max_images` is less than one training image a class.
@@ -59,7 +59,7 @@ def load(
         images = KNOWN[name]()
     elif path.is_file():
         if path.suffix != ".npz":
-            raise DatasetError(f"{path} is no data set; accepted: {ACCEPTED}.")
+            raise DatasetError(f"{path} is not a data set; accepted: {ACCEPTED}.")
         images = load_npz(path, seed=seed)
     elif path.is_dir() and is_idx_folder(path):
         images = load_idx_folder(path)

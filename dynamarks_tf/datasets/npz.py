@@ -21,8 +21,8 @@ EXPECTED = "x_train and y_train, perhaps also x_test and y_test"
 def load_npz(path: str | os.PathLike[str], *, held_out: float = HELD_OUT, seed: int = 0) -> ImageData:
     """Loads images from an `.npz` file.
 
-    `x_train` and `x_test` have the shape `(n, height, width)` or `(n, height, width, channels)`, either unsigned bytes
-    or floats in [0, 1]; `y_train` and `y_test` are class indices of shape `(n,)` or `(n, 1)`. Other arrays are ignored.
+    `x_train` and `x_test` have the shape `(n, height, width)` or `(n, height, width, channels)`, and are unsigned bytes
+    or floats in [0, 1]. `y_train` and `y_test` are class indices of shape `(n,)` or `(n, 1)`. Other arrays are ignored.
 
     Args:
         path: the file.
@@ -30,7 +30,7 @@ def load_npz(path: str | os.PathLike[str], *, held_out: float = HELD_OUT, seed: 
         seed: of that choice.
 
     Raises:
-        DatasetError: the file cannot be read, or its arrays are something else.
+        DatasetError: the file cannot be read, or an array has another shape or type.
 
     Example:
         >>> np.savez("set.npz", x_train=images, y_train=labels)

@@ -1,4 +1,4 @@
-"""Writes what a Keras model computes at inference: the graph and the variables, and nothing else about it."""
+"""Writes a Keras model for inference: its graph and its variables, nothing more."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dynamarks_tf.export.signature import ServedInputs, only_output, output_alia
 
 
 def check_exportable(model: Any) -> None:
-    """Checks that a model can be exported and would not be without its mark by mistake.
+    """Checks that a model can be exported, and that a marked one would not lose its mark by mistake.
 
     Args:
-        model: what somebody wants to export.
+        model: the model to export.
 
     Raises:
         ModelError: it is no Keras model on the TensorFlow backend, or its marking layer has blank tables.
@@ -38,7 +38,10 @@ def check_exportable(model: Any) -> None:
 
 
 def marking_layers(model: Any) -> Iterator[Any]:
-    """Yields every marking layer anywhere in a model. Told by an attribute, not by the class, which knows the key."""
+    """Yields every marking layer anywhere in a model.
+
+    The layer is recognized by an attribute: importing its class would let this folder reach the key.
+    """
     for layer in getattr(model, "layers", ()):
         if hasattr(layer, "is_blank"):
             yield layer
@@ -51,7 +54,7 @@ def write_inference_graph(model: Any, inputs: ServedInputs, folder: Path, signat
     Args:
         model: a built Keras model with one output.
         inputs: its inputs.
-        folder: where to write.
+        folder: the folder to write to.
         signature_name: the name of the one signature. It takes flat tensors and gives a named float32 answer.
 
     Raises:
@@ -64,7 +67,7 @@ def write_inference_graph(model: Any, inputs: ServedInputs, folder: Path, signat
     alias = output_alias(model)
 
     def serve(*tensors: Any) -> dict[str, Any]:
-        """The function that clients call: flat tensors in, named float32 answers out."""
+        """Serves clients: flat tensors in, named float32 answers out."""
         # TensorFlow Serving compares no shapes, and a convolution may end the whole process on a wrong rank.
         checked = [tf.ensure_shape(tensor, spec.shape) for tensor, spec in zip(tensors, inputs.flat, strict=True)]
         arranged = inputs.pack([tf.cast(tensor, spec.dtype) for tensor, spec in zip(checked, inputs.flat, strict=True)])
@@ -76,13 +79,13 @@ def write_inference_graph(model: Any, inputs: ServedInputs, folder: Path, signat
     archive.add_endpoint(signature_name, serve, input_signature=specs)
     try:
         archive.write_out(str(folder), verbose=False)
-    except tf.errors.OpError as error:  # how TensorFlow reports a full disk
+    except tf.errors.OpError as error:  # TensorFlow reports a full disk in this way
         raise OSError(error.message) from error
 
 
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Silences the notes of the saver, which name the temporary folder, and of what loads or converts models."""
+    """Silences TensorFlow's loader and converter, and its saver, whose notes name the temporary folder."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Checks that what was exported answers as the model it was made from."""
+"""Checks that an exported model answers like the model in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 _ROWS = 4
 _TOLERANCE = 1e-4
-_HALF_TOLERANCE = 2e-2  # float16 and bfloat16 keep 3 and 2 digits, and a graph fuses what eager mode rounds
+_HALF_TOLERANCE = 2e-2  # float16 and bfloat16 keep 3 and 2 digits, and a graph fuses steps that eager mode rounds
 
 
 def compare_reloaded(
@@ -25,9 +25,9 @@ def compare_reloaded(
 ) -> None:
     """Loads a SavedModel as TensorFlow Serving does and compares a few answers with those of the model in memory.
 
-    The inputs are the first examples, else made up; where an axis other than the batch is unknown nobody can make
-    them up, and loading is all that is checked. Most rows must agree, not all: a row within float noise of a tie
-    between two classes may be marked either way.
+    The inputs are the first examples, otherwise made up. Inputs with an unknown axis besides the batch cannot be made
+    up; then only loading is checked. Most rows must agree, not all: a row within float noise of a tie between two
+    classes may be marked either way.
 
     Args:
         model: the Keras model.
@@ -47,13 +47,13 @@ def compare_reloaded(
 
 
 def compare_lite(model: Any, inputs: ServedInputs, lite: LiteModel, *, is_exact: bool) -> None:
-    """Asks a TensorFlow Lite file for a few answers, and compares them with those of the model in memory.
+    """Compares a few answers of a TensorFlow Lite file with those of the model in memory.
 
     Args:
         model: the Keras model.
         inputs: its inputs.
         lite: the file in an interpreter.
-        is_exact: whether they are to be compared; those of a quantized file differ.
+        is_exact: whether the answers must agree; those of a quantized file differ.
 
     Raises:
         ExportError: the interpreter cannot run the file, or most answers differ.
@@ -84,7 +84,7 @@ def _compare(model: Any, inputs: ServedInputs, batch: Mapping[str, Array], reloa
 
 
 def _run_in_session(folder: Path, signature_name: str, batch: Mapping[str, Array]) -> Array | None:
-    """Loads a SavedModel into a session of its own and runs a batch, if there is one."""
+    """Loads a SavedModel into a session of its own, and runs a batch unless it is empty."""
     import tensorflow as tf
 
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -98,7 +98,7 @@ def _run_in_session(folder: Path, signature_name: str, batch: Mapping[str, Array
 
 
 def _batch(inputs: ServedInputs, examples: Mapping[str, Array] | None) -> dict[str, Array]:
-    """Returns a few inputs by alias; none where nobody can make them up."""
+    """Returns a few inputs by alias; none where they cannot be made up."""
     if examples is not None:
         return {alias: values[:_ROWS] for alias, values in examples.items()}
     if any(None in spec.shape[1:] for spec in inputs.flat):
@@ -107,7 +107,7 @@ def _batch(inputs: ServedInputs, examples: Mapping[str, Array] | None) -> dict[s
 
 
 def _made_up(spec: ServedInput) -> Array:
-    """Returns floats in [0, 1), whole numbers 0, which are in every vocabulary, or empty text."""
+    """Returns floats in [0, 1), the whole number 0, which is in every vocabulary, or empty text."""
     shape = (_ROWS, *(axis for axis in spec.shape[1:] if axis is not None))
     if spec.dtype == "string":
         return np.full(shape, b"", dtype=object)

@@ -33,18 +33,18 @@ def export_saved_model(
     the last layer of the model has `from_logits`. Half-precision inputs are taken as float32, and inputs of another
     shape are refused. The graph is traced with `training=False`.
 
-    The version appears in one step: it is written next to `path` under a name that TensorFlow Serving ignores, checked
-    by loading it with TensorFlow alone and comparing its answers with those of `model` in memory, and renamed. The
-    folder holds the codebook of a marked model as weights, so it is private to its owner (0700, files 0600); give the
-    account of the server access to it on purpose.
+    The version appears in one step. It is written next to `path` under a name that TensorFlow Serving ignores. Then it
+    is loaded with TensorFlow alone, its answers are compared with those of `model` in memory, and it is renamed. The
+    folder holds the codebook of a marked model as weights, so it is private to its owner (0700, files 0600). Give
+    access to the server's account explicitly.
 
     Args:
         model: a built `keras.Model` with one output, on the TensorFlow backend.
         path: the folder to create; its last part is the version number, its parent is named after the model,
             as in `served/clf/1`.
         warmup: example inputs of shape `(n, ...)`, 1 <= n <= 1000, or a dict of them by input name. They become the
-            warm-up file `assets.extra/tf_serving_warmup_requests`, one request a row, which the server runs before the
-            version answers clients. They are readable in that file: take inputs that may be seen.
+            warm-up file `assets.extra/tf_serving_warmup_requests`, one request a row. The server runs these requests
+            before the version answers clients. They are readable in that file: use inputs that are not confidential.
         signature_name: the name of the signature. TensorFlow Serving needs `serving_default`, so with any other name
             the same function is written under both.
 
@@ -52,8 +52,8 @@ def export_saved_model(
         `path`.
 
     Raises:
-        ExportError: `path` does not end in a version number or exists, the disk is full, TensorFlow Serving could not
-            run the model, or the model answers differently after loading. Nothing is left behind.
+        ExportError: `path` does not end in a version number or exists, or the disk is full. Or TensorFlow Serving could
+            not run the model, or the model answers differently after loading. Nothing is left behind.
         ModelError: `model` is not a built Keras model on the TensorFlow backend with one output.
         ArgumentError: `warmup` does not fit the inputs.
 
@@ -94,5 +94,5 @@ def _version_folder(path: Path) -> Path:
 
 def _exists(path: Path) -> ExportError:
     return ExportError(
-        f"Version {int(path.name)} exists: {path}. A version is never overwritten; take a higher number."
+        f"Version {int(path.name)} exists: {path}. A version is never overwritten; choose a higher number."
     )

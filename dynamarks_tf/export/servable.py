@@ -1,4 +1,4 @@
-"""Finds what stock TensorFlow Serving would load and then fail to run."""
+"""Finds models that stock TensorFlow Serving would load and then fail to run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from dynamarks_tf.errors import ExportError
 
 _PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
-_MUST_COMPILE = "_XlaMustCompile"  # how a graph remembers jit_compile=True
+_MUST_COMPILE = "_XlaMustCompile"  # the attribute that jit_compile=True sets in a graph
 
 
 def refuse_unservable(folder: Path) -> None:
@@ -42,7 +42,7 @@ def refuse_unservable(folder: Path) -> None:
 def _compiled(where: str) -> ExportError:
     return ExportError(
         f"The {where} is marked jit_compile=True, and stock TensorFlow Serving refuses to run it. Build the layer with "
-        "a tf.function without jit_compile; the jit_compile of model.compile does no harm."
+        "a tf.function without jit_compile; the jit_compile of model.compile is harmless."
     )
 
 

@@ -51,7 +51,7 @@ class ServedInputs:
 
     Attributes:
         flat: the inputs, in the order of `keras.tree.flatten(structure)`.
-        structure: what the model is called with: a single leaf, a list or a dict.
+        structure: the argument of the model's call: a single leaf, a list or a dict.
     """
 
     flat: tuple[ServedInput, ...]
@@ -64,17 +64,17 @@ class ServedInputs:
         return keras.tree.pack_sequence_as(self.structure, tensors)
 
     def arrays(self, given: npt.ArrayLike | Mapping[str, npt.ArrayLike], purpose: str) -> dict[str, npt.NDArray[Any]]:
-        """Brings somebody's inputs into the served types.
+        """Converts inputs to the served types.
 
         Args:
             given: inputs of shape `(n, ...)`, or a dict of them by alias.
-            purpose: what they are for, for the messages.
+            purpose: purpose of the inputs, for the messages.
 
         Returns:
             The inputs by alias.
 
         Raises:
-            ArgumentError: they are not those that the model takes, or have another shape.
+            ArgumentError: names or shapes are not those that the model takes.
         """
         aliases = [spec.alias for spec in self.flat]
         by_alias = given if isinstance(given, Mapping) else {aliases[0]: given}
@@ -123,7 +123,7 @@ def served_inputs(model: Any) -> ServedInputs:
 
 
 def output_alias(model: Any) -> str:
-    """Names the output: `logits` where the last layer says that it takes and gives logits, else `probabilities`."""
+    """Names the output: `logits` where the last layer has `from_logits` set, otherwise `probabilities`."""
     last = model
     while getattr(last, "layers", None):
         last = last.layers[-1]
@@ -131,10 +131,10 @@ def output_alias(model: Any) -> str:
 
 
 def only_output(answer: Any) -> Any:
-    """Takes the one tensor out of what a model returns.
+    """Returns the only tensor of a model's answer.
 
     Raises:
-        ModelError: there are more.
+        ModelError: there are several.
     """
     import keras
 

@@ -29,18 +29,18 @@ def export_tflite(
 ) -> Path:
     """Writes a Keras model as a TensorFlow Lite file that needs built-in operators only.
 
-    The mark, and the softmax before it, are computed in float32 whatever the rest is quantized to: the file of the
-    clean model and that of the mark are made one by one and joined. So what the file answers is, to float precision,
-    what `DynaMarkLayer` makes of the answers of *the clean model's file*, exported in the same way. The total variation
-    between the two is at most the budget, with no quantization step to be added, and with `tie_margin` 0 their top-1
+    The mark, and the softmax before it, are computed in float32 whatever the rest is quantized to. The clean model and
+    the mark are converted one by one, and the two files are joined. So the file marks the answers of *the clean model's
+    file*, exported in the same way, as `DynaMarkLayer` does, to float precision. The total variation between the
+    answers of both files is at most the budget; quantization adds nothing to it. With `tie_margin` 0 their top-1
     answers are the same.
 
     The signature `serving_default` takes the model's inputs by the names of a SavedModel's, in float32 or whole
-    numbers, with any batch size (1, until the interpreter is told to resize), and gives `probabilities` or `logits` in
-    float32.
+    numbers, and gives `probabilities` or `logits` in float32. Any batch size works; it is 1 until the interpreter
+    resizes it.
 
-    The file holds the codebook of a marked model as constants: **whoever can read it can strip or forge the mark.** It
-    is written private to its owner (0600). See docs/edge.md for what that means on devices in other people's hands.
+    The file holds the codebook of a marked model as constants: **anyone with read access can strip or forge the mark**.
+    It is written private to its owner (0600). For devices in other people's hands, see docs/edge.md.
 
     Args:
         model: a built `keras.Model` with one output, on the TensorFlow backend. A marked one ends in its
@@ -48,14 +48,14 @@ def export_tflite(
         path: the file to write, `.tflite`.
         quantize: `None`: float32; `"float16"`: weights in half precision, half the size; `"int8"`: weights and
             activations in eight bits, a quarter of the size.
-        representative: unlabeled inputs of shape `(n, ...)` as the model takes them, a few hundred, or a dict of them
-            by input name: `"int8"` takes the range of each activation from them. The file does not hold them.
+        representative: a few hundred unlabeled inputs of shape `(n, ...)` as the model takes them, or a dict of them by
+            input name. `"int8"` takes the range of each activation from them. The file does not hold them.
 
     Returns:
         `path`.
 
     Raises:
-        ArgumentError: `quantize` is unknown, or `"int8"` was asked for without representative inputs.
+        ArgumentError: `quantize` is unknown, or `"int8"` has no representative inputs.
         ExportError: `path` exists or does not end in `.tflite`, cannot be written, TensorFlow Lite cannot express the
             model, or the file answers differently than the model. Nothing is left behind.
         ModelError: `model` is not a built Keras model on the TensorFlow backend with one output, or is marked
@@ -96,10 +96,10 @@ def _parted(model: Any) -> tuple[Any, Any]:
     (layer, *more) = marks
     if more or layer is not model.layers[-1]:
         raise ModelError(
-            f"Model {model.name!r} holds a DynaMarkLayer that is not its last layer, so the mark cannot be kept apart "
-            "from what is quantized. Export the inner model that ends in it."
+            f"Model {model.name!r} holds a DynaMarkLayer that is not its last layer, so the mark cannot be kept out "
+            "of the quantization. Export the inner model that ends in it."
         )
-    copy = type(layer).from_config(layer.get_config())  # the layer itself would remember that it was called again
+    copy = type(layer).from_config(layer.get_config())  # a second call would change the layer of the given model
     mark = keras.Sequential([keras.Input(layer.input.shape[1:], dtype=layer.input.dtype), copy])
     copy.set_weights(layer.get_weights())
     return keras.Model(model.inputs, layer.input, name=model.name), mark

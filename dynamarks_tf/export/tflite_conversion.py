@@ -1,4 +1,4 @@
-"""Converts Keras models to TensorFlow Lite, in float32 or quantized, and asks what came out."""
+"""Converts Keras models to TensorFlow Lite, in float32 or quantized, and runs the result."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def convert(
 
     Args:
         model: a built Keras model with one output, on the TensorFlow backend.
-        quantize: `None`: everything in float32; `"float16"`: weights in half precision, arithmetic in float32;
-            `"int8"`: weights and activations in eight bits, but for operators that have no such kernel. Inputs and
+        quantize: `None`: everything in float32; `"float16"`: weights in half precision, arithmetic in float32.
+            `"int8"`: weights and activations in eight bits, except in operators that have no such kernel. Inputs and
             output stay float32 in any case.
         representative: inputs of shape `(n, ...)`, or a dict of them by input name, from which `"int8"` takes the
             range of each activation.
@@ -44,7 +44,7 @@ def convert(
         The content of the file. It has one signature, whose names are those of a SavedModel's.
 
     Raises:
-        ArgumentError: `quantize` is something else, or `"int8"` has no representative inputs.
+        ArgumentError: `quantize` is unknown, or `"int8"` has no representative inputs.
         ExportError: TensorFlow Lite cannot express the model in its built-in operators.
 
     Reference:
@@ -67,7 +67,7 @@ def convert(
             converter.representative_dataset = lambda: _one_by_one(examples)
         try:
             return bytes(converter.convert())
-        except Exception as error:  # whatever the part raises that failed
+        except Exception as error:  # each part of the converter raises errors of its own
             named = sorted(set(re.findall(r"'(\w+\.\w+)' op", str(error))))
             raise ExportError(
                 f"TensorFlow Lite cannot express the model {model.name!r} in its built-in operators: "
@@ -92,14 +92,14 @@ class LiteModel:
         import tensorflow as tf
 
         with warnings.catch_warnings(), silent_stderr():
-            warnings.simplefilter("ignore")  # of its removal; what shall replace it is a package of its own
+            warnings.simplefilter("ignore")  # about its removal: the replacement is another package
             interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
         self._runner = interpreter.get_signature_runner(SIGNATURE)
         self.inputs = tuple(self._runner.get_input_details())
 
     def answer(self, inputs: Mapping[str, Array]) -> Array:
         """Answers inputs of shape `(n, ...)`, any n, given by name."""
-        with silent_stderr():  # the first batch of a size makes the interpreter talk
+        with silent_stderr():  # the interpreter prints notes at the first batch of each size
             (answer,) = self._runner(**inputs).values()
         return np.asarray(answer)
 

@@ -1,8 +1,8 @@
-"""Joins TensorFlow Lite models, so that what follows a quantized model stays in float32.
+"""Joins TensorFlow Lite models, so that the mark after a quantized model stays in float32.
 
-The quantizer of TensorFlow Lite gives every number of a graph eight bits if it can. In probabilities that is steps of
-1/256: the mark would be a few of them, and its hash would hash steps. So model and mark are converted one by one, and
-the files are put together here.
+The quantizer of TensorFlow Lite gives every number of a graph eight bits if it can. For probabilities these are steps
+of 1/256: the mark would be a few steps, and the keyed hash would depend on rounding. So model and mark are converted
+one by one, and the files are joined here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def joined(first: bytes, second: bytes) -> bytes:
 
     Args:
         first: a TensorFlow Lite file with one signature and one output in float32.
-        second: another one, without loops, with one input of the shape of that output.
+        second: a second file, without loops, with one input of the shape of that output.
 
     Returns:
         The file of both, which takes the inputs of the first and gives the outputs of the second, by their names.
@@ -76,18 +76,12 @@ def joined(first: bytes, second: bytes) -> bytes:
     graph.operators += added.operators
     model.operatorCodes += more.operatorCodes
     model.buffers += more.buffers
-    model.metadata = None  # notes of the converter about the first alone
+    model.metadata = None  # the converter's notes describe the first model alone
     return _written(model)
 
 
-def operators(content: bytes) -> tuple[str, ...]:
-    """Names of the operators that a TensorFlow Lite file needs: `CONV_2D`, ...; `CUSTOM` for what is not built in."""
-    model = _read(content)
-    return tuple(_name(model, index) for index in range(len(model.operatorCodes)))
-
-
 def _numbering(graph: Any, added: Any) -> Callable[[int], int]:
-    """How a tensor of the second graph is called in the joined one."""
+    """The index in the joined graph, by the index of a tensor in the second graph."""
     (given,), (taken,) = graph.outputs, added.inputs
     offset = len(graph.tensors)
 

@@ -65,7 +65,7 @@ def _row_count(inputs: Mapping[str, npt.NDArray[np.generic]]) -> int:
     counts = {alias: len(values) for alias, values in inputs.items()}
     rows = next(iter(counts.values()))
     if len(set(counts.values())) > 1:
-        raise ArgumentError(f"The warm-up inputs have different numbers of rows: {counts}. Give each input as many.")
+        raise ArgumentError(f"The warm-up inputs have different numbers of rows: {counts}. Give all the same number.")
     if not 1 <= rows <= MAX_RECORDS:
         raise ArgumentError(
             f"The warm-up inputs have {rows} rows; TensorFlow Serving takes 1 to {MAX_RECORDS}. A few are enough: "

@@ -1,4 +1,6 @@
-"""Every attack of the catalogue keeps the contract: transfer_set that can be trained on, suspects that answer probabilities."""
+"""Every attack of the catalogue keeps the contract: transfer sets, suspects that answer probabilities."""
+
+import dataclasses
 
 import keras
 import numpy as np
@@ -20,7 +22,7 @@ def attacker(digits, owner_model):
     def pilot(inputs, targets):
         return train_classifier(ARCHITECTURES["mlp"]((8, 8, 1), 10), inputs, targets, epochs=2, batch_size=32)
 
-    enough = np.concatenate([digits.x_train] * 4)  # some thefts send 5,000 inputs
+    enough = np.concatenate([digits.x_train] * 4)  # some extractions send 5,000 inputs
     return Attacker(
         api,
         enough,
@@ -33,14 +35,14 @@ def attacker(digits, owner_model):
     )
 
 
-def test_there_is_a_catalogue():
+def test_the_catalogue_is_large():
     assert len(EXTRACTIONS) >= 20
     assert len(REMOVALS) >= 20
     assert len(ARCHITECTURES) >= 5
 
 
 @pytest.mark.parametrize("name", EXTRACTIONS)
-def test_extractions_give_loot_that_can_be_trained_on(name, attacker):
+def test_extractions_give_a_transfer_set_to_train_on(name, attacker):
     transfer_set = EXTRACTIONS[name].gather(attacker)
     assert len(transfer_set.inputs) == len(transfer_set.targets) > 0
     assert transfer_set.inputs.shape[1:] == transfer_set.sent.shape[1:] == (8, 8, 1)
@@ -48,20 +50,20 @@ def test_extractions_give_loot_that_can_be_trained_on(name, attacker):
         assert set(np.unique(transfer_set.targets)) <= set(range(10))
     else:
         np.testing.assert_allclose(transfer_set.targets.sum(axis=1), 1, atol=1e-4)
-    assert EXTRACTIONS[name].says
+    assert EXTRACTIONS[name].description
 
 
 @pytest.mark.parametrize("name", REMOVALS)
-def test_removals_leave_the_surrogate_alone_and_give_a_suspect(name, attacker, unmarked_surrogate):
+def test_removals_give_a_suspect_and_do_not_change_the_surrogate(name, attacker, unmarked_surrogate):
     before = unmarked_surrogate.get_weights()
     transfer_set = TransferSet(attacker.pool, attacker.answers, attacker.pool)
     suspect = as_suspect(REMOVALS[name].apply(unmarked_surrogate, transfer_set, attacker))
     answered = suspect.predict(attacker.pool[:30])
     assert answered.shape == (30, 10)
-    np.testing.assert_allclose(answered.sum(axis=1), 1, atol=0.05)  # sold in two decimals
+    np.testing.assert_allclose(answered.sum(axis=1), 1, atol=0.05)  # some are rounded to two decimals
     for old, new in zip(before, unmarked_surrogate.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert REMOVALS[name].says
+    assert REMOVALS[name].description
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -74,14 +76,12 @@ def test_architectures_take_images_of_any_size(name, shape):
     keras.models.clone_model(model)  # removal attacks work on copies
 
 
-def test_a_thief_who_would_send_more_than_he_has_is_told(attacker):
-    import dataclasses
-
+def test_extractions_that_send_more_than_the_pool_holds_are_refused(attacker):
     poor = dataclasses.replace(attacker, pool=attacker.pool[:100])
-    with pytest.raises(ArgumentError, match="would send 1,000 inputs, and has 100. Leave that out"):
+    with pytest.raises(ArgumentError, match="would send 1,000 inputs and has 100. Leave this extraction out"):
         EXTRACTIONS["1,000 queries"].gather(poor)
 
 
-def test_unknown_names_are_answered_with_those_there_are():
+def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(ArgumentError, match="no removal attack called 'prayer'. There are: none; fine-tune all;"):
         by_name(REMOVALS, "prayer", "removal attack")

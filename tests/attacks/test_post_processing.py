@@ -1,4 +1,4 @@
-"""What an attacker does to answers: probabilities stay probabilities, and each does what its name says."""
+"""Post-processing of answers: probabilities stay probabilities, and each function does what its name promises."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def answers(seed=0, n=400, num_classes=10):
 
 
 @pytest.mark.parametrize(
-    "launder",
+    "post_process",
     [
         lambda p: post_processing.rounded(p, 1),
         lambda p: post_processing.rounded(p, 2),
@@ -26,14 +26,14 @@ def answers(seed=0, n=400, num_classes=10):
     ],
 )
 @given(seed=st.integers(0, 1000))
-def test_laundered_answers_are_probabilities_with_the_same_best_class(launder, seed):
+def test_post_processed_answers_are_probabilities_with_the_same_best_class(post_process, seed):
     p = answers(seed)
-    laundered = launder(p)
-    assert laundered.dtype == p.dtype
-    assert (laundered >= 0).all()
-    np.testing.assert_allclose(laundered.sum(axis=1), 1, atol=1e-4)
+    processed = post_process(p)
+    assert processed.dtype == p.dtype
+    assert (processed >= 0).all()
+    np.testing.assert_allclose(processed.sum(axis=1), 1, atol=1e-4)
     clear = np.sort(p, axis=1)[:, -1] - np.sort(p, axis=1)[:, -2] > 0.11  # rounding may make a tie of less
-    np.testing.assert_array_equal(laundered.argmax(axis=1)[clear], p.argmax(axis=1)[clear])
+    np.testing.assert_array_equal(processed.argmax(axis=1)[clear], p.argmax(axis=1)[clear])
 
 
 def test_sharpening_halves_the_temperature():

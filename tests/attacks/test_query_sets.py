@@ -1,4 +1,4 @@
-"""Which inputs an attacker sends."""
+"""The inputs that an attacker sends."""
 
 import numpy as np
 import pytest

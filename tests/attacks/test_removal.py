@@ -1,4 +1,4 @@
-"""What an attacker does to a surrogate: each attack changes what it says it changes."""
+"""Removal attacks: each changes the part of the surrogate that it is meant to change."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def surrogate(unmarked_surrogate):
     return removal.copied(unmarked_surrogate)
 
 
-def test_a_copy_has_weights_of_its_own(unmarked_surrogate, surrogate, digits):
+def test_a_copy_has_weights_of_its_own(unmarked_surrogate, surrogate):
     before = unmarked_surrogate.get_weights()
     removal.add_weight_noise(surrogate, 0.5)
     for old, now in zip(before, unmarked_surrogate.get_weights(), strict=True):
@@ -38,7 +38,7 @@ def test_fine_tuning_names_what_it_accepts(surrogate, digits):
         removal.fine_tune(surrogate, digits.x_test, digits.y_test, layers="first")
 
 
-def test_a_new_head_forgets_the_old_one_and_learns_the_labels(surrogate, digits):
+def test_a_new_head_is_unlike_the_old_one_and_learns_the_labels(surrogate, digits):
     head = surrogate.layers[-1].get_weights()[0]
     removal.replace_head(surrogate, digits.x_test, digits.y_test, epochs=20, batch_size=32)
     now = surrogate.layers[-1].get_weights()[0]
@@ -60,7 +60,7 @@ def test_pruning_zeroes_the_smallest_share_of_each_kernel(surrogate, share):
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, float("nan")])
-def test_impossible_shares_are_refused(surrogate, share):
+def test_shares_out_of_range_are_refused(surrogate, share):
     with pytest.raises(ArgumentError, match="`share` of weights to prune is a number from 0 to below 1"):
         removal.prune(surrogate, share)
 
@@ -77,7 +77,7 @@ def test_weight_noise_has_the_stated_strength_and_is_repeatable(surrogate):
 
 @pytest.mark.parametrize("labels", [False, True])
 def test_a_student_learns_what_the_teacher_answers(surrogate, digits, labels):
-    student = removal.distil(
+    student = removal.distill(
         small_classifier(seed=9), surrogate, digits.x_train, labels=labels, epochs=20, batch_size=32
     )
     taught, answered = (model.predict(digits.x_test, verbose=0).argmax(axis=1) for model in (surrogate, student))
@@ -104,7 +104,7 @@ def test_a_quantized_model_answers_nearly_the_same(surrogate, digits, kind, tole
     assert len(quantized.content) < 60_000  # 96 hidden units: 29 kB in float32 would be 4 times the int8 weights
 
 
-def test_quantization_says_what_it_needs(surrogate):
+def test_quantization_refuses_unknown_kinds_and_missing_inputs(surrogate):
     with pytest.raises(ArgumentError, match="`kind` of quantization is one of float16, int8. Received: kind='int4'"):
         QuantizedModel(surrogate, "int4")
     with pytest.raises(ArgumentError, match="from `representative` inputs, and there are none"):

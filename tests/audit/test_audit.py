@@ -1,4 +1,4 @@
-"""`dynamarks audit`, end to end on real (small) images; and that a rehearsal judges as `verify` does."""
+"""`dynamarks audit`, end to end on real (small) images; its figures are those of `verify`."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 
 from dynamarks_tf import datasets
 from dynamarks_tf.audit import Results, crossed, run_audit
+from dynamarks_tf.audit.attack_runner import audit_key
 from dynamarks_tf.audit.examination import Examiner
-from dynamarks_tf.audit.rehearsal import rehearsal_key
 from dynamarks_tf.audit.scenario import Scenario, full, quick
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError
@@ -45,7 +45,7 @@ def model_file(owner_model, tmp_path_factory):
     return path
 
 
-def test_an_audit_convicts_thieves_and_not_innocents_and_leaves_a_report(model_file, tmp_path, capsys):
+def test_an_audit_detects_surrogates_but_not_independent_models_and_writes_a_report(model_file, tmp_path, capsys):
     out = tmp_path / "audit"
     where = f"--model {model_file} --data digits --out {out}"
     how = "--epochs 40 --budget 0.2 --architecture mlp --extraction full --removal none --strength -3 --accuracy-cost 5"
@@ -63,19 +63,19 @@ def test_an_audit_convicts_thieves_and_not_innocents_and_leaves_a_report(model_f
     report = (out / "report.md").read_text()
     assert "| full | mlp | prune 30 % | 1 |" in report
     assert "## Independent models: budget 0.2, tie margin 0.5" in report
-    assert main(["audit", *where.split(), *how.split(), *what, "--json"]) == 0  # all of it is done already
-    answer, told = capsys.readouterr()
+    assert main(["audit", *where.split(), *how.split(), *what, "--json"]) == 0  # every scenario is there already
+    answer, lines = capsys.readouterr()
     again = json.loads(answer)
-    assert "digits" in told  # what it tells on the way
+    assert "digits" in lines  # lines for people go to standard error
     assert again["recommendation"]["chosen"]["budget"] == 0.2
     assert (out / "thefts-budget0.2-ties0.5.png").stat().st_size > 5000
     page = (out / "report.html").read_text()
-    assert "budget 0.2, tie margin 0.5: every rehearsed theft gives" in page
+    assert "budget 0.2, tie margin 0.5: every theft gives" in page
     assert page.count("<svg") == 2  # the same figure for wide pages and for phones
     assert '<td class="text">prune 30 %</td>' in page
 
 
-def test_an_interrupted_audit_goes_on_where_it_stopped(model_file, tmp_path, monkeypatch):
+def test_an_interrupted_audit_continues(model_file, tmp_path, monkeypatch):
     data = datasets.load("digits")
     scenarios = crossed(["full", "labels"], ["none"], ["mlp"])
     options = {"scenarios": scenarios, "epochs": 2, "say": lambda line: None}
@@ -92,18 +92,18 @@ def test_an_interrupted_audit_goes_on_where_it_stopped(model_file, tmp_path, mon
     monkeypatch.setattr(Results, "add", add)
     before = json.loads((tmp_path / "results-seed0.json").read_text())["rows"]
     assert [row.get("extraction") for row in before] == [None, "full"]
-    said = []
-    found = run_audit(model_file, data, tmp_path, **{**options, "say": said.append})
-    assert any("1 of 2 scenarios to go" in line for line in said)
+    lines = []
+    found = run_audit(model_file, data, tmp_path, **{**options, "say": lines.append})
+    assert any("1 of 2 scenarios to go" in line for line in lines)
     assert [row.get("extraction") for row in found.rows] == [None, "full", "labels"]
     assert {**found.rows[1], "seed": 0} == {**before[1], "seed": 0}
 
 
-def test_an_audit_with_another_rival_is_not_taken_for_the_same(model_file, tmp_path, unmarked_surrogate):
+def test_an_audit_with_another_rival_is_another_audit(model_file, tmp_path, unmarked_surrogate):
     data, scenarios = datasets.load("digits"), crossed(["full"], ["none"], ["mlp"])
     options = {"scenarios": scenarios, "epochs": 1, "say": lambda line: None}
     run_audit(model_file, data, tmp_path, **options)
-    with pytest.raises(ArgumentError, match=r"results of another rehearsal \(rival_sha256: None there"):
+    with pytest.raises(ArgumentError, match=r"results of another audit \(rival_sha256: None there"):
         run_audit(model_file, data, tmp_path, rival=unmarked_surrogate, **options)
 
 
@@ -113,7 +113,7 @@ def test_images_of_another_size_are_refused(model_file, tmp_path):
         run_audit(model_file, data, tmp_path)
 
 
-def test_a_theft_that_needs_a_rival_says_so(model_file, tmp_path):
+def test_an_attack_that_needs_a_rival_is_refused_without_one(model_file, tmp_path):
     with pytest.raises(ArgumentError, match="'two APIs averaged', 'none' needs a second model for the same classes"):
         run_audit(model_file, datasets.load("digits"), tmp_path, scenarios=crossed(["two APIs averaged"]))
 
@@ -125,7 +125,7 @@ def test_unknown_names_are_refused_before_anything_is_trained():
         Scenario("full", "brain")
 
 
-def test_selections_leave_out_what_the_thief_cannot_do():
+def test_selections_leave_out_attacks_that_the_attacker_has_no_means_for():
     names = {scenario.extraction for scenario in full(available=(), pool_size=2000)}
     assert {"full", "labels", "1,000 queries"} <= names
     assert not {"5,000 queries", "other domain", "two APIs averaged", "true labels"} & names
@@ -140,6 +140,6 @@ def test_the_attacks_are_listed(capsys):
     assert "vit" in shown
 
 
-def test_rehearsal_keys_are_known_to_everybody():
-    assert rehearsal_key(1) == rehearsal_key(1)
-    assert rehearsal_key(1).commitment != rehearsal_key(1, 1).commitment != rehearsal_key(2).commitment
+def test_anyone_can_derive_the_keys_of_an_audit():
+    assert audit_key(1) == audit_key(1)
+    assert audit_key(1).commitment != audit_key(1, 1).commitment != audit_key(2).commitment

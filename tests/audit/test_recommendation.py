@@ -1,4 +1,4 @@
-"""Recommended settings: the mildest that is strong enough in every rehearsed theft."""
+"""Recommended settings: the mildest that is strong enough in every theft."""
 
 from dynamarks_tf.audit.recommendation import recommend, strength, summarize
 
@@ -34,24 +34,24 @@ def test_the_mildest_setting_that_is_strong_enough_everywhere_is_recommended():
     assert found.chosen.budget == 0.05
     assert found.chosen.log10_p == -8
     assert [setting.budget for setting in found.settings] == [0.02, 0.05, 0.1]
-    assert "budget 0.05, tie margin 0.5" in found.says
+    assert "budget 0.05, tie margin 0.5" in found.description
 
 
 def test_the_limit_on_accuracy_holds():
     assert recommend(ROWS, wanted=-6, accuracy_cost=0.0015).chosen.budget == 0.1
     found = recommend(ROWS, wanted=-6, accuracy_cost=-0.01)
     assert found.chosen is None
-    assert "no setting keeps the loss of accuracy within" in found.says
+    assert "no setting keeps the loss of accuracy within" in found.description
 
 
 def test_when_nothing_is_strong_enough_the_nearest_and_its_weakness_are_named():
     found = recommend(ROWS, wanted=-25, accuracy_cost=0.003)
     assert found.chosen is None
-    assert "Nearest: budget 0.1" in found.says
-    assert "the weakest is full, mlp, fine-tune all" in found.says
+    assert "Nearest: budget 0.1" in found.description
+    assert "the weakest is full, mlp, fine-tune all" in found.description
 
 
-def test_a_suspect_that_laundering_made_worthless_does_not_count():
+def test_a_suspect_that_a_removal_attack_made_worthless_does_not_count():
     assert recommend([*ROWS, row(0.05, 0.0, accuracy=0.79)]).chosen.budget == 0.05
     assert recommend([*ROWS, row(0.05, 0.0, accuracy=0.81)]).chosen.budget == 0.1
 
@@ -61,6 +61,6 @@ def test_the_worst_seed_counts():
     assert summarize([*ROWS, worse])[1].log10_p == -1.0
 
 
-def test_a_theft_is_as_strong_as_the_queries_that_say_most():
+def test_the_strength_of_a_theft_is_that_of_its_strongest_queries():
     findings = {"10 fresh": {"log10_p": -3.0}, "logged": {"log10_p": -9.0}}
     assert strength({"findings": findings}) == -9.0

@@ -1,4 +1,4 @@
-"""Results of rehearsals: they grow row by row, go on where they stopped, and are not mixed up."""
+"""Results of attacks: they grow row by row, can be continued, and are not mixed up."""
 
 import json
 
@@ -21,22 +21,22 @@ def test_rows_survive_and_are_found_again(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["results.json"]
 
 
-def test_results_of_another_rehearsal_are_refused_with_the_difference(tmp_path):
+def test_results_of_another_audit_are_refused_with_the_difference(tmp_path):
     path = tmp_path / "results.json"
     Results(path, {"seed": 3, "epochs": 2}).add({"kind": "cost"}, {})
-    with pytest.raises(ArgumentError, match=r"another rehearsal \(epochs: 2 there, 5 now\). Name another folder"):
+    with pytest.raises(ArgumentError, match=r"another audit \(epochs: 2 there, 5 now\). Name another folder"):
         Results(path, {"seed": 3, "epochs": 5})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "dynamarks-evidence"}, "results of a rehearsal"),
+        ({"format": "dynamarks-evidence"}, "results of an audit"),
         ({"version": 99}, "99"),
         ({"rows": None}, "is damaged: it has no rows"),
     ],
 )
-def test_files_that_are_none_of_ours_are_refused(tmp_path, change, message):
+def test_other_files_are_refused(tmp_path, change, message):
     path = tmp_path / "results.json"
     Results(path, {"seed": 0}).add({"kind": "cost"}, {})
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -44,7 +44,7 @@ def test_files_that_are_none_of_ours_are_refused(tmp_path, change, message):
         read(path)
 
 
-def test_junk_is_refused_by_name(tmp_path):
+def test_files_that_are_not_json_are_refused_by_name(tmp_path):
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(FormatError, match=r"x.json cannot be read as results"):
         read(tmp_path / "x.json")

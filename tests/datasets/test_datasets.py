@@ -1,13 +1,35 @@
-"""Loading real images, and what happens when they are not there."""
+"""Loading real images, and the messages when they are missing."""
 
 import gzip
+import os
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
 
 from dynamarks_tf import datasets
 from dynamarks_tf.errors import DatasetError
+from tests.helpers import ROOT
 from tests.helpers.idx import write_idx
+
+
+@pytest.fixture
+def no_local_copy(monkeypatch, tmp_path):
+    """Fashion-MNIST is in no folder of this machine."""
+    monkeypatch.delenv(datasets.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setattr("dynamarks_tf.datasets.known.DEBIAN_FOLDER", tmp_path / "none")
+
+
+@pytest.fixture
+def offline(no_local_copy, monkeypatch):
+    """It cannot be downloaded either."""
+
+    def load_data():
+        raise OSError("no network")
+
+    monkeypatch.setattr("keras.datasets.fashion_mnist.load_data", load_data)
 
 
 @pytest.fixture
@@ -46,27 +68,19 @@ def test_missing_and_damaged_files(idx_folder, tmp_path):
             datasets.load_images(idx_folder)
 
 
-def test_without_folder_and_network_the_digits_are_used_with_a_loud_warning(monkeypatch, tmp_path):
-    def offline():
-        raise OSError("no network")
-
-    monkeypatch.delenv(datasets.FOLDER_VARIABLE, raising=False)
-    monkeypatch.setattr("dynamarks_tf.datasets.known.DEBIAN_FOLDER", tmp_path / "none")
-    monkeypatch.setattr("keras.datasets.fashion_mnist.load_data", offline)
-    with pytest.warns(UserWarning, match="Fashion-MNIST cannot be had .*Falling back to scikit-learn's digits"):
+def test_without_folder_and_network_the_digits_are_used_with_a_warning(offline):
+    with pytest.warns(UserWarning, match=r"cannot be downloaded \(no network\).*digits take its place: 1,797 images"):
         data = datasets.load_images()
     assert data.name == "digits"
 
 
-def test_keras_datasets_is_asked_before_the_digits(monkeypatch, tmp_path):
+def test_keras_datasets_is_tried_before_the_digits(no_local_copy, monkeypatch):
     arrays = (np.zeros((4, 28, 28), np.uint8), np.arange(4)), (np.zeros((2, 28, 28), np.uint8), np.arange(2))
-    monkeypatch.delenv(datasets.FOLDER_VARIABLE, raising=False)
-    monkeypatch.setattr("dynamarks_tf.datasets.known.DEBIAN_FOLDER", tmp_path / "none")
     monkeypatch.setattr("keras.datasets.fashion_mnist.load_data", lambda: arrays)
     assert datasets.load_images().source == "keras.datasets"
 
 
-def test_digits_are_real_and_split_without_overlap(digits):
+def test_digits_are_split_without_overlap(digits):
     assert len(digits.x_train) + len(digits.x_test) == 1797
     test = {image.tobytes() for image in digits.x_test}
     assert len(test & {image.tobytes() for image in digits.x_train}) == 0
@@ -130,7 +144,7 @@ def test_npz_files_with_other_arrays(npz, changes, message):
         datasets.load(npz(**changes))
 
 
-def test_npz_files_that_are_none(npz, tmp_path):
+def test_damaged_npz_files(npz, tmp_path):
     whole = npz().read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.npz").write_text("text")
@@ -152,13 +166,7 @@ def test_sets_by_name(idx_folder, monkeypatch, digits):
     )
 
 
-def test_fashion_mnist_by_name_is_never_replaced_by_something_else(monkeypatch, tmp_path):
-    def offline():
-        raise OSError("no network")
-
-    monkeypatch.delenv(datasets.FOLDER_VARIABLE, raising=False)
-    monkeypatch.setattr("dynamarks_tf.datasets.known.DEBIAN_FOLDER", tmp_path / "none")
-    monkeypatch.setattr("keras.datasets.fashion_mnist.load_data", offline)
+def test_fashion_mnist_by_name_is_never_replaced_by_another_set(offline):
     with pytest.raises(
         DatasetError, match=r"cannot be downloaded \(no network\).*dataset-fashion-mnist.*DYNAMARKS_DATA"
     ):
@@ -175,22 +183,39 @@ def test_cifar10_comes_through_keras(monkeypatch):
     assert data.y_test.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_cifar10_without_a_network_names_the_file_that_keras_looks_for(monkeypatch, tmp_path):
-    """Keras itself is asked: it must look at the path that the message names."""
-    import re
+def test_cifar10_without_a_network_names_the_file_that_keras_looks_for(tmp_path):
+    """A damaged file under the name in the message is found by Keras. The process is new because Keras reads its
+    folder and the proxy, behind which there is no network, from the environment."""
+    script = """
+        from pathlib import Path
+        from dynamarks_tf import datasets
+        from dynamarks_tf.errors import DatasetError
 
-    def offline(*_):
-        raise OSError("no network")
-
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
-    tried = []
-    monkeypatch.setattr(
-        "keras.src.utils.file_utils.urlretrieve", lambda _, target, *__: tried.append(target) or offline()
+        for attempt in ("first", "second"):
+            print(attempt)
+            try:
+                datasets.load("cifar10")
+            except DatasetError as error:
+                message = str(error)
+                named = Path(message.rpartition("looks for it: ")[2])
+                named.write_bytes(b"damaged")
+        print(message)
+    """
+    offline = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "", "KERAS_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=ROOT,
+        env={**os.environ, **offline, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
-    with pytest.raises(DatasetError, match=r"CIFAR-10 is not on this machine .*\(no network\)") as caught:
-        datasets.load("cifar10")
-    assert re.search(r"looks for it: (\S+)$", str(caught.value)).group(1) == tried[0]
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.split("second\n")
+    assert "A local file was found" not in first
+    assert "A local file was found" in second
+    assert "CIFAR-10 is not on this machine and cannot be downloaded" in second
+    assert str(tmp_path) in second
 
 
 def test_a_sample_of_images_in_memory(digits):
@@ -207,11 +232,11 @@ def test_a_sample_of_images_in_memory(digits):
         datasets.load("digits", max_images=10)
 
 
-def test_what_is_no_data_set_is_refused_with_what_is(tmp_path):
+def test_other_files_are_refused_with_a_list_of_data_sets(tmp_path):
     (tmp_path / "set.csv").write_text("")
     for spec, message in (
         ("mnist-fashion", "no data set, file or folder 'mnist-fashion'"),
-        ("set.csv", "is no data set"),
+        ("set.csv", "is not a data set"),
     ):
         with pytest.raises(DatasetError, match=message) as caught:
             datasets.load(tmp_path / spec if spec == "set.csv" else spec)

@@ -1,4 +1,6 @@
-"""Images in class folders: what is found, held out, sampled and read, and which file is to blame."""
+"""Images in class folders: they are found, held out, sampled and read, and a damaged file is named."""
+
+import shutil
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import pytest
 from dynamarks_tf import datasets
 from dynamarks_tf.errors import ArgumentError, DatasetError
 
-COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+COLORS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
 
 def save(path, pixels):
@@ -31,7 +33,7 @@ def flat(tmp_path):
     for name, count in (("red", 10), ("green", 5), ("blue", 5)):
         for number in range(count):
             suffix = (".png", ".jpg", ".JPEG")[number % 3]
-            save(root / name / f"{number}{suffix}", plain(COLOURS[name], 10 + number, 20))
+            save(root / name / f"{number}{suffix}", plain(COLORS[name], 10 + number, 20))
     (root / "red" / "notes.txt").write_text("no image")
     (root / "red" / ".hidden.png").write_bytes(b"no image")
     (root / ".cache").mkdir()
@@ -43,20 +45,20 @@ def flat(tmp_path):
 def split(tmp_path):
     """train/CLASS/* with 6 images a class, val/CLASS/* with 2 each of two of the three classes."""
     root = tmp_path / "split"
-    for name, color in COLOURS.items():
+    for name, color in COLORS.items():
         for number in range(6):
             save(root / "train" / name / f"{number}.png", plain(color))
     for name in ("red", "blue"):
         for number in range(2):
-            save(root / "val" / name / f"{number}.png", plain(COLOURS[name]))
+            save(root / "val" / name / f"{number}.png", plain(COLORS[name]))
     return root
 
 
 def color_of(image):
-    return min(COLOURS, key=lambda name: np.abs(image.mean((0, 1)) * 255 - COLOURS[name]).sum())
+    return min(COLORS, key=lambda name: np.abs(image.mean((0, 1)) * 255 - COLORS[name]).sum())
 
 
-def test_labels_fit_the_pictures_whatever_format_and_size(flat):
+def test_labels_fit_the_pictures_in_every_format_and_size(flat):
     images = datasets.load(flat, image_size=(8, 16))
     assert images.class_names == ("blue", "green", "red")
     assert images.x_train.shape == (16, 8, 16, 3)
@@ -87,7 +89,6 @@ def test_a_test_folder_is_used_as_it_is(split):
 
 
 def test_without_a_test_folder_beside_train_a_part_is_held_out(split):
-    import shutil
 
     shutil.rmtree(split / "val")
     images = datasets.load(split)
@@ -95,7 +96,7 @@ def test_without_a_test_folder_beside_train_a_part_is_held_out(split):
     assert "20% of each class held out, seed 0" in images.describe()
 
 
-def test_a_sample_is_balanced_seeded_and_says_so(flat):
+def test_a_sample_is_balanced_seeded_and_described(flat):
     folder = datasets.open_image_folder(flat, image_size=(4, 4))
     images = folder.sample(10, seed=3)
     assert sorted(np.bincount(images.y_train)) == [2, 3, 3]
@@ -107,7 +108,7 @@ def test_a_sample_is_balanced_seeded_and_says_so(flat):
         folder.sample(2)
 
 
-def test_memory_bounds_the_sample_if_nobody_else_does(flat, monkeypatch):
+def test_memory_bounds_the_sample_by_default(flat, monkeypatch):
     monkeypatch.setattr("dynamarks_tf.datasets.image_folder.MEMORY", 10 * 4 * 8 * 8 * 3)
     images = datasets.load(flat, image_size=(8, 8))
     assert len(images.x_train) + len(images.x_test) == 10
@@ -153,7 +154,7 @@ def test_a_model_trains_on_the_view(flat):
     assert model.evaluate(folder.dataset("test"), verbose=0)[1] == 1
 
 
-def test_images_are_cropped_about_the_centre_not_squeezed(tmp_path):
+def test_images_are_cropped_about_the_center_not_squeezed(tmp_path):
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 255
     for name in ("a", "b"):
@@ -163,7 +164,7 @@ def test_images_are_cropped_about_the_centre_not_squeezed(tmp_path):
     np.testing.assert_allclose(images.x_train, 1, atol=1e-6)
 
 
-def test_grey_images(flat):
+def test_gray_images(flat):
     images = datasets.load(flat, image_size=(4, 4), channels=1)
     assert images.x_train.shape == (16, 4, 4, 1)
     green, blue = (images.x_train[images.y_train == label].mean() for label in (1, 0))
@@ -173,15 +174,15 @@ def test_grey_images(flat):
 @pytest.mark.parametrize("damage", ["empty", "text", "cut JPEG", "cut PNG"])
 def test_a_damaged_image_is_named(flat, damage):
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    victim = flat / "green" / ("0.png" if damage == "cut PNG" else "1.jpg")
+    damaged = flat / "green" / ("0.png" if damage == "cut PNG" else "1.jpg")
     content = {"empty": b"", "text": b"not an image"}.get(damage)
     whole = encoded(noise, "png" if damage == "cut PNG" else "jpeg")
-    victim.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(DatasetError, match=rf"image .*{victim.name} cannot be read: .* Mend or remove it"):
+    damaged.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(DatasetError, match=rf"image .*{damaged.name} cannot be read: .* Repair or remove it"):
         datasets.load(flat)
     folder = datasets.open_image_folder(flat)
-    split = "train" if victim in folder.train_files else "test"
-    with pytest.raises(Exception, match=rf"green/{victim.name} cannot be read"):
+    split = "train" if damaged in folder.train_files else "test"
+    with pytest.raises(Exception, match=rf"green/{damaged.name} cannot be read"):
         list(folder.dataset(split))
 
 

@@ -22,21 +22,21 @@ class Case:
 
     Attributes:
         model: the Keras model.
-        columns: by the alias under which an input is served: what makes up that many rows of it.
-        arrange: brings the columns into the structure that the model is called with.
+        examples: by the alias of a served input, a function from a number of rows to made-up values.
+        arrange: brings inputs by alias into the structure that the model is called with.
         path: the SavedModel.
     """
 
     model: keras.Model
-    columns: dict[str, Callable[[int], Array]]
+    examples: dict[str, Callable[[int], Array]]
     arrange: Callable[[dict[str, Array]], Any] = field(default=lambda values: next(iter(values.values())))
     path: Path = Path()
 
     def inputs(self, rows: int) -> dict[str, Array]:
-        return {alias: make(rows) for alias, make in self.columns.items()}
+        return {alias: make(rows) for alias, make in self.examples.items()}
 
     def answers(self, inputs: dict[str, Array]) -> Array:
-        """What the model itself answers in inference mode, as float32."""
+        """The answers of the model itself in inference mode, as float32."""
         tensors = {alias: keras.ops.convert_to_tensor(values) for alias, values in inputs.items()}
         return np.asarray(keras.ops.convert_to_numpy(self.model(self.arrange(tensors), training=False)), np.float32)
 
@@ -74,8 +74,8 @@ def dict_of_inputs() -> Case:
     words, age = keras.Input((4,), dtype="int32", name="words"), keras.Input((2,), name="age")
     embedded = keras.layers.Flatten()(keras.layers.Embedding(7, 3)(words))
     model = keras.Model({"words": words, "age": age}, softmax(keras.layers.concatenate([embedded, age])))
-    columns = {"words": lambda rows: np.arange(4 * rows, dtype=np.int32).reshape(rows, 4) % 7, "age": floats(2)}
-    return Case(model, columns, dict)
+    examples = {"words": lambda rows: np.arange(4 * rows, dtype=np.int32).reshape(rows, 4) % 7, "age": floats(2)}
+    return Case(model, examples, dict)
 
 
 class Subclassed(keras.Model):
@@ -104,8 +104,8 @@ def half_precision() -> Case:
 def text() -> Case:
     color = keras.Input((1,), dtype="string", name="color")
     one_hot = keras.layers.StringLookup(vocabulary=["red", "green"], output_mode="one_hot")(color)
-    columns = {"color": lambda rows: np.resize(np.array([b"red", b"blue", b"green"], object), (rows, 1))}
-    return Case(keras.Model(color, softmax(one_hot)), columns)
+    examples = {"color": lambda rows: np.resize(np.array([b"red", b"blue", b"green"], object), (rows, 1))}
+    return Case(keras.Model(color, softmax(one_hot)), examples)
 
 
 ZOO = (convolutional, list_of_inputs, dict_of_inputs, subclassed, half_precision, text)

@@ -1,4 +1,4 @@
-"""What is written, under which names, and what is refused; the folder is all there or not at all."""
+"""The files and names that an export writes, and the models that it refuses. A folder is complete or not there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def signature_of(path: Path, name: str = "serving_default") -> Any:
 
 def test_answers_like_the_model_for_any_batch_size(exported: Any) -> None:
     signature = signature_of(exported.path)
-    tolerance = 2e-3 if "readings" in exported.columns else 1e-6
+    tolerance = 2e-3 if "readings" in exported.examples else 1e-6
     for rows in (1, 7):
         inputs = exported.inputs(rows)
         answers = signature(**{alias: tf.constant(values) for alias, values in inputs.items()})
@@ -43,7 +43,7 @@ def test_answers_like_the_model_for_any_batch_size(exported: Any) -> None:
 def test_signature_has_readable_names_and_types_that_rest_can_carry(exported: Any) -> None:
     signature = signature_of(exported.path)
     _, inputs = signature.structured_input_signature
-    assert set(inputs) == set(exported.columns)
+    assert set(inputs) == set(exported.examples)
     for alias, values in exported.inputs(2).items():
         assert inputs[alias].shape.as_list() == [None, *values.shape[1:]]
         assert inputs[alias].dtype.as_numpy_dtype == values.dtype
@@ -117,7 +117,7 @@ def test_unknown_axes_stay_unknown(version: Path) -> None:
 def test_graph_itself_refuses_another_shape(exported: Any) -> None:
     """The server does not compare shapes, and a convolution would end its process on a wrong rank."""
     signature = signature_of(exported.path)
-    for alias in exported.columns:
+    for alias in exported.examples:
         inputs = exported.inputs(2)
         inputs[alias] = inputs[alias][..., None]
         tensors = {name: tf.constant(values) for name, values in inputs.items()}
@@ -154,7 +154,7 @@ def test_exports_under_a_distribution_strategy(version: Path) -> None:
     np.testing.assert_allclose(answers, model(x), atol=1e-6)
 
 
-def test_says_nothing_on_success(
+def test_prints_nothing_on_success(
     classifier: keras.Model, version: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     export_saved_model(classifier, version)
@@ -292,7 +292,7 @@ def random_in_python(x: Any) -> Any:
         pytest.param(random_in_python, "answers differently from the model in memory .*by up to", id="random"),
     ],
 )
-def test_refuses_what_cannot_be_served(function: Any, text: str, version: Path) -> None:
+def test_refuses_models_that_cannot_be_served(function: Any, text: str, version: Path) -> None:
     with pytest.raises(ExportError, match=text):
         export_saved_model(model_calling(function), version)
     assert not list(version.parent.iterdir())
@@ -319,7 +319,7 @@ def test_answers_are_compared_without_examples_too(version: Path, dtype: str) ->
 
 
 def test_near_ties_may_fall_either_way(version: Path) -> None:
-    """One row in four that differs is no fault of the export: the mark itself is decided by ties."""
+    """One row in four may differ: where two classes tie, rounding decides how the row is marked."""
 
     def different_in_first_row(x: Any) -> Any:
         eager = float(tf.executing_eagerly())
@@ -328,7 +328,7 @@ def test_near_ties_may_fall_either_way(version: Path) -> None:
     assert export_saved_model(model_calling(different_in_first_row), version) == version
 
 
-def test_refuses_what_is_not_a_keras_model(version: Path) -> None:
+def test_refuses_other_objects_than_keras_models(version: Path) -> None:
     with pytest.raises(ModelError, match=r"Only a keras\.Model can be exported, not function"):
         export_saved_model(lambda x: x, version)
 

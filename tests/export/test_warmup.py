@@ -1,4 +1,4 @@
-"""The warm-up file is what TensorFlow Serving reads, and every request in it runs."""
+"""The warm-up file has the form that TensorFlow Serving reads, and every request in it runs."""
 
 from __future__ import annotations
 

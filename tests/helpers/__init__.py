@@ -22,6 +22,22 @@ def small_classifier(input_shape=(8, 8, 1), num_classes=10, seed=0):
     )
 
 
+def small_surrogate():
+    """An untrained surrogate for the answers of `small_classifier`, of another width and activation."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(96, activation="tanh"),
+            keras.layers.Dense(10, activation="softmax"),
+        ],
+        name="surrogate",
+    )
+
+
 def self_signed(folder, name="tls"):
     """A certificate for localhost that is its own authority, and the key for it: NAME.pem and NAME.key."""
     import datetime

@@ -259,7 +259,7 @@ class Study:
             for count in sorted({*COUNTS} - {*SHOWN}):
                 if count < SHOWN[-1]:
                     fresh[count] = verify(suspect, queries=self.fresh[0], max_queries=count).log10_p
-        logged = verify(suspect, queries=self.stolen, logged=True, suspect_options=SuspectOptions(batch_size=1000))
+        logged = verify(suspect, queries=self.stolen, logged=True, suspect_options=dm.SuspectOptions(batch_size=1000))
         result: dict[str, Any] = {
             "fresh": {str(count): {"log10_p": round(fresh[count], 3), "asked": count} for count in sorted(fresh)},
             "logged": {
@@ -272,7 +272,7 @@ class Study:
                 lambda batch: np.asarray(suspect(batch, training=False)).argmax(axis=1),
                 queries=self.stolen,
                 logged=True,
-                suspect_options=SuspectOptions(labels=True, batch_size=1000),
+                suspect_options=dm.SuspectOptions(labels=True, batch_size=1000),
             )
             result["logged, labels only"] = {
                 str(point.num_queries): {"log10_p": round(point.log10_p, 3), "asked": point.num_queries}

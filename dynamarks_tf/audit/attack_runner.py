@@ -1,4 +1,4 @@
-"""Rehearsed thefts: each scenario steals from the marked model, launders, and is examined."""
+"""Runs scenarios: an attack on the marked model, a removal attack on the surrogate, then the tests of `verify`."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ _BATCH = 500
 _TIMED_STEPS = 8
 
 
-def rehearsal_key(seed: int, which: int = 0) -> MarkKey:
-    """A key for rehearsals, which anybody can make again. It is not secret; never mark a real model with it."""
-    words = f"dynamarks rehearsal, seed {seed}, key {which}"
+def audit_key(seed: int, which: int = 0) -> MarkKey:
+    """A key for audits, which anyone can derive. It is not secret; never mark a real model with it."""
+    words = f"dynamarks rehearsal, seed {seed}, key {which}"  # other words would be another key, and other figures
     return MarkKey(hashlib.sha256(words.encode()).digest(), "Rehearsal")
 
 
-class Rehearsal:
-    """Rehearses thefts of one model.
+class AttackRunner:
+    """Runs attacks on one model.
 
     Args:
         owner: the clean model.
         pool: inputs that the attacker sends, shape `(n, ...)`.
-        pool_labels: their true class indices, shape `(n,)`, for innocents that learn from those; or `None`.
-        labeled: inputs with true class indices that the attacker fine-tunes on.
-        fresh: inputs with true class indices from which fresh queries and accuracy are taken.
+        pool_labels: their true class indices, shape `(n,)`, for an independent model trained on them; or `None`.
+        labeled: inputs with true class indices, on which the attacker fine-tunes.
+        fresh: inputs with true class indices, for fresh queries and for the accuracy.
         other_domain: inputs of another domain in the owner's shape, or `None`.
         rival: another model for the same classes, or `None`.
-        from_logits: whether the owner model answers logits.
+        from_logits: whether the owner model answers with logits.
         seed: seed of keys, weights and choices.
-        epochs: passes over stolen answers.
+        epochs: passes over the transfer set.
         batch_size: inputs in one step of training.
         verbose: whether to show progress.
     """
@@ -78,7 +78,7 @@ class Rehearsal:
         self._clean = _probabilities(owner, from_logits)
         self._from_logits = from_logits
         self._pool, self._pool_labels = pool, pool_labels
-        self._labelled, self._fresh = labeled, fresh
+        self._labeled, self._fresh = labeled, fresh
         self._other_domain = other_domain
         self._rival = None if rival is None else _probabilities(rival, from_logits=False)
         self._seed, self._epochs, self._batch_size, self._verbose = seed, epochs, batch_size, verbose
@@ -86,30 +86,30 @@ class Rehearsal:
 
     @property
     def available(self) -> tuple[str, ...]:
-        """What the attacker has beyond the API."""
+        """The attacker's means beyond the API, by name."""
         named = {"pool_labels": self._pool_labels, "other_domain": self._other_domain, "rival": self._rival}
         return tuple(name for name, value in named.items() if value is not None)
 
     def estimated_seconds(self, scenarios: Sequence[Scenario]) -> float:
-        """How long the trainings of the scenarios will take, from a few timed steps of each architecture."""
+        """Estimated time to train all surrogates, from a few timed steps of each architecture."""
         trained = {scenario.surrogate: scenario.architecture for scenario in scenarios}
         per_step = {name: self._seconds_per_step(name) for name in sorted(set(trained.values()))}
         steps = self._epochs * -(-len(self._pool) // self._batch_size)
         return sum(per_step[name] for name in trained.values()) * steps
 
     def run(self, scenarios: Sequence[Scenario], results: Results) -> None:
-        """Rehearses what is not in the results yet, and adds it there.
+        """Runs the scenarios that the results lack, and adds their rows.
 
         Args:
-            scenarios: what to rehearse, in this order; neighbors that share a surrogate share its training.
-            results: where the rows go, one for each scenario and one for the cost of each setting of the mark.
+            scenarios: in the order of running. Scenarios with the same surrogate share its training.
+            results: receives a row for each scenario, and one for the cost of each setting of the mark.
 
         Raises:
-            ArgumentError: a scenario needs what the attacker has not.
+            ArgumentError: the attacker lacks something that a scenario needs.
         """
         check_feasible(scenarios, self.available)
         waiting = [scenario for scenario in scenarios if not results.has(**scenario.to_dict())]
-        with progress.Meter("rehearsing thefts", len(waiting), enabled=self._verbose, unit="scenarios") as meter:
+        with progress.Meter("running attacks", len(waiting), enabled=self._verbose, unit="scenarios") as meter:
             for params, same in itertools.groupby(waiting, key=lambda scenario: scenario.params):
                 for row in self._with_mark(params, list(same), results):
                     results.add(row, package_versions())
@@ -118,7 +118,7 @@ class Rehearsal:
 
     def _with_mark(self, params: MarkParams, scenarios: list[Scenario], results: Results) -> Iterator[dict[str, Any]]:
         """The rows of all scenarios with one setting of the mark."""
-        key = rehearsal_key(self._seed)
+        key = audit_key(self._seed)
         examiner = Examiner(key, params, self._clean, self._fresh, seed=self._seed)
         attacker = self._attacker(self._api(key, params))
         setting = {"budget": params.budget, "tie_margin": params.tie_margin}
@@ -151,7 +151,7 @@ class Rehearsal:
         return Attacker(
             api,
             self._pool,
-            self._labelled,
+            self._labeled,
             pilot=self._pilot,
             other_domain=self._other_domain,
             rival=self._rival,
@@ -172,7 +172,7 @@ class Rehearsal:
             assert self._pool_labels is not None
             return TransferSet(self._pool, self._pool_labels, self._pool)
         if scenario.extraction == "another key":
-            return TransferSet(self._pool, self._api(rehearsal_key(self._seed, 1), params)(self._pool), self._pool)
+            return TransferSet(self._pool, self._api(audit_key(self._seed, 1), params)(self._pool), self._pool)
         return TransferSet(self._pool, self._clean(self._pool), self._pool)
 
     def _trained(self, scenario: Scenario, transfer_set: TransferSet) -> keras.Model:
@@ -205,7 +205,7 @@ class Rehearsal:
 
 
 def _probabilities(model: keras.Model, from_logits: bool) -> Callable[[Array], Array]:
-    """A model as a function from inputs of any number to probabilities."""
+    """A model as a function from any number of inputs to probabilities."""
     predict = _in_batches(as_suspect(model).predict)
     return (lambda inputs: softmax(predict(inputs))) if from_logits else predict
 
