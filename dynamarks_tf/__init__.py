@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from dynamarks_tf._version import __version__
 
 if TYPE_CHECKING:
-    from dynamarks_tf.case.result import Evidence, VerificationResult
+    from dynamarks_tf.case.result import VerificationResult
     from dynamarks_tf.export import export_saved_model, export_tflite
     from dynamarks_tf.keys.commitment import Statement, commit
     from dynamarks_tf.keys.key import MarkKey

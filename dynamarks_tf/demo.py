@@ -21,7 +21,7 @@ from dynamarks_tf import datasets
 from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import pooled_cnn, separable_cnn
 from dynamarks_tf.attacks.extraction import query_api, train_classifier
-from dynamarks_tf.case.result import DEFAULT_ALPHA, Evidence
+from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.keys.key import MarkKey
@@ -62,10 +62,10 @@ class SuspectResult:
     path: Path
     is_stolen: bool
     accuracy: float
-    evidence: dict[str, Evidence]
+    evidence: dict[str, VerificationResult]
 
     @property
-    def final(self) -> Evidence:
+    def final(self) -> VerificationResult:
         """The result for the logged queries, which has all channels."""
         return self.evidence[LOGGED]
 
@@ -247,7 +247,7 @@ def _labels_of(model: keras.Model) -> Callable[[Array], Array]:
     return answers_labels
 
 
-def _evidence(suspect: Any, out: Path, key: MarkKey, seed: int, answers_labels: bool) -> dict[str, Evidence]:
+def _evidence(suspect: Any, out: Path, key: MarkKey, seed: int, answers_labels: bool) -> dict[str, VerificationResult]:
     common: dict[str, Any] = {"owner": out / "marked.keras", "key": key, "seed": seed}
     log = open_log(out / "logs")
     bundle = None if answers_labels else out / f"{suspect.stem}-bundle.zip"

@@ -25,7 +25,7 @@ from dynamarks_tf.case import members, transcript
 from dynamarks_tf.case.assessment import Assessment, assess, untested_channels
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.case.plan import TestPlan
-from dynamarks_tf.case.result import Evidence
+from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.case.transcript import TranscriptBatch
 from dynamarks_tf.errors import BundleError, DynaMarksError
 from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
@@ -81,7 +81,7 @@ class Recheck:
         case: what the result was recomputed from. Confidential.
     """
 
-    evidence: Evidence
+    evidence: VerificationResult
     steps: tuple[str, ...]
     caveats: tuple[str, ...]
     with_key: bool
@@ -148,7 +148,8 @@ class _Recheck:
         if key is None and bundles.KEY in bundle:
             key = MarkKey.from_json(bundle.read(bundles.KEY), f"{bundle.path}, {bundles.KEY}")
         self._key = key
-        self._evidence = Evidence.from_dict(bundle.read_json(bundles.EVIDENCE), f"{bundle.path}, {bundles.EVIDENCE}")
+        source = f"{bundle.path}, {bundles.EVIDENCE}"
+        self._evidence = VerificationResult.from_dict(bundle.read_json(bundles.EVIDENCE), source)
         self._plan = self._evidence.plan
         self._codebook: Codebook | None = None
         self._statement: Statement | None = None

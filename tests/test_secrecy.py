@@ -113,7 +113,7 @@ class Outputs:
     keyed_hash: Forms
     clean: Forms
     seen: dict[str, bytes]
-    evidence: dm.Evidence
+    evidence: dm.VerificationResult
 
     @property
     def all(self) -> tuple[Forms, ...]:

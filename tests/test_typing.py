@@ -31,7 +31,7 @@ dm.watermark
 EXPECTED = """
 dynamarks_tf.keys.key.MarkKey
 str
-dynamarks_tf.case.result.Evidence
+dynamarks_tf.case.result.VerificationResult
 float
 bool
 dynamarks_tf.watermark.metrics.MarkCost

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._version import __version__
 from dynamarks_tf.case import transcript
-from dynamarks_tf.case.result import Evidence
+from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.recheck import WHOLE_LOGS, Recheck
@@ -76,7 +76,7 @@ class BundleReport:
         made_with: version of this package.
     """
 
-    evidence: Evidence
+    evidence: VerificationResult
     steps: tuple[str, ...]
     caveats: tuple[str, ...]
     with_key: bool

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.case.plan import TestPlan
-from dynamarks_tf.case.result import Evidence
+from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.evidence.bounds import combined_log10_p, log_cosh
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys.key import MarkKey
@@ -70,7 +70,7 @@ class Decoys:
 
 
 def compare(
-    evidence: Evidence, residuals: Mapping[str, Residuals], *, num_keys: int = NUM_DECOYS, seed: int = SEED
+    evidence: VerificationResult, residuals: Mapping[str, Residuals], *, num_keys: int = NUM_DECOYS, seed: int = SEED
 ) -> Decoys:
     """Compares the signs of decoy keys with the residuals of a suspect.
 

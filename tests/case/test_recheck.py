@@ -271,7 +271,7 @@ def change_answers_and_chain(members):
             FormatError,
             "is evidence of version 9; this release reads version 3",
         ),
-        (change_json(transcript.HEAD, version=9), TranscriptError, "the recording of a test of version 9"),
+        (change_json(transcript.HEAD, version=9), TranscriptError, "the transcript of a test of version 9"),
         (change_json(transcript.HEAD, plan_sha256="0" * 64), BundleError, "not about the plan that was fixed"),
         (change_answers, TranscriptError, "batch 1: its answers were changed"),
         (change_answers_and_chain, BundleError, "the table of the class channel does not follow from the answers"),
@@ -309,7 +309,7 @@ def halve_first(pairs):
     return pairs
 
 
-def test_a_bundle_holds_the_pairs_of_the_coins_that_were_met_and_no_others(verify, surrogate, key, tmp_path):
+def test_a_bundle_holds_the_pairs_of_the_signs_that_were_met_and_no_others(verify, surrogate, key, tmp_path):
     path = tmp_path / "logged.zip"
     evidence = verify(surrogate, path, logged=True)
     met = {channel.channel: channel.num_cells for channel in evidence.channels}["class-choice"]
@@ -526,8 +526,8 @@ def test_an_interrupted_test_is_not_gone_on_with_on_another_suspect_of_the_same_
     """Models in memory and files are told apart by their content."""
     import keras
 
-    innocent = keras.models.clone_model(surrogate)
-    innocent.set_weights(unmarked_surrogate.get_weights())
+    independent = keras.models.clone_model(surrogate)
+    independent.set_weights(unmarked_surrogate.get_weights())
     add, written = transcript.Transcript.add, []
 
     def add_and_die(self, *args, **kwargs):
@@ -536,7 +536,7 @@ def test_an_interrupted_test_is_not_gone_on_with_on_another_suspect_of_the_same_
         if len(written) == 2:
             raise KeyboardInterrupt
 
-    for number, (first, second) in enumerate([(surrogate, innocent), (tmp_path / "s.keras",) * 2]):
+    for number, (first, second) in enumerate([(surrogate, independent), (tmp_path / "s.keras",) * 2]):
         if number:
             surrogate.save(first)
         written.clear()
@@ -545,15 +545,15 @@ def test_an_interrupted_test_is_not_gone_on_with_on_another_suspect_of_the_same_
             verify(first, tmp_path / f"{number}.zip")
         monkeypatch.undo()
         if number:
-            innocent.save(second)
+            independent.save(second)
         with pytest.raises(TranscriptError, match="whose suspect_sha256 is"):
             verify(second, tmp_path / f"{number}.zip")
 
 
-def test_a_damaged_recording_is_refused_in_words(verify, surrogate, tmp_path):
+def test_a_damaged_transcript_is_refused_in_words(verify, surrogate, tmp_path):
     for number, (name, content, message) in enumerate(
         [
-            (transcript.HEAD, b"[" * 100_000, "is not the recording of a test"),
+            (transcript.HEAD, b"[" * 100_000, "is not the transcript of a test"),
             (
                 transcript.HEAD,
                 json.dumps({"format": transcript.FORMAT, "version": 2}).encode(),
@@ -600,7 +600,7 @@ def test_a_bundle_that_cannot_be_written_is_refused_before_anything_is_asked(ver
         assert not suspect.asked
 
 
-def test_queries_that_are_shuffled_anew_leave_no_recording_behind(verify, surrogate, digits, tmp_path):
+def test_queries_that_are_shuffled_anew_leave_no_transcript_behind(verify, surrogate, digits, tmp_path):
     import tensorflow as tf
 
     shuffled = tf.data.Dataset.from_tensor_slices(digits.x_test).shuffle(1000, seed=1).batch(64)

@@ -25,7 +25,7 @@ def run(capsys):
 def folder(tmp_path, owner_model, surrogate, unmarked_surrogate, digits, key):
     owner_model.save(tmp_path / "owner.keras")
     surrogate.save(tmp_path / "surrogate.keras")
-    unmarked_surrogate.save(tmp_path / "innocent.keras")
+    unmarked_surrogate.save(tmp_path / "independent.keras")
     np.save(tmp_path / "x.npy", digits.x_test)
     key.save(tmp_path / "acme.key")
     return tmp_path
@@ -193,7 +193,7 @@ def test_verify_checks_that_the_key_opens_the_published_statement(run, folder, o
     assert "Use the file that was committed to" in err
 
 
-def test_an_unforeseen_failure_is_no_acquittal(run, folder, monkeypatch):
+def test_an_unforeseen_failure_is_no_all_clear(run, folder, monkeypatch):
     from dynamarks_tf.verification import verify as verification
 
     def broken(*_, **__):
@@ -250,7 +250,7 @@ def test_mark_export_inspect_verify(run, folder, key):
     assert code == 0
     assert json.loads(out)["log10_p"] <= -6
     assert json.loads(out) == json.loads((folder / "e.json").read_text())
-    code, out, _ = run("verify", folder / "innocent.keras", *common, "--max-queries", 50)
+    code, out, _ = run("verify", folder / "independent.keras", *common, "--max-queries", 50)
     assert code == 1
     assert "mark not found" in out
     assert run("verify", folder / "surrogate.keras", *common, "--alpha", "1e-300")[0] == 1

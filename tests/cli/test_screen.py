@@ -75,9 +75,9 @@ def test_json_is_all_there_is_on_standard_output(folder, shown, key):
     assert marked["mark"]["key_id"] == key.key_id
     written = facts(0, "export", "model-marked.keras", "served/clf")
     assert written == {"path": "served/clf/1", "version": 1}
-    small_classifier(seed=1).save("innocent.keras")
+    small_classifier(seed=1).save("independent.keras")
     words = ("--owner", "model-marked.keras", "--key", "acme.key", "--queries", "x.npy")
-    evidence = facts(1, "verify", "innocent.keras", *words, "--bundle", "bundle.zip")
+    evidence = facts(1, "verify", "independent.keras", *words, "--bundle", "bundle.zip")
     assert facts(0, "check", "bundle.zip")["log10_p"] == evidence["log10_p"] > -6
 
 

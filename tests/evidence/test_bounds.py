@@ -64,20 +64,20 @@ def test_nan_is_refused(residuals, statistic):
         chernoff_log10_p(residuals, statistic)
 
 
-def test_one_dominant_residual_cannot_convict():
-    # A single cell that holds nearly everything is one coin: p stays about 1/2 however large it is.
+def test_one_dominant_residual_gives_no_detection():
+    # A single cell that holds nearly everything is one sign: p stays about 1/2 however large it is.
     residuals = np.array([1e6] + [1e-3] * 50)
     assert chernoff_log10_p(residuals, 1e6 + 0.05) > -17
     assert chernoff_log10_p(residuals, 1e6) > -0.5
 
 
 @pytest.mark.parametrize("dust", [1e-15, 1e-17, 1e-18, 1e-300])
-def test_residuals_lost_in_the_rounding_of_the_sum_are_no_coins(dust):
+def test_residuals_lost_in_the_rounding_of_the_sum_are_no_signs(dust):
     assert chernoff_log10_p([1.0] + [dust] * 60, 1.0) > -0.31
     assert chernoff_log10_p([1.0] * 30 + [dust] * 60, 30.0) == pytest.approx(-30 * np.log10(2), abs=0.01)
 
 
-def test_p_values_of_fair_coins_are_valid():
+def test_p_values_of_fair_signs_are_valid():
     """Share of p <= a is at most a, over 20,000 draws of signs.
 
     The bound makes p larger than uniform, so the counts sit well below the limits; a limit of a n + 6 sqrt(a n) fails

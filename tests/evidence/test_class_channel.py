@@ -121,7 +121,7 @@ def test_no_answers_are_no_evidence():
     assert (found.num_queries, found.num_cells, found.slope) == (0, 0, 0)
 
 
-def test_marked_answers_convict_and_answers_marked_with_another_key_do_not():
+def test_marked_answers_are_detected_and_those_of_another_key_are_not():
     rng = np.random.default_rng(0)
     clean = random_answers(rng, 2000, 10)
     books = {name: codebook.expand(MarkKey(bytes([name]) * 32, "o"), 10, MarkParams()) for name in range(30)}

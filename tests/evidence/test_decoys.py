@@ -1,4 +1,4 @@
-"""The bound against what it bounds: how often do decoy keys look at least as guilty?"""
+"""The bound against what it bounds: how often do decoy keys look at least as stolen?"""
 
 import numpy as np
 import pytest

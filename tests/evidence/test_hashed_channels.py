@@ -51,7 +51,7 @@ def kept(keyed_hash, clean, suspect, batch_size=1000):
 
 
 def first_of_each(cells):
-    """Indices of the queries that meet their coin first."""
+    """Indices of the queries that meet their sign first."""
     seen = set()
     return [i for i, cell in enumerate(cells) if not (cell in seen or seen.add(cell))]
 
@@ -200,14 +200,14 @@ def test_ties_are_those_that_the_layer_touches():
 
 
 def suspects_of(channel, book, rng, share):
-    """Answers to 4,000 queries of which a share follows the coins, as a surrogate would."""
+    """Answers to 4,000 queries of which a share follows the signs, as a surrogate would."""
     follows = rng.random(4000) < share
     if channel == "amplitude":
         clean = random_answers(rng, 4000, 10)
         top = clean.argmax(axis=1)
-        coins = book.amplitude_signs[book.keyed_hash.group_of_class[top], book.keyed_hash.hashes(clean)]
+        signs = book.amplitude_signs[book.keyed_hash.group_of_class[top], book.keyed_hash.hashes(clean)]
         moved = clean * 0.95 + 0.005
-        suspect = np.where(((coins > 0) & follows)[:, None], moved, clean)
+        suspect = np.where(((signs > 0) & follows)[:, None], moved, clean)
         noisy = suspect * np.exp(rng.normal(size=suspect.shape) * 0.1)
         return clean, noisy / noisy.sum(axis=1, keepdims=True)
     if channel == "class-choice":
@@ -221,13 +221,13 @@ def suspects_of(channel, book, rng, share):
     clean = near_ties(rng, 4000, 10)
     order = np.sort(np.argsort(-clean, axis=1)[:, :2], axis=1)
     low, high = order.T
-    coins = book.tie_signs[high * (high - 1) // 2 + low, book.keyed_hash.hashes(clean)]
-    told = np.where(follows, coins, rng.choice([-1, 1], 4000))
+    signs = book.tie_signs[high * (high - 1) // 2 + low, book.keyed_hash.hashes(clean)]
+    told = np.where(follows, signs, rng.choice([-1, 1], 4000))
     return clean, np.where(told > 0, low, high)
 
 
 @pytest.mark.parametrize("channel", ["amplitude", "class-choice", "tie"])
-def test_suspects_that_follow_the_coins_are_found_and_others_are_not(channel):
+def test_suspects_that_follow_the_signs_are_found_and_others_are_not(channel):
     """32 other keys: one of them has p <= 1e-5 with a chance of 3e-4; the seeds are fixed."""
     rng = np.random.default_rng(1)
     book = codebook.expand(KEY, 10, MarkParams())
@@ -240,13 +240,13 @@ def test_suspects_that_follow_the_coins_are_found_and_others_are_not(channel):
     def log10_p(codes, clean, suspect):
         return channel_evidence(channel, codes.signs(channel), residuals(codes, clean, suspect)).log10_p
 
-    clean, guilty = suspects_of(channel, book, rng, share=0.3)
-    assert log10_p(book, clean, guilty) < -20
-    innocents_clean, innocent = suspects_of(channel, book, rng, share=0.0)
-    assert log10_p(book, innocents_clean, innocent) > -3
+    clean, stolen = suspects_of(channel, book, rng, share=0.3)
+    assert log10_p(book, clean, stolen) < -20
+    clean_of_independent, independent = suspects_of(channel, book, rng, share=0.0)
+    assert log10_p(book, clean_of_independent, independent) > -3
     for name in range(32):
         other = codebook.expand(MarkKey(bytes([name + 100]) * 32, "o"), 10, MarkParams())
-        assert log10_p(other, clean, guilty) > -5
+        assert log10_p(other, clean, stolen) > -5
 
 
 def test_labels_of_unknown_classes_side_with_nobody():

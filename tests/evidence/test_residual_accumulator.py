@@ -46,17 +46,18 @@ def test_labels_are_seen_from_the_answers_whatever_their_form():
     clean = rng.dirichlet(np.ones(10), 50)
     forms = {"labels": clean.argmax(axis=1), "one-hot": np.eye(10)[clean.argmax(axis=1)], "soft": clean}
     for name, suspect in forms.items():
-        collection = ResidualAccumulator(CHANNELS, book.keyed_hash, WITH_TIES, book.contrasts())
-        collection.add(clean, suspect)
-        assert collection.labels_only == (name != "soft")
-        assert set(collection.residuals()) == ({"tie"} if name != "soft" else set(CHANNELS))
-        assert collection.fidelity == 1
-        assert collection.num_queries == 50
+        accumulator = ResidualAccumulator(CHANNELS, book.keyed_hash, WITH_TIES, book.contrasts())
+        accumulator.add(clean, suspect)
+        assert accumulator.labels_only == (name != "soft")
+        assert set(accumulator.residuals()) == ({"tie"} if name != "soft" else set(CHANNELS))
+        assert accumulator.fidelity == 1
+        assert accumulator.num_queries == 50
 
 
 def test_residuals_are_the_same_whatever_the_signs():
-    """Two keys with the same keyed_hash and other signs are made; the answers are given. Nothing that `ResidualAccumulator` is
-    handed differs but the pairs, which hold class and amplitude signs; the class-choice channel's own, and the other codes'
+    """Two keys with the same keyed_hash and other signs are made; the answers are given. Nothing that
+    `ResidualAccumulator` is handed differs but the pairs, which hold class and amplitude signs; the class-choice
+    channel's own, and the other codes'
     residuals, do not depend on any."""
     rng = np.random.default_rng(0)
     clean, suspect = rng.dirichlet(np.ones(10), 300), rng.dirichlet(np.ones(10), 300)
@@ -67,9 +68,9 @@ def test_residuals_are_the_same_whatever_the_signs():
     asked = dataclasses.replace(book, class_choice_signs=-book.class_choice_signs, tie_signs=-book.tie_signs)
     found = []
     for codes in (book, other, asked):
-        collection = ResidualAccumulator(CHANNELS, codes.keyed_hash, WITH_TIES, codes.contrasts(), logged=True)
-        collection.add(clean, suspect)
-        found.append(collection.residuals())
+        accumulator = ResidualAccumulator(CHANNELS, codes.keyed_hash, WITH_TIES, codes.contrasts(), logged=True)
+        accumulator.add(clean, suspect)
+        found.append(accumulator.residuals())
     for channel in CHANNELS:
         np.testing.assert_array_equal(found[0][channel].values, found[2][channel].values)
         if channel != "class-choice":
@@ -100,11 +101,11 @@ def test_modules_that_gather_residuals_import_nothing_that_holds_signs():
                 for function in (value, *methods):
                     for parameter in inspect.signature(function).parameters:
                         checked += 1
-                        assert not {"sign", "signs", "coin", "coins", "key", "book"} & set(parameter.split("_"))
+                        assert not {"sign", "signs", "key", "book"} & set(parameter.split("_"))
     assert checked > 50
 
 
-def test_in_logs_each_coin_is_met_by_its_first_query_only():
+def test_in_logs_each_sign_is_met_by_its_first_query_only():
     rng = np.random.default_rng(0)
     book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
     clean, suspect = rng.dirichlet(np.ones(10), 200), rng.dirichlet(np.ones(10), 200)
@@ -129,13 +130,13 @@ def test_one_batch_leaves_nothing_to_the_next_whatever_their_sizes(logged):
     book = codebook.expand(MarkKey(bytes(32), "x"), 10, WITH_TIES)
     clean, suspect = rng.dirichlet(np.ones(10), 400), rng.dirichlet(np.ones(10), 400)
     suspect[:150] = clean[:150]
-    collections = [
+    accumulators = [
         ResidualAccumulator(CHANNELS, book.keyed_hash, WITH_TIES, book.contrasts(), logged=logged) for _ in range(2)
     ]
-    collections[0].add(clean, suspect)
+    accumulators[0].add(clean, suspect)
     for start, stop in itertools.pairwise([0, 100, 200, 207, 208, 300, 400]):
-        collections[1].add(clean[start:stop], suspect[start:stop])
-    whole, parts = (collection.residuals() for collection in collections)
+        accumulators[1].add(clean[start:stop], suspect[start:stop])
+    whole, parts = (accumulator.residuals() for accumulator in accumulators)
     for channel in CHANNELS:
         np.testing.assert_allclose(parts[channel].values, whole[channel].values, rtol=1e-7, atol=1e-9)
-    assert collections[0].fidelity == collections[1].fidelity > 0.375
+    assert accumulators[0].fidelity == accumulators[1].fidelity > 0.375

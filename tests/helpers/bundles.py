@@ -42,7 +42,7 @@ def npz(**arrays):
 
 def state_the_largest_statistic(members):
     """Changes the evidence of a bundle whose only channel is that of 10 classes: T is as if every sign agreed."""
-    evidence = dm.Evidence.from_dict(json.loads(members[bundles.EVIDENCE]), bundles.EVIDENCE)
+    evidence = dm.VerificationResult.from_dict(json.loads(members[bundles.EVIDENCE]), bundles.EVIDENCE)
     (channel,) = evidence.channels
     table = read_residuals(members[bundles.RESIDUALS], {"class": (10, 10)})["class"]
     log10_p = chernoff_log10_p(table, channel.largest_possible)

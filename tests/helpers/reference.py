@@ -108,7 +108,7 @@ def class_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:
 
 
 def pairs(secret: bytes, owner: str, signs) -> list[list[tuple[int, int]]]:
-    """docs/key-format.md, Class-choice channel: for each predicted class and column, the two classes that a coin chooses from."""
+    """docs/key-format.md, Class-choice channel: by predicted class and hash, the two classes that a sign chooses from."""
     num_classes = len(signs)
     drawn = words(secret, owner, f"class-code/focus/{num_classes}", num_classes**2)
     table = []
@@ -129,23 +129,23 @@ def pairs(secret: bytes, owner: str, signs) -> list[list[tuple[int, int]]]:
 
 
 def class_choice_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:
-    """docs/key-format.md, Class-choice channel: the coins."""
+    """docs/key-format.md, Class-choice channel: the signs."""
     bits = stream(secret, owner, f"query-code/signs/{num_classes}x4096", num_classes * 512)
     flat = [1 if bits[i // 8] >> (i % 8) & 1 else -1 for i in range(num_classes * 4096)]
     return [flat[start : start + 4096] for start in range(0, len(flat), 4096)]
 
 
 def raised(secret: bytes, owner: str, signs) -> list[list[int]]:
-    """For each predicted class and column, the class that is raised; -1 where none is."""
-    coins = class_choice_signs(secret, owner, len(signs))
+    """For each predicted class and hash, the target class; -1 where there is none."""
+    choosing = class_choice_signs(secret, owner, len(signs))
     table = pairs(secret, owner, signs)
     return [
-        [pair[0] if coin > 0 else pair[1] for pair, coin in zip(*rows, strict=True)]
-        for rows in zip(table, coins, strict=True)
+        [pair[0] if sign > 0 else pair[1] for pair, sign in zip(*rows, strict=True)]
+        for rows in zip(table, choosing, strict=True)
     ]
 
 
-def tie_channel(p: np.ndarray, coin: int, margin: float, budget: float) -> np.ndarray:
+def tie_channel(p: np.ndarray, sign: int, margin: float, budget: float) -> np.ndarray:
     """The tie channel for one probability vector."""
     top = int(p.argmax())
     second = max((c for c in range(len(p)) if c != top), key=lambda c: (p[c], -c))
@@ -153,7 +153,7 @@ def tie_channel(p: np.ndarray, coin: int, margin: float, budget: float) -> np.nd
     limit = min((p[low] + p[high]) * math.tanh(margin / 2), 2 * budget)
     if abs(p[low] - p[high]) >= limit:
         return p
-    winner, loser = (low, high) if coin > 0 else (high, low)
+    winner, loser = (low, high) if sign > 0 else (high, low)
     gap = (p[winner] - p[loser] + limit) / 2
     released = p.copy()
     released[winner], released[loser] = (p[low] + p[high] + gap) / 2, (p[low] + p[high] - gap) / 2

@@ -53,12 +53,12 @@ def answers(surrogate: keras.Model, digits: Any) -> Array:
 
 
 @pytest.fixture(scope="module")
-def expected(surrogate: keras.Model, owner_model: keras.Model, key: Any, digits: Any) -> dm.Evidence:
+def expected(surrogate: keras.Model, owner_model: keras.Model, key: Any, digits: Any) -> dm.VerificationResult:
     return verifying.verify(surrogate, owner=owner_model, key=key, queries=digits.x_test[:120])
 
 
 def test_a_file_of_answers_gives_the_evidence_of_the_suspect_itself(
-    run: Run, answers: Array, expected: dm.Evidence, tmp_path: Path
+    run: Run, answers: Array, expected: dm.VerificationResult, tmp_path: Path
 ) -> None:
     path, shuffled = tmp_path / "answers.csv", [NAMES[number] for number in (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)]
     with path.open("w", newline="") as file:
@@ -98,7 +98,7 @@ class Columns:
 
 
 @pytest.fixture
-def verify(owner_model: keras.Model, key: Any, digits: Any) -> Callable[..., dm.Evidence]:
+def verify(owner_model: keras.Model, key: Any, digits: Any) -> Callable[..., dm.VerificationResult]:
     return lambda suspect, **options: verifying.verify(
         suspect, owner=owner_model, key=key, queries=digits.x_test[:120], **options
     )
@@ -106,14 +106,14 @@ def verify(owner_model: keras.Model, key: Any, digits: Any) -> Callable[..., dm.
 
 @pytest.mark.parametrize("classes", [range(10), range(9, -1, -1), sorted(NAMES), NAMES[::-1]])
 def test_columns_are_put_into_the_owners_order(
-    verify: Callable[..., dm.Evidence], surrogate: keras.Model, expected: dm.Evidence, classes: Any
+    verify: Callable[..., dm.VerificationResult], surrogate: keras.Model, expected: dm.VerificationResult, classes: Any
 ) -> None:
     evidence = verify(Columns(surrogate, list(classes)), class_names=NAMES)
     assert evidence.log10_p == pytest.approx(expected.log10_p, abs=1e-3)
 
 
 def test_classes_that_the_suspect_lacks_get_probability_zero(
-    verify: Callable[..., dm.Evidence], surrogate: keras.Model
+    verify: Callable[..., dm.VerificationResult], surrogate: keras.Model
 ) -> None:
     class Doubting(Columns):  # so that some probability is left where the missing class is the best
         def predict_proba(self, rows: Array) -> Array:
@@ -133,14 +133,14 @@ def test_classes_that_the_suspect_lacks_get_probability_zero(
     ],
 )
 def test_columns_of_other_classes_are_refused(
-    verify: Callable[..., dm.Evidence], surrogate: keras.Model, classes: Any, names: Any, text: str
+    verify: Callable[..., dm.VerificationResult], surrogate: keras.Model, classes: Any, names: Any, text: str
 ) -> None:
     with pytest.raises(SuspectError, match=text):
         verify(Columns(surrogate, list(classes)), class_names=names)
 
 
 def test_fewer_names_than_columns_are_refused(
-    verify: Callable[..., dm.Evidence], answers: Array, digits: Any, tmp_path: Path
+    verify: Callable[..., dm.VerificationResult], answers: Array, digits: Any, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "answers.npz", answers=answers, classes=np.arange(9))
     with pytest.raises(SuspectError, match="answers 10 columns and says what 9 stand for"):
@@ -187,7 +187,12 @@ def start(surrogate: keras.Model, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.mark.parametrize("protocol", ["v1", "v2", "grpc"])
 def test_a_test_goes_on_when_a_killed_server_is_back(
-    run: Run, start: Start, expected: dm.Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+    run: Run,
+    start: Start,
+    expected: dm.VerificationResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: str,
 ) -> None:
     monkeypatch.setenv("DYNAMARKS_API_KEY", KEY)
     process, url = start(protocol, 0)
@@ -240,7 +245,10 @@ class Clock:
 
 
 def test_no_faster_than_allowed(
-    verify: Callable[..., dm.Evidence], surrogate: keras.Model, expected: dm.Evidence, monkeypatch: pytest.MonkeyPatch
+    verify: Callable[..., dm.VerificationResult],
+    surrogate: keras.Model,
+    expected: dm.VerificationResult,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock, asked = Clock(), []
 
@@ -264,7 +272,9 @@ def test_less_than_one_query_a_second(
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("inf"), "fast"])
-def test_rates_that_are_refused(verify: Callable[..., dm.Evidence], surrogate: keras.Model, rate: Any) -> None:
+def test_rates_that_are_refused(
+    verify: Callable[..., dm.VerificationResult], surrogate: keras.Model, rate: Any
+) -> None:
     with pytest.raises(ArgumentError, match="`rate` must be a number of queries a second above 0"):
         verify(surrogate, rate=rate)
 

@@ -1,4 +1,4 @@
-"""Heads other than one softmax for each input: what is carried is convicted, what is not is refused with a way out."""
+"""Heads other than one softmax for each input: what is carried is detected, what is not is refused with a way out."""
 
 import keras
 import numpy as np
@@ -37,13 +37,13 @@ def dense(digits, key):
     marked = dm.mark(owner, key, budget=BUDGET)
     stolen = digits.x_train[half:]
     models = {"owner": owner, "marked": marked}
-    for name, api in (("surrogate", marked), ("innocent", owner)):
+    for name, api in (("surrogate", marked), ("independent", owner)):
         attacker = segmenter(96, "tanh", 1)
         models[name] = train_classifier(attacker, stolen, api.predict(stolen, verbose=0), epochs=40, batch_size=32)
     return models
 
 
-def test_a_surrogate_of_a_dense_model_is_convicted_and_the_bundle_holds(dense, digits, key, tmp_path):
+def test_a_surrogate_of_a_dense_model_is_detected_and_the_bundle_holds(dense, digits, key, tmp_path):
     path = tmp_path / "bundle.zip"
     evidence = verifying.verify(dense["surrogate"], owner=dense["marked"], key=key, queries=digits.x_test, bundle=path)
     assert evidence.detected()
@@ -54,7 +54,7 @@ def test_a_surrogate_of_a_dense_model_is_convicted_and_the_bundle_holds(dense, d
         assert recheck(path, key=opened).evidence.log10_p == evidence.log10_p
 
 
-def test_logged_queries_and_labels_convict_too(dense, digits, key):
+def test_logged_queries_and_labels_give_detections_too(dense, digits, key):
     logged = {
         "owner": dense["marked"],
         "key": key,
@@ -67,7 +67,7 @@ def test_logged_queries_and_labels_convict_too(dense, digits, key):
     in_labels = verifying.verify(lambda batch: np.asarray(dense["surrogate"](batch)).argmax(axis=-1), **logged)
     assert in_labels.answers == "labels"
     assert in_labels.log10_p < -3
-    assert verifying.verify(dense["innocent"], **logged).log10_p > -2
+    assert verifying.verify(dense["independent"], **logged).log10_p > -2
 
 
 def test_a_bundle_of_labels_holds_too(dense, digits, key, tmp_path):
@@ -105,10 +105,10 @@ def test_few_inputs_are_chosen_by_what_most_of_their_positions_show(dense, digit
     np.testing.assert_allclose(answers.confidence(p), [0.8, 0.6])
 
 
-def test_p_values_of_an_innocent_hold_although_neighboring_pixels_depend_on_each_other(dense, digits, key):
+def test_p_values_of_an_independent_model_hold_although_neighboring_pixels_depend_on_each_other(dense, digits, key):
     """The chance is over the signs, whatever the answers are. With p valid, a share above a + 4 standard errors over
     2,000 sign tables has a chance of less than 1e-4; Chernoff's bound keeps it well below a."""
-    clean, suspect = (dense[name].predict(digits.x_test, verbose=0) for name in ("owner", "innocent"))
+    clean, suspect = (dense[name].predict(digits.x_test, verbose=0) for name in ("owner", "independent"))
     collected = ResidualAccumulator(
         ("class",), codebook.expand(key, 11, dm.MarkParams(BUDGET)).keyed_hash, dm.MarkParams(BUDGET)
     )

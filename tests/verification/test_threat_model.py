@@ -11,7 +11,7 @@ import dynamarks_tf as dm
 from dynamarks_tf import recheck
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members as case_members
-from dynamarks_tf.case.result import Evidence
+from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.errors import BundleError, CommitmentError
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.bounds import chernoff_log10_p
@@ -26,7 +26,7 @@ SETTINGS = dm.MarkParams(budget=0.1)
 
 @pytest.fixture(scope="module")
 def innocent_residuals(digits, owner_model, unmarked_surrogate):
-    """The class channel's table of an innocent suspect. For ten classes it is the same for every key."""
+    """The class channel's table of an independent model suspect. For ten classes it is the same for every key."""
     keyed_hash = codebook.expand(dm.MarkKey(bytes(32), "o"), 10, SETTINGS).keyed_hash
     table = ClassChannelTable(keyed_hash, (10, 10), SETTINGS.budget)
     clean, suspect = (model.predict(digits.x_test, verbose=0) for model in (owner_model, unmarked_surrogate))
@@ -46,7 +46,7 @@ def test_a_forger_with_a_free_choice_of_tables_has_no_key_that_gives_them(
     )
 
     def forge(members):
-        evidence = Evidence.from_dict(json.loads(members[bundles.EVIDENCE]), "x")
+        evidence = VerificationResult.from_dict(json.loads(members[bundles.EVIDENCE]), "x")
         table = case_members.read_residuals(members[bundles.RESIDUALS], {"class": (10, 10)})["class"]
         statistic = float(np.abs(table).sum()) * 0.99
         log10_p = chernoff_log10_p(table, statistic)
@@ -80,7 +80,7 @@ def test_whoever_marks_after_the_fact_finds_nothing(digits, owner_model, unmarke
 def test_an_owner_model_that_was_doctored_to_fit_the_key_is_not_the_one_committed_to(
     digits, owner_model, unmarked_surrogate, key, tmp_path
 ):
-    """Clean answers that are low where the signs are positive would convict anybody; the statement names the file."""
+    """Clean answers that are low where the signs are positive would give detections of anybody; the statement names the file."""
     verifying.marked_with(owner_model, key, SETTINGS).save(tmp_path / "owner.keras")
     statement = commitment.commit(key, model=tmp_path / "owner.keras")
     signs = codebook.expand(key, 10, SETTINGS).class_signs.astype(np.float32)
@@ -130,7 +130,7 @@ def test_somebody_elses_evidence_cannot_be_replayed_as_ones_own(digits, owner_mo
         recheck.recheck(replayed, key=key)
 
 
-def test_of_two_claimants_the_thief_is_marked_by_both_and_the_owner_by_none(digits, owner_model, surrogate, key):
+def test_of_two_claimants_the_attacker_is_marked_by_both_and_the_owner_by_none(digits, owner_model, surrogate, key):
     """The attacker marks what he stole with a key of his own, and accuses the owner."""
     attackers_key = dm.MarkKey(bytes(range(50, 82)), "Attacker")
     thiefs = dm.mark(surrogate, attackers_key, budget=0.01)

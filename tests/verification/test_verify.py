@@ -1,4 +1,4 @@
-"""verify: convicts surrogates, spares innocents, and says what is wrong with bad input. Real images, trained models."""
+"""verify: detects surrogates and no independent models, and names what is wrong with bad input. Real images, trained models."""
 
 import importlib.metadata
 import json
@@ -22,22 +22,24 @@ def check(suspect, owner_model, key, digits, **options):
     return verifying.verify(suspect, owner=owner_model, key=key, queries=digits.x_test, **options)
 
 
-def test_a_surrogate_is_convicted_and_innocents_are_not(digits, owner_model, key, surrogate, unmarked_surrogate):
+def test_surrogates_are_detected_and_independent_models_are_not(
+    digits, owner_model, key, surrogate, unmarked_surrogate
+):
     evidence = check(surrogate, owner_model, key, digits)
     assert evidence.log10_p <= -7
     assert evidence.detected(alpha=1e-6)
     assert evidence.num_queries == len(digits.x_test)
-    innocent = small_classifier(seed=9)
-    innocent.compile("adam", "sparse_categorical_crossentropy")
+    independent = small_classifier(seed=9)
+    independent.compile("adam", "sparse_categorical_crossentropy")
     half = len(digits.x_train) // 2
-    innocent.fit(digits.x_train[half:], digits.y_train[half:], epochs=15, batch_size=32, verbose=0)
-    for suspect in (unmarked_surrogate, innocent, owner_model):
+    independent.fit(digits.x_train[half:], digits.y_train[half:], epochs=15, batch_size=32, verbose=0)
+    for suspect in (unmarked_surrogate, independent, owner_model):
         evidence = check(suspect, owner_model, key, digits)
         assert evidence.log10_p > -2
         assert not evidence.detected()
 
 
-def test_p_values_of_an_innocent_are_valid_over_many_keys(digits, owner_model, unmarked_surrogate):
+def test_p_values_of_an_independent_model_are_valid_over_many_keys(digits, owner_model, unmarked_surrogate):
     """Share of keys with p <= a is at most a. 400 keys; a n + 6 sqrt(a n) is exceeded with probability < 1e-8."""
     from dynamarks_tf.evidence.batch import Batch
     from dynamarks_tf.evidence.channels import channel_evidence
@@ -57,7 +59,7 @@ def test_p_values_of_an_innocent_are_valid_over_many_keys(digits, owner_model, u
         assert (np.array(p) <= np.log10(alpha)).sum() <= alpha * 400 + 6 * np.sqrt(alpha * 400)
 
 
-def test_another_key_does_not_convict(digits, owner_model, other_key, surrogate):
+def test_another_key_gives_no_detection(digits, owner_model, other_key, surrogate):
     assert check(surrogate, owner_model, other_key, digits).log10_p > -3
 
 
@@ -282,18 +284,18 @@ def labels_of(model, form="indices"):
 
 @pytest.mark.parametrize("form", ["indices", "a column of floats", "names", "names as bytes", "one-hot"])
 def test_a_suspect_that_answers_labels_is_tested_in_the_tie_code(form, digits, owner_model, with_ties, key):
-    """The marked API itself sides with every coin; the clean model with none."""
+    """The marked API itself sides with every sign; the clean model with none."""
     options = {"owner": with_ties, "key": key, "queries": digits.x_train, "logged": True, "class_names": NAMES}
-    guilty = verifying.verify(labels_of(with_ties, form), **options)
-    assert guilty.log10_p <= -8
-    assert guilty.answers == "labels"
-    assert [channel.channel for channel in guilty.channels] == ["tie"]
-    assert guilty.untested["class"] == guilty.untested["amplitude"]
-    assert "labels only" in guilty.untested["class"]
-    assert guilty.fidelity > 0.9
-    innocent = verifying.verify(labels_of(owner_model, form), **options)
-    assert innocent.log10_p > -2
-    assert innocent.fidelity == 1
+    stolen = verifying.verify(labels_of(with_ties, form), **options)
+    assert stolen.log10_p <= -8
+    assert stolen.answers == "labels"
+    assert [channel.channel for channel in stolen.channels] == ["tie"]
+    assert stolen.untested["class"] == stolen.untested["amplitude"]
+    assert "labels only" in stolen.untested["class"]
+    assert stolen.fidelity > 0.9
+    independent = verifying.verify(labels_of(owner_model, form), **options)
+    assert independent.log10_p > -2
+    assert independent.fidelity == 1
 
 
 def test_what_cannot_succeed_with_labels_is_refused_before_anything_is_asked(digits, owner_model, with_ties, key):
@@ -366,9 +368,9 @@ def test_labels_that_cannot_help_are_seen_in_the_first_batch(digits, owner_model
     assert len(asked) == 1
 
 
-def test_a_client_who_sends_again_what_he_liked_convicts_nobody(digits, owner_model, key):
-    """The log then depends on the coins: he repeats the inputs whose marked answer agrees with his label, exactly and
-    slightly changed. Each coin counts once, by the first query that met it."""
+def test_a_client_who_repeats_convenient_inputs_causes_no_detection(digits, owner_model, key):
+    """The log then depends on the signs: the client repeats inputs whose marked answer agrees with their label, exactly and
+    slightly changed. Each sign counts once, by the first query that met it."""
     rng = np.random.default_rng(0)
     weak = small_classifier(seed=3)
     weak.compile("adam", "sparse_categorical_crossentropy")
@@ -384,7 +386,7 @@ def test_a_client_who_sends_again_what_he_liked_convicts_nobody(digits, owner_mo
         again = verifying.verify(suspect, queries=log, batch_size=4096, **options)
         assert again.log10_p > -3
         assert again.log10_p == pytest.approx(once.log10_p, abs=1.5)
-        for max_queries in (500, 3000):  # a random part would meet the coins that he repeated, and few others
+        for max_queries in (500, 3000):  # a random part would meet the signs that were repeated, and few others
             assert verifying.verify(suspect, queries=log, max_queries=max_queries, **options).log10_p > -3
 
 
@@ -433,12 +435,12 @@ def test_growth_and_queries_needed(digits, owner_model, key, surrogate, unmarked
 
 
 def test_evidence_can_be_read_back_and_damage_is_seen(digits, owner_model, key, surrogate):
-    from dynamarks_tf.case.result import Evidence
+    from dynamarks_tf.case.result import VerificationResult
     from dynamarks_tf.errors import FormatError
 
     evidence = check(surrogate, owner_model, key, digits, max_queries=30)
     content = json.loads(json.dumps(evidence.to_dict()))
-    assert Evidence.from_dict(content, "e.json") == evidence
+    assert VerificationResult.from_dict(content, "e.json") == evidence
     for damaged, message in (
         ({**content, "format": "x"}, "is not evidence"),
         ({**content, "version": 1}, "is evidence of version 1; this release reads version 3"),
@@ -452,7 +454,7 @@ def test_evidence_can_be_read_back_and_damage_is_seen(digits, owner_model, key, 
         ({**content, "plan": {}}, "is not a test plan"),
     ):
         with pytest.raises(FormatError, match=message):
-            Evidence.from_dict(damaged, "e.json")
+            VerificationResult.from_dict(damaged, "e.json")
 
 
 def other_input_model():

@@ -72,7 +72,7 @@ def test_inputs_raise_all_favored_classes_where_there_are_many_or_no_amplitudes(
         shared.signs("class-choice")
 
 
-def test_a_class_code_that_favors_a_single_class_leaves_the_query_code_nothing_to_choose():
+def test_a_class_channel_that_favors_a_single_class_leaves_the_class_choice_channel_nothing_to_choose():
     for name in range(64):
         book = codebook.expand(MarkKey(bytes([name]) * 32, "x"), 3, MarkParams())
         counts = book.favored_counts()
@@ -214,7 +214,7 @@ def test_table_sizes_outside_their_range_are_refused(size):
         MarkParams(table_rows=size)
 
 
-def test_smallest_possible_p_value_counts_the_coins():
+def test_smallest_possible_p_value_counts_the_signs():
     assert class_channel_floor_log10(2, MarkParams()) == 0
     assert class_channel_floor_log10(10, MarkParams()) == pytest.approx(-90 * np.log10(2))
     assert class_channel_floor_log10(100_000, MarkParams()) == pytest.approx(-1024 * np.log10(2))

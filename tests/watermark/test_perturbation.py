@@ -91,8 +91,8 @@ def assert_top_1_changes_in_ties_only(p, marked, budget, margin, top=None):
 @pytest.mark.parametrize("num_classes", [2, 3, 10, 12, 200])
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=15)
-def test_the_tie_code_is_what_the_slow_reference_says(num_classes, from_logits, seed):
-    """On rows that the amplitude channel leaves alone otherwise: their coin is -1, so that only the tie channel acts."""
+def test_the_tie_channel_is_what_the_slow_reference_says(num_classes, from_logits, seed):
+    """On rows that the amplitude channel leaves alone: their sign is -1, so that only the tie channel acts."""
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(40, num_classes)) * 2
     z[:, :2] = z.max(axis=1, keepdims=True) + rng.normal(size=(40, 2)) * 0.2
@@ -146,7 +146,7 @@ def winners_of_ties(p, num_classes, params):
     return np.asarray(perturbation.after_tie(values, best, tie, secret)[1].top)
 
 
-def test_the_gap_of_a_tie_does_not_tell_whether_the_coin_decided():
+def test_the_gap_of_a_tie_does_not_tell_whether_the_sign_decided():
     """Gaps spread evenly over the margin stay so; 20,000 ties, the largest deviation of the distribution is below
     2.2 / sqrt(n) but for once in 10,000 (Kolmogorov-Smirnov)."""
     rng = np.random.default_rng(0)
@@ -161,11 +161,11 @@ def test_the_gap_of_a_tie_does_not_tell_whether_the_coin_decided():
     assert 0.47 < changed < 0.53
 
 
-def test_the_amplitude_code_marks_half_of_the_inputs_with_the_whole_budget():
+def test_the_amplitude_channel_marks_half_of_the_inputs_with_the_whole_budget():
     p = softmax(random_logits(3, 10, rows=4000).astype(np.float64) + 8 * np.eye(10)[np.arange(4000) % 10])
     moved = total_variation(p, np.asarray(layer_for(10)(p)))
     left_alone = moved < 1e-12
-    assert 0.45 < left_alone.mean() < 0.55  # four deviations of a fair coin: 0.03, and hashed inputs share coins
+    assert 0.45 < left_alone.mean() < 0.55  # four deviations of a fair sign: 0.03, and hashed inputs share signs
     rows = np.random.default_rng(4).dirichlet(np.full(40, 0.05), 4000)  # too many classes to raise a single one
     moved = total_variation(rows, np.asarray(layer_for(40)(rows)))
     constant = total_variation(rows, np.asarray(layer_for(40, amplitudes=False)(rows)))
@@ -198,7 +198,7 @@ def test_up_to_32_classes_each_input_raises_the_single_class_that_the_reference_
 
 
 def test_every_favored_class_is_raised_for_its_share_of_the_columns():
-    """Of 4,096 columns with a fair coin each; five deviations fail once in 30,000 keys, and the key is fixed."""
+    """Of 4,096 columns with a fair sign each; five deviations fail once in 30,000 keys, and the key is fixed."""
     book = codebook.expand(KEY, 10, MarkParams())
     for top, foci in enumerate(book.target_classes):
         favored = [c for c in range(10) if c != top and book.class_signs[top, c] > 0]
@@ -241,7 +241,7 @@ def test_guarantees_hold_in_every_floating_point_type(dtype, num_classes, seed):
 @pytest.mark.parametrize("num_classes", [2, 3, 10, 60])
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=15)
-def test_the_class_code_is_what_the_slow_reference_says(num_classes, seed):
+def test_the_class_channel_is_what_the_slow_reference_says(num_classes, seed):
     _agrees_with_reference(num_classes, seed, MarkParams())
 
 

@@ -1,7 +1,8 @@
 """What the layer released when `dynamarks-4` was fixed, for 20 settings, is what it releases today.
 
-The file holds inputs and outputs. Its inputs lie away from the steps of the keyed hash, so that another processor's last
-bits change nothing. It changes only with the scheme's name: models that are marked already must keep their answers.
+The file holds inputs and outputs. Its inputs lie away from the steps of the keyed hash, so that another processor's
+last bits change nothing. It changes only with the scheme's name: models that are marked already must keep their
+answers.
 """
 
 import json
