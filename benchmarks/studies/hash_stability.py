@@ -11,6 +11,7 @@ For an owner model on Fashion-MNIST and its 10,000 test images, computed in anot
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 from pathlib import Path
@@ -70,7 +71,10 @@ def compared(way: str, keyed_hash: KeyedHash, clean: Any, released: Any, answers
 
 
 def main() -> None:
-    """Trains and exports the models, and compares their answers."""
+    """Command line: trains and exports the models, and compares their answers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results")
+    options = parser.parse_args()
     owner, marked, keyed_hash, x = models()
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +98,7 @@ def main() -> None:
             clean, released = (in_batches(ways[n][way][0], x[: ways[n][way][2]], ways[n][way][1]) for n in ways)
             rows[way] = compared(way, keyed_hash, reference["clean"], reference["marked"], (clean, released))
     content = {"format": "dynamarks-study", "version": 2, "versions": package_versions(), "rows": rows}
-    result_file.write(RESULTS, content)
+    result_file.write(options.out, content)
 
 
 if __name__ == "__main__":
