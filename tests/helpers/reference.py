@@ -108,7 +108,7 @@ def class_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:
 
 
 def pairs(secret: bytes, owner: str, signs) -> list[list[tuple[int, int]]]:
-    """docs/key-format.md, Class-choice channel: by predicted class and hash, the two classes that a sign chooses from."""
+    """docs/key-format.md, Class-choice channel: by predicted class and hash, the two classes that a sign chooses."""
     num_classes = len(signs)
     drawn = words(secret, owner, f"class-code/focus/{num_classes}", num_classes**2)
     table = []

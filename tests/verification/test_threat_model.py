@@ -80,7 +80,7 @@ def test_whoever_marks_after_the_fact_finds_nothing(digits, owner_model, unmarke
 def test_an_owner_model_that_was_doctored_to_fit_the_key_is_not_the_one_committed_to(
     digits, owner_model, unmarked_surrogate, key, tmp_path
 ):
-    """Clean answers that are low where the signs are positive would give detections of anybody; the statement names the file."""
+    """Clean answers that are low where the signs are positive would detect any model; the statement names the file."""
     verifying.marked_with(owner_model, key, SETTINGS).save(tmp_path / "owner.keras")
     statement = commitment.commit(key, model=tmp_path / "owner.keras")
     signs = codebook.expand(key, 10, SETTINGS).class_signs.astype(np.float32)

@@ -1,4 +1,4 @@
-"""verify: detects surrogates and no independent models, and names what is wrong with bad input. Real images, trained models."""
+"""verify: detects surrogates and no independent models, and names what is wrong with bad input. Real images."""
 
 import importlib.metadata
 import json
@@ -369,8 +369,8 @@ def test_labels_that_cannot_help_are_seen_in_the_first_batch(digits, owner_model
 
 
 def test_a_client_who_repeats_convenient_inputs_causes_no_detection(digits, owner_model, key):
-    """The log then depends on the signs: the client repeats inputs whose marked answer agrees with their label, exactly and
-    slightly changed. Each sign counts once, by the first query that met it."""
+    """The log then depends on the signs: the client repeats inputs whose marked answer agrees with their label, exactly
+    and slightly changed. Each sign counts once, by the first query that met it."""
     rng = np.random.default_rng(0)
     weak = small_classifier(seed=3)
     weak.compile("adam", "sparse_categorical_crossentropy")
