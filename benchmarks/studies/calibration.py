@@ -129,7 +129,8 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
     from dynamarks_tf.evidence.channels import channel_evidence
     from dynamarks_tf.evidence.class_channel import ClassChannelTable
     from dynamarks_tf.evidence.first_answers import FirstAnswers
-    from dynamarks_tf.evidence.tie_channel import TieTable, ties
+    from dynamarks_tf.evidence.meetings import ties
+    from dynamarks_tf.evidence.tie_channel import TieTable
     from dynamarks_tf.watermark import codebook
     from dynamarks_tf.watermark.params import MarkParams
 
@@ -141,7 +142,7 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
         book = codebook.expand(numbered_key(number), clean.shape[1], params)
         pairs = book.contrasts()
         assert pairs is not None
-        first = FirstAnswers(book.keyed_hash, every_class=True)
+        first = FirstAnswers(book.keyed_hash, params, every_class=True)
         first.add(Batch(clean[:LOGGED], suspect[:LOGGED]))
         fresh = ClassChannelTable(book.keyed_hash, book.class_signs.shape, BUDGET)
         fresh.add(Batch(clean_fresh, suspect_fresh))

@@ -15,7 +15,7 @@ from dynamarks_tf.evidence import regression
 from dynamarks_tf.evidence.first_answers import FirstAnswers
 from dynamarks_tf.evidence.residuals import Residuals
 
-TRANSFORM = "amplitude/2: log(1 - s_t) of the first query of each sign less its regression on the clean logs by group"
+TRANSFORM = "amplitude/3: log(1 - s_t) of the first query of each sign less its regression on the clean logs by group"
 
 
 def residuals(first: FirstAnswers) -> Residuals:

@@ -27,7 +27,7 @@ from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
 Array = npt.NDArray[Any]
 
-TRANSFORM = "class/2: weighted cell means of floored logs less constant, slope and ridged columns and rows"
+TRANSFORM = "class/3: weighted cell means of floored logs less constant, slope and ridged columns and rows"
 CONFIDENCE = 0.01  # an input whose best class misses certainty by this much weighs half
 REACH = 10.0  # classes count fully less the nearer they come to REACH times budget / C
 SMALLEST_WEIGHT = 0.3

@@ -24,7 +24,7 @@ from dynamarks_tf.evidence.residuals import Residuals
 Array = npt.NDArray[Any]
 
 TRANSFORM = (
-    "class-choice/1: clipped difference, between the classes of each sign's pair, of log s_c less its regression"
+    "class-choice/2: clipped difference, between the classes of each sign's pair, of log s_c less its regression"
 )
 CLIP = 3.0
 

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.evidence.batch import Batch
+from dynamarks_tf.evidence.meetings import ClassMeetings, num_class_cells
 from dynamarks_tf.evidence.regression import REGRESSED_CLASSES, regressors
-from dynamarks_tf.evidence.residuals import FirstMeetings, floored_log
+from dynamarks_tf.evidence.residuals import floored_log
 from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash, num_class_groups
+from dynamarks_tf.watermark.params import MarkParams
 
 Array = npt.NDArray[Any]
 
@@ -23,22 +25,30 @@ class FirstAnswers:
     """Keeps the first answer in each cell (group of the predicted class, column of the hash).
 
     Args:
-        keyed_hash: groups and columns of the cells.
+        keyed_hash: which cell an output meets.
+        params: settings of the mark.
+        met_before: cells that other queries met first, bools of shape `(num_class_cells(C),)`; none by default.
         every_class: whether to keep the suspect's probabilities of all classes, not of the predicted one alone.
 
     Example:
 
-    >>> first = FirstAnswers(codebook.keyed_hash)
+    >>> first = FirstAnswers(codebook.keyed_hash, params)
     >>> first.add(Batch(clean_probabilities, suspect_probabilities))
     >>> amplitude_channel.residuals(first)
     """
 
-    def __init__(self, keyed_hash: KeyedHash, *, every_class: bool = False) -> None:
+    def __init__(
+        self,
+        keyed_hash: KeyedHash,
+        params: MarkParams,
+        met_before: npt.NDArray[np.bool_] | None = None,
+        *,
+        every_class: bool = False,
+    ) -> None:
         self.num_groups = num_class_groups(keyed_hash.num_classes)
-        self._keyed_hash = keyed_hash
         self._classes = keyed_hash.hashed_classes[:REGRESSED_CLASSES]
-        num_cells = self.num_groups * HASH_SIZE
-        self._meetings = FirstMeetings(num_cells)
+        num_cells = num_class_cells(keyed_hash.num_classes)
+        self._meetings = ClassMeetings(keyed_hash, params, met_before)
         # One row for each cell met, in the order in which they were; the system finds the memory when it is filled.
         self._size = 0
         self._cells = np.empty(num_cells, np.intp)
@@ -53,10 +63,9 @@ class FirstAnswers:
         Returns:
             Which of its queries are the first of their cell: increasing ints of shape `(k,)`.
         """
-        cells = batch.class_cells(self._keyed_hash)
-        first = self._meetings.among(cells)
+        first, cells = self._meetings.among(batch)
         rows = slice(self._size, self._size + len(first))
-        self._cells[rows] = cells[first]
+        self._cells[rows] = cells
         self._clean[rows] = batch.clean[first[:, None], self._classes]
         self._best[rows] = batch.best[first]
         self._suspect_of_top[rows] = batch.suspect[first, batch.top[first]]
@@ -68,7 +77,7 @@ class FirstAnswers:
     @property
     def met(self) -> Array:
         """The cells that some query has met, increasing, ints of shape `(m,)`."""
-        return self._meetings.met
+        return np.sort(self._cells[: self._size])
 
     @property
     def starts(self) -> Array:

@@ -6,7 +6,7 @@ answers (probabilities or labels), never on a sign.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,18 @@ def _obstacle(channel: str, params: MarkParams, num_classes: int, *, logged: boo
     return None
 
 
+class MetBefore(NamedTuple):
+    """Secret signs that other queries of a log met first; none by default.
+
+    Attributes:
+        classes: cells of amplitude and class-choice channel, bools of shape `(num_class_cells(C),)`.
+        ties: cells of the tie channel, bools of shape `(num_tie_cells(C),)`.
+    """
+
+    classes: npt.NDArray[np.bool_] | None = None
+    ties: npt.NDArray[np.bool_] | None = None
+
+
 class ResidualAccumulator:
     """Gathers a suspect's answers for several channels, in memory that does not grow with the queries.
 
@@ -81,6 +93,7 @@ class ResidualAccumulator:
         pairs: the class-choice channel's, as `Codebook.contrasts` gives them; needed if that channel is gathered.
         logged: whether the queries come from clients, who may send again what they liked. The class channel then takes
             only the first of those that look alike to the hash; the other channels always do.
+        met_before: secret signs that other queries met first, which are not among those to come.
 
     Attributes:
         num_queries: how many inputs were answered.
@@ -95,13 +108,18 @@ class ResidualAccumulator:
         pairs: npt.NDArray[np.int32] | None = None,
         *,
         logged: bool = False,
+        met_before: MetBefore | None = None,
     ) -> None:
         self._channels = channels
+        met = met_before or MetBefore()
         self._tables = {
-            channel: _table(channel, keyed_hash, params) for channel in channels if channel not in _OF_FIRST_ANSWERS
+            channel: _table(channel, keyed_hash, params, met)
+            for channel in channels
+            if channel not in _OF_FIRST_ANSWERS
         }
         needs_first = (logged and "class" in channels) or _OF_FIRST_ANSWERS & set(channels)
-        self._first = FirstAnswers(keyed_hash, every_class="class-choice" in channels) if needs_first else None
+        keeps_all = "class-choice" in channels
+        self._first = FirstAnswers(keyed_hash, params, met.classes, every_class=keeps_all) if needs_first else None
         self._pairs = pairs if "class-choice" in channels else None
         self._logged = logged
         self._memory = Memory()
@@ -169,7 +187,7 @@ class ResidualAccumulator:
         return class_choice_channel.residuals(self._first, self._pairs)
 
 
-def _table(channel: str, keyed_hash: KeyedHash, params: MarkParams) -> ResidualTable:
+def _table(channel: str, keyed_hash: KeyedHash, params: MarkParams, met: MetBefore) -> ResidualTable:
     if channel == "class":
         return class_channel.ClassChannelTable(keyed_hash, params.table_shape(keyed_hash.num_classes), params.budget)
-    return tie_channel.TieTable(keyed_hash, params.tie_margin, params.budget)
+    return tie_channel.TieTable(keyed_hash, params.tie_margin, params.budget, met.ties)

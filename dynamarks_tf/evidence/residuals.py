@@ -52,39 +52,3 @@ def floored_log(p: Array, floor: float = LOG_FLOOR) -> Array:
     """log(max(p, floor)), in the type of `p`."""
     floored = np.clip(p, floor, np.inf)  # several times as fast as `maximum` with a scalar
     return np.asarray(np.log(floored, out=floored))
-
-
-class FirstMeetings:
-    """Lets each secret sign be met by one query only: the first.
-
-    A client's later queries may depend on the answers to earlier ones, and so on the signs that those showed: repeating
-    the inputs with the most convenient answers would give their signs more weight. The first query that meets a sign
-    was chosen before that sign had shown anything.
-
-    Args:
-        num_cells: how many secret signs there are.
-    """
-
-    def __init__(self, num_cells: int) -> None:
-        self._met = np.zeros(num_cells, bool)
-        self._first = np.zeros(num_cells, np.intp)
-
-    def among(self, cells: Array) -> Array:
-        """Which of a batch's queries meet their sign for the first time.
-
-        Args:
-            cells: the sign of each query, ints of shape `(n,)`.
-
-        Returns:
-            Increasing indices into the batch.
-        """
-        new = np.flatnonzero(~self._met[cells])
-        cells = cells[new]
-        self._first[cells[::-1]] = new[::-1]  # where a sign stands twice, the last assignment holds: the first query
-        self._met[cells] = True
-        return np.asarray(new[self._first[cells] == new])
-
-    @property
-    def met(self) -> Array:
-        """The signs that were met, increasing, ints of shape `(m,)`."""
-        return np.flatnonzero(self._met)

@@ -12,16 +12,15 @@ to the common one where there are few queries. Each secret sign is met by one qu
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.evidence.batch import Batch
-from dynamarks_tf.evidence.residuals import FirstMeetings, Residuals, floored_log
-from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash, num_pair_groups, pair_group
-from dynamarks_tf.watermark.probabilities import SUM_TOLERANCE
+from dynamarks_tf.evidence.meetings import TieMeetings, num_tie_cells
+from dynamarks_tf.evidence.residuals import Residuals, floored_log
+from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash, num_pair_groups
 
 Array = npt.NDArray[Any]
 
@@ -36,26 +35,26 @@ class TieTable:
         keyed_hash: which secret signs an output gets.
         margin: the mark's `tie_margin`.
         budget: the mark's budget.
+        met_before: cells that other queries met first, bools of shape `(num_tie_cells(C),)`; none by default.
     """
 
-    def __init__(self, keyed_hash: KeyedHash, margin: float, budget: float) -> None:
-        self._keyed_hash = keyed_hash
-        self._margin = margin
-        self._budget = budget
+    def __init__(
+        self,
+        keyed_hash: KeyedHash,
+        margin: float,
+        budget: float,
+        met_before: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         self._groups = num_pair_groups(keyed_hash.num_classes)
-        self._meetings = FirstMeetings(self._groups * HASH_SIZE)
-        self._cells = np.zeros((self._groups * HASH_SIZE, 3))  # 1 once met, y and x = log(p_a / p_b)
+        self._meetings = TieMeetings(keyed_hash, margin, budget, met_before)
+        self._cells = np.zeros((num_tie_cells(keyed_hash.num_classes), 3))  # 1 once met, y and x = log(p_a / p_b)
 
     def add(self, batch: Batch) -> None:
         """Adds one batch of probabilities or labels."""
         clean, suspect = batch.clean, batch.suspect
-        low, high, found = ties(batch, self._margin, self._budget)
-        group = pair_group(low, high, self._keyed_hash.group_of_class, self._keyed_hash.num_classes, np)
-        cells = group * HASH_SIZE + self._keyed_hash.hashes(clean[found].astype(np.float64))
-        first = self._meetings.among(cells)
-        if not len(first):
+        low, high, found, cells = self._meetings.among(batch)
+        if not len(found):
             return
-        low, high, found, cells = low[first], high[first], found[first], cells[first]
         clean, suspect, each = clean[found], suspect[found], np.arange(len(found))
         x = np.log(clean[each, low].astype(np.float64) / clean[each, high])
         if suspect.ndim == 1:
@@ -77,28 +76,3 @@ class TieTable:
         values = cells[..., 1] - slope * cells[..., 2] - constants[:, None] * cells[..., 0]
         met = cells[..., 0] > 0
         return Residuals(np.where(met, values, 0.0), int(met.sum()), int(met.sum()), slope)
-
-
-def ties(batch: Batch, margin: float, budget: float) -> tuple[Array, Array, Array]:
-    """Finds the queries whose two best classes are nearly equal for the clean owner model.
-
-    Args:
-        batch: the answers.
-        margin: the mark's `tie_margin`.
-        budget: the mark's budget.
-
-    Returns:
-        Of the m ties: the smaller index of the two classes, the larger one, and which queries they are, ints of shape
-        `(m,)` each.
-    """
-    # The second best has at most what the best leaves of a sum of 1, so where the best is large there is no tie.
-    possible = np.flatnonzero(batch.best < 0.5 * (1 + SUM_TOLERANCE) + budget)
-    top, best = batch.top[possible], batch.best[possible].astype(np.float64)
-    others = batch.clean[possible]
-    each = np.arange(len(others))
-    others[each, top] = -1
-    second = others.argmax(axis=1)
-    next_best = others[each, second].astype(np.float64)
-    limit = np.minimum((best + next_best) * math.tanh(margin / 2), 2 * budget)
-    found = np.flatnonzero(best - next_best < limit)
-    return np.minimum(top, second)[found], np.maximum(top, second)[found], possible[found]

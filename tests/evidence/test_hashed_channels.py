@@ -1,4 +1,4 @@
-"""Residuals of amplitude, query and tie channel: against slow references, and what they find."""
+"""Residuals of amplitude, class-choice and tie channel: against slow references, and what they find."""
 
 import math
 
@@ -11,7 +11,8 @@ from dynamarks_tf.evidence import amplitude_channel, class_choice_channel
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.channels import channel_evidence
 from dynamarks_tf.evidence.first_answers import FirstAnswers
-from dynamarks_tf.evidence.tie_channel import TieTable, ties
+from dynamarks_tf.evidence.meetings import ties
+from dynamarks_tf.evidence.tie_channel import TieTable
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.keyed_hash import num_class_groups
@@ -44,7 +45,7 @@ def collected(table, clean, suspect, batch_size=1000):
 
 
 def kept(keyed_hash, clean, suspect, batch_size=1000):
-    first = FirstAnswers(keyed_hash, every_class=True)
+    first = FirstAnswers(keyed_hash, MarkParams(tie_margin=0), every_class=True)
     for start in range(0, len(clean), batch_size):
         first.add(Batch(clean[start : start + batch_size], suspect[start : start + batch_size]))
     return first

@@ -83,6 +83,7 @@ def test_modules_that_gather_residuals_import_nothing_that_holds_signs():
     for name in (
         "batch",
         "residuals",
+        "meetings",
         "first_answers",
         "regression",
         "class_channel",

@@ -1,0 +1,169 @@
+"""Which query meets which secret sign first.
+
+Every hashed channel uses a secret sign for the first query alone that meets it. The hash says which sign a query meets:
+`ClassMeetings` for amplitude and class-choice channel, whose cells are those of the best class, `TieMeetings` for the
+tie channel. No sign is used.
+
+A query that is a tie meets a second cell of the class-choice channel: that of its second best class. The tie channel
+may make that class the best one, and the released answer then shows the sign of its cell. Whether it does depends on a
+secret sign, so the cell counts as met in every tie.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamarks_tf.evidence.batch import Batch
+from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash, num_class_groups, num_pair_groups, pair_group
+from dynamarks_tf.watermark.params import MarkParams
+from dynamarks_tf.watermark.probabilities import SUM_TOLERANCE
+
+Array = npt.NDArray[Any]
+
+
+def num_class_cells(num_classes: int) -> int:
+    """How many cells amplitude and class-choice channel have together."""
+    return num_class_groups(num_classes) * HASH_SIZE
+
+
+def num_tie_cells(num_classes: int) -> int:
+    """How many cells the tie channel has."""
+    return num_pair_groups(num_classes) * HASH_SIZE
+
+
+class FirstMeetings:
+    """Lets each secret sign be met by one query only: the first.
+
+    A client's later queries may depend on the answers to earlier ones, and so on the signs that those showed: repeating
+    the inputs with the most convenient answers would give their signs more weight. The first query that meets a sign
+    was chosen before that sign had shown anything.
+
+    Args:
+        num_cells: how many secret signs there are.
+        met_before: those that are met already, by queries that are not among those to come, bools of shape
+            `(num_cells,)`; none by default.
+    """
+
+    def __init__(self, num_cells: int, met_before: Array | None = None) -> None:
+        self._met = np.zeros(num_cells, bool) if met_before is None else met_before.copy()
+        self._first = np.zeros(num_cells, np.intp)
+
+    def among(self, cells: Array) -> Array:
+        """Which of a batch's queries meet their sign for the first time.
+
+        Args:
+            cells: the sign of each query, ints of shape `(n,)`.
+
+        Returns:
+            Increasing indices into the batch.
+        """
+        new = np.flatnonzero(~self._met[cells])
+        cells = cells[new]
+        self._first[cells[::-1]] = new[::-1]  # where a sign stands twice, the last assignment holds: the first query
+        self._met[cells] = True
+        return np.asarray(new[self._first[cells] == new])
+
+
+class ClassMeetings:
+    """First meetings of the cells of amplitude and class-choice channel.
+
+    Args:
+        keyed_hash: which cell an output meets.
+        params: settings of the mark.
+        met_before: as for `FirstMeetings`.
+    """
+
+    def __init__(self, keyed_hash: KeyedHash, params: MarkParams, met_before: Array | None = None) -> None:
+        self._keyed_hash = keyed_hash
+        self._params = params
+        self._meetings = FirstMeetings(num_class_cells(keyed_hash.num_classes), met_before)
+
+    def among(self, batch: Batch) -> tuple[Array, Array]:
+        """The queries of a batch that are the first of their cell.
+
+        Returns:
+            The queries, increasing ints of shape `(k,)`, and their cells, ints of the same shape.
+        """
+        first, cells, is_own = self.touched(batch)
+        return first[is_own], cells[is_own]
+
+    def touched(self, batch: Batch) -> tuple[Array, Array, Array]:
+        """All cells that a batch meets first, also those of second best classes in ties.
+
+        Returns:
+            The queries, not decreasing, their cells, ints of shape `(k,)` each; and whether the cell is that of the
+            query's own best class, bools of the same shape.
+        """
+        own = batch.class_cells(self._keyed_hash)
+        if not self._params.tie_margin:
+            first = self._meetings.among(own)
+            return first, own[first], np.ones(len(first), bool)
+        low, high, found = ties(batch, self._params.tie_margin, self._params.budget)
+        second = np.where(batch.top[found] == low, high, low)
+        groups = self._keyed_hash.group_of_class
+        other = own[found] + (groups[second] - groups[batch.top[found]]) * HASH_SIZE
+        queries = np.concatenate([np.arange(len(own)), found])
+        order = np.argsort(queries, kind="stable")  # a query's own cell comes before that of its second best class
+        queries, cells = queries[order], np.concatenate([own, other])[order]
+        is_own = (np.arange(len(queries)) < len(own))[order]
+        first = self._meetings.among(cells)
+        return queries[first], cells[first], is_own[first]
+
+
+class TieMeetings:
+    """First meetings of the cells of the tie channel.
+
+    Args:
+        keyed_hash: which cell an output meets.
+        margin: the mark's `tie_margin`.
+        budget: the mark's budget.
+        met_before: as for `FirstMeetings`.
+    """
+
+    def __init__(self, keyed_hash: KeyedHash, margin: float, budget: float, met_before: Array | None = None) -> None:
+        self._keyed_hash = keyed_hash
+        self._margin = margin
+        self._budget = budget
+        self._meetings = FirstMeetings(num_tie_cells(keyed_hash.num_classes), met_before)
+
+    def among(self, batch: Batch) -> tuple[Array, Array, Array, Array]:
+        """The queries of a batch that are ties and the first of their cell.
+
+        Returns:
+            The smaller index of the two best classes, the larger one, the queries, increasing, and their cells: ints of
+            shape `(k,)` each.
+        """
+        low, high, found = ties(batch, self._margin, self._budget)
+        group = pair_group(low, high, self._keyed_hash.group_of_class, self._keyed_hash.num_classes, np)
+        cells = group * HASH_SIZE + self._keyed_hash.hashes(batch.clean[found].astype(np.float64))
+        first = self._meetings.among(cells)
+        return low[first], high[first], found[first], cells[first]
+
+
+def ties(batch: Batch, margin: float, budget: float) -> tuple[Array, Array, Array]:
+    """Finds the queries whose two best classes are nearly equal for the clean owner model.
+
+    Args:
+        batch: the answers.
+        margin: the mark's `tie_margin`.
+        budget: the mark's budget.
+
+    Returns:
+        Of the m ties: the smaller index of the two classes, the larger one, and which queries they are, ints of shape
+        `(m,)` each.
+    """
+    # The second best has at most what the best leaves of a sum of 1, so where the best is large there is no tie.
+    possible = np.flatnonzero(batch.best < 0.5 * (1 + SUM_TOLERANCE) + budget)
+    top, best = batch.top[possible], batch.best[possible].astype(np.float64)
+    others = batch.clean[possible]
+    each = np.arange(len(others))
+    others[each, top] = -1
+    second = others.argmax(axis=1)
+    next_best = others[each, second].astype(np.float64)
+    limit = np.minimum((best + next_best) * math.tanh(margin / 2), 2 * budget)
+    found = np.flatnonzero(best - next_best < limit)
+    return np.minimum(top, second)[found], np.maximum(top, second)[found], possible[found]
