@@ -248,7 +248,8 @@ class _Recheck:
             raise BundleError(f"{path}: the evidence names another suspect than the plan.")
         given = transcript.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256)
         before = "the given answers were looked up" if given else "the first question"
-        return f"The plan (sha256 {plan.digest}) was fixed at {self._head['fixed_at']}, before {before}."
+        selected = "" if plan.log is None else f" {_selected(plan.log)}"
+        return f"The plan (sha256 {plan.digest}) was fixed at {self._head['fixed_at']}, before {before}.{selected}"
 
     @property
     def _keeps_queries(self) -> bool:
@@ -285,7 +286,12 @@ class _Recheck:
         pairs = members.read_pairs(self._bundle.read(bundles.PAIRS), plan) if "class-choice" in plan.channels else None
         if self._key is not None:
             self._codebook, pairs = self._expand(self._key, keyed_hash, pairs)
-        accumulator = ResidualAccumulator(plan.channels, keyed_hash, plan.params, pairs, logged=plan.logged)
+        met_before = None
+        if plan.log is not None:
+            met_before = members.read_met_before(self._bundle.read(bundles.MET_BEFORE), plan)
+        accumulator = ResidualAccumulator(
+            plan.channels, keyed_hash, plan.params, pairs, logged=plan.logged, met_before=met_before
+        )
         assessment = assess(self._answers(), accumulator, self._codebook)
         if assessment.num_queries != plan.num_queries:
             raise BundleError(
@@ -385,6 +391,16 @@ class _Recheck:
         tolerance = _LOG_TOLERANCE if "log10 p" in what else _RELATIVE_TOLERANCE * max(1.0, scale)
         if not math.isclose(stated, found, rel_tol=_RELATIVE_TOLERANCE, abs_tol=tolerance):
             raise BundleError(f"{self._bundle.path}: {what} is stated as {stated:.6g} and comes out as {found:.6g}.")
+
+
+def _selected(log: dict[str, Any]) -> str:
+    """What was selected from a request log, in a sentence."""
+    wanted = {"clients": log["clients"], "model": log["model"], "versions": log["versions"]}
+    named = "; ".join(f"{name}: {value!a}" for name, value in wanted.items() if value is not None)
+    return (
+        f"It asks selected requests of a log of {len(log['files'])} files ({named}). Secret signs that other requests "
+        "of the log met first do not count."
+    )
 
 
 def public_summary(result: Recheck) -> dict[str, Any]:

@@ -7,6 +7,7 @@ A bundle is a ZIP archive without compression. Its members, besides those of the
     keyed_hash.npz   which secret signs each output gets; secret, but holds no sign
     pairs.npz        between which classes the signs of the class-choice channel chose, if it was tested; secret
     residuals.npz    the table of each channel
+    met_before.npz   which secret signs other requests of the log met first, if some were selected; secret
     selection.npz    which of the inputs that were given were asked, if not all
     statement.json   the published commitment, if there is one
     key.json         the key, only if its owner wants to reveal it
@@ -38,6 +39,7 @@ EVIDENCE = "evidence.json"
 KEYED_HASH = "keyed_hash.npz"
 PAIRS = "pairs.npz"
 RESIDUALS = "residuals.npz"
+MET_BEFORE = "met_before.npz"
 SELECTION = "selection.npz"
 STATEMENT = "statement.json"
 KEY = "key.json"

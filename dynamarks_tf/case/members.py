@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -19,6 +20,7 @@ from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.case.transcript import Transcript, TranscriptBatch
 from dynamarks_tf.errors import BundleError, SuspectError
 from dynamarks_tf.evidence import answers
+from dynamarks_tf.evidence.meetings import MetBefore, num_class_cells, num_tie_cells
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
@@ -46,6 +48,7 @@ def write(
     statement: Statement | None,
     *,
     reveal_key: bool,
+    met_before: MetBefore | None = None,
     selected: npt.NDArray[np.intp] | None = None,
 ) -> None:
     """Writes the evidence bundle of a finished test.
@@ -59,6 +62,7 @@ def write(
         key: the owner's key; it signs the bundle.
         statement: the published commitment.
         reveal_key: whether the bundle holds the key.
+        met_before: secret signs that other requests of the log met first; `None` if nothing was selected from a log.
         selected: which of the inputs that were given were asked, shape `(num_queries,)`; `None` for all.
     """
     members = {
@@ -68,6 +72,8 @@ def write(
     }
     if assessment.pairs is not None:
         members[bundles.PAIRS] = _npz({"pairs": assessment.pairs})
+    if met_before is not None:
+        members[bundles.MET_BEFORE] = _npz(_packed(met_before))
     if selected is not None:
         members[bundles.SELECTION] = _npz({"indices": selected.astype(np.int64)})
     if statement is not None:
@@ -196,6 +202,41 @@ def read_selection(data: bytes, plan: TestPlan) -> npt.NDArray[np.int64]:
     if not fits or not (np.diff(indices) > 0).all():
         raise BundleError(f"{bundles.SELECTION} does not hold {plan.num_queries} increasing indices.")
     return indices
+
+
+def met_before_sha256(met_before: MetBefore) -> str:
+    """Digest of the secret signs that other requests met first, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, bits in sorted(_packed(met_before).items()):
+        digest.update(f"{name}:{len(bits)}:".encode() + bits.tobytes())
+    return digest.hexdigest()
+
+
+def read_met_before(data: bytes, plan: TestPlan) -> MetBefore:
+    """Reads the member `met_before.npz`.
+
+    Raises:
+        BundleError: it does not fit the plan.
+    """
+    arrays = _arrays(data, bundles.MET_BEFORE)
+    sizes = {"classes": num_class_cells(plan.num_classes), "ties": num_tie_cells(plan.num_classes)}
+    fits = set(arrays) == set(sizes) and all(
+        arrays[name].dtype == np.uint8 and arrays[name].shape == (-(-size // 8),) for name, size in sizes.items()
+    )
+    if not fits:
+        raise BundleError(
+            f"{bundles.MET_BEFORE} does not hold bits for the secret signs of {plan.num_classes} classes."
+        )
+    found = MetBefore(**{name: np.unpackbits(arrays[name], count=size).astype(bool) for name, size in sizes.items()})
+    if met_before_sha256(found) != plan.met_before_sha256:
+        raise BundleError(f"{bundles.MET_BEFORE} is not the one of the plan.")
+    return found
+
+
+def _packed(met_before: MetBefore) -> dict[str, npt.NDArray[np.uint8]]:
+    assert met_before.classes is not None
+    assert met_before.ties is not None
+    return {"classes": np.packbits(met_before.classes), "ties": np.packbits(met_before.ties)}
 
 
 def _in_range(numbers: npt.NDArray[Any], limit: int) -> bool:

@@ -49,6 +49,8 @@ class TestPlan:
         seed: seed of that choice.
         class_names_sha256: digest of the names that the suspect's answers are read by; `None` if it answers no names.
         alpha: the accepted chance of a false detection.
+        log: what was selected from which request log: `files`, `clients`, `model`, `versions`; `None` if nothing was.
+        met_before_sha256: digest of the secret signs that other requests of that log met first; `None` as before.
         keyed_hash: name and version of the hash that picks an input's secret signs.
         transforms: for each channel, name and version of its residual transform.
         combination: name and version of the rule that combines the channels.
@@ -77,6 +79,8 @@ class TestPlan:
     seed: int
     class_names_sha256: str | None
     alpha: float
+    log: dict[str, Any] | None = None
+    met_before_sha256: str | None = None
     keyed_hash: str = KEYED_HASH
     transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
     combination: str = COMBINATION_RULE
@@ -109,6 +113,8 @@ class TestPlan:
             if not is_right(content[name]):
                 raise FormatError(f"{source} is damaged: its entry {name} is {content[name]!r}.")
         plan = cls(**{**{name: content[name] for name in names}, "channels": tuple(content["channels"])})
+        if (plan.log is None) != (plan.met_before_sha256 is None) or (plan.log is not None and not plan.logged):
+            raise FormatError(f"{source} is damaged: its entries about the request log contradict each other.")
         known = {"keyed_hash": KEYED_HASH, "transforms": TRANSFORMS, "combination": COMBINATION_RULE}
         for name, value in known.items():
             if getattr(plan, name) != value:
@@ -144,6 +150,21 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 1
 
 
+def _is_log_scope(value: Any) -> bool:
+    """Whether this is a log and what was selected from it: names of files and clients, numbers of versions."""
+    if not isinstance(value, dict) or set(value) != {"files", "clients", "model", "versions"}:
+        return False
+    files, clients, versions = value["files"], value["clients"], value["versions"]
+    return (
+        isinstance(files, list)
+        and all(isinstance(file, dict) and set(file) == {"name", "size"} for file in files)
+        and all(isinstance(file["name"], str) and type(file["size"]) is int for file in files)
+        and (clients is None or (isinstance(clients, list) and all(isinstance(name, str) for name in clients)))
+        and (value["model"] is None or isinstance(value["model"], str))
+        and (versions is None or (isinstance(versions, list) and all(type(number) is int for number in versions)))
+    )
+
+
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
@@ -166,5 +187,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "max_queries": lambda value: value is None or _is_count(value),
     "seed": lambda value: type(value) is int,
     "class_names_sha256": lambda value: value is None or _is_digest(value),
+    "log": lambda value: value is None or _is_log_scope(value),
+    "met_before_sha256": lambda value: value is None or _is_digest(value),
     "alpha": lambda value: isinstance(value, float) and 0 < value < 1,
 }

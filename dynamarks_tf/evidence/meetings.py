@@ -12,7 +12,7 @@ secret sign, so the cell counts as met in every tie.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -142,6 +142,62 @@ class TieMeetings:
         cells = group * HASH_SIZE + self._keyed_hash.hashes(batch.clean[found].astype(np.float64))
         first = self._meetings.among(cells)
         return low[first], high[first], found[first], cells[first]
+
+
+class MetBefore(NamedTuple):
+    """Secret signs that other queries of a log met first; none by default.
+
+    Attributes:
+        classes: cells of amplitude and class-choice channel, bools of shape `(num_class_cells(C),)`.
+        ties: cells of the tie channel, bools of shape `(num_tie_cells(C),)`.
+    """
+
+    classes: npt.NDArray[np.bool_] | None = None
+    ties: npt.NDArray[np.bool_] | None = None
+
+
+class MetByOthers:
+    """Gathers which secret signs the other requests of a log met first, when some requests are selected from it.
+
+    A client's answers may have told somebody which inputs to pass on to another client. The secret signs of those
+    inputs had been shown before the other client asked, so they say nothing about the requests of that client alone.
+
+    Args:
+        keyed_hash: which cell an output meets.
+        params: settings of the mark.
+
+    Example:
+
+    >>> others = MetByOthers(codebook.keyed_hash, params)
+    >>> others.add(clean, is_selected)  # the whole log in order, batch by batch
+    >>> ResidualAccumulator(channels, codebook.keyed_hash, params, logged=True, met_before=others.met_before)
+    """
+
+    def __init__(self, keyed_hash: KeyedHash, params: MarkParams) -> None:
+        self._of_classes = ClassMeetings(keyed_hash, params)
+        self._of_ties = TieMeetings(keyed_hash, params.tie_margin, params.budget)
+        self._classes = np.zeros(num_class_cells(keyed_hash.num_classes), bool)
+        self._ties = np.zeros(num_tie_cells(keyed_hash.num_classes), bool)
+
+    def add(self, clean: Array, is_selected: Array) -> None:
+        """Adds the next requests of the log.
+
+        Args:
+            clean: the clean owner model's probabilities, shape `(n, ..., C)`.
+            is_selected: whether each request is selected, bools of shape `(n,)`.
+        """
+        each = clean.reshape(-1, clean.shape[-1])
+        others = np.repeat(~is_selected, len(each) // max(len(clean), 1))
+        batch = Batch(each, np.zeros(len(each), int))
+        queries, cells, _ = self._of_classes.touched(batch)
+        self._classes[cells[others[queries]]] = True
+        *_, queries, cells = self._of_ties.among(batch)
+        self._ties[cells[others[queries]]] = True
+
+    @property
+    def met_before(self) -> MetBefore:
+        """The secret signs that requests met first which are not selected."""
+        return MetBefore(self._classes, self._ties)
 
 
 def ties(batch: Batch, margin: float, budget: float) -> tuple[Array, Array, Array]:

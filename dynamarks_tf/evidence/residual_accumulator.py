@@ -6,7 +6,7 @@ answers (probabilities or labels), never on a sign.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from dynamarks_tf.evidence import amplitude_channel, class_channel, class_choice
 from dynamarks_tf.evidence.answers import is_one_hot
 from dynamarks_tf.evidence.batch import Batch, Memory
 from dynamarks_tf.evidence.first_answers import FirstAnswers
+from dynamarks_tf.evidence.meetings import MetBefore
 from dynamarks_tf.evidence.residuals import Residuals, ResidualTable
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 from dynamarks_tf.watermark.params import MarkParams
@@ -69,18 +70,6 @@ def _obstacle(channel: str, params: MarkParams, num_classes: int, *, logged: boo
     if channel not in _WITH_LABELS and labels:
         return "the suspect answers labels only, and it lives in the probabilities"
     return None
-
-
-class MetBefore(NamedTuple):
-    """Secret signs that other queries of a log met first; none by default.
-
-    Attributes:
-        classes: cells of amplitude and class-choice channel, bools of shape `(num_class_cells(C),)`.
-        ties: cells of the tie channel, bools of shape `(num_tie_cells(C),)`.
-    """
-
-    classes: npt.NDArray[np.bool_] | None = None
-    ties: npt.NDArray[np.bool_] | None = None
 
 
 class ResidualAccumulator:

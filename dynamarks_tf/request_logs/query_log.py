@@ -8,6 +8,7 @@ import functools
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -152,6 +153,45 @@ class QueryLog:
                     waiting, room = [], batch_size
         if waiting:
             yield _joined(waiting)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether clients, a model or versions were selected, so that the files may hold requests that are not read."""
+        selection = self._selection
+        return not (selection.clients is None and selection.model is None and selection.versions is None)
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """What the log is and what was selected from it, as plain values for JSON: files, clients, model, versions."""
+        selection = self._selection
+        return {
+            "files": [{"name": file.path.name, "size": file.size} for file in self._files],
+            "clients": None if selection.clients is None else sorted(selection.clients),
+            "model": selection.model,
+            "versions": None if selection.versions is None else sorted(selection.versions),
+        }
+
+    def whole(self) -> Iterator[tuple[Array, bool]]:
+        """Yields the inputs of every request in the files, of all clients, models and versions, in order of time.
+
+        Requests whose inputs cannot be used, or have another shape than selected, are left out.
+
+        Yields:
+            The inputs, shape `(n, ...)`, and whether the request is selected.
+
+        Raises:
+            LogError: a file is damaged.
+        """
+        form: Form | None = None
+        for entry in self._entries():
+            is_selected = self._selection.takes(entry)
+            try:
+                inputs = self._selection.inputs(entry)
+                if is_selected:
+                    form = _same_form(inputs, form)
+            except UnusableError:
+                continue
+            yield inputs, is_selected
 
     def clients(self) -> dict[str | None, int]:
         """Counts the requests of each client in the whole log; `None` stands for those of unknown origin.

@@ -14,10 +14,12 @@ from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import ArrayDigest
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence.answers import confidence, main_class
+from dynamarks_tf.evidence.meetings import MetBefore, MetByOthers
 from dynamarks_tf.request_logs import QueryLog
 from dynamarks_tf.suspects import Suspect
 from dynamarks_tf.suspects.queries import FirstQueries, QuerySource, SelectedQueries, confident_balanced_choice
 from dynamarks_tf.verification.owner import Owner
+from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
 Array = npt.NDArray[Any]
 
@@ -35,6 +37,8 @@ class Chosen:
         sha256: digest of all of them, in order.
         indices: which of those given they are, shape `(count,)`; `None` for all.
         clean: the clean model's answers, if they were needed to choose; `None` if they are still to be computed.
+        met_before: secret signs that requests met first which are in the log and are not asked.
+        log: what was selected from which request log, as `QueryLog.scope` tells it; `None` if nothing was selected.
     """
 
     source: QuerySource
@@ -43,12 +47,15 @@ class Chosen:
     sha256: str
     indices: Array | None
     clean: KeptAnswers | None
+    met_before: MetBefore
+    log: dict[str, Any] | None
 
 
 def choose_queries(
     queries: QuerySource,
     owner: Owner,
     suspect: Suspect,
+    keyed_hash: KeyedHash,
     *,
     logged: bool,
     max_queries: int | None,
@@ -58,13 +65,16 @@ def choose_queries(
 ) -> Chosen:
     """Fixes which inputs will be asked, before the suspect answers anything.
 
-    Of a log, `max_queries` takes the first: any other choice would weigh secret signs by how often a client repeated
-    what met them. Of other inputs it takes those of which the clean model is surest, balanced over its classes.
+    If clients, a model or versions were selected from a log, all its requests are looked at: a secret sign that another
+    request met first had been shown before, and says nothing about the selected ones. Of a log, `max_queries` takes
+    the first requests: any other choice would weigh secret signs by how often a client repeated what met them. Of
+    other inputs it takes those of which the clean model is surest, balanced over its classes.
 
     Args:
         queries: the inputs that were given.
         owner: the owner's side.
         suspect: the suspect, opened; only the shape of its inputs is looked at.
+        keyed_hash: which secret signs an output gets.
         logged: whether clients sent the inputs to the marked API.
         max_queries: the largest number of queries; `None` for all.
         seed: seed of the choice.
@@ -78,7 +88,10 @@ def choose_queries(
     if isinstance(queries, QueryLog):
         queries = queries.taking(owner.input_shape)
     source: QuerySource = _CheckedQueries(queries, owner.input_shape, suspect)
-    selection, indices, clean = "all", None, None
+    selection, indices, clean, met_before, log = "all", None, None, MetBefore(), None
+    if isinstance(queries, QueryLog) and queries.is_filtered:
+        log = queries.scope
+        met_before, clean = _met_by_others(queries, owner, keyed_hash, batch_size, verbose)
     if max_queries is not None and logged:
         selection = "first/1"
         first = queries.first(max_queries) if isinstance(queries, QueryLog) else FirstQueries(queries, max_queries)
@@ -100,7 +113,40 @@ def choose_queries(
     count, digest = _digest(source, batch_size)
     if selection == "first/1":
         indices = np.arange(count)
-    return Chosen(source, selection, count, digest, indices, clean)
+    return Chosen(source, selection, count, digest, indices, clean, met_before, log)
+
+
+def _met_by_others(
+    log: QueryLog, owner: Owner, keyed_hash: KeyedHash, batch_size: int, verbose: bool
+) -> tuple[MetBefore, KeptAnswers]:
+    """The secret signs that other requests of the log met first; and the clean answers to the selected ones."""
+    others, kept = MetByOthers(keyed_hash, owner.params), KeptAnswers()
+    for inputs, is_selected in progress.track(_joined(log, batch_size), "reading the whole log", enabled=verbose):
+        answers = owner.answers(inputs)
+        others.add(answers, is_selected)
+        if is_selected.any():
+            kept.add(answers[is_selected])
+    return others.met_before, kept
+
+
+def _joined(log: QueryLog, batch_size: int) -> Iterator[tuple[Array, Array]]:
+    """The requests of the whole log in batches of one type and shape, and which rows are selected."""
+    waiting: list[tuple[Array, bool]] = []
+    count = 0
+    for inputs, is_selected in log.whole():
+        form = inputs.dtype, inputs.shape[1:]
+        if waiting and (count >= batch_size or form != (waiting[0][0].dtype, waiting[0][0].shape[1:])):
+            yield _as_one(waiting)
+            waiting, count = [], 0
+        waiting.append((inputs, is_selected))
+        count += len(inputs)
+    if waiting:
+        yield _as_one(waiting)
+
+
+def _as_one(requests: list[tuple[Array, bool]]) -> tuple[Array, Array]:
+    flags = [np.full(len(inputs), is_selected) for inputs, is_selected in requests]
+    return np.concatenate([inputs for inputs, _ in requests]), np.concatenate(flags)
 
 
 class KeptAnswers:

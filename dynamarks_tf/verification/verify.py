@@ -93,15 +93,15 @@ def verify(
     claimed = resolve_owner(owner, key, from_logits=from_logits, statement=None if target is None else target.statement)
     options = (suspect_options or SuspectOptions()).for_classes(claimed.num_classes)
     channels = _channels(claimed, logged, options)
-    given = as_queries(queries)
+    given, codebook = as_queries(queries), expand(key, claimed.num_classes, claimed.params)
     with opened(suspect, options, given) as adapter:
         limits: dict[str, Any] = {"max_queries": max_queries, "seed": seed, "batch_size": options.batch_size}
-        chosen = choose_queries(given, claimed, adapter, logged=logged, verbose=verbose, **limits)
+        chosen = choose_queries(given, claimed, adapter, codebook.keyed_hash, logged=logged, verbose=verbose, **limits)
         plan = _plan(key, claimed, chosen, options, channels, logged, max_queries, seed, alpha)
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
-        codebook, sha256 = expand(key, claimed.num_classes, claimed.params), suspect_sha256(suspect)
-        pairs = codebook.contrasts()
-        accumulator = ResidualAccumulator(channels, codebook.keyed_hash, claimed.params, pairs, logged=logged)
+        sha256 = suspect_sha256(suspect)
+        seen: dict[str, Any] = {"pairs": codebook.contrasts(), "logged": logged, "met_before": chosen.met_before}
+        accumulator = ResidualAccumulator(channels, codebook.keyed_hash, claimed.params, **seen)
         with transcript_of(target, plan, adapter.description, sha256, options.batch_size) as transcript:
             asked = ask(adapter, claimed, chosen, plan, options, transcript, verbose=verbose)
             assessment = assess(asked, accumulator, codebook)
@@ -175,6 +175,8 @@ def _plan(
         seed=seed,
         class_names_sha256=None if names is None else json_digest({"names": names}),
         alpha=alpha,
+        log=chosen.log,
+        met_before_sha256=None if chosen.log is None else members.met_before_sha256(chosen.met_before),
     )
 
 
@@ -198,6 +200,7 @@ def _write_bundle(
             key,
             target.statement,
             reveal_key=target.reveal_key,
+            met_before=None if chosen.log is None else chosen.met_before,
             selected=None if chosen.indices is None else np.asarray(chosen.indices),
         )
     except FileExistsError as error:

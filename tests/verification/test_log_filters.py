@@ -1,0 +1,145 @@
+"""Some requests of a log: first meetings come from the whole log, so that passing inputs on proves nothing."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
+
+import dynamarks_tf as dm
+from dynamarks_tf import recheck
+from dynamarks_tf.case import bundle as bundles
+from dynamarks_tf.case.assessment import assess
+from dynamarks_tf.errors import BundleError
+from dynamarks_tf.evidence.meetings import MetByOthers
+from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.request_logs import PredictionLogWriter, open_log
+from dynamarks_tf.watermark import codebook
+from tests.helpers import small_classifier
+from tests.helpers.bundles import npz, rewritten
+
+PARAMS = dm.MarkParams()
+
+
+@pytest.fixture(scope="module")
+def passed_on(tmp_path_factory, digits, key):
+    """A whole log: A asks, and B asks the inputs that A was answered correctly. The API is weak, its mark the default.
+
+    Returns:
+        The marked API, an independent model that learned from other true labels, and the folder of the log, in which A
+        was answered by version 1 and B by version 2.
+    """
+    weak, independent = small_classifier(seed=3), small_classifier(seed=5)
+    for model, rows, epochs in ((weak, slice(0, 200), 4), (independent, slice(200, 700), 15)):
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(digits.x_train[rows], digits.y_train[rows], epochs=epochs, batch_size=32, verbose=0)
+    api = dm.mark(weak, key)
+    inputs, labels = digits.x_train[700:], digits.y_train[700:]
+    correct = inputs[api.predict(inputs, verbose=0).argmax(axis=1) == labels]
+    folder = tmp_path_factory.mktemp("log")
+    with PredictionLogWriter(folder) as writer:
+        for version, (client, asked) in enumerate((("A", inputs), ("B", correct)), 1):
+            request, response = predict_pb2.PredictRequest(), predict_pb2.PredictResponse()
+            request.inputs["image"].CopyFrom(tf.make_tensor_proto(asked))
+            response.model_spec.name, response.model_spec.version.value = "clf", version
+            response.outputs["p"].CopyFrom(tf.make_tensor_proto(api.predict(asked, verbose=0)))
+            writer.log(request, response, client=client)
+    return api, independent, folder
+
+
+@pytest.mark.parametrize("selected", [{"client": "B", "version": (1, 2)}, {"version": 2}], ids=["client", "version"])
+@pytest.mark.parametrize("labels", [False, True], ids=["probabilities", "labels"])
+def test_inputs_that_were_passed_on_prove_nothing(passed_on, key, selected, labels):
+    """With first meetings among B's requests alone, the independent model had log10 p = -6.3, labels only -9.3."""
+    api, independent, folder = passed_on
+    suspect = (lambda x: np.asarray(independent(x)).argmax(axis=1)) if labels else independent
+    result = dm.verify(suspect, owner=api, key=key, queries=open_log(folder, **selected))
+    assert result.log10_p > -1
+    if not labels:
+        assert {c.channel: c.num_cells for c in result.channels if c.channel != "class"} == dict.fromkeys(
+            ("amplitude", "class-choice", "tie"), 0
+        )
+
+
+def test_what_the_selected_client_asked_first_counts(passed_on, key):
+    """A was first everywhere, so the marked API itself is detected by A's requests as by the whole log."""
+    api, _, folder = passed_on
+    both = {"version": (1, 2)}
+    of_a, whole = (
+        dm.verify(api, owner=api, key=key, queries=open_log(folder, **chosen, **both))
+        for chosen in ({"client": "A"}, {"client": ["A", "B"]})
+    )
+    assert of_a.detected()
+    assert [c.num_cells for c in of_a.channels] == [c.num_cells for c in whole.channels]
+    assert [c.log10_p for c in of_a.channels[1:]] == pytest.approx([c.log10_p for c in whole.channels[1:]], rel=1e-6)
+
+
+def test_p_values_of_an_independent_model_hold_for_requests_of_one_client():
+    """200 keys; B asks inputs close to those where A's marked answer sided with the independent model's label. With
+    first meetings among B's requests alone, most p-values were below 0.1. Each bound fails by chance once in 1e5."""
+    rng = np.random.default_rng(0)
+    clean = rng.dirichlet(np.full(10, 0.3), 3000)
+    order = np.argsort(-clean, axis=1)
+    each = np.arange(len(clean))
+    middle = (clean[each, order[:, 0]] + clean[each, order[:, 1]]) / 2
+    gap = rng.uniform(0, 0.02, len(clean))
+    clean[each, order[:, 0]], clean[each, order[:, 1]] = middle + gap, middle - gap
+    suspect = np.where(rng.random(len(clean)) < 0.5, order[:, 0], order[:, 1])  # an independent model's labels
+    valid, among_own = [], []
+    for number in range(200):
+        book = codebook.expand(MarkKey(number.to_bytes(32, "big"), "x"), 10, PARAMS)
+        low, high = np.sort(order[:, :2], axis=1).T
+        signs = book.tie_signs[high * (high - 1) // 2 + low, book.keyed_hash.hashes(clean)]
+        passed_on = np.flatnonzero(np.where(signs > 0, low, high) == suspect)
+        log = np.concatenate([clean, clean[passed_on]])
+        is_selected = np.arange(len(log)) >= len(clean)
+        others = MetByOthers(book.keyed_hash, PARAMS)
+        for part in np.array_split(np.arange(len(log)), 7):
+            others.add(log[part], is_selected[part])
+        for found, met_before in ((valid, others.met_before), (among_own, None)):
+            gathered = ResidualAccumulator(("tie",), book.keyed_hash, PARAMS, logged=True, met_before=met_before)
+            found.append(assess([(clean[passed_on], suspect[passed_on])], gathered, book).log10_p)
+    for a in (0.1, 0.01, 0.001):
+        assert np.mean(np.array(valid) <= np.log10(a)) <= a + 4.3 * np.sqrt(a * (1 - a) / 200)
+    assert np.mean(np.array(among_own) <= -1) > 0.5  # so this test can fail
+
+
+def test_a_bundle_holds_what_was_selected_and_is_rechecked_by_it(passed_on, key, tmp_path):
+    api, _, folder = passed_on
+    path = tmp_path / "bundle.zip"
+    log = open_log(folder, client="A", version=(1, 2))
+    result = dm.verify(api, owner=api, key=key, queries=log, bundle=path)
+    (file,) = folder.iterdir()
+    assert result.plan.log == {
+        "files": [{"name": file.name, "size": file.stat().st_size}],
+        "clients": ["A"],
+        "model": None,
+        "versions": [1, 2],
+    }
+    for checked in (recheck.recheck(path), recheck.recheck(path, key=key)):
+        assert checked.evidence == result
+        assert any(
+            "selected requests of a log of 1 files (clients: ['A']; versions: [1, 2])" in s for s in checked.steps
+        )
+
+    def forget_the_others(members):
+        sizes = {"classes": 10 * 512, "ties": 45 * 512}
+        members[bundles.MET_BEFORE] = npz(**{name: np.zeros(size, np.uint8) for name, size in sizes.items()})
+
+    of_b = tmp_path / "of-b.zip"
+    dm.verify(api, owner=api, key=key, queries=open_log(folder, client="B", version=(1, 2)), bundle=of_b)
+    assert recheck.recheck(of_b, key=key).evidence.plan.log["clients"] == ["B"]
+    rewritten(of_b, tmp_path / "forged.zip", key, forget_the_others)
+    with pytest.raises(BundleError, match="met_before.npz is not the one of the plan"):
+        recheck.recheck(tmp_path / "forged.zip", key=key)
+
+    def claim_the_whole_log(members):
+        content = json.loads(members[bundles.EVIDENCE])
+        content["plan"]["log"] = None
+        members[bundles.EVIDENCE] = json.dumps(content).encode()
+
+    rewritten(path, tmp_path / "claimed.zip", key, claim_the_whole_log)
+    with pytest.raises(dm.errors.DynaMarksError):
+        recheck.recheck(tmp_path / "claimed.zip", key=key)
