@@ -36,7 +36,7 @@ def metadata(wheel):
         return archive.read(f"dynamarks_tf-{__version__}.dist-info/METADATA").decode()
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+def test_the_wheel_holds_the_package_only(wheel):
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     files = [path for path in (ROOT / "dynamarks_tf").rglob("*") if path.is_file() and path.suffix != ".pyc"]

@@ -1,7 +1,7 @@
 """The look of figures: one palette for page and figures, light and dark; figures as SVG for the page or as PNG.
 
-In the SVG of a page, colors are CSS variables and fonts are those of the page, so figures follow the reader's theme;
-the page defines the variables from `PALETTE`.
+In the SVG of a page, colors are CSS variables, which the page defines from `PALETTE`, and fonts are those of the page.
+Figures therefore follow the reader's theme.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def warnings(report: BundleReport) -> list[str]:
 
 
 def meaning(report: BundleReport) -> list[str]:
-    """What the result means."""
+    """The meaning of the result, as sentences."""
     threshold = probability(math.log10(report.evidence.plan.alpha))
     if not report.evidence.detected():
         return [
@@ -157,7 +157,7 @@ def _stated(report: BundleReport) -> list[str]:
 
 
 def no_meaning(report: BundleReport) -> list[str]:
-    """What the result does not mean."""
+    """Conclusions that the result does not allow, as sentences."""
     if not report.evidence.detected():
         return [
             "It does not show that the suspect is an independent model.",

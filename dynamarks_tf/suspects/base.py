@@ -38,7 +38,7 @@ class Suspect(Protocol):
             nor repaired here: `verify` does that in the same way for every kind of suspect.
 
         Raises:
-            SuspectError: the suspect could not answer; the message says what to do about it.
+            SuspectError: the suspect could not answer; the message tells what to do about it.
         """
         ...
 
@@ -56,7 +56,7 @@ def load(module: str, extra: str, description: str) -> Any:
         description: description of the suspect.
 
     Raises:
-        SuspectError: it is not installed; the message says how to install it.
+        SuspectError: it is not installed; the message tells how to install it.
     """
     try:
         return importlib.import_module(module)

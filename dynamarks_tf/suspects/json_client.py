@@ -71,7 +71,7 @@ class JsonClient:
             batch: the inputs in it, for messages.
 
         Raises:
-            SuspectError: there was no usable answer; the message says why.
+            SuspectError: there was no usable answer; the message tells why.
         """
         import requests
         import urllib3

@@ -275,7 +275,7 @@ def test_ports_and_names_agree_among_the_manifests() -> None:
     )
 
 
-def test_network_policy_opens_the_proxy_and_nothing_else() -> None:
+def test_network_policy_opens_the_proxy_only() -> None:
     policy = MANIFESTS["NetworkPolicy", "clf"]["spec"]
     clients, monitoring = policy["ingress"]
     asked = options_of(CONTAINERS["proxy"]["args"])
@@ -285,7 +285,7 @@ def test_network_policy_opens_the_proxy_and_nothing_else() -> None:
     assert (policy["policyTypes"], policy["egress"]) == (["Ingress", "Egress"], [])
 
 
-def test_pods_are_locked_and_mount_what_they_are_told_to_read() -> None:
+def test_pods_are_locked_and_mount_the_files_of_their_flags() -> None:
     spec = POD["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["automountServiceAccountToken"] is False

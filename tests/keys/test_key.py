@@ -93,7 +93,7 @@ def test_key_file_is_never_overwritten_silently(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["acme.key"]
 
 
-def test_interrupted_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_interrupted_save_leaves_the_old_file_only(tmp_path, monkeypatch):
     path = tmp_path / "acme.key"
     first = MarkKey.generate("ACME")
     first.save(path)

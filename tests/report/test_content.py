@@ -1,4 +1,4 @@
-"""What a report holds, and what it must not hold."""
+"""The content of a report, and that it holds no secret."""
 
 import dataclasses
 import json

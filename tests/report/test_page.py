@@ -98,8 +98,10 @@ def test_the_page_names_nothing_outside_itself(pages):
 
 @pytest.mark.parametrize("name", ["detected", "confidential", "not-detected", "without-key", "hostile", "audit"])
 def test_a_browser_shows_all_of_it_accessibly(pages, chromium, name):
-    """On a phone in the dark and on a wide screen: no message in the console, no request, all figures, nothing clipped,
-    and no complaint from axe-core, which looks at contrast, texts for pictures, headers of tables and landmarks."""
+    """On a dark phone and on a wide screen: no message in the console, no request, all figures, nothing clipped.
+
+    Axe-core, which checks contrast, text alternatives, table headers and landmarks, reports no violation.
+    """
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing").Axe()
     for width, scheme in LOOKS:
         context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)

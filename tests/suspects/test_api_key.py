@@ -70,7 +70,7 @@ def test_key_from_the_environment_opens(path: str, header: str | None, guard: Gu
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_without_a_key_the_error_says_where_it_belongs(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_the_error_names_its_variable(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE)
     with guarded(Guarded()) as url, pytest.raises(SuspectError, match=f"status 401: .*put it into {VARIABLE}"):
         as_suspect(url + path)

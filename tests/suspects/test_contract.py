@@ -1,4 +1,4 @@
-"""What every adapter promises, run on every adapter that there is."""
+"""The contract of all adapters, run on every adapter."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dynamarks_tf.suspects.torch_module import TorchSuspect
 
 Array = np.ndarray[Any, Any]
 
-# What `as_suspect` is given, made from the name of a fixture and its value; and the adapter that must come out.
+# The argument of `as_suspect`, from the name of a fixture and its value; and the adapter that must result.
 PLACES: dict[str, tuple[type, str, Callable[[Any], Any]]] = {
     "model": (KerasSuspect, "classifier", lambda model: model),
     "file": (KerasSuspect, "keras_file", lambda path: path),
@@ -111,11 +111,11 @@ def test_hands_on_nan_without_judging_it(suspect: Suspect, images: Array) -> Non
     assert not np.isnan(answers[2]).any()
 
 
-def test_says_what_it_is(suspect: Suspect) -> None:
+def test_has_a_description(suspect: Suspect) -> None:
     assert suspect.description.strip()
 
 
-def test_knows_its_input_shape_or_says_that_it_does_not(suspect: Suspect) -> None:
+def test_input_shape_is_right_or_none(suspect: Suspect) -> None:
     assert suspect.input_shape == (None if isinstance(suspect, SHAPELESS) else (8, 8, 1))
 
 

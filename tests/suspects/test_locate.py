@@ -1,4 +1,4 @@
-"""What `as_suspect` takes, what it refuses, and that it never shows a password."""
+"""The arguments that `as_suspect` takes and refuses, and that it never shows a password."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_torch_module_is_left_as_it_was(torch_module: Any, images: Array) -> Non
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
-def test_torch_module_that_returns_something_else() -> None:
+def test_torch_module_that_returns_a_structure() -> None:
     torch = pytest.importorskip("torch")
 
     class Structured(torch.nn.Module):  # type: ignore[name-defined, misc]

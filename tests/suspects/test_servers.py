@@ -1,4 +1,4 @@
-"""Servers that do not answer, answer late, or answer something else, over real sockets."""
+"""Servers that do not answer, answer late, or break the protocol, over real sockets."""
 
 from __future__ import annotations
 
