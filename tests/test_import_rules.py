@@ -24,7 +24,7 @@ class Rule(NamedTuple):
         purpose: what lives there.
         may_import: folders that its modules may import, beside their own.
         without_tensorflow: modules that must run where neither TensorFlow nor Keras is installed; `*` for all.
-        never_reaches_the_key: modules that must not know the key, not even indirectly: a rehearsed attacker cannot
+        never_reaches_the_key: modules that must not know the key, not even indirectly: an attack that is run cannot
             cheat, residuals cannot use secret signs. `*` for all.
     """
 
@@ -70,7 +70,7 @@ RULES = {
         "case evidence suspects request_logs watermark keys _support _version errors",
     ),
     "audit": Rule(
-        "attacks rehearsed on the owner's model",
+        "attacks run on the owner's model",
         "verification report attacks datasets case evidence suspects watermark keys _support errors",
     ),
     "demo": Rule(
