@@ -25,7 +25,7 @@ reveal_type(dm.export_saved_model("model", Path("served/clf/1")))
 reveal_type(dm.MarkReport(()))
 reveal_type(dm.MarkParams(budget=0.05))
 dm.MarkKey.generate(owner=3)
-dm.watermark
+dm.proof
 """
 
 EXPECTED = """
@@ -51,4 +51,4 @@ def test_public_names_have_their_types(tmp_path):
     errors = re.findall(r"error: (.*?)  \[", done.stdout)
     assert len(errors) == 2
     assert 'expected "str"' in errors[0]
-    assert '"watermark"' in errors[1]
+    assert '"proof"' in errors[1]

@@ -83,7 +83,7 @@ class QueryLog:
     """The requests in log files; `open_log` makes one, which can be read any number of times.
 
     Memory does not grow with the length of the log: one block is held of each file that covers the moment reached. (Of
-    each event of KServe's logger, 16 bytes are kept.)
+    each request of KServe's logger, 16 bytes are kept.)
 
     No client can spoil the log. Requests without such an input, with inputs of another shape or type than the first
     ones, or that no parser takes, are left out and counted. A damaged file is an error.
