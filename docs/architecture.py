@@ -12,8 +12,8 @@ from typing import Any
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- rules: python -m docs.architecture -->", "<!-- end of rules -->"
 
-WIDTH, HEIGHT = 190, 46  # of a box
-GAP_X, GAP_Y = 26, 44
+WIDTH, HEIGHT = 250, 46  # of a box
+GAP_X, GAP_Y = 30, 52
 LEFT_OUT = ("errors", "_version", "_support")  # everything imports them
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2933; text-anchor: middle }
@@ -40,11 +40,13 @@ def draw(rules: dict[str, Any]) -> str:
     level: dict[str, int] = {}
     for name in needs:  # the rules stand in an order in which what is needed comes first
         level[name] = max((level[other] + 1 for other in needs[name]), default=0)
+    direct = {name: others - _reached_through(others, needs) for name, others in needs.items()}
     rows = [[name for name in needs if level[name] == number] for number in range(max(level.values()) + 1)]
     widest = max(map(len, rows))
     total_width = widest * (WIDTH + GAP_X) + GAP_X
     places = {}
     for number, row in enumerate(reversed(rows)):
+        row.sort(key=lambda name: _middle([places[other][0] for other in places if name in direct[other]]))
         indent = (total_width - len(row) * (WIDTH + GAP_X) + GAP_X) / 2
         for column, name in enumerate(row):
             places[name] = indent + column * (WIDTH + GAP_X), GAP_Y / 2 + number * (HEIGHT + GAP_Y)
@@ -56,9 +58,7 @@ def draw(rules: dict[str, Any]) -> str:
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z"/></marker></defs>',
     ]
-    for name, others in needs.items():
-        for other in sorted(others - _reached_through(others, needs)):
-            parts.append(_arrow(places[name], places[other]))
+    parts += [_arrow(places[name], places[other]) for name, others in direct.items() for other in sorted(others)]
     for name, (x, y) in places.items():
         kind = ' class="blind"' if rules[name].never_reaches_the_key == "*" else ""
         middle = x + WIDTH / 2
@@ -93,11 +93,17 @@ def _reached_through(others: set[str], needs: dict[str, set[str]]) -> set[str]:
     return reached
 
 
+def _middle(numbers: list[float]) -> float:
+    return sum(numbers) / len(numbers) if numbers else 0.0
+
+
 def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
     x1, y1 = start[0] + WIDTH / 2, start[1] + HEIGHT
     x2, y2 = end[0] + WIDTH / 2, end[1] - 2
     bend = (y2 - y1) / 2
-    return f'<path d="M{x1:g} {y1:g}C{x1:g} {y1 + bend:g} {x2:g} {y2 - bend:g} {x2:g} {y2:g}"/>'
+    is_behind_a_box = abs(x1 - x2) < WIDTH / 2 and y2 - y1 > GAP_Y + HEIGHT
+    bow = WIDTH if is_behind_a_box else 0  # around the boxes between, so that the arrow does not seem to be theirs
+    return f'<path d="M{x1:g} {y1:g}C{x1 + bow:g} {y1 + bend:g} {x2 + bow:g} {y2 - bend:g} {x2:g} {y2:g}"/>'
 
 
 def _listed(names: str) -> str:
