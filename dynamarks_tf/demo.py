@@ -29,7 +29,9 @@ from dynamarks_tf.report import write_report
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.serving.local_server import LocalServer, ModelServer, open_server
 from dynamarks_tf.suspects import as_suspect
+from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.verification.options import SuspectOptions
+from dynamarks_tf.verification.owner import Owner, resolve_owner
 from dynamarks_tf.verification.verify import verify
 from dynamarks_tf.watermark import marking, metrics
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
@@ -186,13 +188,15 @@ def run_demo(
     unmarked_answers = _answers_over_the_wire(clean, served / "unmarked" / MODEL_NAME, attacker_x, say, verbose, None)
     np.save(out / "queries.npy", images.x_test[:NUM_SAVED_QUERIES])
 
+    owner = resolve_owner(out / "marked.keras", key)
+
     def tested(name: str, file: str, targets: Array, *, is_stolen: bool, answers_labels: bool = False) -> SuspectResult:
         model = separable_cnn(shape, num_classes)
         train_classifier(model, attacker_x, targets, description=f"suspect {name}", **train)
         _save_model(model, out / file)
         accuracy = metrics.accuracy(_predict(model, images.x_test), images.y_test)
-        suspect = _labels_of(model) if answers_labels else out / file
-        return SuspectResult(name, out / file, is_stolen, accuracy, _evidence(suspect, out, key, seed, answers_labels))
+        suspect = _labels_of(model) if answers_labels else KerasSuspect(out / file)
+        return SuspectResult(name, out / file, is_stolen, accuracy, _evidence(suspect, out, owner, key, seed))
 
     suspects = [tested("trained on marked probabilities", "surrogate.keras", answers, is_stolen=True)]
     if tie_margin:
@@ -247,19 +251,21 @@ def _labels_of(model: keras.Model) -> Callable[[Array], Array]:
     return answers_labels
 
 
-def _evidence(suspect: Any, out: Path, key: MarkKey, seed: int, answers_labels: bool) -> dict[str, VerificationResult]:
-    common: dict[str, Any] = {"owner": out / "marked.keras", "key": key, "seed": seed}
+def _evidence(
+    suspect: KerasSuspect | Callable[[Array], Array], out: Path, owner: Owner, key: MarkKey, seed: int
+) -> dict[str, VerificationResult]:
+    common: dict[str, Any] = {"owner": owner, "key": key, "seed": seed}
     log = open_log(out / "logs")
-    bundle = None if answers_labels else out / f"{suspect.stem}-bundle.zip"
-    options = SuspectOptions(labels=answers_labels, batch_size=1000)
-    logged = verify(suspect, queries=log, suspect_options=options, bundle=bundle, **common)
-    if answers_labels:  # labels can be tested on logged queries only
-        return {LOGGED: logged}
+    if not isinstance(suspect, KerasSuspect):  # labels can be tested on logged queries only
+        options = SuspectOptions(labels=True, batch_size=1000)
+        return {LOGGED: verify(suspect, queries=log, suspect_options=options, **common)}
+    assert suspect.path is not None
+    bundle, options = out / f"{suspect.path.stem}-bundle.zip", SuspectOptions(batch_size=1000)
     fresh = {
         f"{count} fresh": verify(suspect, queries=out / "queries.npy", max_queries=count, **common)
         for count in QUERY_COUNTS
     }
-    return {**fresh, LOGGED: logged}
+    return {**fresh, LOGGED: verify(suspect, queries=log, suspect_options=options, bundle=bundle, **common)}
 
 
 def _report(out: Path, key: MarkKey, true_labels: Array, say: Callable[[str], None]) -> None:

@@ -413,9 +413,9 @@ def report(result: Recheck) -> str:
     """The steps and the result for people."""
     evidence = result.evidence
     lines = [*(f"ok  {step}" for step in result.steps), *(f"but {caveat}" for caveat in result.caveats)]
-    verdict = "MARK FOUND" if evidence.detected() else "mark not found"
+    outcome = "MARK FOUND" if evidence.detected() else "mark not found"
     lines.append(
-        f"{verdict}: log10 p = {evidence.log10_p:.2f} (threshold {evidence.plan.alpha:g}) for {evidence.suspect}, "
+        f"{outcome}: log10 p = {evidence.log10_p:.2f} (threshold {evidence.plan.alpha:g}) for {evidence.suspect}, "
         f"claimed by {evidence.owner}"
     )
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Residuals of the class-choice channel: which of two classes does the suspect raise, where a secret sign chose one?
 
-With up to 32 classes, the marked API raises a single class for each input: the coin of the input's predicted class and
-hash chooses between the two of its pair. A surrogate remembers it of the inputs that it was trained on. For the first
+With up to 32 classes, the marked API raises one target class for each input: the sign of the predicted class and
+hash chooses between the two of a pair. A surrogate remembers it of the inputs that it was trained on. For the first
 logged query of each secret sign, with the pair (u, v),
 
     R = y_u - y_v,    y_c = log s_c less what the clean answer explains of it (`regression`), clipped to [-3, 3],

@@ -26,6 +26,9 @@ class KerasSuspect:
         model: a `keras.Model`, or the path of a `.keras` or `.h5` file. Files are loaded in the safe mode of Keras,
             which refuses code inside them.
 
+    Attributes:
+        path: the file; `None` for a model in memory.
+
     Raises:
         SuspectError: the file cannot be loaded, or the model has several inputs.
 
@@ -36,7 +39,8 @@ class KerasSuspect:
 
     def __init__(self, model: Any) -> None:
         from_file = isinstance(model, (str, os.PathLike))
-        self.description = str(Path(model)) if from_file else f"Keras model {model.name!r}"
+        self.path = Path(model) if from_file else None
+        self.description = str(self.path) if from_file else f"Keras model {model.name!r}"
         self._model = _load(Path(model)) if from_file else model
         self.input_shape = self._input_shape()
         self._answer: Callable[[Array], Any] | None = _compiled(self._model)

@@ -32,6 +32,7 @@ class Owner:
         from_logits: whether the model answers logits.
         num_classes: number of classes C.
         file_sha256: digest of the file that the model was loaded from; `None` if it was given in memory.
+        commitment: of the key that it was resolved with.
     """
 
     model: keras.Model
@@ -39,6 +40,7 @@ class Owner:
     from_logits: bool
     num_classes: int
     file_sha256: str | None
+    commitment: str
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -69,7 +71,7 @@ def resolve_owner(
     """Loads the owner's model, takes the mark off, and checks that model, key and statement belong together.
 
     Args:
-        owner: the owner's Keras model, clean or marked, or the path of its file.
+        owner: the owner's Keras model, clean or marked, or the path of its file; or what an earlier call returned.
         key: the owner's key.
         from_logits: whether a clean model answers logits; a marked one tells itself.
         statement: the published commitment, if there is one.
@@ -85,7 +87,11 @@ def resolve_owner(
     file_sha256 = files.file_sha256(owner) if is_path and os.path.isfile(owner) else None
     if statement is not None:
         statement.check_opened_by(key)
-        statement.check_model(file_sha256)
+        statement.check_model(owner.file_sha256 if isinstance(owner, Owner) else file_sha256)
+    if isinstance(owner, Owner):
+        if owner.commitment != key.commitment:
+            raise ModelError("The owner was resolved with another key than the one given. Use the same key.")
+        return owner
     model = marking.load_model(owner) if is_path else owner
     _check_usable(model)
     layer = marking.find_mark(model)
@@ -94,7 +100,7 @@ def resolve_owner(
     else:
         _check_marked_with(key, layer, model.name)
         clean, params, from_logits = marking.stripped(model), layer.params, layer.from_logits
-    return Owner(clean, params, from_logits, check_num_classes(clean.outputs[0].shape[-1]), file_sha256)
+    return Owner(clean, params, from_logits, check_num_classes(clean.outputs[0].shape[-1]), file_sha256, key.commitment)
 
 
 def _check_usable(model: Any) -> None:

@@ -13,11 +13,14 @@ import keras
 from dynamarks_tf._support import files
 from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf._version import __version__
+from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.watermark import marking
 
 
 def suspect_sha256(suspect: Any) -> str | None:
     """Digest of what is tested, where it can be pinned down: a file, a folder, a Keras model in memory."""
+    if isinstance(suspect, KerasSuspect) and suspect.path is not None:
+        return files.file_sha256(suspect.path)
     if isinstance(suspect, keras.Model):
         return marking.model_sha256(suspect)
     if not isinstance(suspect, (str, os.PathLike)) or not os.path.exists(suspect):

@@ -38,7 +38,7 @@ from dynamarks_tf.watermark.codebook import Codebook, expand
 def verify(
     suspect: Suspect | keras.Model | Callable[[npt.NDArray[Any]], Any] | str | os.PathLike[str],
     *,
-    owner: keras.Model | str | os.PathLike[str],
+    owner: keras.Model | str | os.PathLike[str] | Owner,
     key: MarkKey,
     queries: Any,
     logged: bool | None = None,
@@ -58,8 +58,8 @@ def verify(
     Args:
         suspect: a model, a callable, a path or a URL; docs/suspects.md lists them. Its answers are probabilities of the
             shape of the owner's, in the owner's order of classes, or labels: class indices or names.
-        owner: the owner's marked Keras model, or the path of its file. A clean one counts as marked by `dm.mark` with
-            the default settings.
+        owner: the owner's marked Keras model, or the path of its file; or what `resolve_owner` made of it, to load it
+            once for several tests. A clean one counts as marked by `dm.mark` with the default settings.
         key: the owner's key.
         queries: inputs of shape `(n, ...)`: an array, a batched `tf.data.Dataset`, the path of a `.npy` or `.npz` file,
             or a request log.

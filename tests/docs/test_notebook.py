@@ -24,9 +24,9 @@ def test_it_runs_and_detects_the_surrogate_only(notebook, tmp_path):
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     printed = "".join(output.get("text", "") for output in outputs)
-    (attacker,) = [line for line in printed.splitlines() if line.startswith("attacker ")]
-    (innocent,) = [line for line in printed.splitlines() if line.startswith("innocent ")]
-    assert attacker.endswith("MARK FOUND")
-    assert innocent.endswith("not found")
+    (stolen,) = [line for line in printed.splitlines() if line.startswith("stolen ")]
+    (independent,) = [line for line in printed.splitlines() if line.startswith("independent ")]
+    assert stolen.endswith("MARK FOUND")
+    assert independent.endswith("not found")
     assert "val_total_variation: 0.0" in printed
     assert not [output for output in outputs if output.get("name") == "stderr"]

@@ -25,7 +25,7 @@ SETTINGS = dm.MarkParams(budget=0.1)
 
 
 @pytest.fixture(scope="module")
-def innocent_residuals(digits, owner_model, unmarked_surrogate):
+def independent_residuals(digits, owner_model, unmarked_surrogate):
     """The class channel's table of an independent model suspect. For ten classes it is the same for every key."""
     keyed_hash = codebook.expand(dm.MarkKey(bytes(32), "o"), 10, SETTINGS).keyed_hash
     table = ClassChannelTable(keyed_hash, (10, 10), SETTINGS.budget)
@@ -35,11 +35,11 @@ def innocent_residuals(digits, owner_model, unmarked_surrogate):
 
 
 def test_a_forger_with_a_free_choice_of_tables_has_no_key_that_gives_them(
-    digits, owner_model, unmarked_surrogate, innocent_residuals, key, tmp_path
+    digits, owner_model, unmarked_surrogate, independent_residuals, key, tmp_path
 ):
     """He sets every sign to that of the residual. The statistic is then the largest possible; no key gives it."""
-    fitted = np.sign(innocent_residuals)
-    assert chernoff_log10_p(innocent_residuals, float((fitted * innocent_residuals).sum())) < -20
+    fitted = np.sign(independent_residuals)
+    assert chernoff_log10_p(independent_residuals, float((fitted * independent_residuals).sum())) < -20
     path = tmp_path / "honest.zip"
     verifying.verify(
         unmarked_surrogate, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS, bundle=path
@@ -60,14 +60,14 @@ def test_a_forger_with_a_free_choice_of_tables_has_no_key_that_gives_them(
     assert "can be checked with the key only" in recheck.recheck(tmp_path / "forged.zip").steps[-1]
 
 
-def test_a_forger_who_grinds_100_000_keys_finds_none_that_convicts(innocent_residuals):
+def test_a_forger_who_grinds_100_000_keys_finds_no_detection(independent_residuals):
     """The best of n keys has p <= a with a chance of at most n a: 10 % here for a = 1e-6; the keys are fixed. Against
     longer grinds stands the commitment, made before the suspect appeared, or a threshold below any grind (2^-80)."""
     best = 0.0
     for number in range(100_000):
         signs = codebook.signs(dm.MarkKey(number.to_bytes(32, "big"), "Forger"), "class-code/signs", 10, 10)
-        best = max(best, float((signs * innocent_residuals).sum()))
-    assert -6 < chernoff_log10_p(innocent_residuals, best) < -2
+        best = max(best, float((signs * independent_residuals).sum()))
+    assert -6 < chernoff_log10_p(independent_residuals, best) < -2
 
 
 def test_whoever_marks_after_the_fact_finds_nothing(digits, owner_model, unmarked_surrogate):
