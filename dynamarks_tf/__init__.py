@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = [
     "BundleOptions",
     "DynaMarkLayer",
-    "Evidence",
     "MarkKey",
     "MarkParams",
     "MarkReport",

@@ -1,6 +1,6 @@
 """A test written down while it runs: the plan before the first question, each batch of answers as it comes.
 
-A recording is a private folder. An interrupted test goes on from it without asking anything twice, and a finished one
+A transcript is a private folder. An interrupted test goes on from it without asking anything twice, and a finished one
 becomes part of the evidence bundle. Its records form a chain: each holds the digest of the one before, the first that
 of the plan, so that the order plan, question, answer can be seen afterwards.
 """
@@ -32,7 +32,7 @@ FORMAT_VERSION = 2
 HEAD = "transcript.json"
 _OLD_HEAD = "recording.json"  # of releases that wrote version 1
 ANSWER_FILES = (".npz", ".csv", ".parquet", ".jsonl")
-"""How files of recorded answers end: no other suspect is named so."""
+"""How files of answers end: no other suspect is named so."""
 _HEAD_ENTRIES: dict[str, Any] = {
     "plan_sha256": str,
     "plan": dict,
@@ -97,7 +97,7 @@ class Transcript:
         folder: where to write; created with mode 0700.
         plan: what was fixed before the suspect is asked.
         suspect: what is tested.
-        batch_size: how many queries a batch holds; an interrupted recording keeps its own.
+        batch_size: how many queries a batch holds; an interrupted transcript keeps its own.
         suspect_sha256: digest of the suspect's file or weights, if it has one.
         keep_queries: whether to write down the inputs too.
 
@@ -105,7 +105,7 @@ class Transcript:
         batch_size: how many queries a batch holds.
 
     Raises:
-        TranscriptError: the folder holds the recording of another test, or is damaged.
+        TranscriptError: the folder holds the transcript of another test, or is damaged.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Transcript:
         self._lock = _locked(head)
 
     def close(self) -> None:
-        """Lets another process go on with the recording. May be called twice."""
+        """Lets another process go on with the transcript. May be called twice."""
         self._lock.close()
 
     def recorded(self, queries: Array) -> TranscriptBatch | None:
@@ -167,7 +167,7 @@ class Transcript:
             queries: the inputs of the batch, to be sure that they are the same.
 
         Raises:
-            TranscriptError: it was recorded for other inputs, or the recording is damaged.
+            TranscriptError: it was recorded for other inputs, or the transcript is damaged.
         """
         if not self._record_path.exists():
             return None
@@ -252,7 +252,7 @@ def check_record(record: Any, data: bytes, index: int, previous: str, where: str
 
 
 def read_head(data: bytes, where: str) -> dict[str, Any]:
-    """Reads the first file of a recording: plan, suspect and when the plan was fixed.
+    """Reads the first file of a transcript: plan, suspect and when the plan was fixed.
 
     Raises:
         TranscriptError: it is none, or of another version.
@@ -261,7 +261,7 @@ def read_head(data: bytes, where: str) -> dict[str, Any]:
         found: Any = json.loads(data)
     except (ValueError, RecursionError):
         found = None
-    content = check_format(found, FORMAT, FORMAT_VERSION, where, "the recording of a test", error=TranscriptError)
+    content = check_format(found, FORMAT, FORMAT_VERSION, where, "the transcript of a test", error=TranscriptError)
     for name, kind in _HEAD_ENTRIES.items():
         if not isinstance(content.get(name), kind):
             raise TranscriptError(f"{where} is damaged: its entry {name} is {content.get(name)!r}.")

@@ -18,7 +18,7 @@ from dynamarks_tf.keys.key import MarkKey
 @report_options
 @json_option
 def check(bundle: Path, key: Path | None, public: bool, reports: ReportOptions, as_json: bool) -> None:
-    """Recompute an evidence BUNDLE: digests, tables, p-values.
+    """Recompute tables and p-values of an evidence BUNDLE.
 
     Needs neither TensorFlow nor a model. Exits with 0 if the bundle bears out what it says, with 2 if not; whether the
     mark was found is what it says, not whether it holds.

@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
-from dynamarks_tf.export.tflite import SUFFIX
-from dynamarks_tf.export.tflite_conversion import QUANTIZATIONS
+
+# Those of dynamarks_tf.export, which would load NumPy and Keras for the help.
+QUANTIZATIONS = ("float16", "int8")
+SUFFIX = ".tflite"
 
 
 @click.command()

@@ -53,7 +53,7 @@ def proxy(
     max_body_mb: int,
     allow_reload: bool,
 ) -> None:
-    """Run a proxy for TensorFlow Serving that checks clients and logs requests.
+    """Proxy TensorFlow Serving: check clients, log requests.
 
     Requests and answers pass unchanged, over gRPC and REST. An API key, a certificate, or a header that a component in
     front sets names the client.

@@ -33,7 +33,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--enable-grpc-healthcheck-service", is_flag=True, help="Answer gRPC health checks.")
 @click.option("--rest-api-enable-cors-support", is_flag=True, help="Let browsers send REST requests from other sites.")
 def serve(folder: Path | None, log_dir: Path | None, **options: Any) -> None:
-    """Serve exported models as TensorFlow Serving does, for development.
+    """Serve models as TensorFlow Serving does, in development.
 
     Serves the highest version in FOLDER, and newer ones as they appear. In production, use TensorFlow Serving itself:
     the exported files, the configuration files and the names of their options are the same.

@@ -358,3 +358,10 @@ def test_verify_wants_a_bundle_for_what_goes_into_it(run, folder):
     code, _, err = run(*words, "--queries", folder / "x.npy", "--reveal-key")
     assert code == 2
     assert "--include-queries and --reveal-key say what goes into the bundle; name it by --bundle." in err
+
+
+def test_export_offers_what_the_package_can(run):
+    from dynamarks_tf.cli import export
+    from dynamarks_tf.export import tflite, tflite_conversion
+
+    assert (export.QUANTIZATIONS, export.SUFFIX) == (tflite_conversion.QUANTIZATIONS, tflite.SUFFIX)

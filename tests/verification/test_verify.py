@@ -209,7 +209,7 @@ def test_logits_of_owner_and_suspect(digits, owner_model, key, surrogate):
     with pytest.raises(ModelError, match="outputs of the owner model .* say from_logits=True"):
         check(surrogate, owner, key, digits, params=None)
     by_default = check(suspect, owner, key, digits, params=None, from_logits=True, suspect_from_logits=True)
-    assert by_default.plan.params == dm.MarkParams()
+    assert (by_default.plan.budget, by_default.plan.tie_margin) == (0.05, 0.5)
 
 
 def answer(values):
