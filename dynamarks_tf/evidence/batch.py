@@ -74,6 +74,7 @@ class Batch:
 
     Attributes:
         counts: which queries count in sums, bools of shape `(n,)`; `None`: all of them.
+        ties: what `meetings.ties` found for a margin and a budget.
 
     Example:
 
@@ -88,6 +89,7 @@ class Batch:
         self._memory = memory or Memory()
         self.counts: Array | None = None
         self._class_cells: Array | None = None
+        self.ties: dict[tuple[float, float], tuple[Array, Array, Array]] = {}
 
     def __len__(self) -> int:
         return len(self.clean)

@@ -52,6 +52,10 @@ class FirstMeetings:
         self._met = np.zeros(num_cells, bool) if met_before is None else met_before.copy()
         self._first = np.zeros(num_cells, np.intp)
 
+    def unmet(self, cells: Array) -> Array:
+        """Which of some queries have a sign that was not met before them: increasing indices."""
+        return np.flatnonzero(~self._met[cells])
+
     def among(self, cells: Array) -> Array:
         """Which of a batch's queries meet their sign for the first time.
 
@@ -61,7 +65,7 @@ class FirstMeetings:
         Returns:
             Increasing indices into the batch.
         """
-        new = np.flatnonzero(~self._met[cells])
+        new = self.unmet(cells)
         cells = cells[new]
         self._first[cells[::-1]] = new[::-1]  # where a sign stands twice, the last assignment holds: the first query
         self._met[cells] = True
@@ -106,10 +110,11 @@ class ClassMeetings:
         second = np.where(batch.top[found] == low, high, low)
         groups = self._keyed_hash.group_of_class
         other = own[found] + (groups[second] - groups[batch.top[found]]) * HASH_SIZE
-        queries = np.concatenate([np.arange(len(own)), found])
+        new, new_other = self._meetings.unmet(own), self._meetings.unmet(other)  # soon few, and the rest is quick
+        queries = np.concatenate([new, found[new_other]])
         order = np.argsort(queries, kind="stable")  # a query's own cell comes before that of its second best class
-        queries, cells = queries[order], np.concatenate([own, other])[order]
-        is_own = (np.arange(len(queries)) < len(own))[order]
+        queries, cells = queries[order], np.concatenate([own[new], other[new_other]])[order]
+        is_own = (np.arange(len(queries)) < len(new))[order]
         first = self._meetings.among(cells)
         return queries[first], cells[first], is_own[first]
 
@@ -212,6 +217,8 @@ def ties(batch: Batch, margin: float, budget: float) -> tuple[Array, Array, Arra
         Of the m ties: the smaller index of the two classes, the larger one, and which queries they are, ints of shape
         `(m,)` each.
     """
+    if (margin, budget) in batch.ties:
+        return batch.ties[margin, budget]
     # The second best has at most what the best leaves of a sum of 1, so where the best is large there is no tie.
     possible = np.flatnonzero(batch.best < 0.5 * (1 + SUM_TOLERANCE) + budget)
     top, best = batch.top[possible], batch.best[possible].astype(np.float64)
@@ -222,4 +229,6 @@ def ties(batch: Batch, margin: float, budget: float) -> tuple[Array, Array, Arra
     next_best = others[each, second].astype(np.float64)
     limit = np.minimum((best + next_best) * math.tanh(margin / 2), 2 * budget)
     found = np.flatnonzero(best - next_best < limit)
-    return np.minimum(top, second)[found], np.maximum(top, second)[found], possible[found]
+    ties = np.minimum(top, second)[found], np.maximum(top, second)[found], possible[found]
+    batch.ties[margin, budget] = ties
+    return ties
