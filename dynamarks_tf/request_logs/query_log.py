@@ -95,6 +95,8 @@ class QueryLog:
 
     Attributes:
         problems: all that was skipped or left out in the passes so far; each was also a warning.
+        has_other_forms: whether the passes so far left out requests with inputs of another type or shape than the first
+            ones, which the model may have answered.
     """
 
     def __init__(self, files: Sequence[LogFile], selection: Selection, *, count: int | None = None) -> None:
@@ -102,6 +104,7 @@ class QueryLog:
         self._selection = selection
         self._count = count
         self.problems: list[str] = []
+        self.has_other_forms = False
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -174,7 +177,8 @@ class QueryLog:
     def whole(self) -> Iterator[tuple[Array, bool]]:
         """Yields the inputs of every request in the files, of all clients, models and versions, in order of time.
 
-        Requests whose inputs cannot be used, or have another shape than selected, are left out.
+        Requests whose inputs cannot be used, or have another shape than selected, are left out. Selected requests of
+        another type or shape than the first one are no queries, and count as not selected: the model answered them.
 
         Yields:
             The inputs, shape `(n, ...)`, and whether the request is selected.
@@ -187,10 +191,11 @@ class QueryLog:
             is_selected = self._selection.takes(entry)
             try:
                 inputs = self._selection.inputs(entry)
-                if is_selected:
-                    form = _same_form(inputs, form)
             except UnusableError:
                 continue
+            if is_selected:
+                form = form or _form_of(inputs)
+                is_selected = _form_of(inputs) == form
             yield inputs, is_selected
 
     def clients(self) -> dict[str | None, int]:
@@ -227,6 +232,7 @@ class QueryLog:
                 continue
             try:
                 inputs = self._selection.inputs(entry)
+                self.has_other_forms = self.has_other_forms or form not in (None, _form_of(inputs))
                 form = _same_form(inputs, form)
             except UnusableError as error:
                 left_out += 1
@@ -308,10 +314,14 @@ def _same_form(inputs: Array, expected: Form | None) -> Form:
     Raises:
         UnusableError: these have others.
     """
-    form = inputs.dtype, inputs.shape[1:]
+    form = _form_of(inputs)
     if expected is not None and form != expected:
         raise UnusableError(f"its inputs are {form[0]} of shape {form[1]}, the first ones {expected[0]} {expected[1]}")
     return form
+
+
+def _form_of(inputs: Array) -> Form:
+    return inputs.dtype, inputs.shape[1:]
 
 
 def _fits(shape: tuple[int, ...], wanted: Shape) -> bool:

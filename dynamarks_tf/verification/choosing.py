@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import ArrayDigest
-from dynamarks_tf.errors import ArgumentError, SuspectError
+from dynamarks_tf.errors import ArgumentError, DynaMarksError, SuspectError
 from dynamarks_tf.evidence.answers import confidence, main_class
 from dynamarks_tf.evidence.meetings import MetBefore, MetByOthers
 from dynamarks_tf.request_logs import QueryLog
@@ -89,13 +89,13 @@ def choose_queries(
         queries = queries.taking(owner.input_shape)
     source: QuerySource = _CheckedQueries(queries, owner.input_shape, suspect)
     selection, indices, clean, met_before, log = "all", None, None, MetBefore(), None
-    if isinstance(queries, QueryLog) and queries.is_filtered:
-        log = queries.scope
-        met_before, clean = _met_by_others(queries, owner, keyed_hash, batch_size, verbose)
+    if logged and isinstance(queries, QueryLog) and queries.is_filtered:
+        next(source.batches(1), None)  # a wrong client or shape shows before the whole log is answered
+        log, (met_before, clean) = queries.scope, _met_by_others(queries, owner, keyed_hash, batch_size, verbose)
     if max_queries is not None and logged:
         selection = "first/1"
-        first = queries.first(max_queries) if isinstance(queries, QueryLog) else FirstQueries(queries, max_queries)
-        source = _CheckedQueries(first, owner.input_shape, suspect)
+        queries = queries.first(max_queries) if isinstance(queries, QueryLog) else FirstQueries(queries, max_queries)
+        source = _CheckedQueries(queries, owner.input_shape, suspect)
     elif max_queries is not None:
         selection = "confident-balanced/1"
         every = KeptAnswers()
@@ -111,6 +111,8 @@ def choose_queries(
         chosen = SelectedQueries(source, confident_balanced_choice(classes, sure, max_queries, seed))
         source, indices, clean = chosen, chosen.indices, every.of(chosen.indices)
     count, digest = _digest(source, batch_size)
+    if logged and log is None and isinstance(queries, QueryLog) and queries.has_other_forms:
+        log, (met_before, clean) = queries.scope, _met_by_others(queries, owner, keyed_hash, batch_size, verbose)
     if selection == "first/1":
         indices = np.arange(count)
     return Chosen(source, selection, count, digest, indices, clean, met_before, log)
@@ -122,11 +124,26 @@ def _met_by_others(
     """The secret signs that other requests of the log met first; and the clean answers to the selected ones."""
     others, kept = MetByOthers(keyed_hash, owner.params), KeptAnswers()
     for inputs, is_selected in progress.track(_joined(log, batch_size), "reading the whole log", enabled=verbose):
-        answers = owner.answers(inputs)
-        others.add(answers, is_selected)
-        if is_selected.any():
-            kept.add(answers[is_selected])
+        for answers, are_selected in _answered(owner, inputs, is_selected):
+            others.add(answers, are_selected)
+            if are_selected.any():
+                kept.add(answers[are_selected])
     return others.met_before, kept
+
+
+def _answered(owner: Owner, inputs: Array, is_selected: Array) -> Iterator[tuple[Array, Array]]:
+    """Clean answers in order, without those to other requests that the model does not take: they show no sign."""
+    try:
+        answers = owner.answers(inputs)
+    except DynaMarksError:
+        if is_selected.all():
+            raise
+        if len(inputs) > 1:
+            middle = len(inputs) // 2
+            yield from _answered(owner, inputs[:middle], is_selected[:middle])
+            yield from _answered(owner, inputs[middle:], is_selected[middle:])
+    else:
+        yield answers, is_selected
 
 
 def _joined(log: QueryLog, batch_size: int) -> Iterator[tuple[Array, Array]]:
@@ -134,12 +151,14 @@ def _joined(log: QueryLog, batch_size: int) -> Iterator[tuple[Array, Array]]:
     waiting: list[tuple[Array, bool]] = []
     count = 0
     for inputs, is_selected in log.whole():
-        form = inputs.dtype, inputs.shape[1:]
-        if waiting and (count >= batch_size or form != (waiting[0][0].dtype, waiting[0][0].shape[1:])):
-            yield _as_one(waiting)
-            waiting, count = [], 0
-        waiting.append((inputs, is_selected))
-        count += len(inputs)
+        for start in range(0, len(inputs), batch_size):
+            part = inputs[start : start + batch_size]
+            form = part.dtype, part.shape[1:]
+            if waiting and (count + len(part) > batch_size or form != (waiting[0][0].dtype, waiting[0][0].shape[1:])):
+                yield _as_one(waiting)
+                waiting, count = [], 0
+            waiting.append((part, is_selected))
+            count += len(part)
     if waiting:
         yield _as_one(waiting)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import shutil
@@ -116,7 +117,7 @@ def _writable(bundle: BundleOptions | str | os.PathLike[str] | None) -> BundleOp
     """The options of the bundle, which can be written, as is seen before anything is asked for it."""
     if bundle is None:
         return None
-    target = bundle if isinstance(bundle, BundleOptions) else BundleOptions(bundle)
+    target = dataclasses.replace(bundle) if isinstance(bundle, BundleOptions) else BundleOptions(bundle)  # checks
     try:
         Path(target.path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

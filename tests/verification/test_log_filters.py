@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +12,7 @@ import dynamarks_tf as dm
 from dynamarks_tf import recheck
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case.assessment import assess
-from dynamarks_tf.errors import BundleError
+from dynamarks_tf.errors import ArgumentError, BundleError
 from dynamarks_tf.evidence.meetings import MetByOthers
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.keys.key import MarkKey
@@ -143,3 +144,62 @@ def test_a_bundle_holds_what_was_selected_and_is_rechecked_by_it(passed_on, key,
     rewritten(path, tmp_path / "claimed.zip", key, claim_the_whole_log)
     with pytest.raises(dm.errors.DynaMarksError):
         recheck.recheck(tmp_path / "claimed.zip", key=key)
+
+
+def written_log(folder, requests):
+    """A log of requests in order: the client, and the inputs that it sent."""
+    with PredictionLogWriter(folder) as writer:
+        for client, asked in requests:
+            request, response = predict_pb2.PredictRequest(), predict_pb2.PredictResponse()
+            request.inputs["x"].CopyFrom(tf.make_tensor_proto(asked))
+            response.outputs["p"].CopyFrom(tf.make_tensor_proto(np.zeros((len(asked), 6), np.float32)))
+            writer.log(request, response, client=client)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def any_length(key):
+    """A marked model that takes sequences of any length and answers padded ones alike."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, 6))
+    hidden = keras.layers.Dense(24, activation="tanh")(keras.layers.GlobalMaxPooling1D()(inputs))
+    return dm.mark(keras.Model(inputs, keras.layers.Dense(6, activation="softmax")(hidden)), key)
+
+
+@pytest.mark.parametrize("client", [None, "B"])
+def test_requests_of_another_form_were_answered_too(any_length, key, tmp_path, client):
+    """B asks padded inputs, which are no queries beside its first request, and then the same without padding."""
+    rows = np.random.default_rng(0).uniform(0.05, 1, (300, 4, 6)).astype(np.float32)
+    padded = np.concatenate([rows, np.zeros((300, 1, 6), np.float32)], axis=1)
+    folder = written_log(tmp_path / "log", [("B", rows[:1]), ("B", padded[1:]), ("B", rows[1:])])
+    with pytest.warns(UserWarning, match="1 logged requests were left out"):
+        result = dm.verify(any_length, owner=any_length, key=key, queries=open_log(folder, client=client))
+    assert result.num_queries == 300
+    assert all(found.num_cells <= 1 for found in result.channels if found.channel != "class")
+    assert result.plan.log["clients"] == (None if client is None else [client])
+
+
+def test_other_clients_cannot_keep_a_client_from_being_tested(any_length, key, tmp_path):
+    rows = np.random.default_rng(1).uniform(0.05, 1, (40, 4, 6)).astype(np.float32)
+    bad = rows[:5].copy()
+    bad[2] = np.nan
+    alone = written_log(tmp_path / "alone", [("A", rows)])
+    both = written_log(tmp_path / "both", [("evil", bad), ("A", rows)])
+    whole, selected = (
+        dm.verify(any_length, owner=any_length, key=key, queries=open_log(folder, client="A"))
+        for folder in (alone, both)
+    )
+    met = {channel.channel: channel.num_cells for channel in whole.channels}
+    for channel in selected.channels:
+        assert channel.channel == "class" or met[channel.channel] - 4 <= channel.num_cells < met[channel.channel]
+
+
+def test_fresh_queries_from_a_filtered_log_and_options_used_twice(any_length, key, tmp_path):
+    rows = np.random.default_rng(2).uniform(0.05, 1, (40, 4, 6)).astype(np.float32)
+    folder = written_log(tmp_path / "log", [("A", rows), ("B", rows)])
+    options = dm.BundleOptions(tmp_path / "bundle.zip")
+    asked = {"owner": any_length, "key": key, "queries": open_log(folder, client="A"), "logged": False}
+    result = dm.verify(any_length, bundle=options, **asked)
+    assert recheck.recheck(tmp_path / "bundle.zip", key=key).evidence == result
+    with pytest.raises(ArgumentError, match="exists; evidence is not overwritten"):
+        dm.verify(any_length, bundle=options, **asked)
