@@ -397,9 +397,10 @@ def _selected(log: dict[str, Any]) -> str:
     """What was selected from a request log, in a sentence."""
     wanted = {"clients": log["clients"], "model": log["model"], "versions": log["versions"]}
     named = "; ".join(f"{name}: {value!a}" for name, value in wanted.items() if value is not None)
+    named = named or "those whose inputs have the type and shape of the first"
     return (
-        f"It asks selected requests of a log of {len(log['files'])} files ({named}). Secret signs that other requests "
-        "of the log met first do not count."
+        f"It asks selected requests of a log in {len(log['files'])} file(s) ({named}). Secret signs that other "
+        "requests of the log met first do not count."
     )
 
 

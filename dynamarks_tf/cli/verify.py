@@ -23,7 +23,7 @@ SECTIONS = {
     "Owner": "owner key statement from_logits",
     "Queries": "queries log client log_model log_version logged max_queries seed",
     "Suspect": "signature output suspect_from_logits labels class_names batch_size timeout rate api_key_header",
-    "Verdict": "alpha out bundle include_queries reveal_key as_json",
+    "Result": "alpha out bundle include_queries reveal_key as_json",
     "Report": "report plots true_labels confidential",
 }
 

@@ -122,7 +122,7 @@ def test_a_bundle_holds_what_was_selected_and_is_rechecked_by_it(passed_on, key,
     for checked in (recheck.recheck(path), recheck.recheck(path, key=key)):
         assert checked.evidence == result
         assert any(
-            "selected requests of a log of 1 files (clients: ['A']; versions: [1, 2])" in s for s in checked.steps
+            "selected requests of a log in 1 file(s) (clients: ['A']; versions: [1, 2])" in s for s in checked.steps
         )
 
     def forget_the_others(members):
@@ -172,11 +172,14 @@ def test_requests_of_another_form_were_answered_too(any_length, key, tmp_path, c
     rows = np.random.default_rng(0).uniform(0.05, 1, (300, 4, 6)).astype(np.float32)
     padded = np.concatenate([rows, np.zeros((300, 1, 6), np.float32)], axis=1)
     folder = written_log(tmp_path / "log", [("B", rows[:1]), ("B", padded[1:]), ("B", rows[1:])])
+    path, log = tmp_path / "bundle.zip", open_log(folder, client=client)
     with pytest.warns(UserWarning, match="1 logged requests were left out"):
-        result = dm.verify(any_length, owner=any_length, key=key, queries=open_log(folder, client=client))
+        result = dm.verify(any_length, owner=any_length, key=key, queries=log, bundle=path)
     assert result.num_queries == 300
     assert all(found.num_cells <= 1 for found in result.channels if found.channel != "class")
     assert result.plan.log["clients"] == (None if client is None else [client])
+    named = "clients: ['B']" if client else "those whose inputs have the type and shape of the first"
+    assert f"a log in 1 file(s) ({named})" in " ".join(recheck.recheck(path, key=key).steps)
 
 
 def test_other_clients_cannot_keep_a_client_from_being_tested(any_length, key, tmp_path):
