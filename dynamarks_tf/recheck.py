@@ -310,7 +310,7 @@ class _Recheck:
                 f"{self._bundle.path} is about the key {plan.commitment[:16]} of {self._evidence.owner!r}; given is "
                 f"{key.key_id} of {key.owner!r}."
             )
-        expanded = codebook.expand(key, plan.num_classes, plan.params)
+        expanded = plan.codebook(key)
         if not members.same_keyed_hash(expanded.keyed_hash, keyed_hash):
             raise BundleError(f"{self._bundle.path}: its keyed hash is not the one that the key gives.")
         contrasts = expanded.contrasts()

@@ -16,7 +16,7 @@ from dynamarks_tf.watermark.keyed_hash import KEYED_HASH
 from dynamarks_tf.watermark.params import MarkParams
 
 FORMAT = "dynamarks-plan"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SELECTIONS = ("all", "first/1", "confident-balanced/1")
 _MOST_CLASSES = 10_000_000
 
@@ -34,6 +34,9 @@ class TestPlan:
         from_logits: whether the owner model answers logits.
         suspect_from_logits: whether the suspect's answers are read as logits.
         num_classes: number of classes C.
+        activation: what turns the owner's logits into probabilities, `"softmax"` or `"sigmoid"`.
+        num_labels: number of labels L, each with an answer of its own; 1 for a softmax.
+        bound: whether the tables are those of the key bound to the clean owner model.
         budget: largest total variation of the mark.
         tie_margin: largest |log(p_a / p_b)| of a tie; 0 if the mark leaves ties alone.
         amplitudes: whether the mark varies its strength from input to input.
@@ -64,6 +67,9 @@ class TestPlan:
     from_logits: bool
     suspect_from_logits: bool
     num_classes: int
+    activation: str
+    num_labels: int
+    bound: bool
     budget: float
     tie_margin: float
     amplitudes: bool
@@ -115,6 +121,8 @@ class TestPlan:
         plan = cls(**{**{name: content[name] for name in names}, "channels": tuple(content["channels"])})
         if (plan.log is None) != (plan.met_before_sha256 is None) or (plan.log is not None and not plan.logged):
             raise FormatError(f"{source} is damaged: its entries about the request log contradict each other.")
+        if plan.activation == "softmax" and plan.num_labels != 1 or plan.activation == "sigmoid" and plan.num_classes != 2:
+            raise FormatError(f"{source} is damaged: its numbers of classes and labels do not fit {plan.activation}.")
         known = {"keyed_hash": KEYED_HASH, "transforms": TRANSFORMS, "combination": COMBINATION_RULE}
         for name, value in known.items():
             if getattr(plan, name) != value:
@@ -135,6 +143,11 @@ class TestPlan:
         if plan.channels != testable_channels(params, plan.num_classes, logged=plan.logged, labels=plan.labels):
             raise FormatError(f"{source} is damaged: its channels {plan.channels} are not those that can be tested.")
         return plan
+
+    def codebook(self, key: MarkKey) -> Codebook:
+        """The codebook that a key gives for what was tested."""
+        bound = key.bind(self.owner_model_sha256) if self.bound else key
+        return expand(bound, self.num_classes, self.params, self.num_labels)
 
     @property
     def digest(self) -> str:
@@ -176,6 +189,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "from_logits": _is_flag,
     "suspect_from_logits": _is_flag,
     "num_classes": lambda value: _is_count(value) and 2 <= value <= _MOST_CLASSES,
+    "activation": lambda value: value in ACTIVATIONS,
+    "num_labels": lambda value: _is_count(value) and value <= _MOST_CLASSES,
+    "bound": _is_flag,
     "table_rows": _is_count,
     "table_columns": _is_count,
     "logged": _is_flag,
