@@ -31,6 +31,7 @@ from dynamarks_tf.report.page import render
 from dynamarks_tf.report.style import Figure
 from dynamarks_tf.watermark import marking
 from dynamarks_tf.watermark.layer import SCHEME
+from dynamarks_tf.watermark.model_digest import model_sha256
 from dynamarks_tf.watermark.params import MarkParams
 
 QUICK_QUERIES, QUICK_EPOCHS = 10_000, 6
@@ -141,8 +142,8 @@ def run_audit(
             "seed": seed,
             "data": data.describe(),
             "other_data": None if other_domain is None else other_domain.describe(),
-            "model_sha256": marking.model_sha256(owner),
-            "rival_sha256": None if opened is None else marking.model_sha256(opened),
+            "model_sha256": model_sha256(owner),
+            "rival_sha256": None if opened is None else model_sha256(opened),
             "from_logits": from_logits,
             "queries": min(limit, len(data.x_train)),
             "epochs": epochs,

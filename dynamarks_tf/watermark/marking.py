@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import warnings
 from typing import Any
@@ -139,15 +137,6 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises what the damaged part happens to raise
         raise ModelError(f"{os.fspath(path)} cannot be loaded as a Keras model: {error}") from error
-
-
-def model_sha256(model: keras.Model) -> str:
-    """Digest of a model's configuration and weights, 64 hexadecimal digits; the same for a model and its saved copy."""
-    digest = hashlib.sha256(json.dumps(model.get_config(), sort_keys=True, default=str).encode())
-    for weight in model.get_weights():
-        digest.update(f"{weight.dtype.str}{weight.shape}".encode())
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()
 
 
 def check_outputs(model: keras.Model, *, from_logits: bool) -> None:
