@@ -67,7 +67,12 @@ class Owner:
 
 
 def resolve_owner(
-    owner: Any, key: MarkKey, *, from_logits: bool | None = None, statement: Statement | None = None
+    owner: Any,
+    key: MarkKey,
+    *,
+    from_logits: bool | None = None,
+    statement: Statement | None = None,
+    allow_code: bool = False,
 ) -> Owner:
     """Loads the owner's model, takes the mark off, and checks that model, key and statement belong together.
 
@@ -77,6 +82,7 @@ def resolve_owner(
         from_logits: whether a clean model answers logits, where its loss, its last layer and its answers do not tell. A
             marked one tells itself.
         statement: the published commitment, if there is one.
+        allow_code: whether to run code inside the owner's file, such as that of `Lambda` layers.
 
     Raises:
         ArgumentError: `owner` or `key` is of another kind.
@@ -94,12 +100,15 @@ def resolve_owner(
         if owner.commitment != key.commitment:
             raise ModelError("The owner was resolved with another key than the one given. Use the same key.")
         return owner
-    model = marking.load_model(owner) if is_path else owner
+    model = marking.load_model(owner, allow_code=allow_code) if is_path else owner
     _check_usable(model)
     layer = marking.find_mark(model)
     if layer is None:
         clean, params = model, MarkParams()
-        from_logits = find_output_kind(model, from_logits=from_logits).from_logits
+        kind = find_output_kind(model, from_logits=from_logits)
+        if kind.activation != "softmax":
+            raise ModelError(f"The owner model {model.name!r} answers scores of sigmoids; a softmax is needed here.")
+        from_logits = kind.from_logits
     else:
         _check_marked_with(key, layer, model.name)
         clean, params, from_logits = marking.stripped(model), layer.params, layer.from_logits

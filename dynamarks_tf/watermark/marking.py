@@ -138,26 +138,65 @@ def find_mark(model: keras.Model) -> DynaMarkLayer | None:
     return next((layer for layer in model._flatten_layers() if isinstance(layer, DynaMarkLayer)), None)
 
 
-def load_model(path: str | os.PathLike[str]) -> keras.Model:
+def load_model(path: str | os.PathLike[str], *, compiled: bool = False, allow_code: bool = False) -> keras.Model:
     """Loads a Keras model file, with an error that says what to do when that fails.
 
     Args:
         path: a `.keras` or `.h5` file.
+        compiled: whether to compile the model as it was, where Keras can; its loss tells what its outputs are.
+        allow_code: whether to run code inside the file, such as that of `Lambda` layers. Only for files of one's own.
 
     Raises:
-        ModelError: the file is missing or no Keras model.
+        ModelError: the file is missing or no Keras model, or needs code that was not allowed or is not known.
     """
     if not os.path.isfile(path):
         raise ModelError(f"There is no Keras model file {os.fspath(path)}.")
+    if compiled:
+        try:
+            return keras.models.load_model(path, safe_mode=not allow_code)
+        except Exception:  # the loss or a metric may be what Keras does not know; without them the model may load
+            pass
     try:
-        return keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False, safe_mode=not allow_code)
     except Exception as error:  # Keras raises what the damaged part happens to raise
-        raise ModelError(f"{os.fspath(path)} cannot be loaded as a Keras model: {error}") from error
+        raise ModelError(f"{os.fspath(path)} cannot be loaded as a Keras model: {_loading_problem(error)}") from error
+
+
+_LONGEST_REASON = 240
+
+
+def _loading_problem(error: Exception) -> str:
+    """Why Keras could not load a file and what to do, without the configuration that Keras quotes in full."""
+    text = " ".join(str(error).split())
+    if "Lambda" in text and ("unsafe" in text or "disallowed" in text):
+        return (
+            "it holds the code of a Lambda layer, which Keras does not run unasked. If the file is your own, load it "
+            "with keras.models.load_model(path, safe_mode=False) and pass the model (--unsafe-load)."
+        )
+    if "Could not locate" in text:
+        missing = text.partition("Could not locate")[2].partition(". ")[0].strip()
+        return (
+            f"it needs {missing:.{_LONGEST_REASON}}, which is not known here. Import the module that registers it "
+            "before (--import MODULE)."
+        )
+    if "keras.src.engine" in text or "tf_keras" in text or ("from_config" in text and "batch_input_shape" in text):
+        return (
+            "it was written by Keras 2 (tf_keras). Rebuild the model in Keras 3 and carry the weights over: "
+            "old.save_weights('w.weights.h5') there, new.load_weights('w.weights.h5') here."
+        )
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
 def _check_markable(model: keras.Model) -> None:
     if not isinstance(model, keras.Model):
-        raise ModelError(f"`model` must be a keras.Model. Received: a {type(model).__name__}")
+        is_old = any(base.__module__.startswith(("tf_keras.", "keras.src.engine.")) for base in type(model).__mro__)
+        hint = (
+            " It is a model of Keras 2: rebuild it in Keras 3 and carry the weights over with save_weights and "
+            "load_weights; TF_USE_LEGACY_KERAS must not be set."
+            if is_old
+            else ""
+        )
+        raise ModelError(f"`model` must be a keras.Model. Received: a {type(model).__name__}.{hint}")
     if not getattr(model, "outputs", None):
         raise ModelError(
             f"Model {model.name!r} has no graph of layers to append to (a subclass of keras.Model, or not built yet). "
