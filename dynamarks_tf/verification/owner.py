@@ -16,6 +16,7 @@ from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.watermark import marking
+from dynamarks_tf.watermark.outputs import OutputKind, check_output_kind, find_output_kind
 from dynamarks_tf.watermark.params import MarkParams, check_num_classes
 from dynamarks_tf.watermark.probabilities import probability_problem, softmax
 
@@ -66,20 +67,27 @@ class Owner:
 
 
 def resolve_owner(
-    owner: Any, key: MarkKey, *, from_logits: bool | None = None, statement: Statement | None = None
+    owner: Any,
+    key: MarkKey,
+    *,
+    from_logits: bool | None = None,
+    statement: Statement | None = None,
+    allow_code: bool = False,
 ) -> Owner:
     """Loads the owner's model, takes the mark off, and checks that model, key and statement belong together.
 
     Args:
         owner: the owner's Keras model, clean or marked, or the path of its file; or what an earlier call returned.
         key: the owner's key.
-        from_logits: whether a clean model answers logits; a marked one tells itself.
+        from_logits: whether a clean model answers logits, where its loss, its last layer and its answers do not tell. A
+            marked one tells itself.
         statement: the published commitment, if there is one.
+        allow_code: whether to run code inside the owner's file, such as that of `Lambda` layers.
 
     Raises:
         ArgumentError: `owner` or `key` is of another kind.
         CommitmentError: the statement is about another key or another file.
-        ModelError: the model cannot be used, or was marked with another key.
+        ModelError: the model cannot be used, was marked with another key, or its outputs are not what its mark says.
     """
     if not isinstance(key, MarkKey):
         raise ArgumentError(f"`key` must be a MarkKey; load one by MarkKey.load(path). Received: {type(key).__name__}")
@@ -92,14 +100,19 @@ def resolve_owner(
         if owner.commitment != key.commitment:
             raise ModelError("The owner was resolved with another key than the one given. Use the same key.")
         return owner
-    model = marking.load_model(owner) if is_path else owner
+    model = marking.load_model(owner, allow_code=allow_code) if is_path else owner
     _check_usable(model)
     layer = marking.find_mark(model)
     if layer is None:
-        clean, params, from_logits = model, MarkParams(), bool(from_logits)
+        clean, params = model, MarkParams()
+        kind = find_output_kind(model, from_logits=from_logits)
+        if kind.activation != "softmax":
+            raise ModelError(f"The owner model {model.name!r} answers scores of sigmoids; a softmax is needed here.")
+        from_logits = kind.from_logits
     else:
         _check_marked_with(key, layer, model.name)
         clean, params, from_logits = marking.stripped(model), layer.params, layer.from_logits
+        check_output_kind(clean, OutputKind(getattr(layer, "activation", "softmax"), from_logits))
     return Owner(clean, params, from_logits, check_num_classes(clean.outputs[0].shape[-1]), file_sha256, key.commitment)
 
 

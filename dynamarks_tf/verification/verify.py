@@ -32,8 +32,8 @@ from dynamarks_tf.verification.choosing import Chosen, choose_queries
 from dynamarks_tf.verification.options import BundleOptions, SuspectOptions, whole_number
 from dynamarks_tf.verification.owner import Owner, resolve_owner
 from dynamarks_tf.verification.provenance import package_versions, suspect_sha256
-from dynamarks_tf.watermark import marking
 from dynamarks_tf.watermark.codebook import Codebook, expand
+from dynamarks_tf.watermark.model_digest import model_sha256
 
 
 def verify(
@@ -156,7 +156,7 @@ def _plan(
     rows, columns = owner.params.table_shape(owner.num_classes)
     return TestPlan(
         commitment=key.commitment,
-        owner_model_sha256=marking.model_sha256(owner.model),
+        owner_model_sha256=model_sha256(owner.model),
         owner_file_sha256=owner.file_sha256,
         from_logits=owner.from_logits,
         suspect_from_logits=options.from_logits,

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import warnings
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from dynamarks_tf.errors import ModelError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark.layer import DynaMarkLayer
+from dynamarks_tf.watermark.outputs import OutputKind, find_output_kind, overrides_call
 from dynamarks_tf.watermark.params import (
     DEFAULT_BUDGET,
     DEFAULT_TIE_MARGIN,
     check_num_classes,
     class_channel_floor_log10,
 )
-from dynamarks_tf.watermark.probabilities import probability_problem
+from dynamarks_tf.watermark.probabilities import softmax
+from dynamarks_tf.watermark.probe import Probe, answer, probe_model
 
 _WEAK_FLOOR_LOG10 = -6.0
+_ALIKE = 1e-3
 
 
 def mark(
@@ -32,7 +32,8 @@ def mark(
     budget: float = DEFAULT_BUDGET,
     *,
     tie_margin: float = DEFAULT_TIE_MARGIN,
-    from_logits: bool = False,
+    activation: str | None = None,
+    from_logits: bool | None = None,
     name: str = "dynamark",
     **layer_options: Any,
 ) -> keras.Model:
@@ -47,7 +48,9 @@ def mark(
         budget: largest total variation between clean and released output, in (0, 0.5].
         tie_margin: how near a tie of the two best classes the key may decide, as the largest |log(p_a / p_b)|, in
             [0, 2]. 0 never changes a top-1 answer, and an attacker who keeps labels only cannot be detected then.
-        from_logits: whether the model ends in logits; the marked model does too.
+        activation: what turns the model's logits into probabilities, "softmax" or "sigmoid". Found from the loss, the
+            last layer and a few answers if omitted; what none of them tells, or what they contradict, is refused.
+        from_logits: whether the model ends in logits; the marked model does too. Found in the same way if omitted.
         name: name of the new layer.
         **layer_options: further arguments of `DynaMarkLayer`.
 
@@ -65,9 +68,14 @@ def mark(
     >>> marked.evaluate(x_test, y_test)  # the accuracy of the clean model
     """
     _check_markable(model)
-    num_classes = check_num_classes(model.outputs[0].shape[-1])
-    layer = DynaMarkLayer(key, budget, from_logits, tie_margin=tie_margin, name=name, **layer_options)
-    check_outputs(model, from_logits=from_logits)
+    probe = probe_model(model)
+    kind = find_output_kind(model, activation=activation, from_logits=from_logits, probe=probe)
+    if kind.activation == "sigmoid":
+        num_classes = 2
+        layer_options = {"activation": "sigmoid", **layer_options}
+    else:
+        num_classes = check_num_classes(model.outputs[0].shape[-1])
+    layer = DynaMarkLayer(key, budget, kind.from_logits, tie_margin=tie_margin, name=name, **layer_options)
     floor = class_channel_floor_log10(num_classes, layer.params)
     if floor > _WEAK_FLOOR_LOG10:
         warnings.warn(
@@ -79,6 +87,13 @@ def mark(
     marked = _with_outputs(model, layer)
     if layer.favors_nothing:
         warnings.warn("This key happens to favor no class, so nothing is marked. Generate another key.", stacklevel=2)
+    _check_same_model(model, marked, probe, kind, layer.budget)
+    if _answers_alike(probe, kind):
+        warnings.warn(
+            f"Model {model.name!r} gave the same answer to all of {probe.of_output().shape[0]} made-up inputs. If it "
+            "does so for real ones, its answers carry hardly any mark.",
+            stacklevel=2,
+        )
     return _compiled_like(model, marked)
 
 
@@ -112,96 +127,82 @@ def stripped(marked: keras.Model) -> keras.Model:
         )
     if isinstance(marked, keras.Sequential):
         return _sequential_like(marked, marked.layers[:-1])
+    inner = layer.input._keras_history[0]
+    if overrides_call(inner) and getattr(inner, "outputs", None) and inner.name == marked.name:
+        return inner  # `mark` wrapped it
     return keras.Model(marked.input, _like_output(marked, layer.input), name=marked.name)
 
 
 def find_mark(model: keras.Model) -> DynaMarkLayer | None:
-    """Returns the model's `DynaMarkLayer`, also inside nested models; `None` if there is none."""
-    for layer in getattr(model, "layers", ()):
-        found = layer if isinstance(layer, DynaMarkLayer) else find_mark(layer)
-        if found is not None:
-            return found
-    return None
+    """Returns the model's `DynaMarkLayer`, also inside nested models, wrappers and layers; `None` if there is none."""
+    return next((layer for layer in model._flatten_layers() if isinstance(layer, DynaMarkLayer)), None)
 
 
-def load_model(path: str | os.PathLike[str]) -> keras.Model:
+def load_model(path: str | os.PathLike[str], *, compiled: bool = False, allow_code: bool = False) -> keras.Model:
     """Loads a Keras model file, with an error that says what to do when that fails.
 
     Args:
         path: a `.keras` or `.h5` file.
+        compiled: whether to compile the model as it was, where Keras can; its loss tells what its outputs are.
+        allow_code: whether to run code inside the file, such as that of `Lambda` layers. Only for files of one's own.
 
     Raises:
-        ModelError: the file is missing or no Keras model.
+        ModelError: the file is missing or no Keras model, or needs code that was not allowed or is not known.
     """
     if not os.path.isfile(path):
         raise ModelError(f"There is no Keras model file {os.fspath(path)}.")
+    if compiled:
+        try:
+            return keras.models.load_model(path, safe_mode=not allow_code)
+        except Exception:  # the loss or a metric may be what Keras does not know; without them the model may load
+            pass
     try:
-        return keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False, safe_mode=not allow_code)
     except Exception as error:  # Keras raises what the damaged part happens to raise
-        raise ModelError(f"{os.fspath(path)} cannot be loaded as a Keras model: {error}") from error
+        raise ModelError(f"{os.fspath(path)} cannot be loaded as a Keras model: {_loading_problem(error)}") from error
 
 
-def model_sha256(model: keras.Model) -> str:
-    """Digest of a model's configuration and weights, 64 hexadecimal digits; the same for a model and its saved copy."""
-    digest = hashlib.sha256(json.dumps(model.get_config(), sort_keys=True, default=str).encode())
-    for weight in model.get_weights():
-        digest.update(f"{weight.dtype.str}{weight.shape}".encode())
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()
+_LONGEST_REASON = 240
 
 
-def check_outputs(model: keras.Model, *, from_logits: bool) -> None:
-    """Runs the model on a small probe and checks that its outputs are what the mark expects.
-
-    The probe is a few inputs of fixed noise between 0 and 1; models with unknown inner dimensions or several inputs are
-    not probed.
-
-    Args:
-        model: a built model with one output.
-        from_logits: whether the outputs are meant to be logits.
-
-    Raises:
-        ModelError: outputs that are no probability vectors, although `from_logits` is false, or the reverse.
-    """
-    if from_logits and _is_trained_on_sigmoids(model):
-        raise ModelError(
-            f"Model {model.name!r} is compiled with a binary cross-entropy, so its {model.outputs[0].shape[-1]} logits "
-            "stand for independent sigmoids, and from_logits=True is for those of one softmax. A multi-label model "
-            "cannot be marked (docs/heads.md)."
+def _loading_problem(error: Exception) -> str:
+    """Why Keras could not load a file and what to do, without the configuration that Keras quotes in full."""
+    text = " ".join(str(error).split())
+    if "Lambda" in text and ("unsafe" in text or "disallowed" in text):
+        return (
+            "it holds the code of a Lambda layer, which Keras does not run unasked. If the file is your own, load it "
+            "with keras.models.load_model(path, safe_mode=False) and pass the model (--unsafe-load)."
         )
-    shape = model.inputs[0].shape[1:]
-    if len(model.inputs) != 1 or None in shape or model.inputs[0].dtype == "string":
-        return
-    probe = np.random.default_rng(0).random((4, *shape)).astype(model.inputs[0].dtype)
-    answer = keras.tree.flatten(model(_in_structure(model, probe), training=False))[0]
-    problem = probability_problem(ops.convert_to_numpy(ops.cast(answer, "float32")))
-    if problem and not from_logits:
-        raise ModelError(
-            f"The outputs of model {model.name!r} are no probability vectors: {problem}. If they are logits, say "
-            "from_logits=True; else end the model in a softmax. Independent sigmoids, one for each label, cannot be "
-            "marked (docs/heads.md)."
+    if "Could not locate" in text:
+        missing = text.partition("Could not locate")[2].partition(". ")[0].strip()
+        return (
+            f"it needs {missing:.{_LONGEST_REASON}}, which is not known here. Import the module that registers it "
+            "before (--import MODULE)."
         )
-    if from_logits and not problem:
-        raise ModelError(
-            f"from_logits=True was given, but the outputs of model {model.name!r} are probability vectors already. "
-            "Leave from_logits at False."
+    if "keras.src.engine" in text or "tf_keras" in text or ("from_config" in text and "batch_input_shape" in text):
+        return (
+            "it was written by Keras 2 (tf_keras). Rebuild the model in Keras 3 and carry the weights over: "
+            "old.save_weights('w.weights.h5') there, new.load_weights('w.weights.h5') here."
         )
-
-
-def _is_trained_on_sigmoids(model: keras.Model) -> bool:
-    loss = getattr(model, "loss", None)
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-    return "binary" in name.lower()
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
 def _check_markable(model: keras.Model) -> None:
     if not isinstance(model, keras.Model):
-        raise ModelError(f"`model` must be a keras.Model. Received: a {type(model).__name__}")
+        is_old = any(base.__module__.startswith(("tf_keras.", "keras.src.engine.")) for base in type(model).__mro__)
+        hint = (
+            " It is a model of Keras 2: rebuild it in Keras 3 and carry the weights over with save_weights and "
+            "load_weights; TF_USE_LEGACY_KERAS must not be set."
+            if is_old
+            else ""
+        )
+        raise ModelError(f"`model` must be a keras.Model. Received: a {type(model).__name__}.{hint}")
     if not getattr(model, "outputs", None):
         raise ModelError(
             f"Model {model.name!r} has no graph of layers to append to (a subclass of keras.Model, or not built yet). "
             "Wrap it: inputs = keras.Input(shape); keras.Model(inputs, model(inputs))"
         )
+    _check_own_steps(model)
     if len(model.outputs) != 1:
         raise ModelError(
             f"Model {model.name!r} has {len(model.outputs)} outputs; `mark` needs exactly one. Append "
@@ -214,7 +215,59 @@ def _check_markable(model: keras.Model) -> None:
         )
 
 
+_OWN_STEPS = ("predict", "predict_step", "train_step", "test_step")
+
+
+def _check_own_steps(model: keras.Model) -> None:
+    """Refuses a model whose class does more than its graph where a new model around the graph would not."""
+    own = [name for name in _OWN_STEPS if not getattr(type(model), name).__module__.startswith("keras.")]
+    if getattr(model, "preprocessor", None) is not None:
+        own.append("preprocessor")
+    if own:
+        raise ModelError(
+            f"Model {model.name!r} is a {type(model).__name__} with {', '.join(own)} of its own, which a marked model "
+            "would lose, so that it would answer otherwise. Mark its graph, which takes inputs that are preprocessed "
+            "already: dm.mark(keras.Model(model.inputs, model.outputs[0]), key)"
+        )
+
+
+def _check_same_model(model: keras.Model, marked: keras.Model, probe: Probe, kind: OutputKind, budget: float) -> None:
+    """Checks on made-up inputs that the mark moves answers by at most its budget, and comes off without a trace."""
+    clean = stripped(marked)
+    for batch, (before, *_) in zip(probe.inputs, probe.answers, strict=True):
+        without, after = answer(clean, batch)[0], answer(marked, batch)[0]
+        tolerance = 1e-2 if "16" in str(model.outputs[0].dtype) else 1e-3
+        moved = 0.5 * np.abs(_probabilities(after, kind) - _probabilities(before, kind)).sum(axis=-1).max()
+        if not np.allclose(without, before, rtol=tolerance, atol=tolerance) or moved > budget + tolerance:
+            raise ModelError(
+                f"Model {model.name!r}, rebuilt with a mark, answers otherwise than before: by {moved:.2g} of total "
+                f"variation at a budget of {budget}. Its class ({type(model).__name__}) does something that its graph "
+                "of layers does not show, or its answers are random. Wrap it: inputs = keras.Input(shape); "
+                "keras.Model(inputs, model(inputs))"
+            )
+
+
+def _probabilities(outputs: np.ndarray, kind: OutputKind) -> np.ndarray:
+    """Probabilities of the classes along the last axis, whatever the outputs are."""
+    if kind.activation == "sigmoid":
+        scores = 0.5 * (1 + np.tanh(outputs / 2)) if kind.from_logits else outputs
+        return np.stack([1 - scores, scores], axis=-1)
+    flat = outputs.reshape(-1, outputs.shape[-1])
+    return (softmax(flat) if kind.from_logits else flat).reshape(outputs.shape)
+
+
+def _answers_alike(probe: Probe, kind: OutputKind) -> bool:
+    """Whether a model has one answer for everything. One class for all noise is common, also in good models."""
+    return bool(probe.answers) and bool(np.ptp(_probabilities(probe.of_output(), kind), axis=0).max() < _ALIKE)
+
+
 def _with_outputs(model: keras.Model, layer: DynaMarkLayer) -> keras.Model:
+    if overrides_call(model):
+        inputs = keras.tree.map_structure(
+            lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name), model.input
+        )
+        (output,) = keras.tree.flatten(model(inputs))
+        return keras.Model(inputs, _like_output(model, layer(output)), name=model.name)
     if isinstance(model, keras.Sequential):
         return _sequential_like(model, [*model.layers, layer])
     return keras.Model(model.input, _like_output(model, layer(model.outputs[0])), name=model.name)
@@ -243,7 +296,3 @@ def _compiled_like(source: keras.Model, target: keras.Model) -> keras.Model:
             stacklevel=3,
         )
     return target
-
-
-def _in_structure(model: keras.Model, array: np.ndarray) -> Any:
-    return array if isinstance(model, keras.Sequential) else keras.tree.map_structure(lambda _: array, model.input)

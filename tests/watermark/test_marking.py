@@ -131,11 +131,16 @@ def head(units, activation=None):
 @pytest.mark.parametrize(
     ("make", "options", "error", "message"),
     [
-        (lambda: head(10), {}, ModelError, r"no probability vectors: .*If they are logits, say from_logits=True"),
-        (lambda: head(10, "tanh"), {}, ModelError, "no probability vectors: they hold negative values"),
-        (lambda: head(10, "sigmoid"), {}, ModelError, "no probability vectors: they sum to between"),
-        (lambda: head(10, "softmax"), {"from_logits": True}, ModelError, "are probability vectors already"),
-        (lambda: head(1, "sigmoid"), {}, ArgumentError, "has 1 class"),
+        (
+            lambda: head(10),
+            {},
+            ModelError,
+            r"no probability vectors.*say from_logits=True \(--from-l",
+        ),
+        (lambda: head(10, "tanh"), {}, ModelError, "no probability vectors.*last activation is tanh.*lie between -"),
+        (lambda: head(10, "sigmoid"), {"activation": "softmax"}, ModelError, "contradicts the model"),
+        (lambda: head(10, "softmax"), {"from_logits": True}, ModelError, "holds probabilities already"),
+        (lambda: head(1, "softmax"), {}, ModelError, "the softmax of one number is always 1"),
         (lambda: head(10, "softmax"), {"budget": 0}, ArgumentError, "`budget` is the largest total variation"),
         (lambda: head(10, "softmax"), {"budget": 0.7}, ArgumentError, r"Received: budget=0\.7"),
         (lambda: "model.keras", {}, ModelError, r"`model` must be a keras\.Model\. Received: a str"),
@@ -215,3 +220,79 @@ def test_load_model_says_what_is_wrong(tmp_path):
     (tmp_path / "broken.keras").write_bytes(b"PK\x03\x04 not really a zip")
     with pytest.raises(ModelError, match=r"broken\.keras cannot be loaded as a Keras model"):
         load_model(tmp_path / "broken.keras")
+
+
+class Halved(keras.Model):
+    """A graph, and a call of its own around it."""
+
+    def call(self, x, training=None, mask=None):
+        return super().call(x / 2, training=training, mask=mask)
+
+
+class OwnStep(keras.Model):
+    def predict_step(self, data):
+        return super().predict_step(data / 2)
+
+
+class OwnTraining(keras.Sequential):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+class Shaken(keras.layers.Layer):
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), 0, 100)
+
+
+def graph_of(cls):
+    inputs = keras.Input((8, 8, 1))
+    return cls(inputs, keras.layers.Dense(10, "softmax")(keras.layers.Flatten()(inputs)), name="own")
+
+
+def test_a_call_of_its_own_stays(key, tmp_path):
+    with keras.utils.custom_object_scope({"Halved": Halved}):
+        model = graph_of(Halved)
+        marked = mark(model, key, tie_margin=0)
+        moved = 0.5 * np.abs(np.asarray(marked(X)) - np.asarray(model(X))).sum(axis=1)
+        assert 0 < moved.max() <= 0.05 + 1e-6
+        assert strip(marked) is model
+        marked.save(tmp_path / "m.keras")
+        again = strip(load_model(tmp_path / "m.keras"))
+    assert type(again) is Halved
+    np.testing.assert_array_equal(again(X), model(X))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: graph_of(OwnStep), "predict_step"),
+        (lambda: OwnTraining([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]), "train_step"),
+    ],
+)
+def test_steps_of_its_own_are_refused(make, named, key):
+    with pytest.raises(ModelError, match=rf"with {named} of its own.*dm\.mark\(keras\.Model\(model\.inputs"):
+        mark(make(), key)
+
+
+def test_a_model_with_random_answers_is_refused(key):
+    noise = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), Shaken(), keras.layers.Dense(10, "softmax")], name="noisy"
+    )
+    with pytest.raises(ModelError, match="'noisy', rebuilt with a mark, answers otherwise"):
+        mark(noise, key)
+
+
+def test_a_collapsed_model_gives_a_warning(key):
+    model = head(10, "softmax")
+    model.layers[-1].kernel.assign(np.zeros((64, 10)))
+    with pytest.warns(UserWarning, match="gave the same answer to all of 16 made-up inputs"):
+        mark(model, key)
+
+
+def test_a_mark_is_found_inside_wrappers(key, other_key):
+    marked = mark(small_classifier(), key)
+    inputs = keras.Input((3, 8, 8, 1))
+    wrapped = keras.Model(inputs, keras.layers.TimeDistributed(marked)(inputs))
+    assert find_mark(wrapped) is find_mark(marked)
+    with pytest.raises(ModelError, match="is marked already"):
+        mark(wrapped, other_key)
