@@ -25,7 +25,14 @@ from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
-from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, HASHED_CLASSES, MULTIPLIERS, KeyedHash, num_class_groups, num_label_groups
+from dynamarks_tf.watermark.keyed_hash import (
+    HASH_SIZE,
+    HASHED_CLASSES,
+    MULTIPLIERS,
+    KeyedHash,
+    num_class_groups,
+    num_label_groups,
+)
 from dynamarks_tf.watermark.probabilities import probability_problem
 
 _KEYED_HASH_ARRAYS = (

@@ -12,8 +12,8 @@ from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence.bounds import COMBINATION_RULE
 from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, testable_channels
-from dynamarks_tf.watermark.keyed_hash import KEYED_HASH
-from dynamarks_tf.watermark.params import MarkParams
+from dynamarks_tf.watermark.keyed_hash import KEYED_HASH, TWO_CLASSES
+from dynamarks_tf.watermark.params import ACTIVATIONS, MarkParams
 
 FORMAT = "dynamarks-plan"
 FORMAT_VERSION = 4
@@ -121,7 +121,8 @@ class TestPlan:
         plan = cls(**{**{name: content[name] for name in names}, "channels": tuple(content["channels"])})
         if (plan.log is None) != (plan.met_before_sha256 is None) or (plan.log is not None and not plan.logged):
             raise FormatError(f"{source} is damaged: its entries about the request log contradict each other.")
-        if plan.activation == "softmax" and plan.num_labels != 1 or plan.activation == "sigmoid" and plan.num_classes != 2:
+        fits = plan.num_classes == TWO_CLASSES if plan.activation == "sigmoid" else plan.num_labels == 1
+        if not fits:
             raise FormatError(f"{source} is damaged: its numbers of classes and labels do not fit {plan.activation}.")
         known = {"keyed_hash": KEYED_HASH, "transforms": TRANSFORMS, "combination": COMBINATION_RULE}
         for name, value in known.items():
@@ -143,11 +144,6 @@ class TestPlan:
         if plan.channels != testable_channels(params, plan.num_classes, logged=plan.logged, labels=plan.labels):
             raise FormatError(f"{source} is damaged: its channels {plan.channels} are not those that can be tested.")
         return plan
-
-    def codebook(self, key: MarkKey) -> Codebook:
-        """The codebook that a key gives for what was tested."""
-        bound = key.bind(self.owner_model_sha256) if self.bound else key
-        return expand(bound, self.num_classes, self.params, self.num_labels)
 
     @property
     def digest(self) -> str:

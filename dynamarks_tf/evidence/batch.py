@@ -84,9 +84,7 @@ class Batch:
     (array([0, 1]), 1)
     """
 
-    def __init__(
-        self, clean: Array, suspect: Array, memory: Memory | None = None, labels: Array | None = None
-    ) -> None:
+    def __init__(self, clean: Array, suspect: Array, memory: Memory | None = None, labels: Array | None = None) -> None:
         self.clean = clean
         self.suspect = suspect
         self.labels = labels
@@ -150,9 +148,7 @@ class Batch:
         return int(np.count_nonzero(self.top == (self.suspect if self.has_labels else self.suspect.argmax(axis=1))))
 
     @classmethod
-    def of_answers(
-        cls, clean: Array, suspect: Array, keyed_hash: KeyedHash, memory: Memory | None = None
-    ) -> Batch:
+    def of_answers(cls, clean: Array, suspect: Array, keyed_hash: KeyedHash, memory: Memory | None = None) -> Batch:
         """A batch in which each answer to an input counts on its own: each position, and each label.
 
         Args:

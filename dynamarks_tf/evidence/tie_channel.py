@@ -47,7 +47,8 @@ class TieTable:
     ) -> None:
         self._groups = keyed_hash.num_pair_groups
         self._meetings = TieMeetings(keyed_hash, margin, budget, met_before)
-        self._cells = np.zeros((num_tie_cells(keyed_hash.num_classes, keyed_hash.num_labels), 3))  # 1 once met, y and x = log(p_a / p_b)
+        num_cells = num_tie_cells(keyed_hash.num_classes, keyed_hash.num_labels)
+        self._cells = np.zeros((num_cells, 3))  # 1 once met, y and x = log(p_a / p_b)
 
     def add(self, batch: Batch) -> None:
         """Adds one batch of probabilities or labels."""

@@ -16,9 +16,11 @@ from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.watermark import marking
+from dynamarks_tf.watermark.codebook import Codebook, expand
+from dynamarks_tf.watermark.model_digest import model_sha256
 from dynamarks_tf.watermark.outputs import OutputKind, check_output_kind, find_output_kind
-from dynamarks_tf.watermark.params import MarkParams, check_num_classes
-from dynamarks_tf.watermark.probabilities import probability_problem, softmax
+from dynamarks_tf.watermark.params import MarkParams, answer_shape
+from dynamarks_tf.watermark.probabilities import probabilities_of, probability_problem
 
 Array = npt.NDArray[Any]
 
@@ -30,16 +32,24 @@ class Owner:
     Attributes:
         model: the clean model.
         params: settings of the mark.
+        activation: what turns the model's logits into probabilities, `"softmax"` or `"sigmoid"`.
         from_logits: whether the model answers logits.
-        num_classes: number of classes C.
+        num_classes: number of classes C; 2 for sigmoids.
+        num_labels: number of labels L, each with an answer of its own; 1 for a softmax.
+        model_sha256: digest of the clean model.
+        bound: whether the tables are those of the key bound to the clean model.
         file_sha256: digest of the file that the model was loaded from; `None` if it was given in memory.
         commitment: of the key that it was resolved with.
     """
 
     model: keras.Model
     params: MarkParams
+    activation: str
     from_logits: bool
     num_classes: int
+    num_labels: int
+    model_sha256: str
+    bound: bool
     file_sha256: str | None
     commitment: str
 
@@ -48,8 +58,15 @@ class Owner:
         """Shape of one input, without the batch axis."""
         return tuple(self.model.inputs[0].shape[1:])
 
+    def codebook(self, key: MarkKey) -> Codebook:
+        """The codebook that the model was marked with."""
+        bound = key.bind(self.model_sha256) if self.bound else key
+        return expand(bound, self.num_classes, self.params, self.num_labels)
+
     def answers(self, batch: Array) -> Array:
         """The clean model's probabilities for a batch, float32 or float64 of shape `(n, ..., C)`.
+
+        Sigmoids of L labels give `(n, ..., L, 2)`, or `(n, ..., 2)` if there is one.
 
         Raises:
             ModelError: its outputs are no probability vectors.
@@ -57,7 +74,7 @@ class Owner:
         outputs = KerasSuspect(self.model).predict(batch)
         if outputs.dtype not in (np.float32, np.float64):
             outputs = outputs.astype(np.float32)
-        probabilities = softmax(outputs) if self.from_logits else outputs
+        probabilities = probabilities_of(outputs, self.activation, from_logits=self.from_logits)
         if problem := probability_problem(probabilities):
             hint = "" if self.from_logits else " If they are logits, say from_logits=True."
             raise ModelError(
@@ -104,16 +121,33 @@ def resolve_owner(
     _check_usable(model)
     layer = marking.find_mark(model)
     if layer is None:
-        clean, params = model, MarkParams()
+        clean, params, bound = model, MarkParams(), True
         kind = find_output_kind(model, from_logits=from_logits)
-        if kind.activation != "softmax":
-            raise ModelError(f"The owner model {model.name!r} answers scores of sigmoids; a softmax is needed here.")
-        from_logits = kind.from_logits
     else:
         _check_marked_with(key, layer, model.name)
-        clean, params, from_logits = marking.stripped(model), layer.params, layer.from_logits
-        check_output_kind(clean, OutputKind(getattr(layer, "activation", "softmax"), from_logits))
-    return Owner(clean, params, from_logits, check_num_classes(clean.outputs[0].shape[-1]), file_sha256, key.commitment)
+        clean, params, bound = marking.stripped(model), layer.params, layer.model_sha256 is not None
+        kind = OutputKind(layer.activation, layer.from_logits)
+        check_output_kind(clean, kind)
+    digest = model_sha256(clean)
+    if layer is not None and bound and digest != layer.model_sha256:
+        raise ModelError(
+            f"The owner model {model.name!r} is no longer the one that its key is bound to: it was trained further, or "
+            "rebuilt, after it was marked. Test with the file of the marked model that was served. To serve the new "
+            "weights, mark them anew: dm.mark(dm.strip(model), key)."
+        )
+    num_classes, num_labels = answer_shape(clean.outputs[0].shape[-1], kind.activation)
+    return Owner(
+        model=clean,
+        params=params,
+        activation=kind.activation,
+        from_logits=kind.from_logits,
+        num_classes=num_classes,
+        num_labels=num_labels,
+        model_sha256=digest,
+        bound=bound,
+        file_sha256=file_sha256,
+        commitment=key.commitment,
+    )
 
 
 def _check_usable(model: Any) -> None:

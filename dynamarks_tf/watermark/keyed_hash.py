@@ -148,7 +148,7 @@ class KeyedHash:
 
 def _whole(hashes: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     """Hashes as ints; 0 for whatever comes of a NaN."""
-    return np.nan_to_num(hashes).astype(np.intp)
+    return np.asarray(np.nan_to_num(hashes), np.intp)
 
 
 def steps_per_unit(num_classes: int) -> float:
@@ -196,10 +196,9 @@ def hash_value(p: Tensor, offsets: Tensor, multipliers: Tensor, fineness: float,
 def hash_halves(p: Tensor, offsets: Tensor, multipliers: Tensor, fineness: float, xp: Any) -> Tensor:
     """The two halves of `hash_value`: whole numbers in [0, 64) as floats, shape `(..., 2)`."""
     logs = xp.log(xp.maximum(p, FLOOR))
-    if fineness == 1.0:
-        steps = xp.floor(logs + offsets)  # from -19 to 0
-    else:
-        steps = xp.mod(xp.floor(logs * fineness + offsets), HALF_SIZE)  # small enough for bfloat16
+    if fineness == 1.0:  # steps from -19 to 0
+        return xp.mod(xp.matmul(xp.floor(logs + offsets), multipliers), HALF_SIZE)
+    steps = xp.mod(xp.floor(logs * fineness + offsets), HALF_SIZE)  # small enough for bfloat16
     return xp.mod(xp.matmul(steps, multipliers), HALF_SIZE)
 
 

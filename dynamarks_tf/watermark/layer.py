@@ -12,10 +12,18 @@ from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook, lookups, perturbation
 from dynamarks_tf.watermark.keyed_hash import TWO_CLASSES
-from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, TABLE_CAP, MarkParams, answer_shape
+from dynamarks_tf.watermark.params import (
+    ACTIVATIONS,
+    DEFAULT_BUDGET,
+    DEFAULT_TIE_MARGIN,
+    TABLE_CAP,
+    Activation,
+    MarkParams,
+    answer_shape,
+)
 
 SCHEME = "dynamarks-5"
-ACTIVATIONS = ("softmax", "sigmoid")
+
 
 Tensor = Any
 
@@ -101,7 +109,7 @@ class DynaMarkLayer(keras.layers.Layer):
         amplitudes: bool = True,
         table_rows: int = TABLE_CAP,
         table_columns: int = TABLE_CAP,
-        activation: str = "softmax",
+        activation: Activation = "softmax",
         model_sha256: str | None = None,
         key_id: str | None = None,
         scheme: str = SCHEME,
@@ -126,7 +134,7 @@ class DynaMarkLayer(keras.layers.Layer):
         self.tie_margin = self.params.tie_margin
         self.amplitudes = self.params.amplitudes
         self.from_logits = bool(from_logits)
-        self.activation = activation
+        self.activation: Activation = activation
         self.model_sha256 = model_sha256
         self.table_rows = self.params.table_rows
         self.table_columns = self.params.table_columns

@@ -12,14 +12,15 @@ import numpy as np
 from dynamarks_tf.errors import ModelError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark.layer import DynaMarkLayer
+from dynamarks_tf.watermark.model_digest import model_sha256
 from dynamarks_tf.watermark.outputs import OutputKind, find_output_kind, overrides_call
 from dynamarks_tf.watermark.params import (
     DEFAULT_BUDGET,
     DEFAULT_TIE_MARGIN,
-    check_num_classes,
+    answer_shape,
     class_channel_floor_log10,
 )
-from dynamarks_tf.watermark.probabilities import softmax
+from dynamarks_tf.watermark.probabilities import probabilities_of
 from dynamarks_tf.watermark.probe import Probe, answer, probe_model
 
 _WEAK_FLOOR_LOG10 = -6.0
@@ -39,11 +40,15 @@ def mark(
 ) -> keras.Model:
     """Appends a `DynaMarkLayer` to a trained classifier.
 
+    The key is bound to the clean model: a model with other weights gets other secret signs. So the mark is the last
+    step, after all training, and a model that was trained further is stripped and marked anew.
+
     The layers and their weights are shared, not copied: the clean model goes on working. A compiled model gives a
     model compiled with the same settings and a fresh optimizer.
 
     Args:
-        model: a Sequential or Functional Keras model with one output of shape `(batch, ..., C)`, C >= 2.
+        model: a Sequential or Functional Keras model with one output: of C >= 2 classes, shape `(batch, ..., C)`, or of
+            sigmoids for L >= 1 labels, shape `(batch, ..., L)`.
         key: the owner's key.
         budget: largest total variation between clean and released output, in (0, 0.5].
         tie_margin: how near a tie of the two best classes the key may decide, as the largest |log(p_a / p_b)|, in
@@ -70,12 +75,9 @@ def mark(
     _check_markable(model)
     probe = probe_model(model)
     kind = find_output_kind(model, activation=activation, from_logits=from_logits, probe=probe)
-    if kind.activation == "sigmoid":
-        num_classes = 2
-        layer_options = {"activation": "sigmoid", **layer_options}
-    else:
-        num_classes = check_num_classes(model.outputs[0].shape[-1])
-    layer = DynaMarkLayer(key, budget, kind.from_logits, tie_margin=tie_margin, name=name, **layer_options)
+    num_classes, _ = answer_shape(model.outputs[0].shape[-1], kind.activation)
+    settings = {"activation": kind.activation, "model_sha256": model_sha256(model), **layer_options}
+    layer = DynaMarkLayer(key, budget, kind.from_logits, tie_margin=tie_margin, name=name, **settings)
     floor = class_channel_floor_log10(num_classes, layer.params)
     if floor > _WEAK_FLOOR_LOG10:
         warnings.warn(
@@ -249,11 +251,7 @@ def _check_same_model(model: keras.Model, marked: keras.Model, probe: Probe, kin
 
 def _probabilities(outputs: np.ndarray, kind: OutputKind) -> np.ndarray:
     """Probabilities of the classes along the last axis, whatever the outputs are."""
-    if kind.activation == "sigmoid":
-        scores = 0.5 * (1 + np.tanh(outputs / 2)) if kind.from_logits else outputs
-        return np.stack([1 - scores, scores], axis=-1)
-    flat = outputs.reshape(-1, outputs.shape[-1])
-    return (softmax(flat) if kind.from_logits else flat).reshape(outputs.shape)
+    return probabilities_of(outputs, kind.activation, from_logits=kind.from_logits)
 
 
 def _answers_alike(probe: Probe, kind: OutputKind) -> bool:

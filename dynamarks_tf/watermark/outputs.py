@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 
 from dynamarks_tf.errors import ArgumentError, ModelError
+from dynamarks_tf.watermark.params import Activation
 from dynamarks_tf.watermark.probabilities import probability_problem
 from dynamarks_tf.watermark.probe import Probe, probe_model
-
-Activation = Literal["softmax", "sigmoid"]
 
 _SOFTMAX_LOSSES = ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "categoricalfocalcrossentropy")
 _SIGMOID_LOSSES = ("binarycrossentropy", "binaryfocalcrossentropy", "bce")

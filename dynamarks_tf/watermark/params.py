@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from typing import Any
+from typing import Any, Literal
 
 from dynamarks_tf.errors import ArgumentError
 
+Activation = Literal["softmax", "sigmoid"]
+ACTIVATIONS: tuple[Activation, ...] = ("softmax", "sigmoid")
 MAX_BUDGET = 0.5
 DEFAULT_BUDGET = 0.05
 MAX_TIE_MARGIN = 2.0
