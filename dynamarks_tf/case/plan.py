@@ -10,6 +10,7 @@ from typing import Any
 from dynamarks_tf._support import digests
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
+from dynamarks_tf.evidence.answer_scale import SCALES
 from dynamarks_tf.evidence.bounds import COMBINATION_RULE
 from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, testable_channels
 from dynamarks_tf.watermark.keyed_hash import KEYED_HASH
@@ -32,7 +33,7 @@ class TestPlan:
         owner_file_sha256: digest of the file that it was loaded from, which a published statement may name; `None` if
             from memory.
         from_logits: whether the owner model answers logits.
-        suspect_from_logits: whether the suspect's answers are read as logits.
+        suspect_scale: what the numbers of the suspect's answers are read as.
         num_classes: number of classes C.
         budget: largest total variation of the mark.
         tie_margin: largest |log(p_a / p_b)| of a tie; 0 if the mark leaves ties alone.
@@ -62,7 +63,7 @@ class TestPlan:
     owner_model_sha256: str
     owner_file_sha256: str | None
     from_logits: bool
-    suspect_from_logits: bool
+    suspect_scale: str
     num_classes: int
     budget: float
     tie_margin: float
@@ -174,7 +175,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "owner_model_sha256": _is_digest,
     "owner_file_sha256": lambda value: value is None or _is_digest(value),
     "from_logits": _is_flag,
-    "suspect_from_logits": _is_flag,
+    "suspect_scale": lambda value: value in SCALES,
     "num_classes": lambda value: _is_count(value) and 2 <= value <= _MOST_CLASSES,
     "table_rows": _is_count,
     "table_columns": _is_count,

@@ -159,7 +159,7 @@ def _plan(
         owner_model_sha256=marking.model_sha256(owner.model),
         owner_file_sha256=owner.file_sha256,
         from_logits=owner.from_logits,
-        suspect_from_logits=options.from_logits,
+        suspect_scale=options.scale,
         num_classes=owner.num_classes,
         budget=owner.params.budget,
         tie_margin=owner.params.tie_margin,
