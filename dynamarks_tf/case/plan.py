@@ -10,6 +10,7 @@ from typing import Any
 from dynamarks_tf._support import digests
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
+from dynamarks_tf.evidence.answer_scale import SCALES
 from dynamarks_tf.evidence.bounds import COMBINATION_RULE
 from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, testable_channels
 from dynamarks_tf.watermark.keyed_hash import KEYED_HASH, TWO_CLASSES
@@ -32,7 +33,7 @@ class TestPlan:
         owner_file_sha256: digest of the file that it was loaded from, which a published statement may name; `None` if
             from memory.
         from_logits: whether the owner model answers logits.
-        suspect_from_logits: whether the suspect's answers are read as logits.
+        suspect_scale: what the numbers of the suspect's answers are read as.
         num_classes: number of classes C.
         activation: what turns the owner's logits into probabilities, `"softmax"` or `"sigmoid"`.
         num_labels: number of labels L, each with an answer of its own; 1 for a softmax.
@@ -65,7 +66,7 @@ class TestPlan:
     owner_model_sha256: str
     owner_file_sha256: str | None
     from_logits: bool
-    suspect_from_logits: bool
+    suspect_scale: str
     num_classes: int
     activation: str
     num_labels: int
@@ -183,7 +184,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "owner_model_sha256": _is_digest,
     "owner_file_sha256": lambda value: value is None or _is_digest(value),
     "from_logits": _is_flag,
-    "suspect_from_logits": _is_flag,
+    "suspect_scale": lambda value: value in SCALES,
     "num_classes": lambda value: _is_count(value) and 2 <= value <= _MOST_CLASSES,
     "activation": lambda value: value in ACTIVATIONS,
     "num_labels": lambda value: _is_count(value) and value <= _MOST_CLASSES,

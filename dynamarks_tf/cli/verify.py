@@ -18,12 +18,15 @@ from dynamarks_tf.keys.key import MarkKey
 if TYPE_CHECKING:
     from dynamarks_tf.case.result import VerificationResult
 
+# Those of `evidence.answer_scale`, which would load NumPy for --help.
+SCALES = ("probability", "percent", "byte", "log", "sigmoid", "logit")
 EXIT_FOUND = 0
 EXIT_NOT_FOUND = 1
 SECTIONS = {
     "Owner": "owner key statement from_logits modules unsafe_load",
     "Queries": "queries log client log_model log_version logged max_queries seed",
-    "Suspect": "signature output suspect_from_logits labels class_names batch_size timeout rate api_key_header",
+    "Suspect": "signature output suspect_scale suspect_from_logits labels class_names batch_size timeout rate "
+    "api_key_header",
     "Result": "alpha out bundle include_queries reveal_key as_json",
     "Report": "report plots true_labels confidential",
 }
@@ -55,6 +58,13 @@ SECTIONS = {
 @click.option("--alpha", default=1e-6, show_default=True, help="Accepted chance of a false detection.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the choice of queries.")
 @click.option("--from-logits", is_flag=True, default=None, help="The clean owner model answers logits.")
+@click.option(
+    "--suspect-scale",
+    type=click.Choice(SCALES),
+    default="probability",
+    show_default=True,
+    help="What the suspect's numbers are.",
+)
 @click.option("--suspect-from-logits", is_flag=True, help="The suspect answers logits.")
 @click.option("--labels", is_flag=True, help="The suspect answers labels only. Otherwise inferred from its answers.")
 @click.option(
@@ -92,6 +102,7 @@ def verify(
     alpha: float,
     seed: int,
     from_logits: bool | None,
+    suspect_scale: str,
     suspect_from_logits: bool,
     labels: bool,
     class_names: Path | None,
@@ -170,6 +181,7 @@ def verify(
         from_logits=from_logits,
         suspect_options=SuspectOptions(
             from_logits=suspect_from_logits,
+            scale=suspect_scale,
             labels=labels,
             class_names=None if class_names is None else _names(class_names),
             signature=signature,

@@ -9,14 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.errors import ArgumentError, SuspectError
-from dynamarks_tf.watermark.probabilities import softmax
+from dynamarks_tf.evidence import answer_scale
 
 Array = npt.NDArray[Any]
 
 UNKNOWN_CLASS = -1
-# A suspect may round its probabilities or release only the largest ones; what sums to something else altogether is no
-# probability vector.
-_SUSPECT_SUMS = (0.05, 1.5)
 
 
 def check_suspect_answers(
@@ -25,7 +22,8 @@ def check_suspect_answers(
     num_classes: int,
     *,
     positions: tuple[int, ...] = (),
-    from_logits: bool = False,
+    scale: str = "probability",
+    activation: str = "softmax",
     class_names: Sequence[str] | None = None,
     classes: Sequence[Any] | None = None,
 ) -> Array:
@@ -40,7 +38,9 @@ def check_suspect_answers(
         num_classes: how many classes the owner model has, C.
         positions: how many answers the owner model gives to each input, `(H, W)` for dense prediction, `(T,)` for
             sequences; `()` if one.
-        from_logits: whether the suspect answers logits.
+        scale: what the suspect's numbers are, one of `answer_scale.SCALES`.
+        activation: of the owner model. With `"sigmoid"`, C is 2, `positions` holds the labels last, and the suspect may
+            answer one score for each label, that of class 1; for a single label, also of shape `(n, 1)`.
         class_names: names of the owner's classes, in their order, for a suspect that answers names.
         classes: what the columns of the answers stand for, class indices or names; `None` for the owner's order.
 
@@ -61,7 +61,13 @@ def check_suspect_answers(
             )
         each = answers.reshape(-1, *answers.shape[len(shape) :])
         checked = check_suspect_answers(
-            each, len(each), num_classes, from_logits=from_logits, class_names=class_names, classes=classes
+            each,
+            len(each),
+            num_classes,
+            scale=scale,
+            activation=activation,
+            class_names=class_names,
+            classes=classes,
         )
         return checked.reshape(*shape, *checked.shape[1:])
     if answers.dtype.name == "bfloat16":
@@ -73,41 +79,36 @@ def check_suspect_answers(
         return _named(labels, class_names)
     if answers.dtype.kind not in "fiu" and answers.dtype != bool:
         raise SuspectError(f"The suspect answers values of type {answers.dtype}; expected numbers or class names.")
+    if labels is not None and activation == "sigmoid" and answers.dtype.kind == "f":
+        return answer_scale.scores(_finite(labels[:, None], scale)[:, 0], scale)
     if labels is not None and num_classes > 1:
         return _numbered(labels, num_classes)
-    if classes is not None and answers.ndim == 2:
-        answers = _in_order(answers, classes, num_classes, class_names, fill=-np.inf if from_logits else 0)
     if answers.ndim != 2 or answers.shape[0] != num_inputs:
         raise SuspectError(
             f"The suspect answered {num_inputs} inputs with an array of shape {answers.shape}; expected "
             f"({num_inputs}, {num_classes}), one probability vector for each input, or ({num_inputs},), one label."
         )
-    if answers.shape[1] != num_classes:
+    if classes is None and answers.shape[1] != num_classes:
         raise SuspectError(
             f"The suspect answers {answers.shape[1]} classes, the owner model {num_classes}. Wrap the suspect in a "
             "callable that brings its classes into the order of the owner model."
         )
+    probabilities = answer_scale.vectors(_finite(answers, scale), scale)
+    return probabilities if classes is None else _in_order(probabilities, classes, num_classes, class_names)
+
+
+def _finite(answers: Array, scale: str) -> Array:
+    """The answers as float32 or float64, without NaN and infinity; a logarithm or logit may be -inf."""
     if answers.dtype not in (np.float32, np.float64):
         answers = answers.astype(np.float32)
-    not_finite = ~np.isfinite(answers).all(axis=1)
+    is_fine = np.isfinite(answers)
+    if scale in ("log", "logit") and answers.shape[1] > 1:  # a class that is left out; one must be there
+        is_fine = (is_fine | np.isneginf(answers)) & is_fine.any(axis=1, keepdims=True)
+    not_finite = ~is_fine.all(axis=1)
     if not_finite.any():
         raise SuspectError(
-            f"The suspect answered {int(not_finite.sum())} of {num_inputs} inputs with NaN or infinity. Check that the "
-            "inputs are prepared as the suspect expects them (scale, type)."
-        )
-    if from_logits:
-        return softmax(answers)
-    if answers.min(initial=0) < 0:
-        raise SuspectError(
-            f"The suspect's answers hold negative values (smallest {answers.min():.4g}), so they are no probabilities. "
-            "If they are logits, say SuspectOptions(from_logits=True) (--suspect-from-logits)."
-        )
-    low, high = _SUSPECT_SUMS
-    sums = answers.sum(axis=1)
-    if num_inputs and (sums.min() < low or sums.max() > high):
-        raise SuspectError(
-            f"The suspect's answers sum to between {sums.min():.4g} and {sums.max():.4g} for one input; probabilities "
-            "sum to about 1. If they are logits, say SuspectOptions(from_logits=True) (--suspect-from-logits)."
+            f"The suspect answered {int(not_finite.sum())} of {len(answers)} inputs with NaN or infinity. Check that "
+            "the inputs are prepared as the suspect expects them (scale, type)."
         )
     return answers
 
@@ -183,10 +184,8 @@ def _named(labels: Array, class_names: Sequence[str] | None) -> Array:
     return np.array([number.get(_text(label), UNKNOWN_CLASS) for label in labels], np.int64)
 
 
-def _in_order(
-    answers: Array, classes: Sequence[Any], num_classes: int, class_names: Sequence[str] | None, fill: float
-) -> Array:
-    """Puts the columns into the owner's order; a class that the suspect does not know gets `fill`."""
+def _in_order(answers: Array, classes: Sequence[Any], num_classes: int, class_names: Sequence[str] | None) -> Array:
+    """Puts the columns into the owner's order; a class that the suspect does not know gets 0."""
     if answers.shape[1] != len(classes):
         raise SuspectError(f"The suspect answers {answers.shape[1]} columns and says what {len(classes)} stand for.")
     by_name = all(isinstance(name, (str, bytes)) for name in classes)
@@ -201,7 +200,7 @@ def _in_order(
             f"{known}. Name them as the suspect does (--class-names FILE), or wrap it in a callable that puts its "
             "columns into the owner's order."
         )
-    ordered = np.full((len(answers), num_classes), fill, answers.dtype)
+    ordered = np.zeros((len(answers), num_classes), answers.dtype)
     ordered[:, columns] = answers
     return ordered
 

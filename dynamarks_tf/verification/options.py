@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.evidence.answer_scale import SCALES
 from dynamarks_tf.evidence.answers import check_class_names
 from dynamarks_tf.keys.commitment import Statement
 
@@ -21,10 +22,12 @@ class SuspectOptions:
     """How a suspect is asked, and how its answers are read.
 
     Args:
-        from_logits: whether the suspect answers logits.
+        from_logits: whether the suspect answers logits; the same as `scale="logit"`.
         labels: whether the suspect answers labels only. Said beforehand, a test that cannot succeed is refused at once;
             otherwise it is seen from the answers.
         class_names: names of the owner's classes in their order, for a suspect that answers names.
+        scale: what the suspect's numbers are: `"probability"`, `"percent"`, `"byte"` (0 to 255), `"log"` (of
+            probabilities), `"sigmoid"` (scores of each class against the rest) or `"logit"`.
         signature: name of the signature to call, of a suspect that has several.
         output: name of the output to read, of a suspect that has several.
         batch_size: how many inputs are asked at once.
@@ -50,6 +53,7 @@ class SuspectOptions:
     timeout_s: float = 30.0
     rate: float | None = None
     api_key_header: str | None = None
+    scale: str = "probability"
 
     def __post_init__(self) -> None:
         batch_size = whole_number("batch_size", self.batch_size, 1)
@@ -58,7 +62,15 @@ class SuspectOptions:
             _check_above_zero("rate", self.rate, "queries a second")
             batch_size = min(batch_size, max(1, int(self.rate)))
         object.__setattr__(self, "batch_size", batch_size)
-        object.__setattr__(self, "from_logits", bool(self.from_logits))
+        if self.scale not in SCALES:
+            raise ArgumentError(f"`scale` must be one of {', '.join(SCALES)}. Received: scale={self.scale!r}")
+        if self.from_logits and self.scale not in ("probability", "logit"):
+            raise ArgumentError(
+                f"`from_logits` says that the suspect answers logits, and `scale` another. Received: "
+                f"scale={self.scale!r}"
+            )
+        object.__setattr__(self, "scale", "logit" if self.from_logits else self.scale)
+        object.__setattr__(self, "from_logits", self.scale == "logit")
         object.__setattr__(self, "labels", bool(self.labels))
 
     def for_classes(self, num_classes: int) -> SuspectOptions:

@@ -158,7 +158,7 @@ def _plan(
         owner_model_sha256=owner.model_sha256,
         owner_file_sha256=owner.file_sha256,
         from_logits=owner.from_logits,
-        suspect_from_logits=options.from_logits,
+        suspect_scale=options.scale,
         num_classes=owner.num_classes,
         activation=owner.activation,
         num_labels=owner.num_labels,
