@@ -148,6 +148,7 @@ def _answers(
         len(batch),
         plan.num_classes,
         positions=clean.shape[1:-1],
+        activation=plan.activation,
         scale=options.scale,
         activation=activation,
         class_names=options.class_names,
