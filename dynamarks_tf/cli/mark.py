@@ -27,6 +27,7 @@ from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 @click.option(
     "--from-logits/--from-probabilities", default=None, help="Whether the model ends in logits.  [default: found out]"
 )
+@click.option("--output", help="Name of the output to mark, of a model with several.")
 @own_model_options
 @click.option("--force", is_flag=True, help="Replace an existing output file.")
 @json_option
@@ -38,6 +39,7 @@ def mark(
     tie_margin: float,
     activation: str | None,
     from_logits: bool | None,
+    output: str | None,
     modules: tuple[str, ...],
     unsafe_load: bool,
     force: bool,
@@ -69,6 +71,7 @@ def mark(
         budget,
         activation=activation,
         from_logits=from_logits,
+        output=output,
         tie_margin=tie_margin,
     )
     with files.new_file(out) as temporary:

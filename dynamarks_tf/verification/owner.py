@@ -118,6 +118,8 @@ def resolve_owner(
             raise ModelError("The owner was resolved with another key than the one given. Use the same key.")
         return owner
     model = marking.load_model(owner, allow_code=allow_code) if is_path else owner
+    if isinstance(model, keras.Model) and len(getattr(model, "outputs", None) or ()) > 1 and marking.find_mark(model):
+        model = keras.Model(model.input, model.outputs[marking.marked_output(model)], name=model.name)
     _check_usable(model)
     layer = marking.find_mark(model)
     if layer is None:

@@ -35,6 +35,7 @@ def mark(
     tie_margin: float = DEFAULT_TIE_MARGIN,
     activation: str | None = None,
     from_logits: bool | None = None,
+    output: str | None = None,
     name: str = "dynamark",
     **layer_options: Any,
 ) -> keras.Model:
@@ -47,7 +48,7 @@ def mark(
     model compiled with the same settings and a fresh optimizer.
 
     Args:
-        model: a Sequential or Functional Keras model with one output: of C >= 2 classes, shape `(batch, ..., C)`, or of
+        model: a Sequential or Functional Keras model with an output: of C >= 2 classes, shape `(batch, ..., C)`, or of
             sigmoids for L >= 1 labels, shape `(batch, ..., L)`.
         key: the owner's key.
         budget: largest total variation between clean and released output, in (0, 0.5].
@@ -56,6 +57,8 @@ def mark(
         activation: what turns the model's logits into probabilities, "softmax" or "sigmoid". Found from the loss, the
             last layer and a few answers if omitted; what none of them tells, or what they contradict, is refused.
         from_logits: whether the model ends in logits; the marked model does too. Found in the same way if omitted.
+        output: name of the output to mark, of a model with several; the others stay as they are. The name is the key in
+            a dict of outputs, or the name of the layer that makes it.
         name: name of the new layer.
         **layer_options: further arguments of `DynaMarkLayer`.
 
@@ -63,8 +66,8 @@ def mark(
         The marked model, of the same kind as `model`.
 
     Raises:
-        ModelError: the model cannot be marked: it is marked already, has several outputs, is a subclass without a
-            graph, or its outputs are no probability vectors.
+        ModelError: the model cannot be marked: it is marked already, has several outputs of which none was named, is a
+            subclass without a graph, or its outputs are no probability vectors.
         ArgumentError: the budget is out of range, or the output has fewer than two classes.
 
     Example:
@@ -73,9 +76,10 @@ def mark(
     >>> marked.evaluate(x_test, y_test)  # the accuracy of the clean model
     """
     _check_markable(model)
+    index = _output_index(model, output)
     probe = probe_model(model)
-    kind = find_output_kind(model, activation=activation, from_logits=from_logits, probe=probe)
-    num_classes, _ = answer_shape(model.outputs[0].shape[-1], kind.activation)
+    kind = find_output_kind(model, activation=activation, from_logits=from_logits, index=index, probe=probe)
+    num_classes, _ = answer_shape(model.outputs[index].shape[-1], kind.activation)
     settings = {"activation": kind.activation, "model_sha256": model_sha256(model), **layer_options}
     layer = DynaMarkLayer(key, budget, kind.from_logits, tie_margin=tie_margin, name=name, **settings)
     floor = class_channel_floor_log10(num_classes, layer.params)
@@ -86,11 +90,11 @@ def mark(
             "as well.",
             stacklevel=2,
         )
-    marked = _with_outputs(model, layer)
+    marked = _with_outputs(model, layer, index)
     if layer.favors_nothing:
         warnings.warn("This key happens to favor no class, so nothing is marked. Generate another key.", stacklevel=2)
-    _check_same_model(model, marked, probe, kind, layer.budget)
-    if _answers_alike(probe, kind):
+    _check_same_model(model, marked, probe, kind, layer.budget, index)
+    if _answers_alike(probe, kind, index):
         warnings.warn(
             f"Model {model.name!r} gave the same answer to all of {probe.of_output().shape[0]} made-up inputs. If it "
             "does so for real ones, its answers carry hardly any mark.",
@@ -121,7 +125,7 @@ def strip(marked: keras.Model) -> keras.Model:
 def stripped(marked: keras.Model) -> keras.Model:
     """`strip` without compiling the result."""
     layer = find_mark(marked)
-    if layer is None or layer is not marked.layers[-1]:
+    if layer is None or layer is not _maker(marked, marked_output(marked)):
         where = "does not end in" if layer is None else "holds, but does not end in,"
         raise ModelError(
             f"Model {marked.name!r} {where} a DynaMarkLayer, so it cannot be stripped. Its layers: "
@@ -132,7 +136,31 @@ def stripped(marked: keras.Model) -> keras.Model:
     inner = layer.input._keras_history[0]
     if overrides_call(inner) and getattr(inner, "outputs", None) and inner.name == marked.name:
         return inner  # `mark` wrapped it
-    return keras.Model(marked.input, _like_output(marked, layer.input), name=marked.name)
+    return keras.Model(marked.input, _like_output(marked, layer.input, marked_output(marked)), name=marked.name)
+
+
+def marked_output(model: keras.Model) -> int:
+    """Which of a model's outputs, counted flat, a `DynaMarkLayer` makes; 0 if none does."""
+    made = (isinstance(_maker(model, index), DynaMarkLayer) for index in range(len(model.outputs)))
+    return next((index for index, is_marked in enumerate(made) if is_marked), 0)
+
+
+def _maker(model: keras.Model, index: int) -> Any:
+    return model.layers[-1] if isinstance(model, keras.Sequential) else model.outputs[index]._keras_history[0]
+
+
+def _output_index(model: keras.Model, output: str | None) -> int:
+    if output is None and len(model.outputs) == 1:
+        return 0
+    structure = None if isinstance(model, keras.Sequential) else model.output
+    names = sorted(structure) if isinstance(structure, dict) else list(getattr(model, "output_names", ()))
+    if output is None or names.count(output) != 1:
+        what = f"has {len(model.outputs)} outputs" if output is None else f"has no output {output!r}"
+        raise ModelError(
+            f"Model {model.name!r} {what}. Name the one to mark, output=NAME (--output NAME); its outputs: "
+            f"{', '.join(names)}."
+        )
+    return names.index(output)
 
 
 def find_mark(model: keras.Model) -> DynaMarkLayer | None:
@@ -205,11 +233,6 @@ def _check_markable(model: keras.Model) -> None:
             "Wrap it: inputs = keras.Input(shape); keras.Model(inputs, model(inputs))"
         )
     _check_own_steps(model)
-    if len(model.outputs) != 1:
-        raise ModelError(
-            f"Model {model.name!r} has {len(model.outputs)} outputs; `mark` needs exactly one. Append "
-            "DynaMarkLayer(key) to the outputs of your choice yourself."
-        )
     if find_mark(model) is not None:
         raise ModelError(
             f"Model {model.name!r} is marked already. To mark it again, with another key or budget, strip it first: "
@@ -233,11 +256,13 @@ def _check_own_steps(model: keras.Model) -> None:
         )
 
 
-def _check_same_model(model: keras.Model, marked: keras.Model, probe: Probe, kind: OutputKind, budget: float) -> None:
+def _check_same_model(
+    model: keras.Model, marked: keras.Model, probe: Probe, kind: OutputKind, budget: float, index: int
+) -> None:
     """Checks on made-up inputs that the mark moves answers by at most its budget, and comes off without a trace."""
     clean = stripped(marked)
-    for batch, (before, *_) in zip(probe.inputs, probe.answers, strict=True):
-        without, after = answer(clean, batch)[0], answer(marked, batch)[0]
+    for batch, outputs in zip(probe.inputs, probe.answers, strict=True):
+        before, without, after = outputs[index], answer(clean, batch)[index], answer(marked, batch)[index]
         tolerance = 1e-2 if "16" in str(model.outputs[0].dtype) else 1e-3
         moved = 0.5 * np.abs(_probabilities(after, kind) - _probabilities(before, kind)).sum(axis=-1).max()
         if not np.allclose(without, before, rtol=tolerance, atol=tolerance) or moved > budget + tolerance:
@@ -254,26 +279,27 @@ def _probabilities(outputs: np.ndarray, kind: OutputKind) -> np.ndarray:
     return probabilities_of(outputs, kind.activation, from_logits=kind.from_logits)
 
 
-def _answers_alike(probe: Probe, kind: OutputKind) -> bool:
+def _answers_alike(probe: Probe, kind: OutputKind, index: int) -> bool:
     """Whether a model has one answer for everything. One class for all noise is common, also in good models."""
-    return bool(probe.answers) and bool(np.ptp(_probabilities(probe.of_output(), kind), axis=0).max() < _ALIKE)
+    return bool(probe.answers) and bool(np.ptp(_probabilities(probe.of_output(index), kind), axis=0).max() < _ALIKE)
 
 
-def _with_outputs(model: keras.Model, layer: DynaMarkLayer) -> keras.Model:
+def _with_outputs(model: keras.Model, layer: DynaMarkLayer, index: int) -> keras.Model:
     if overrides_call(model):
         inputs = keras.tree.map_structure(
             lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name), model.input
         )
-        (output,) = keras.tree.flatten(model(inputs))
-        return keras.Model(inputs, _like_output(model, layer(output)), name=model.name)
+        outputs = keras.tree.flatten(model(inputs))
+        outputs[index] = layer(outputs[index])
+        return keras.Model(inputs, keras.tree.pack_sequence_as(model.output, outputs), name=model.name)
     if isinstance(model, keras.Sequential):
         return _sequential_like(model, [*model.layers, layer])
-    return keras.Model(model.input, _like_output(model, layer(model.outputs[0])), name=model.name)
+    return keras.Model(model.input, _like_output(model, layer(model.outputs[index]), index), name=model.name)
 
 
-def _like_output(model: keras.Model, tensor: Any) -> Any:
-    """The one output in the structure that the model gives it: alone, in a list, in a dict."""
-    return keras.tree.pack_sequence_as(model.output, [tensor])
+def _like_output(model: keras.Model, tensor: Any, index: int) -> Any:
+    """The model's outputs with another tensor for one of them, in their structure: alone, in a list, in a dict."""
+    return keras.tree.pack_sequence_as(model.output, [*model.outputs[:index], tensor, *model.outputs[index + 1 :]])
 
 
 def _sequential_like(model: keras.Sequential, layers: list[keras.Layer]) -> keras.Sequential:

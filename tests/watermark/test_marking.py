@@ -8,7 +8,9 @@ import pytest
 
 from dynamarks_tf.errors import ArgumentError, ModelError
 from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.verification.owner import resolve_owner
 from dynamarks_tf.watermark.marking import find_mark, load_model, mark, strip
+from dynamarks_tf.watermark.model_digest import model_sha256
 from tests.helpers import small_classifier
 
 X = np.random.default_rng(0).random((6, 8, 8, 1), np.float32)
@@ -165,11 +167,31 @@ def test_a_marked_model_is_not_marked_again(key, other_key):
         mark(marked, other_key)
 
 
-def test_a_model_with_two_outputs_is_refused(key):
+def two_outputs(as_dict):
+    keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(3)(inputs)], name="two")
-    with pytest.raises(ModelError, match="'two' has 2 outputs"):
+    box, label = keras.layers.Dense(3, name="box")(inputs), keras.layers.Dense(12, "softmax", name="label")(inputs)
+    return keras.Model(inputs, {"label": label, "box": box} if as_dict else [box, label], name="two")
+
+
+@pytest.mark.parametrize("as_dict", [True, False])
+def test_one_of_several_outputs_is_marked_and_the_others_stay(as_dict, key, tmp_path):
+    model = two_outputs(as_dict)
+    with pytest.raises(ModelError, match=r"'two' has 2 outputs. Name the one to mark, output=NAME.*box, label"):
         mark(model, key)
+    with pytest.raises(ModelError, match="has no output 'none'"):
+        mark(model, key, output="none")
+    marked = mark(model, key, output="label")
+    marked.save(tmp_path / "two.keras")
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    for one in (marked, load_model(tmp_path / "two.keras")):
+        box, label = (keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(one(x)))
+        clean_box, clean_label = (keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(model(x)))
+        np.testing.assert_array_equal(box, clean_box)
+        assert 0 < 0.5 * np.abs(label - clean_label).sum(axis=1).max() <= 0.05 + 1e-6
+        assert model_sha256(strip(one)) == model_sha256(model)
+    found = resolve_owner(tmp_path / "two.keras", key)
+    np.testing.assert_allclose(found.answers(x), clean_label, atol=1e-6)
 
 
 def test_a_subclassed_model_is_refused_with_the_way_out(key):

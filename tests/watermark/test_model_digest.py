@@ -171,7 +171,19 @@ def test_an_h5_copy_has_the_same_digest(make, tmp_path):
 
 @pytest.mark.parametrize(
     "make",
-    STRIPPED,
+    [
+        sequential,
+        nested,
+        operations,
+        list_output,
+        dict_output,
+        compiled,
+        lora,
+        adapted,
+        subclass,
+        WithArguments,
+        chain,
+    ],
 )
 def test_marking_and_stripping_keeps_the_digest(make, key):
     model = make()
