@@ -80,7 +80,7 @@ def mark(
     probe = probe_model(model)
     kind = find_output_kind(model, activation=activation, from_logits=from_logits, index=index, probe=probe)
     num_classes, _ = answer_shape(model.outputs[index].shape[-1], kind.activation)
-    settings = {"activation": kind.activation, "model_sha256": model_sha256(model), **layer_options}
+    settings = {"activation": kind.activation, "model_sha256": _digest_of_output(model, index), **layer_options}
     layer = DynaMarkLayer(key, budget, kind.from_logits, tie_margin=tie_margin, name=name, **settings)
     floor = class_channel_floor_log10(num_classes, layer.params)
     if floor > _WEAK_FLOOR_LOG10:
@@ -282,6 +282,11 @@ def _probabilities(outputs: np.ndarray, kind: OutputKind) -> np.ndarray:
 def _answers_alike(probe: Probe, kind: OutputKind, index: int) -> bool:
     """Whether a model has one answer for everything. One class for all noise is common, also in good models."""
     return bool(probe.answers) and bool(np.ptp(_probabilities(probe.of_output(index), kind), axis=0).max() < _ALIKE)
+
+
+def _digest_of_output(model: keras.Model, index: int) -> str:
+    """Digest of what gives the marked output; the other outputs of a model do not count."""
+    return model_sha256(model if len(model.outputs) == 1 else keras.Model(model.input, model.outputs[index]))
 
 
 def _with_outputs(model: keras.Model, layer: DynaMarkLayer, index: int) -> keras.Model:
