@@ -47,6 +47,11 @@ class Owner:
         """Shape of one input, without the batch axis."""
         return tuple(self.model.inputs[0].shape[1:])
 
+    @property
+    def takes_text(self) -> bool:
+        """Whether its inputs are text or bytes."""
+        return str(self.model.inputs[0].dtype) == "string"
+
     def answers(self, batch: Array) -> Array:
         """The clean model's probabilities for a batch, float32 or float64 of shape `(n, ..., C)`.
 
