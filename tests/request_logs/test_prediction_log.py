@@ -17,7 +17,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.request_logs.entries import UnusableError
-from dynamarks_tf.request_logs.prediction_log import UNDECODED, PredictionLogFile, encode, encode_bytes
+from dynamarks_tf.request_logs.prediction_log import PredictionLogFile, encode, encode_bytes
 from tests.helpers.logs import record
 
 WriteLog = Callable[..., Path]
