@@ -63,6 +63,11 @@ class Owner:
         bound = key.bind(self.model_sha256) if self.bound else key
         return expand(bound, self.num_classes, self.params, self.num_labels)
 
+    @property
+    def takes_text(self) -> bool:
+        """Whether its inputs are text or bytes."""
+        return str(self.model.inputs[0].dtype) == "string"
+
     def answers(self, batch: Array) -> Array:
         """The clean model's probabilities for a batch, float32 or float64 of shape `(n, ..., C)`.
 
