@@ -181,7 +181,13 @@ def _named(labels: Array, class_names: Sequence[str] | None) -> Array:
             "class_names=[...] in the owner's order (--class-names FILE, one name a line)."
         )
     number = {name: index for index, name in enumerate(class_names)}
-    return np.array([number.get(_text(label), UNKNOWN_CLASS) for label in labels], np.int64)
+    plain = [name.strip().casefold() for name in class_names]
+    is_clear = len(set(plain)) == len(plain)  # otherwise case and blanks tell classes apart
+    by_plain = {name: index for index, name in enumerate(plain)} if is_clear else {}
+    texts = [_text(label) for label in labels]
+    return np.array(
+        [number.get(text, by_plain.get(text.strip().casefold(), UNKNOWN_CLASS)) for text in texts], np.int64
+    )
 
 
 def _in_order(answers: Array, classes: Sequence[Any], num_classes: int, class_names: Sequence[str] | None) -> Array:
