@@ -213,11 +213,12 @@ def verify(
 
 
 def _names(path: Path) -> list[str]:
-    """The class names in a file, one a line."""
+    """The class names in a file, one a line, without a byte order mark, blanks around them and empty lines."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise ArgumentError(f"Cannot read class names from {path}: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _text(result: VerificationResult) -> str:

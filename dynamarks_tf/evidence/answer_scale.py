@@ -26,6 +26,7 @@ _UNITS = {"probability": 1.0, "percent": 100.0, "byte": 255.0}
 # probability vector.
 _SUMS = (0.05, 1.5)
 _NEAR = 0.02  # of a sum that no rounding explains
+_MISSING = 0.05  # of a sum, where a suspect may know a class more than the owner or less
 _GRIDS = (0.1, 0.01, 0.001)
 _ENOUGH = 10  # numbers, below which all may lie between 0 and 1 by chance
 
@@ -121,7 +122,7 @@ def _seen(answers: Array) -> str | None:
     coarse = next((step for step in _GRIDS if np.allclose(answers / step, np.round(answers / step), atol=1e-3)), 0.0)
     slack = max(_NEAR, answers.shape[1] * coarse / 2)
     whole = (answers > 0).all(axis=1)  # where nothing was cut off
-    unlike = (sums > 1 + slack) | (whole & (sums < 1 - slack))
+    unlike = (sums > 1 + slack) | (whole & (sums < 1 - max(slack, _MISSING)))
     return "sigmoid" if unlike.mean() > 0.5 else None
 
 

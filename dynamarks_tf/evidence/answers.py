@@ -93,8 +93,13 @@ def check_suspect_answers(
             f"The suspect answers {answers.shape[1]} classes, the owner model {num_classes}. Wrap the suspect in a "
             "callable that brings its classes into the order of the owner model."
         )
+    columns = None if classes is None else _columns(answers, classes, num_classes, class_names)
     probabilities = answer_scale.vectors(_finite(answers, scale), scale)
-    return probabilities if classes is None else _in_order(probabilities, classes, num_classes, class_names)
+    if columns is None:
+        return probabilities
+    ordered = np.zeros((num_inputs, num_classes), probabilities.dtype)  # a class that the suspect does not know gets 0
+    ordered[:, columns] = probabilities
+    return ordered
 
 
 def _finite(answers: Array, scale: str) -> Array:
@@ -181,11 +186,17 @@ def _named(labels: Array, class_names: Sequence[str] | None) -> Array:
             "class_names=[...] in the owner's order (--class-names FILE, one name a line)."
         )
     number = {name: index for index, name in enumerate(class_names)}
-    return np.array([number.get(_text(label), UNKNOWN_CLASS) for label in labels], np.int64)
+    plain = [name.strip().casefold() for name in class_names]
+    is_clear = len(set(plain)) == len(plain)  # otherwise case and blanks tell classes apart
+    by_plain = {name: index for index, name in enumerate(plain)} if is_clear else {}
+    texts = [_text(label) for label in labels]
+    return np.array(
+        [number.get(text, by_plain.get(text.strip().casefold(), UNKNOWN_CLASS)) for text in texts], np.int64
+    )
 
 
-def _in_order(answers: Array, classes: Sequence[Any], num_classes: int, class_names: Sequence[str] | None) -> Array:
-    """Puts the columns into the owner's order; a class that the suspect does not know gets 0."""
+def _columns(answers: Array, classes: Sequence[Any], num_classes: int, class_names: Sequence[str] | None) -> Array:
+    """The owner's class of each column of the answers, ints of shape `(columns,)`."""
     if answers.shape[1] != len(classes):
         raise SuspectError(f"The suspect answers {answers.shape[1]} columns and says what {len(classes)} stand for.")
     by_name = all(isinstance(name, (str, bytes)) for name in classes)
@@ -200,9 +211,7 @@ def _in_order(answers: Array, classes: Sequence[Any], num_classes: int, class_na
             f"{known}. Name them as the suspect does (--class-names FILE), or wrap it in a callable that puts its "
             "columns into the owner's order."
         )
-    ordered = np.zeros((len(answers), num_classes), answers.dtype)
-    ordered[:, columns] = answers
-    return ordered
+    return columns
 
 
 def _text(label: Any) -> str:

@@ -68,8 +68,8 @@ def fit_type(batch: Array, dtype: np.dtype[Any], description: str) -> Array:
     if not fits:
         wanted = "text" if dtype.kind == "O" else dtype.name
         raise SuspectError(
-            f"{description} takes {wanted} and was given {batch.dtype} values that do not fit. Convert the queries to "
-            "the type and range that the suspect was trained on."
+            f"{description} takes {wanted} and was given {batch.dtype} values that do not fit{_range(batch)}. Convert "
+            "the queries to the type and range that the model was trained on, such as 0 to 255."
         )
     return converted
 
@@ -84,6 +84,10 @@ def as_text(batch: Array, description: str) -> Array:
         return texts.decoded(batch)
     except ValueError as error:
         raise SuspectError(f"{description} takes text, and was given something else: {error}.") from error
+
+
+def _range(batch: Array) -> str:
+    return f" (from {batch.min():.4g} to {batch.max():.4g})" if batch.size and batch.dtype.kind in "fiu" else ""
 
 
 def refusal(description: str, batch: Array, error: object) -> SuspectError:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.errors import SuspectError
-from dynamarks_tf.suspects.batches import brief, closed, fit_shape, refusal, several_inputs
+from dynamarks_tf.suspects.batches import brief, closed, fit_shape, fit_type, refusal, several_inputs
 
 Array = npt.NDArray[Any]
 
@@ -43,6 +43,7 @@ class KerasSuspect:
         self.description = str(self.path) if from_file else f"Keras model {model.name!r}"
         self._model = _load(Path(model)) if from_file else model
         self.input_shape = self._input_shape()
+        self._whole_numbers = _whole_numbers(self._model)
         self._answer: Callable[[Array], Any] | None = _compiled(self._model)
 
     def predict(self, batch: Array) -> Array:
@@ -52,6 +53,8 @@ class KerasSuspect:
         if self._answer is None:
             raise closed(self.description)
         array = fit_shape(batch, self.input_shape, self.description)
+        if self._whole_numbers is not None:  # Keras would cut 0.9 off to 0 without a word
+            array = fit_type(array, self._whole_numbers, self.description)
         try:
             outputs = keras.tree.flatten(self._answer(array))  # a single output may come in a list or a dict
             answers = [np.asarray(keras.ops.convert_to_numpy(output)) for output in outputs]
@@ -72,6 +75,13 @@ class KerasSuspect:
         if len(inputs) > 1:
             raise several_inputs(self.description, [tensor.name for tensor in inputs])
         return tuple(inputs[0].shape[1:])
+
+
+def _whole_numbers(model: Any) -> np.dtype[Any] | None:
+    """The type of a model's input, if it takes whole numbers or bools alone."""
+    inputs = getattr(model, "inputs", None)
+    name = str(inputs[0].dtype) if inputs else ""
+    return np.dtype(name) if name.startswith(("int", "uint", "bool")) else None
 
 
 def _load(path: Path) -> Any:

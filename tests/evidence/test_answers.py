@@ -101,3 +101,14 @@ def test_options_name_one_scale():
     for wrong in ({"scale": "percentage"}, {"scale": "percent", "from_logits": True}):
         with pytest.raises(ArgumentError, match="scale="):
             SuspectOptions(**wrong)
+
+
+def test_names_in_other_case_are_understood_where_that_is_unambiguous():
+    found = read(np.array(["Cat", " dog ", "CAT", "bird"]), 2, class_names=["cat", "Dog"])
+    np.testing.assert_array_equal(found, [0, 1, 0, -1])
+    np.testing.assert_array_equal(read(np.array(["a", "A", " A"]), 2, class_names=["a", "A"]), [0, 1, -1])
+
+
+def test_files_of_names_may_hold_a_byte_order_mark_blanks_and_empty_lines(tmp_path):
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfcat \r\n\r\n dog\r\n\r\n")
+    assert cli._names(tmp_path / "names.txt") == ["cat", "dog"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -84,3 +85,13 @@ def test_torch_function_that_keeps_gradients_is_explained() -> None:
     module = torch.nn.Linear(3, 2)
     with pytest.raises(SuspectError, match=r"RuntimeError: Can't call numpy\(\) on Tensor that requires grad"):
         as_suspect(lambda batch: module(torch.from_numpy(batch))).predict(np.ones((2, 3), np.float32))
+
+
+def test_a_keras_model_of_whole_numbers_is_given_no_fractions() -> None:
+    inputs = keras.Input((4,), dtype="uint8")
+    scaled = keras.layers.Rescaling(1 / 255)(inputs)
+    suspect = as_suspect(keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(scaled)))
+    whole = np.random.default_rng(1).integers(0, 256, (5, 4))
+    np.testing.assert_array_equal(suspect.predict(whole.astype(np.float32)), suspect.predict(whole.astype(np.uint8)))
+    with pytest.raises(SuspectError, match=r"takes uint8 and was given float64 values that do not fit \(from 0\."):
+        suspect.predict(whole / 256 + 0.001)
