@@ -121,7 +121,8 @@ class KeyedHash:
         Those will do where they are not near the edge of a step, and are much faster.
         """
         if self.num_classes == TWO_CLASSES:
-            return _whole(hash_of_two(p.astype(np.float64), float(self.offsets[0]), np))
+            with np.errstate(invalid="ignore"):  # NaN and infinities
+                return _whole(hash_of_two(p.astype(np.float64), float(self.offsets[0]), np))
         fineness = steps_per_unit(self.num_classes)
         hashed = p if len(self.hashed_classes) == self.num_classes else p[:, self.hashed_classes]
         if hashed.dtype == np.float64:

@@ -23,6 +23,11 @@ def hkdf_sha256(secret: bytes, salt: bytes, info: bytes, size: int) -> bytes:
     raise AssertionError
 
 
+def sha256(data: bytes) -> bytes:
+    """FIPS 180-4."""
+    return hashlib.sha256(data).digest()
+
+
 def chacha20_keystream(key: bytes, size: int) -> bytes:
     """RFC 8439, nonce 0, counter from 0."""
 
@@ -92,11 +97,21 @@ def hash_material(secret: bytes, owner: str, num_classes: int) -> dict[str, list
 
 def hash_value(p: np.ndarray, material: dict[str, list]) -> int:
     """The column of one output, step by step."""
+    if len(p) == 2:
+        return math.floor(math.log(min(float(p[0]), float(p[1])) + 1e-3) * 512 + material["offsets"][0]) % 4096
+    fineness = {3: 16, 4: 4, 5: 2}.get(len(p), 1)
     digits = [0, 0]
     for c, offset, mixing in zip(material["classes"], material["offsets"], material["multipliers"], strict=True):
-        step = math.floor(math.log(min(max(float(p[c]), 1e-8), 1.0)) + offset)
+        step = math.floor(math.log(min(max(float(p[c]), 1e-8), 1.0)) * fineness + offset)
         digits = [digits[0] + step * mixing[0], digits[1] + step * mixing[1]]
     return 64 * (digits[0] % 64) + digits[1] % 64
+
+
+def tie_hash_value(p: np.ndarray, material: dict[str, list]) -> int:
+    """The column of one output in the tie channel."""
+    if len(p) > 2:
+        return hash_value(p, material)
+    return math.floor((float(p[0]) - float(p[1])) * 16384 + material["offsets"][1]) % 4096
 
 
 def class_signs(secret: bytes, owner: str, num_classes: int) -> list[list[int]]:

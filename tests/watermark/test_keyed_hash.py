@@ -26,17 +26,19 @@ def random_answers(seed, n, num_classes):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 10, 33, 200]))
-@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 3, 4, 5, 6, 10, 33, 200]))
+@settings(max_examples=40)
 def test_columns_are_what_the_slow_reference_says(seed, num_classes):
     p = random_answers(seed, 20, num_classes)
     material = reference.hash_material(SECRET, OWNER, num_classes)
     found = keyed_hash_for(num_classes).hashes(p)
     assert found.tolist() == [reference.hash_value(row, material) for row in p]
+    in_ties = keyed_hash_for(num_classes).tie_hashes(p)
+    assert in_ties.tolist() == [reference.tie_hash_value(row, material) for row in p]
     assert ((found >= 0) & (found < keyed_hash.HASH_SIZE)).all()
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 10, 33, 200]), st.sampled_from([np.float16, np.float32]))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 3, 5, 10, 33, 200]), st.sampled_from([np.float16, np.float32]))
 @settings(max_examples=60)
 def test_columns_of_single_precision_are_those_of_the_same_numbers_in_double(seed, num_classes, dtype):
     """Also where logarithms fall on the edge of a step, or as near to it as the precision can say."""
@@ -57,7 +59,7 @@ def test_marking_in_float32_and_verification_in_float64_agree():
     p = random_answers(0, 100_000, 10)
     secret = keyed_hash_for(10)
     single = keyed_hash.hash_value(
-        ops.convert_to_tensor(p, "float32"), ops.array(secret.offsets), ops.array(secret.multipliers), ops
+        ops.convert_to_tensor(p, "float32"), ops.array(secret.offsets), ops.array(secret.multipliers), 1.0, ops
     )
     assert (ops.convert_to_numpy(single) != secret.hashes(p)).mean() < 2e-4
 
@@ -73,6 +75,36 @@ def test_noise_of_float_arithmetic_hardly_ever_matters_and_other_inputs_get_othe
     assert counts.max() < 300
     other = secret.hashes(random_answers(3, 100_000, 10))
     assert (other == secret.hashes(p)).mean() < 0.01
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 5])
+def test_few_classes_meet_many_entries_that_float_noise_hardly_changes(num_classes):
+    """10,000 answers, as sure as those of a trained model; the noise is that between batch sizes and runtimes."""
+    p = random_answers(6, 10_000, num_classes).astype(np.float32)
+    secret = keyed_hash_for(num_classes)
+    groups = secret.class_groups(p.argmax(axis=1), None)
+    assert len(np.unique(groups * keyed_hash.HASH_SIZE + secret.hashes(p))) >= 2000
+    noise = np.random.default_rng(7).normal(size=p.shape) * 1e-6
+    noisy = np.float32(p * np.exp(noise))
+    if num_classes == 2:  # as of a sigmoid, whose rest is rounded
+        z = np.log(p[:, 1].astype(np.float64) / p[:, 0]) + noise[:, 1]
+        s, p1 = np.float32(1 / (1 + np.exp(-z))), p[:, 1]
+        noisy, p = np.stack([1 - s, s], axis=1), np.stack([1 - p1, p1], axis=1)
+    assert (secret.hashes(noisy) != secret.hashes(p)).mean() < 5e-3
+    assert (secret.tie_hashes(noisy) != secret.tie_hashes(p)).mean() < 2e-2
+
+
+def test_labels_have_entries_of_their_own():
+    secret = codebook.expand(KEY, 2, MarkParams(), 40).keyed_hash
+    labels, classes = np.arange(40), np.zeros(40, int)
+    groups = secret.class_groups(classes, labels)
+    assert (groups % 2 == 0).all()
+    assert groups.max() < 64
+    assert len(np.unique(groups)) > 15  # 40 labels in 32 groups
+    few = codebook.expand(KEY, 2, MarkParams(), 10).keyed_hash
+    pairs = {(label, c): few.class_groups(np.array([c]), np.array([label]))[0] for label in range(10) for c in (0, 1)}
+    assert sorted(pairs.values()) == list(range(20))
+    assert few.tie_groups(classes[:10], classes[:10] + 1, labels[:10]).tolist() == list(range(10))
 
 
 def test_small_matrix_precision_does_not_matter():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from keras import ops
 
+from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook, lookups, perturbation
 from dynamarks_tf.watermark.layer import DynaMarkLayer
@@ -23,6 +24,8 @@ _LAYERS = {}
 def layer_for(num_classes, budget=0.05, from_logits=False, **options):
     options = {"tie_margin": 0.0, **options}
     identity = (num_classes, budget, from_logits, tuple(options.items()))
+    if num_classes == 2 and not (options.get("amplitudes", True) or options["tie_margin"]):
+        pytest.skip("two classes then leave nothing to mark, which the layer refuses")
     if identity not in _LAYERS:
         _LAYERS[identity] = DynaMarkLayer(KEY, budget, from_logits, **options)
         _LAYERS[identity].build((None, num_classes))
@@ -73,6 +76,54 @@ def test_marked_logits_keep_every_guarantee(num_classes, options, seed):
     assert_top_1_changes_in_ties_only(p, marked, 0.05, options.get("tie_margin", 0.0), top=z.argmax(axis=-1))
 
 
+def released_scores(scores, from_logits, **options):
+    layer = DynaMarkLayer(KEY, activation="sigmoid", from_logits=from_logits, **options)
+    return np.asarray(layer(scores))
+
+
+@pytest.mark.parametrize("num_labels", [1, 3, 40])
+@pytest.mark.parametrize("options", [{}, {"tie_margin": 0.0}, {"amplitudes": False}], ids=str)
+@pytest.mark.parametrize("from_logits", [False, True])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=10)
+def test_marked_scores_keep_every_guarantee_for_each_label(num_labels, options, from_logits, seed):
+    rng = np.random.default_rng(seed)
+    z = np.float32(rng.normal(size=(50, num_labels)) * rng.choice([0.05, 1.0, 6.0, 30.0], size=(50, 1)))
+    sigmoid = lambda logits: 0.5 * (1 + np.tanh(logits.astype(np.float64) / 2))  # noqa: E731
+    s = z if from_logits else sigmoid(z).astype(np.float32)
+    marked = released_scores(s, from_logits, **options)
+    assert marked.dtype == s.dtype
+    assert marked.shape == s.shape
+    before, after = (sigmoid(v) if from_logits else v.astype(np.float64) for v in (s, marked))
+    assert (after >= 0).all()
+    assert (after <= 1).all()
+    assert np.abs(after - before).max() <= 0.05 + 1e-5  # of each label: |s' - s| is the total variation
+    threshold = 0.0 if from_logits else 0.5
+    changed = (marked > threshold) != (s > threshold)
+    assert (np.abs(before - 0.5)[changed] <= (0.05 + 1e-6 if options.get("tie_margin", 0.5) else 0.0)).all()
+
+
+def test_each_label_is_marked_by_signs_of_its_own_and_a_nan_spoils_its_label_alone():
+    s = np.tile(np.random.default_rng(8).uniform(0.01, 0.4, (400, 1)), (1, 3)).astype(np.float32)
+    moved = np.abs(released_scores(s, False) - s) > 1e-4
+    assert 0.35 < moved.mean() < 0.65  # the amplitude channel leaves half of them alone
+    assert (moved[:, 0] != moved[:, 1]).mean() > 0.3
+    s[0, 1] = np.nan
+    assert np.isnan(released_scores(s, False)).sum() == 1
+
+
+def test_one_sigmoid_is_marked_as_the_softmax_over_two_classes_is():
+    s = np.random.default_rng(9).uniform(0, 1, (500, 1)).astype(np.float32)
+    pairs = np.concatenate([1 - s, s], axis=1)
+    as_pairs = np.asarray(DynaMarkLayer(KEY)(pairs))
+    np.testing.assert_allclose(released_scores(s, False), as_pairs[:, 1:], atol=1e-7)
+
+
+def test_two_classes_without_amplitudes_and_ties_are_refused():
+    with pytest.raises(ArgumentError, match="nothing to mark"):
+        DynaMarkLayer(KEY, tie_margin=0.0, amplitudes=False).build((None, 2))
+
+
 def assert_top_1_changes_in_ties_only(p, marked, budget, margin, top=None):
     """Without a margin, never; with one, only to a runner-up within margin and budget of the best class."""
     each = np.arange(len(p))
@@ -110,7 +161,8 @@ def test_the_tie_channel_is_what_the_slow_reference_says(num_classes, from_logit
         if book.amplitude_signs[group[row.argmax()], column] > 0:
             continue
         pair = high * (high - 1) // 2 + low if num_classes <= 11 else (13 * group[low] + group[high]) % 64
-        expected = reference.tie_channel(row, book.tie_signs[pair, column], 0.5, 0.05)
+        tie_column = reference.tie_hash_value(row, material)
+        expected = reference.tie_channel(row, book.tie_signs[pair, tie_column], 0.5, 0.05)
         np.testing.assert_allclose(found, expected, atol=1e-9)
         met += not np.array_equal(expected, row)
     assert met or num_classes == 2  # half of the rows are left, most of them ties
