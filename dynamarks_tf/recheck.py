@@ -310,7 +310,8 @@ class _Recheck:
                 f"{self._bundle.path} is about the key {plan.commitment[:16]} of {self._evidence.owner!r}; given is "
                 f"{key.key_id} of {key.owner!r}."
             )
-        expanded = codebook.expand(key, plan.num_classes, plan.params)
+        bound = key.bind(plan.owner_model_sha256) if plan.bound else key
+        expanded = codebook.expand(bound, plan.num_classes, plan.params, plan.num_labels)
         if not members.same_keyed_hash(expanded.keyed_hash, keyed_hash):
             raise BundleError(f"{self._bundle.path}: its keyed hash is not the one that the key gives.")
         contrasts = expanded.contrasts()

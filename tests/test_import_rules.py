@@ -44,9 +44,9 @@ RULES = {
         "the mark: settings, tables, formula, layer",
         "keys errors",
         "params keyed_hash codebook probabilities metrics",
-        "params keyed_hash probabilities metrics",
+        "params keyed_hash probabilities metrics outputs probe model_digest",
     ),
-    "export": Rule("SavedModel and TensorFlow Lite", "_support errors", "", ALL),
+    "export": Rule("SavedModel and TensorFlow Lite", "watermark _support errors", "", ALL),
     "evidence": Rule("answers to p-values", "watermark errors", ALL, ALL),
     "case": Rule(
         "plan, transcript, assessment, result, bundle",

@@ -31,6 +31,8 @@ from dynamarks_tf.report.page import render
 from dynamarks_tf.report.style import Figure
 from dynamarks_tf.watermark import marking
 from dynamarks_tf.watermark.layer import SCHEME
+from dynamarks_tf.watermark.model_digest import model_sha256
+from dynamarks_tf.watermark.outputs import find_output_kind
 from dynamarks_tf.watermark.params import MarkParams
 
 QUICK_QUERIES, QUICK_EPOCHS = 10_000, 6
@@ -141,8 +143,8 @@ def run_audit(
             "seed": seed,
             "data": data.describe(),
             "other_data": None if other_domain is None else other_domain.describe(),
-            "model_sha256": marking.model_sha256(owner),
-            "rival_sha256": None if opened is None else marking.model_sha256(opened),
+            "model_sha256": model_sha256(owner),
+            "rival_sha256": None if opened is None else model_sha256(opened),
             "from_logits": from_logits,
             "queries": min(limit, len(data.x_train)),
             "epochs": epochs,
@@ -164,7 +166,9 @@ def run_audit(
 def _clean(model: Any, from_logits: bool) -> tuple[keras.Model, bool]:
     loaded = marking.load_model(model) if isinstance(model, (str, os.PathLike)) else model
     layer = marking.find_mark(loaded)
-    return (loaded, from_logits) if layer is None else (marking.stripped(loaded), layer.from_logits)
+    if layer is not None:
+        return marking.stripped(loaded), layer.from_logits
+    return loaded, find_output_kind(loaded, from_logits=from_logits or None).from_logits
 
 
 def _check_fit(owner: keras.Model, data: ImageData) -> None:

@@ -25,7 +25,14 @@ from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
-from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, HASHED_CLASSES, MULTIPLIERS, KeyedHash, num_class_groups
+from dynamarks_tf.watermark.keyed_hash import (
+    HASH_SIZE,
+    HASHED_CLASSES,
+    MULTIPLIERS,
+    KeyedHash,
+    num_class_groups,
+    num_label_groups,
+)
 from dynamarks_tf.watermark.probabilities import probability_problem
 
 _KEYED_HASH_ARRAYS = (
@@ -35,6 +42,7 @@ _KEYED_HASH_ARRAYS = (
     "hashed_classes",
     "offsets",
     "multipliers",
+    "group_of_label",
 )
 
 
@@ -106,6 +114,7 @@ def read_keyed_hash(data: bytes, plan: TestPlan) -> KeyedHash:
         "hashed_classes": ((hashed,), np.int32, n),
         "offsets": ((hashed,), np.float32, 1),
         "multipliers": ((hashed, 2), np.float32, MULTIPLIERS),
+        "group_of_label": ((plan.num_labels,), np.int32, num_label_groups(plan.num_labels)),
     }
     if set(arrays) != set(expected):
         raise BundleError(f"{bundles.KEYED_HASH} does not hold {', '.join(expected)}.")
@@ -219,7 +228,8 @@ def read_met_before(data: bytes, plan: TestPlan) -> MetBefore:
         BundleError: it does not fit the plan.
     """
     arrays = _arrays(data, bundles.MET_BEFORE)
-    sizes = {"classes": num_class_cells(plan.num_classes), "ties": num_tie_cells(plan.num_classes)}
+    shape = plan.num_classes, plan.num_labels
+    sizes = {"classes": num_class_cells(*shape), "ties": num_tie_cells(*shape)}
     fits = set(arrays) == set(sizes) and all(
         arrays[name].dtype == np.uint8 and arrays[name].shape == (-(-size // 8),) for name, size in sizes.items()
     )

@@ -13,11 +13,11 @@ from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence.answer_scale import SCALES
 from dynamarks_tf.evidence.bounds import COMBINATION_RULE
 from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, testable_channels
-from dynamarks_tf.watermark.keyed_hash import KEYED_HASH
-from dynamarks_tf.watermark.params import MarkParams
+from dynamarks_tf.watermark.keyed_hash import KEYED_HASH, TWO_CLASSES
+from dynamarks_tf.watermark.params import ACTIVATIONS, MarkParams
 
 FORMAT = "dynamarks-plan"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SELECTIONS = ("all", "first/1", "confident-balanced/1")
 _MOST_CLASSES = 10_000_000
 
@@ -35,6 +35,9 @@ class TestPlan:
         from_logits: whether the owner model answers logits.
         suspect_scale: what the numbers of the suspect's answers are read as.
         num_classes: number of classes C.
+        activation: what turns the owner's logits into probabilities, `"softmax"` or `"sigmoid"`.
+        num_labels: number of labels L, each with an answer of its own; 1 for a softmax.
+        bound: whether the tables are those of the key bound to the clean owner model.
         budget: largest total variation of the mark.
         tie_margin: largest |log(p_a / p_b)| of a tie; 0 if the mark leaves ties alone.
         amplitudes: whether the mark varies its strength from input to input.
@@ -65,6 +68,9 @@ class TestPlan:
     from_logits: bool
     suspect_scale: str
     num_classes: int
+    activation: str
+    num_labels: int
+    bound: bool
     budget: float
     tie_margin: float
     amplitudes: bool
@@ -116,6 +122,9 @@ class TestPlan:
         plan = cls(**{**{name: content[name] for name in names}, "channels": tuple(content["channels"])})
         if (plan.log is None) != (plan.met_before_sha256 is None) or (plan.log is not None and not plan.logged):
             raise FormatError(f"{source} is damaged: its entries about the request log contradict each other.")
+        fits = plan.num_classes == TWO_CLASSES if plan.activation == "sigmoid" else plan.num_labels == 1
+        if not fits:
+            raise FormatError(f"{source} is damaged: its numbers of classes and labels do not fit {plan.activation}.")
         known = {"keyed_hash": KEYED_HASH, "transforms": TRANSFORMS, "combination": COMBINATION_RULE}
         for name, value in known.items():
             if getattr(plan, name) != value:
@@ -177,6 +186,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "from_logits": _is_flag,
     "suspect_scale": lambda value: value in SCALES,
     "num_classes": lambda value: _is_count(value) and 2 <= value <= _MOST_CLASSES,
+    "activation": lambda value: value in ACTIVATIONS,
+    "num_labels": lambda value: _is_count(value) and value <= _MOST_CLASSES,
+    "bound": _is_flag,
     "table_rows": _is_count,
     "table_columns": _is_count,
     "logged": _is_flag,

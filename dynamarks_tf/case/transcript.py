@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf._support import digests, files
+from dynamarks_tf._support import digests, files, texts
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.errors import TranscriptError
@@ -61,7 +61,7 @@ class TranscriptBatch:
     Attributes:
         clean: the clean owner model's probabilities, shape `(n, ..., C)`.
         suspect: the suspect's probabilities, the same shape, or class indices, shape `(n, ...)`.
-        queries: the inputs, if they were kept.
+        queries: the inputs, if they were kept; text and bytes as `bytes` objects.
     """
 
     clean: Array
@@ -71,8 +71,13 @@ class TranscriptBatch:
     def to_bytes(self) -> bytes:
         """The arrays as an `.npz` file."""
         arrays = {"clean": self.clean, "suspect": self.suspect}
+        if self.queries is not None and texts.may_be_text(self.queries):  # objects would have to be pickled
+            data, lengths = texts.packed(texts.as_bytes(self.queries))
+            arrays |= {"query_bytes": data, "query_lengths": lengths}
+        elif self.queries is not None:
+            arrays["queries"] = self.queries
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays if self.queries is None else {**arrays, "queries": self.queries})  # type: ignore[arg-type]
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
         return buffer.getvalue()
 
     @classmethod
@@ -85,7 +90,10 @@ class TranscriptBatch:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as content:
                 arrays = {name: content[name] for name in content.files}
-            return cls(arrays["clean"], arrays["suspect"], arrays.get("queries"))
+            queries = arrays.get("queries")
+            if "query_bytes" in arrays:
+                queries = texts.unpacked(arrays["query_bytes"], arrays["query_lengths"])
+            return cls(arrays["clean"], arrays["suspect"], queries)
         except Exception as error:  # a damaged archive raises whatever its damaged part happens to raise
             raise TranscriptError(f"A recorded batch cannot be read: {error}") from error
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, MarkParams
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
 @click.option(
     "--list", "lists", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Name all attacks."
 )
+@own_model_options
 @json_option
 def audit(
     model: Path,
@@ -81,6 +83,8 @@ def audit(
     from_logits: bool,
     strength: float,
     accuracy_cost: float,
+    modules: tuple[str, ...],
+    unsafe_load: bool,
     as_json: bool,
 ) -> int:
     """Run attacks on your own model, and recommend settings.
@@ -105,7 +109,7 @@ def audit(
 
     shape: dict[str, Any] = {"image_size": image_size}
     result = run_audit(
-        model,
+        load_own_model(model, modules, unsafe_load),
         datasets.load(data, verbose=True, **shape),
         out,
         is_quick=is_quick,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 
 # Those of dynamarks_tf.export, which would load NumPy and Keras for the help.
 QUANTIZATIONS = ("float16", "int8")
@@ -21,6 +22,7 @@ SUFFIX = ".tflite"
 @click.option("--warmup", type=click.Path(path_type=Path), help=".npy file with inputs for TF Serving's warm-up.")
 @click.option("--quantize", type=click.Choice(QUANTIZATIONS), help="Type to quantize to.  [default: float32]")
 @click.option("--representative", type=click.Path(path_type=Path), help=".npy file with some inputs, for int8.")
+@own_model_options
 @json_option
 def export(
     model: Path,
@@ -29,6 +31,8 @@ def export(
     warmup: Path | None,
     quantize: str | None,
     representative: Path | None,
+    modules: tuple[str, ...],
+    unsafe_load: bool,
     as_json: bool,
 ) -> None:
     """Write a marked MODEL for TensorFlow Serving or for TFLite.
@@ -51,7 +55,7 @@ def export(
     from dynamarks_tf.export import export_saved_model, export_tflite
     from dynamarks_tf.watermark import marking
 
-    loaded = marking.load_model(model)
+    loaded = load_own_model(model, modules, unsafe_load)
     if marking.find_mark(loaded) is None:
         click.echo(f"warning: {model} is not marked; theft of this model cannot be proven", err=True)
     if is_lite:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.errors import FormatError
 from dynamarks_tf.keys.key import FORMAT as KEY_FORMAT
 from dynamarks_tf.keys.key import MarkKey
@@ -22,8 +23,9 @@ KERAS_SUFFIXES = (".keras", ".h5")
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
+@own_model_options
 @json_option
-def inspect(path: Path, as_json: bool) -> None:
+def inspect(path: Path, modules: tuple[str, ...], unsafe_load: bool, as_json: bool) -> None:
     """Say what PATH is: a key, a model and its mark, evidence.
 
     Prints JSON, with or without --json, and nothing secret.
@@ -34,6 +36,9 @@ def inspect(path: Path, as_json: bool) -> None:
     """
     if path.is_dir() or path.suffix in KERAS_SUFFIXES:
         load_tensorflow()
+    if path.suffix in KERAS_SUFFIXES and (modules or unsafe_load):
+        print_json(describe_model(load_own_model(path, modules, unsafe_load)))
+        return
     print_json(describe_file(path))
 
 

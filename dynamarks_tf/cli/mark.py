@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.errors import ExportError
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 
@@ -22,7 +23,12 @@ from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
     show_default=True,
     help="Let the key decide ties: largest |log ratio| of the two best classes, in [0, 2]. 0: top-1 never changes.",
 )
-@click.option("--from-logits", is_flag=True, help="The model ends in logits.")
+@click.option("--activation", type=click.Choice(["softmax", "sigmoid"]), help="Of the outputs.  [default: found out]")
+@click.option(
+    "--from-logits/--from-probabilities", default=None, help="Whether the model ends in logits.  [default: found out]"
+)
+@click.option("--output", help="Name of the output to mark, of a model with several.")
+@own_model_options
 @click.option("--force", is_flag=True, help="Replace an existing output file.")
 @json_option
 def mark(
@@ -31,7 +37,11 @@ def mark(
     out: Path | None,
     budget: float,
     tie_margin: float,
-    from_logits: bool,
+    activation: str | None,
+    from_logits: bool | None,
+    output: str | None,
+    modules: tuple[str, ...],
+    unsafe_load: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -55,7 +65,15 @@ def mark(
     from dynamarks_tf.watermark import marking
 
     loaded_key = MarkKey.load(key)
-    marked = marking.mark(marking.load_model(model), loaded_key, budget, from_logits=from_logits, tie_margin=tie_margin)
+    marked = marking.mark(
+        load_own_model(model, modules, unsafe_load, compiled=True),
+        loaded_key,
+        budget,
+        activation=activation,
+        from_logits=from_logits,
+        output=output,
+        tie_margin=tie_margin,
+    )
     with files.new_file(out) as temporary:
         marked.save(temporary)
     if as_json:

@@ -9,6 +9,7 @@ import click
 
 from dynamarks_tf._support.files import file_sha256
 from dynamarks_tf.cli.output import SectionedCommand, json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.own_model import import_modules, own_model_options
 from dynamarks_tf.cli.report import ReportOptions, report_options
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.commitment import Statement
@@ -22,7 +23,7 @@ SCALES = ("probability", "percent", "byte", "log", "sigmoid", "logit")
 EXIT_FOUND = 0
 EXIT_NOT_FOUND = 1
 SECTIONS = {
-    "Owner": "owner key statement from_logits",
+    "Owner": "owner key statement from_logits modules unsafe_load",
     "Queries": "queries log client log_model log_version logged max_queries seed",
     "Suspect": "signature output suspect_scale suspect_from_logits labels class_names batch_size timeout rate "
     "api_key_header",
@@ -83,6 +84,7 @@ SECTIONS = {
 @click.option("--bundle", type=click.Path(path_type=Path), help="Write an evidence bundle for `check`. Confidential.")
 @click.option("--include-queries", is_flag=True, help="Put the inputs into the bundle, not just their digest.")
 @click.option("--reveal-key", is_flag=True, help="Put the key into the bundle. Anybody who has it can forge the mark.")
+@own_model_options
 @report_options
 @json_option
 def verify(
@@ -114,6 +116,8 @@ def verify(
     bundle: Path | None,
     include_queries: bool,
     reveal_key: bool,
+    modules: tuple[str, ...],
+    unsafe_load: bool,
     as_json: bool,
     reports: ReportOptions,
 ) -> int:
@@ -155,13 +159,17 @@ def verify(
     from dynamarks_tf.request_logs import open_log
     from dynamarks_tf.verification import verify as verification
     from dynamarks_tf.verification.options import BundleOptions, SuspectOptions
+    from dynamarks_tf.verification.owner import resolve_owner
 
+    import_modules(modules)
     if kept is None and loaded_statement is not None:
         loaded_statement.check_opened_by(loaded_key)
         loaded_statement.check_model(file_sha256(owner) if owner.is_file() else None)
     result = verification.verify(
         suspect,
-        owner=owner,
+        owner=resolve_owner(owner, loaded_key, from_logits=from_logits, statement=loaded_statement, allow_code=True)
+        if unsafe_load
+        else owner,
         key=loaded_key,
         queries=queries
         if queries is not None

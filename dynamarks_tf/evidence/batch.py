@@ -69,6 +69,7 @@ class Batch:
         clean: the clean owner model's probabilities, shape `(n, C)`.
         suspect: the suspect's probabilities, shape `(n, C)`; or class indices, shape `(n,)`, where -1 stands for a
             class that the owner model does not know.
+        labels: which label each answer is about, of a model with sigmoids: ints of shape `(n,)`.
         memory: where what is worked out is put, fresh memory by default. The batch is then of use until the next one
             is made with the same memory.
 
@@ -83,9 +84,10 @@ class Batch:
     (array([0, 1]), 1)
     """
 
-    def __init__(self, clean: Array, suspect: Array, memory: Memory | None = None) -> None:
+    def __init__(self, clean: Array, suspect: Array, memory: Memory | None = None, labels: Array | None = None) -> None:
         self.clean = clean
         self.suspect = suspect
+        self.labels = labels
         self._memory = memory or Memory()
         self.counts: Array | None = None
         self._class_cells: Array | None = None
@@ -134,7 +136,7 @@ class Batch:
         """Each query's cell in the flattened tables of amplitude and class-choice channel, ints of shape `(n,)`."""
         if self._class_cells is None:
             clean = self.by_class.answers[0].T if self.is_narrow else self.clean
-            self._class_cells = keyed_hash.group_of_class[self.top] * HASH_SIZE + keyed_hash.hashes(clean)
+            self._class_cells = keyed_hash.class_groups(self.top, self.labels) * HASH_SIZE + keyed_hash.hashes(clean)
         return self._class_cells
 
     @property
@@ -144,6 +146,23 @@ class Batch:
             is_best = self.by_class.is_best
             return int(np.count_nonzero(is_best[0] & is_best[1]))
         return int(np.count_nonzero(self.top == (self.suspect if self.has_labels else self.suspect.argmax(axis=1))))
+
+    @classmethod
+    def of_answers(cls, clean: Array, suspect: Array, keyed_hash: KeyedHash, memory: Memory | None = None) -> Batch:
+        """A batch in which each answer to an input counts on its own: each position, and each label.
+
+        Args:
+            clean: the clean owner model's probabilities, shape `(n, ..., C)`; with L labels, `(n, ..., L, 2)`.
+            suspect: the suspect's, the same shape, or class indices of shape `(n, ...)`.
+            keyed_hash: which says how many labels there are.
+            memory: as for the constructor.
+        """
+        each = clean.reshape(-1, clean.shape[-1])
+        given = suspect.reshape(-1) if suspect.ndim < clean.ndim else suspect.reshape(each.shape)
+        labels = None
+        if keyed_hash.num_labels > 1:
+            labels = np.tile(np.arange(keyed_hash.num_labels), len(each) // keyed_hash.num_labels)
+        return cls(each, given, memory, labels)
 
     def counting(self, queries: Array) -> Batch:
         """A batch in which some of the queries count; the others may be left out.
@@ -155,7 +174,8 @@ class Batch:
             queries: those that count, increasing ints of shape `(k,)`.
         """
         if len(queries) < len(self) / 2:
-            return Batch(self.clean.take(queries, axis=0), self.suspect.take(queries, axis=0))
+            labels = None if self.labels is None else self.labels[queries]
+            return Batch(self.clean.take(queries, axis=0), self.suspect.take(queries, axis=0), labels=labels)
         part = copy.copy(self)
         part.counts = np.zeros(len(self), bool)
         part.counts[queries] = True

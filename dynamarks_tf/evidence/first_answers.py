@@ -15,7 +15,7 @@ from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.meetings import ClassMeetings, num_class_cells
 from dynamarks_tf.evidence.regression import REGRESSED_CLASSES, regressors
 from dynamarks_tf.evidence.residuals import floored_log
-from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash, num_class_groups
+from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash
 from dynamarks_tf.watermark.params import MarkParams
 
 Array = npt.NDArray[Any]
@@ -45,9 +45,9 @@ class FirstAnswers:
         *,
         every_class: bool = False,
     ) -> None:
-        self.num_groups = num_class_groups(keyed_hash.num_classes)
+        self.num_groups = keyed_hash.num_class_groups
         self._classes = keyed_hash.hashed_classes[:REGRESSED_CLASSES]
-        num_cells = num_class_cells(keyed_hash.num_classes)
+        num_cells = num_class_cells(keyed_hash.num_classes, keyed_hash.num_labels)
         self._meetings = ClassMeetings(keyed_hash, params, met_before)
         # One row for each cell met, in the order in which they were; the system finds the memory when it is filled.
         self._size = 0

@@ -18,21 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.evidence.batch import Batch
-from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash, num_class_groups, num_pair_groups, pair_group
+from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash, num_class_groups, num_pair_groups
 from dynamarks_tf.watermark.params import MarkParams
 from dynamarks_tf.watermark.probabilities import SUM_TOLERANCE
 
 Array = npt.NDArray[Any]
 
 
-def num_class_cells(num_classes: int) -> int:
+def num_class_cells(num_classes: int, num_labels: int = 1) -> int:
     """How many cells amplitude and class-choice channel have together."""
-    return num_class_groups(num_classes) * HASH_SIZE
+    return num_class_groups(num_classes, num_labels) * HASH_SIZE
 
 
-def num_tie_cells(num_classes: int) -> int:
+def num_tie_cells(num_classes: int, num_labels: int = 1) -> int:
     """How many cells the tie channel has."""
-    return num_pair_groups(num_classes) * HASH_SIZE
+    return num_pair_groups(num_classes, num_labels) * HASH_SIZE
 
 
 class FirstMeetings:
@@ -84,7 +84,7 @@ class ClassMeetings:
     def __init__(self, keyed_hash: KeyedHash, params: MarkParams, met_before: Array | None = None) -> None:
         self._keyed_hash = keyed_hash
         self._params = params
-        self._meetings = FirstMeetings(num_class_cells(keyed_hash.num_classes), met_before)
+        self._meetings = FirstMeetings(num_class_cells(keyed_hash.num_classes, keyed_hash.num_labels), met_before)
 
     def among(self, batch: Batch) -> tuple[Array, Array]:
         """The queries of a batch that are the first of their cell.
@@ -133,7 +133,7 @@ class TieMeetings:
         self._keyed_hash = keyed_hash
         self._margin = margin
         self._budget = budget
-        self._meetings = FirstMeetings(num_tie_cells(keyed_hash.num_classes), met_before)
+        self._meetings = FirstMeetings(num_tie_cells(keyed_hash.num_classes, keyed_hash.num_labels), met_before)
 
     def among(self, batch: Batch) -> tuple[Array, Array, Array, Array]:
         """The queries of a batch that are ties and the first of their cell.
@@ -143,8 +143,8 @@ class TieMeetings:
             shape `(k,)` each.
         """
         low, high, found = ties(batch, self._margin, self._budget)
-        group = pair_group(low, high, self._keyed_hash.group_of_class, self._keyed_hash.num_classes, np)
-        cells = group * HASH_SIZE + self._keyed_hash.hashes(batch.clean[found].astype(np.float64))
+        group = self._keyed_hash.tie_groups(low, high, None if batch.labels is None else batch.labels[found])
+        cells = group * HASH_SIZE + self._keyed_hash.tie_hashes(batch.clean[found])
         first = self._meetings.among(cells)
         return low[first], high[first], found[first], cells[first]
 
@@ -179,10 +179,11 @@ class MetByOthers:
     """
 
     def __init__(self, keyed_hash: KeyedHash, params: MarkParams) -> None:
+        self._keyed_hash = keyed_hash
         self._of_classes = ClassMeetings(keyed_hash, params)
         self._of_ties = TieMeetings(keyed_hash, params.tie_margin, params.budget)
-        self._classes = np.zeros(num_class_cells(keyed_hash.num_classes), bool)
-        self._ties = np.zeros(num_tie_cells(keyed_hash.num_classes), bool)
+        self._classes = np.zeros(num_class_cells(keyed_hash.num_classes, keyed_hash.num_labels), bool)
+        self._ties = np.zeros(num_tie_cells(keyed_hash.num_classes, keyed_hash.num_labels), bool)
 
     def add(self, clean: Array, is_selected: Array) -> None:
         """Adds the next requests of the log.
@@ -191,9 +192,8 @@ class MetByOthers:
             clean: the clean owner model's probabilities, shape `(n, ..., C)`.
             is_selected: whether each request is selected, bools of shape `(n,)`.
         """
-        each = clean.reshape(-1, clean.shape[-1])
-        others = np.repeat(~is_selected, len(each) // max(len(clean), 1))
-        batch = Batch(each, np.zeros(len(each), int))
+        batch = Batch.of_answers(clean, np.zeros(clean.shape[:-1], int), self._keyed_hash)
+        others = np.repeat(~is_selected, len(batch) // max(len(clean), 1))
         queries, cells, _ = self._of_classes.touched(batch)
         self._classes[cells[others[queries]]] = True
         *_, queries, cells = self._of_ties.among(batch)

@@ -111,6 +111,7 @@ class ResidualAccumulator:
         self._first = FirstAnswers(keyed_hash, params, met.classes, every_class=keeps_all) if needs_first else None
         self._pairs = pairs if "class-choice" in channels else None
         self._logged = logged
+        self._keyed_hash = keyed_hash
         self._memory = Memory()
         self.num_queries = 0
         self.labels_only = True
@@ -125,13 +126,7 @@ class ResidualAccumulator:
             suspect: the suspect's probabilities, the same shape, or class indices, shape `(n, ...)`; -1 stands for a
                 class that the owner model does not know.
         """
-        num_classes = clean.shape[-1]
-        has_labels = suspect.ndim < clean.ndim
-        batch = Batch(
-            clean.reshape(-1, num_classes),
-            suspect.reshape(-1) if has_labels else suspect.reshape(-1, num_classes),
-            self._memory,
-        )
+        batch = Batch.of_answers(clean, suspect, self._keyed_hash, self._memory)
         self.labels_only = self.labels_only and (batch.has_labels or is_one_hot(batch.suspect))
         counted = batch
         if self._first and not batch.has_labels:

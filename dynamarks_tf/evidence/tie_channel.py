@@ -20,7 +20,7 @@ import numpy.typing as npt
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.meetings import TieMeetings, num_tie_cells
 from dynamarks_tf.evidence.residuals import Residuals, floored_log
-from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash, num_pair_groups
+from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash
 
 Array = npt.NDArray[Any]
 
@@ -45,9 +45,10 @@ class TieTable:
         budget: float,
         met_before: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        self._groups = num_pair_groups(keyed_hash.num_classes)
+        self._groups = keyed_hash.num_pair_groups
         self._meetings = TieMeetings(keyed_hash, margin, budget, met_before)
-        self._cells = np.zeros((num_tie_cells(keyed_hash.num_classes), 3))  # 1 once met, y and x = log(p_a / p_b)
+        num_cells = num_tie_cells(keyed_hash.num_classes, keyed_hash.num_labels)
+        self._cells = np.zeros((num_cells, 3))  # 1 once met, y and x = log(p_a / p_b)
 
     def add(self, batch: Batch) -> None:
         """Adds one batch of probabilities or labels."""

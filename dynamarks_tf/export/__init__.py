@@ -1,6 +1,6 @@
 """Models for TensorFlow Serving and for edge devices.
 
-Imports `_support` and `errors`; the local server, `attacks`, `demo` and `cli` may import it.
+Imports `watermark`, `_support` and `errors`; the local server, `attacks`, `demo` and `cli` may import it.
 """
 
 from dynamarks_tf.export.saved_model import export_saved_model

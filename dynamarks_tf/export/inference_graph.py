@@ -10,6 +10,7 @@ from typing import Any
 
 from dynamarks_tf.errors import ModelError
 from dynamarks_tf.export.signature import ServedInputs, only_output, output_alias
+from dynamarks_tf.watermark.outputs import OutputKind, check_output_kind
 
 
 def check_exportable(model: Any) -> None:
@@ -19,7 +20,8 @@ def check_exportable(model: Any) -> None:
         model: the model to export.
 
     Raises:
-        ModelError: it is no Keras model on the TensorFlow backend, or its marking layer has blank tables.
+        ModelError: it is no Keras model on the TensorFlow backend, its marking layer has blank tables, or its outputs
+            are not what the mark takes them for.
     """
     import keras
 
@@ -30,6 +32,10 @@ def check_exportable(model: Any) -> None:
             f"The DynaMarkLayer of model {model.name!r} has blank tables: the model was rebuilt from its configuration "
             "and its weights were not loaded, so it would be served unmarked. Load the weights first."
         )
+    for layer in marking_layers(model):
+        if layer is model.layers[-1]:
+            kind = OutputKind(getattr(layer, "activation", "softmax"), layer.from_logits)
+            check_output_kind(keras.Model(model.inputs, layer.input, name=model.name), kind)
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
             f"The Keras backend is {keras.backend.backend()!r}; only models on 'tensorflow' can be exported. Save the "
@@ -42,10 +48,7 @@ def marking_layers(model: Any) -> Iterator[Any]:
 
     The layer is recognized by an attribute: importing its class would let this folder reach the key.
     """
-    for layer in getattr(model, "layers", ()):
-        if hasattr(layer, "is_blank"):
-            yield layer
-        yield from marking_layers(layer)
+    yield from (layer for layer in model._flatten_layers() if hasattr(layer, "is_blank"))
 
 
 def write_inference_graph(model: Any, inputs: ServedInputs, folder: Path, signature_name: str) -> None:

@@ -37,9 +37,12 @@ def compare_reloaded(
         examples: inputs by alias, of the served types, or None.
 
     Raises:
-        ExportError: most answers differ by more than 1e-4, absolutely and relatively (2e-2 in half precision).
+        ExportError: the model takes text, not even empty text, and there are no examples. Or most answers differ by
+            more than 1e-4, absolutely and relatively (2e-2 in half precision).
     """
     batch = _batch(inputs, examples)
+    if batch and examples is None and any(spec.dtype == "string" for spec in inputs.flat):
+        _check_takes_made_up(model, inputs, batch)
     reloaded = _run_in_session(folder, signature_name, batch)
     if reloaded is None:
         return
@@ -67,6 +70,23 @@ def compare_lite(model: Any, inputs: ServedInputs, lite: LiteModel, *, is_exact:
         raise ExportError(f"The TensorFlow Lite interpreter cannot run the model: {error}") from error
     if is_exact:
         _compare(model, inputs, batch, answers)
+
+
+def _check_takes_made_up(model: Any, inputs: ServedInputs, batch: Mapping[str, Array]) -> None:
+    """Checks that a model takes empty text; one that decodes images does not.
+
+    Raises:
+        ExportError: it does not, so that example inputs are needed to compare the export with it.
+    """
+    import tensorflow as tf
+
+    try:
+        model(inputs.pack([tf.constant(batch[spec.alias]) for spec in inputs.flat]), training=False)
+    except tf.errors.OpError as error:
+        raise ExportError(
+            "The model does not take empty text, as one that decodes images does not, so the export cannot be checked "
+            "with inputs that are made up. Give some that it takes: warmup=x[:8] (--warmup FILE.npy)."
+        ) from error
 
 
 def _compare(model: Any, inputs: ServedInputs, batch: Mapping[str, Array], reloaded: Array) -> None:

@@ -7,10 +7,12 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import unicodedata
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -109,11 +111,29 @@ class MarkKey:
             label: purpose of the bytes, such as `"class-code/signs/10x10"`.
             size: number of bytes.
         """
+        return self._keystream(_DOMAIN + b"owner\0" + self._owner.encode(), label, size)
+
+    def bind(self, model_sha256: str) -> BoundKey:
+        """The key bound to a clean model: its tables are others for each model.
+
+        An owner who changes the clean model after its tables were known, so that it lacks what the tables put into
+        suspects, gets other tables.
+
+        Args:
+            model_sha256: digest of the clean model, 64 hexadecimal digits; see `model_sha256`.
+
+        Raises:
+            ArgumentError: it is no digest.
+        """
+        if not isinstance(model_sha256, str) or re.fullmatch("[0-9a-f]{64}", model_sha256) is None:
+            raise ArgumentError(f"`model_sha256` must be 64 hexadecimal digits. Received: {model_sha256!r:.80}")
+        digest = bytes.fromhex(model_sha256)
+        salt = _DOMAIN + b"model\0" + _length_prefixed(self._owner) + digest
+        return BoundKey(lambda label, size: self._keystream(salt, label, size))
+
+    def _keystream(self, salt: bytes, label: str, size: int) -> bytes:
         hkdf = HKDF(
-            algorithm=hashes.SHA256(),
-            length=32,
-            salt=hashlib.sha256(_DOMAIN + b"owner\0" + self._owner.encode()).digest(),
-            info=_DOMAIN + label.encode(),
+            algorithm=hashes.SHA256(), length=32, salt=hashlib.sha256(salt).digest(), info=_DOMAIN + label.encode()
         )
         cipher = Cipher(algorithms.ChaCha20(hkdf.derive(self.__secret), nonce=bytes(16)), mode=None)
         return cipher.encryptor().update(bytes(size))
@@ -234,6 +254,25 @@ class MarkKey:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MarkKey:
         return self
+
+
+class BoundKey:
+    """What tables are expanded from when a key is bound to a clean model; made by `MarkKey.bind`.
+
+    Args:
+        derive: expands a label into secret bytes.
+    """
+
+    __slots__ = ("derive",)
+
+    def __init__(self, derive: Callable[[str, int], bytes]) -> None:
+        self.derive = derive
+
+    def __repr__(self) -> str:
+        return "<BoundKey>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A BoundKey is not pickled, so that its secret is never copied unnoticed.")
 
 
 def _normalized_owner(owner: str) -> str:

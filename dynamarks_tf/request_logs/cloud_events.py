@@ -48,6 +48,7 @@ from dynamarks_tf.request_logs.entries import (
     input_name,
 )
 from dynamarks_tf.request_logs.json_keys import check_nesting, first_wins
+from dynamarks_tf.request_logs.json_text import is_base64, to_array
 from dynamarks_tf.request_logs.lines import BUFFER, corrupt, parse_problem, read_lines
 
 REQUEST = "org.kubeflow.serving.inference.request"
@@ -265,16 +266,21 @@ def _version(answer: dict[str, Any]) -> int:
 
 
 def _tensor(value: Any, name: str | None, dtype: str) -> Array:
-    if isinstance(value, dict):  # columns by name
-        return np.array(value[input_name(value, name)], dtype)
-    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
-        return np.array(value, dtype)
+    if isinstance(value, dict) and not is_base64(value):  # columns by name
+        return to_array(value[input_name(value, name)], dtype)
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict) or is_base64(value[0]):
+        return to_array(value, dtype)
     if "datatype" not in value[0]:  # rows by name
         name = input_name(value[0], name)
-        return np.array([row[name] for row in value], dtype)
+        return to_array([row[name] for row in value], dtype)
     tensors = {tensor["name"]: tensor for tensor in value}  # v2
     tensor = tensors[input_name(tensors, name)]
-    flat: Array = np.array(tensor["data"], _V2_TYPES[tensor["datatype"]])
+    if tensor["datatype"] == "BYTES":
+        flat = to_array(tensor["data"], "bool")
+        if flat.dtype.kind != "O":
+            raise ValueError("data of type BYTES must be strings")
+    else:
+        flat = np.array(tensor["data"], _V2_TYPES[tensor["datatype"]])
     return flat.reshape(tuple(map(int, tensor["shape"])))
 
 

@@ -3,7 +3,7 @@
     {"inputs": [[0.1, 0.2], [0.3, 0.4]], "client": "alice", "time": 1767323045.5, "model": "clf", "version": 3}
 
 - `inputs` (required): the rows that were asked, always with the batch axis, as in `instances` of the REST interface.
-  An object from input name to rows for a model with several inputs.
+  An object from input name to rows for a model with several inputs. Text is a string, bytes are {"b64": "..."}.
 - `client`: the client's name, a string.
 - `time`: when, in seconds since 1970.
 - `model`: the name of the model that was asked.
@@ -20,9 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dynamarks_tf.request_logs.entries import Array, LogEntry, LogFile, UnusableError, input_name
+from dynamarks_tf.request_logs.json_text import is_base64, to_array
 from dynamarks_tf.request_logs.lines import corrupt, parse_problem, read_lines
 
 _KINDS: dict[str, tuple[type, ...]] = {"client": (str,), "model": (str,), "version": (int,), "time": (int, float)}
@@ -86,8 +85,12 @@ class JsonEntry(LogEntry):
     def inputs(self, name: str | None) -> Array:
         if self.rows is None:
             raise UnusableError('it has no "inputs"')
-        rows = self.rows[input_name(self.rows, name)] if isinstance(self.rows, dict) else self.rows
+        rows = self.rows[input_name(self.rows, name)] if _is_named(self.rows) else self.rows
         try:
-            return np.array(rows, self.dtype)
+            return to_array(rows, self.dtype)
         except (ValueError, TypeError, OverflowError) as error:
             raise UnusableError(f'its "inputs" are no array of {self.dtype}: {error}') from error
+
+
+def _is_named(rows: Any) -> bool:
+    return isinstance(rows, dict) and not is_base64(rows)

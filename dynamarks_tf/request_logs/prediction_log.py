@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from tensorflow.core.framework import tensor_pb2
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+MOST_FILLED = 2**20  # values that one logged string may stand for
+UNDECODED = "undecoded REST body"  # the name of the only tensor in an entry with bodies as they were sent
+
 # Numbers of fields: twice of PredictionLog, and twice of PredictLog.
 _METADATA = 1
 _PREDICT_LOG = 6
@@ -147,6 +150,8 @@ class PredictionEntry(LogEntry):
         if kind != "predict_log":
             raise UnusableError(f"it is a {kind or 'message without a request'}, not a predict_log")
         tensors = self.message.predict_log.request.inputs
+        if UNDECODED in tensors:
+            raise UnusableError("its inputs could not be decoded when it was logged")
         name = input_name(tensors, name)  # looking a missing name up would add it to the message
         try:
             return _decode(tensors[name])
@@ -202,6 +207,13 @@ def _decode(tensor: tensor_pb2.TensorProto) -> Array:
     """As `tf.make_ndarray`, several times as fast for what clients send."""
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     dtype = _numpy_dtype(tensor.dtype)
+    if dtype.kind == "O":  # one value may stand for many, but not for so many that they fill the memory
+        size = math.prod(shape)
+        if len(tensor.string_val) != size and not (len(tensor.string_val) == 1 and 0 < size <= MOST_FILLED):
+            raise ValueError(f"it holds {len(tensor.string_val)} strings for {size} values")
+        strings = np.empty(size, object)
+        strings[:] = list(tensor.string_val) * (size if len(tensor.string_val) == 1 else 1)
+        return strings.reshape(shape)
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
     if dtype == np.float32 and len(tensor.float_val) == math.prod(shape):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dynamarks_tf._support import texts
 from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.request_logs.entries import (
     Array,
@@ -40,6 +41,7 @@ class Selection:
             are not taken.
         input: the name of the input; the only one if `None`.
         input_shapes: shapes that one input must fit, all of them; `None` for unknown axes.
+        text: whether inputs must be text or bytes, or must be numbers; either if `None`.
     """
 
     clients: Collection[str] | None = None
@@ -47,6 +49,7 @@ class Selection:
     versions: Collection[int] | None = None
     input: str | None = None
     input_shapes: tuple[Shape, ...] = ()
+    text: bool | None = None
 
     def takes(self, entry: LogEntry) -> bool:
         """Whether an entry is wanted. An unreadable one may be, and so is not passed over in silence."""
@@ -69,14 +72,18 @@ class Selection:
         inputs = entry.inputs(self.input)
         if inputs.ndim == 0:
             raise UnusableError("its inputs are a single value")
-        if inputs.dtype.kind in "OSU":
-            raise UnusableError("its inputs are text")
+        is_text = texts.may_be_text(inputs)
+        if self.text not in (None, is_text):
+            raise UnusableError("its inputs are text" if is_text else "its inputs are numbers, not text")
         if not len(inputs):
             raise UnusableError("it has no rows")
         for shape in self.input_shapes:
             if not _fits(inputs.shape[1:], shape):
                 raise UnusableError(f"its inputs have shape {inputs.shape[1:]}, not {shape}")
-        return inputs
+        try:
+            return texts.as_bytes(inputs, errors="surrogateescape") if is_text else inputs
+        except ValueError as error:
+            raise UnusableError(f"its inputs are no text: {error}") from error
 
 
 class QueryLog:
@@ -125,14 +132,17 @@ class QueryLog:
             raise ArgumentError(f"`count` must be at least 1. Received: {count}")
         return QueryLog(self._files, self._selection, count=count if self._count is None else min(count, self._count))
 
-    def taking(self, input_shape: Sequence[int | None]) -> QueryLog:
+    def taking(self, input_shape: Sequence[int | None], *, text: bool | None = None) -> QueryLog:
         """Returns the log without requests whose inputs do not fit a shape.
 
         Args:
             input_shape: shape of one input, `None` for unknown axes.
+            text: whether only text and bytes fit, or only numbers; either if `None`.
         """
         shapes = (*self._selection.input_shapes, tuple(input_shape))
-        return QueryLog(self._files, dataclasses.replace(self._selection, input_shapes=shapes), count=self._count)
+        text = self._selection.text if text is None else text
+        selection = dataclasses.replace(self._selection, input_shapes=shapes, text=text)
+        return QueryLog(self._files, selection, count=self._count)
 
     def batches(self, batch_size: int) -> Iterator[Array]:
         """Yields the inputs, `batch_size` rows at a time: always the same rows in the same order.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support import texts
 from dynamarks_tf.errors import SuspectError
 
 Array = npt.NDArray[Any]
@@ -63,7 +64,7 @@ def fit_type(batch: Array, dtype: np.dtype[Any], description: str) -> Array:
         fits = False
     else:
         exact = dtype.kind not in "biu" or np.array_equal(converted, batch)
-        fits = exact and (dtype.kind != "O" or batch.dtype.kind in "OSU")
+        fits = exact and (dtype.kind == "O") == texts.may_be_text(batch)
     if not fits:
         wanted = "text" if dtype.kind == "O" else dtype.name
         raise SuspectError(
@@ -71,6 +72,18 @@ def fit_type(batch: Array, dtype: np.dtype[Any], description: str) -> Array:
             "the queries to the type and range that the model was trained on, such as 0 to 255."
         )
     return converted
+
+
+def as_text(batch: Array, description: str) -> Array:
+    """Turns bytes into `str` objects for a suspect that takes no others.
+
+    Raises:
+        SuspectError: some are not UTF-8.
+    """
+    try:
+        return texts.decoded(batch)
+    except ValueError as error:
+        raise SuspectError(f"{description} takes text, and was given something else: {error}.") from error
 
 
 def _range(batch: Array) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support import texts
 from dynamarks_tf.suspects.batches import closed, refusal
 
 Array = npt.NDArray[Any]
@@ -16,7 +17,8 @@ class EstimatorSuspect:
     """A fitted classifier, asked by `predict_proba`, or by `predict` for labels where it has none.
 
     Args:
-        estimator: the classifier. Batches are flattened to `(n, features)`, in row-major order.
+        estimator: the classifier. Batches are flattened to `(n, features)`, in row-major order; one
+            text each is given as `str` objects of shape `(n,)`.
 
     Attributes:
         classes: what the columns of the answers stand for: `estimator.classes_`. `None` if it answers labels.
@@ -39,7 +41,11 @@ class EstimatorSuspect:
         if self._answer is None:
             raise closed(self.description)
         try:
-            return np.asarray(self._answer(batch.reshape(len(batch), -1)))
+            rows = batch.reshape(len(batch), -1)
+            if texts.may_be_text(batch):
+                rows = texts.decoded(rows)
+                rows = rows[:, 0] if rows.shape[1] == 1 else rows  # vectorizers take a list of texts
+            return np.asarray(self._answer(rows))
         except Exception as error:
             raise refusal(self.description, batch, f"{type(error).__name__}: {error}") from error
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support import texts
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.base import load
-from dynamarks_tf.suspects.batches import brief, closed, refusal
+from dynamarks_tf.suspects.batches import as_text, brief, closed, refusal
 from dynamarks_tf.suspects.signature import choose_signature
 
 Array = npt.NDArray[Any]
@@ -66,6 +67,8 @@ class OnnxSuspect:
         if self._session is None:
             raise closed(self.description)
         array = self._signature.fit(batch)
+        if texts.may_be_text(array):
+            array = as_text(array, self.description)
         try:
             (answers,) = self._session.run([self._signature.output], {self._signature.input: array})
         except Exception as error:  # as in the constructor

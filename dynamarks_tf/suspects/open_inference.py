@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support import texts
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.addresses import parse_v2
 from dynamarks_tf.suspects.api_key import ApiKey
-from dynamarks_tf.suspects.batches import unreadable
+from dynamarks_tf.suspects.batches import as_text, unreadable
 from dynamarks_tf.suspects.json_client import JsonClient
 from dynamarks_tf.suspects.signature import SuspectSignature, choose_signature
 
@@ -71,6 +72,8 @@ class OpenInferenceSuspect:
         """Answers one batch with one request."""
         array = self._signature.fit(batch)
         tensor = {"name": self._signature.input, "shape": array.shape, "datatype": self._datatype}
+        if texts.may_be_text(array):
+            array = as_text(array, self.description)
         body = {"inputs": [{**tensor, "data": array.ravel().tolist()}], "outputs": [{"name": self._signature.output}]}
         answer = self._client.ask("/infer", body, array)
         try:

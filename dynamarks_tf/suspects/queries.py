@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,10 +11,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support import texts
 from dynamarks_tf.errors import ArgumentError, DatasetError
 
 Array = npt.NDArray[Any]
 
+_LABEL_NAMES = frozenset({"label", "labels", "y", "target", "targets", "id"})
 _INFINITE_CARDINALITY = -1  # tf.data.INFINITE_CARDINALITY
 
 
@@ -35,7 +38,7 @@ class ArrayQueries:
     def batches(self, batch_size: int) -> Iterator[Array]:
         """Yields slices of at most `batch_size` rows."""
         for start in range(0, len(self._array), batch_size):
-            yield np.asarray(self._array[start : start + batch_size])
+            yield canonical(np.asarray(self._array[start : start + batch_size]))
 
 
 class DatasetQueries:
@@ -46,13 +49,19 @@ class DatasetQueries:
 
     def batches(self, batch_size: int) -> Iterator[Array]:
         """Yields the batches of the data set without labels."""
-        for element in self._dataset:
-            inputs = element[0] if isinstance(element, tuple) else element
-            batch = np.asarray(inputs)
+        for element in self._elements():
+            batch = canonical(_to_array(_inputs_of(element)))
             if batch.ndim == 0:
                 raise ArgumentError("`queries` yields single values; batch the data set first: dataset.batch(256)")
             for start in range(0, len(batch), batch_size):
                 yield batch[start : start + batch_size]
+
+    def _elements(self) -> Iterator[Any]:
+        if not _is_py_dataset(self._dataset):
+            yield from self._dataset
+        else:
+            for index in range(self._dataset.num_batches):
+                yield self._dataset[index]
 
 
 class FirstQueries:
@@ -111,9 +120,14 @@ def as_queries(queries: Any) -> QuerySource:
     """Turns what a user passes as `queries` into a source.
 
     Args:
-        queries: an array of shape `(n, ...)`; a batched `tf.data.Dataset` of inputs or of `(inputs, labels)`; a path
-            to a `.npy` file, or to an `.npz` file that holds one array or one called `x` or `queries`; or a source,
-            such as a request log, which is returned as it is.
+        queries: an array, tensor, list or pandas object of shape `(n, ...)`, of numbers, text or bytes; such inputs in
+            a pair `(inputs, labels)`, or in a dictionary with labels, as `{"image": ..., "label": ...}`; a batched
+            `tf.data.Dataset` or a `keras.utils.PyDataset` of any of these; a path to a `.npy` file, or to an `.npz`
+            file that holds one array or one called `x` or `queries`; or a source, such as a request log, which is
+            returned as it is.
+
+    Returns:
+        A source. Text and bytes come as arrays of `bytes` objects, text in UTF-8, whatever form they were given in.
 
     Raises:
         ArgumentError: something else, or a generator, which can be read only once.
@@ -128,19 +142,90 @@ def as_queries(queries: Any) -> QuerySource:
         )
     if isinstance(queries, QuerySource):
         return queries
-    if isinstance(queries, dict):
-        raise ArgumentError("`queries` must be one array: models with several inputs are not supported by verify yet.")
+    if _is_py_dataset(queries):
+        if queries.num_batches is None:
+            raise ArgumentError("`queries` is an endless PyDataset; give it a length, or pass an array.")
+        return DatasetQueries(queries)
     if hasattr(queries, "as_numpy_iterator"):
         if int(queries.cardinality()) == _INFINITE_CARDINALITY:
             raise ArgumentError("`queries` is an endless data set; cut it: dataset.take(100)")
         return DatasetQueries(queries)
-    array = np.asarray(queries)
-    if array.dtype == object or array.ndim == 0:
+    array = _to_array(_inputs_of(queries))
+    if array.ndim == 0 or (array.dtype == object and not _holds_text(array)):
         raise ArgumentError(
             "`queries` must be an array of shape (n, ...), a batched tf.data.Dataset, or a path to a .npy or .npz "
             f"file. Received: {type(queries).__name__}"
         )
     return ArrayQueries(array)
+
+
+def canonical(batch: Array) -> Array:
+    """Text and bytes in the form of this package, arrays of `bytes` objects; numbers as they are.
+
+    Raises:
+        ArgumentError: it holds other objects.
+    """
+    if not texts.may_be_text(batch):
+        return batch
+    try:
+        return texts.as_bytes(batch)
+    except ValueError as error:
+        raise ArgumentError(f"`queries` cannot be read: {error}.") from error
+
+
+def _inputs_of(given: Any) -> Any:
+    """The inputs alone, of what may be a dictionary or a pair with labels.
+
+    Raises:
+        ArgumentError: there are several inputs.
+    """
+    if isinstance(given, dict):
+        names = [name for name in given if name not in _LABEL_NAMES]
+        if len(names) != 1:
+            raise ArgumentError(
+                "`queries` must be one array: models with several inputs are not supported by verify yet. "
+                f"Received the inputs {', '.join(map(repr, names)) or '(none)'}."
+            )
+        return given[names[0]]
+    is_pair = isinstance(given, tuple) and len(given) in (2, 3) and all(hasattr(part, "shape") for part in given[:2])
+    if is_pair and _is_labeled(given[0], given[1]):
+        return _inputs_of(given[0])
+    if isinstance(given, tuple) and len(given) in (2, 3) and isinstance(given[0], dict):
+        return _inputs_of(given[0])
+    return given
+
+
+def _is_labeled(inputs: Any, labels: Any) -> bool:
+    """Whether two arrays are inputs and labels, and not two inputs."""
+    sizes, label_sizes = tuple(inputs.shape), tuple(labels.shape)
+    if not sizes or sizes[:1] != label_sizes[:1]:
+        return False
+    return sizes != label_sizes or (_holds_text(np.asarray(inputs)) and not _holds_text(np.asarray(labels)))
+
+
+def _to_array(given: Any) -> Array:
+    """An array of what was given, whose text keeps every byte: NumPy's own `U` and `S` drop zeros at the end."""
+    if hasattr(given, "to_numpy"):  # pandas
+        return np.asarray(given.to_numpy())
+    leaf = given
+    while isinstance(leaf, (list, tuple)) and leaf:
+        leaf = leaf[0]
+    try:
+        return np.asarray(given, object if isinstance(leaf, (str, bytes)) else None)
+    except ValueError as error:
+        raise ArgumentError(
+            "`queries` hold inputs of different shapes, which do not make one array. Bring all to the shape that the "
+            f"model takes. ({error})"
+        ) from error
+
+
+def _holds_text(array: Array) -> bool:
+    return texts.may_be_text(array) and all(isinstance(value, (str, bytes)) for value in array.ravel().tolist())
+
+
+def _is_py_dataset(given: Any) -> bool:
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(given, keras.utils.PyDataset)
 
 
 def load_queries(path: str | os.PathLike[str]) -> Array:

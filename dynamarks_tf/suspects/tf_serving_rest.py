@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class RestSuspect:
     def predict(self, batch: Array) -> Array:
         """Answers one batch with one request. A NaN in an answer stays a NaN."""
         array = self._signature.fit(batch)
-        body = {"signature_name": self._signature_name, "inputs": {self._signature.input: array.tolist()}}
+        body = {"signature_name": self._signature_name, "inputs": {self._signature.input: _json(array.tolist())}}
         answer = self._client.ask(":predict", body, array)
         try:
             outputs = answer["outputs"]
@@ -85,6 +86,17 @@ class RestSuspect:
             return name, choose_signature(self.description, inputs, definition["outputs"], output)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise unreadable(self.description, error) from error
+
+
+def _json(value: Any) -> Any:
+    """Nested lists as JSON has them: bytes as strings where these are sure to arrive as they are, else in base64."""
+    if isinstance(value, list):
+        return [_json(item) for item in value] if value and isinstance(value[0], (list, bytes)) else value
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    return {"b64": base64.b64encode(value).decode("ascii")} if "\0" in text else text
 
 
 def _shape(shape: Any) -> tuple[int | None, ...] | None:

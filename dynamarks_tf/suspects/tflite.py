@@ -57,7 +57,7 @@ class TFLiteSuspect:
         except (RuntimeError, ValueError) as error:
             raise SuspectError(f"{path} cannot be loaded as a TFLite model: {brief(error)}") from error
         self._run: Callable[..., Mapping[str, Array]] | None = run
-        shapes = {name: (_shape(tensor), np.dtype(tensor["dtype"])) for name, tensor in inputs.items()}
+        shapes = {name: (_shape(tensor), _type(tensor)) for name, tensor in inputs.items()}
         self._signature: SuspectSignature = choose_signature(self.description, shapes, outputs, output)
         self._input, self._output = inputs[self._signature.input], outputs[self._signature.output]
         self.input_shape = self._signature.shape
@@ -87,7 +87,7 @@ class TFLiteSuspect:
 
     def _quantized(self, array: Array) -> Array:
         """The batch in the input type of the model; whole numbers stay as they are if the model states no scale."""
-        dtype = np.dtype(self._input["dtype"])
+        dtype = _type(self._input)
         scale, zero_point = self._input["quantization"]
         if not scale:
             return fit_type(array, dtype, self.description)
@@ -123,6 +123,12 @@ def _by_tensors(interpreter: Any) -> Callable[..., Mapping[str, Array]]:
         return {tensor["name"]: interpreter.get_tensor(tensor["index"]) for tensor in interpreter.get_output_details()}
 
     return run
+
+
+def _type(tensor: Mapping[str, Any]) -> np.dtype[Any]:
+    """The type of a tensor; text is told as bytes of no width, and given as objects."""
+    dtype = np.dtype(tensor["dtype"])
+    return np.dtype(object) if dtype.kind in "SU" else dtype
 
 
 def _shape(tensor: Mapping[str, Any]) -> tuple[int | None, ...]:

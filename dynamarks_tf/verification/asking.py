@@ -123,7 +123,7 @@ def ask(
             clean = owner.answers(batch) if known is None else known.rows(done, done + len(batch))
             limiter.wait(len(batch))
             asked_at = now()
-            given = _answers(suspect, batch, clean, plan, options, getattr(owner, "activation", "softmax"))
+            given = _answers(suspect, batch, clean, plan, options)
         form.check(given, clean)
         if kept is None and transcript is not None:
             transcript.add(batch, clean, given, asked_at=asked_at)
@@ -139,17 +139,15 @@ def ask(
     form.check_understood(options)
 
 
-def _answers(
-    suspect: Suspect, batch: Array, clean: Array, plan: TestPlan, options: SuspectOptions, activation: str
-) -> Array:
+def _answers(suspect: Suspect, batch: Array, clean: Array, plan: TestPlan, options: SuspectOptions) -> Array:
     given = np.asarray(suspect.predict(batch.copy()))  # a callable may work on its input in place
     return answers.check_suspect_answers(
         given,
         len(batch),
         plan.num_classes,
         positions=clean.shape[1:-1],
+        activation=plan.activation,
         scale=options.scale,
-        activation=activation,
         class_names=options.class_names,
         classes=getattr(suspect, "classes", None),
     )

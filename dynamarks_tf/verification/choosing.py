@@ -86,7 +86,7 @@ def choose_queries(
         SuspectError: the suspect takes inputs of another shape.
     """
     if isinstance(queries, QueryLog):
-        queries = queries.taking(owner.input_shape)
+        queries = queries.taking(owner.input_shape, text=owner.takes_text)
     source: QuerySource = _CheckedQueries(queries, owner.input_shape, suspect)
     selection, indices, clean, met_before, log = "all", None, None, MetBefore(), None
     if logged and isinstance(queries, QueryLog) and queries.is_filtered:
@@ -218,7 +218,12 @@ class _CheckedQueries:
         for batch in self._source.batches(batch_size):
             shape = batch.shape[1:]
             if not _fits(shape, self._input_shape):
-                raise ArgumentError(f"`queries` have shape {shape} each; the owner model takes {self._input_shape}.")
+                hint = ""
+                if shape == () and len(self._input_shape) == 1 and self._input_shape[0] in (None, 1):
+                    hint = " Give them an axis more: queries.reshape(-1, 1)."
+                raise ArgumentError(
+                    f"`queries` have shape {shape} each; the owner model takes {self._input_shape}.{hint}"
+                )
             if self._suspect.input_shape is not None and not _fits(shape, self._suspect.input_shape):
                 raise SuspectError(
                     f"The suspect takes inputs of shape {tuple(self._suspect.input_shape)}, the owner model "

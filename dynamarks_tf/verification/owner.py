@@ -16,8 +16,11 @@ from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.watermark import marking
-from dynamarks_tf.watermark.params import MarkParams, check_num_classes
-from dynamarks_tf.watermark.probabilities import probability_problem, softmax
+from dynamarks_tf.watermark.codebook import Codebook, expand
+from dynamarks_tf.watermark.model_digest import model_sha256
+from dynamarks_tf.watermark.outputs import OutputKind, check_output_kind, find_output_kind
+from dynamarks_tf.watermark.params import MarkParams, answer_shape
+from dynamarks_tf.watermark.probabilities import probabilities_of, probability_problem
 
 Array = npt.NDArray[Any]
 
@@ -29,16 +32,24 @@ class Owner:
     Attributes:
         model: the clean model.
         params: settings of the mark.
+        activation: what turns the model's logits into probabilities, `"softmax"` or `"sigmoid"`.
         from_logits: whether the model answers logits.
-        num_classes: number of classes C.
+        num_classes: number of classes C; 2 for sigmoids.
+        num_labels: number of labels L, each with an answer of its own; 1 for a softmax.
+        model_sha256: digest of the clean model.
+        bound: whether the tables are those of the key bound to the clean model.
         file_sha256: digest of the file that the model was loaded from; `None` if it was given in memory.
         commitment: of the key that it was resolved with.
     """
 
     model: keras.Model
     params: MarkParams
+    activation: str
     from_logits: bool
     num_classes: int
+    num_labels: int
+    model_sha256: str
+    bound: bool
     file_sha256: str | None
     commitment: str
 
@@ -47,8 +58,20 @@ class Owner:
         """Shape of one input, without the batch axis."""
         return tuple(self.model.inputs[0].shape[1:])
 
+    def codebook(self, key: MarkKey) -> Codebook:
+        """The codebook that the model was marked with."""
+        bound = key.bind(self.model_sha256) if self.bound else key
+        return expand(bound, self.num_classes, self.params, self.num_labels)
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether its inputs are text or bytes."""
+        return str(self.model.inputs[0].dtype) == "string"
+
     def answers(self, batch: Array) -> Array:
         """The clean model's probabilities for a batch, float32 or float64 of shape `(n, ..., C)`.
+
+        Sigmoids of L labels give `(n, ..., L, 2)`, or `(n, ..., 2)` if there is one.
 
         Raises:
             ModelError: its outputs are no probability vectors.
@@ -56,7 +79,7 @@ class Owner:
         outputs = KerasSuspect(self.model).predict(batch)
         if outputs.dtype not in (np.float32, np.float64):
             outputs = outputs.astype(np.float32)
-        probabilities = softmax(outputs) if self.from_logits else outputs
+        probabilities = probabilities_of(outputs, self.activation, from_logits=self.from_logits)
         if problem := probability_problem(probabilities):
             hint = "" if self.from_logits else " If they are logits, say from_logits=True."
             raise ModelError(
@@ -66,20 +89,27 @@ class Owner:
 
 
 def resolve_owner(
-    owner: Any, key: MarkKey, *, from_logits: bool | None = None, statement: Statement | None = None
+    owner: Any,
+    key: MarkKey,
+    *,
+    from_logits: bool | None = None,
+    statement: Statement | None = None,
+    allow_code: bool = False,
 ) -> Owner:
     """Loads the owner's model, takes the mark off, and checks that model, key and statement belong together.
 
     Args:
         owner: the owner's Keras model, clean or marked, or the path of its file; or what an earlier call returned.
         key: the owner's key.
-        from_logits: whether a clean model answers logits; a marked one tells itself.
+        from_logits: whether a clean model answers logits, where its loss, its last layer and its answers do not tell. A
+            marked one tells itself.
         statement: the published commitment, if there is one.
+        allow_code: whether to run code inside the owner's file, such as that of `Lambda` layers.
 
     Raises:
         ArgumentError: `owner` or `key` is of another kind.
         CommitmentError: the statement is about another key or another file.
-        ModelError: the model cannot be used, or was marked with another key.
+        ModelError: the model cannot be used, was marked with another key, or its outputs are not what its mark says.
     """
     if not isinstance(key, MarkKey):
         raise ArgumentError(f"`key` must be a MarkKey; load one by MarkKey.load(path). Received: {type(key).__name__}")
@@ -92,15 +122,39 @@ def resolve_owner(
         if owner.commitment != key.commitment:
             raise ModelError("The owner was resolved with another key than the one given. Use the same key.")
         return owner
-    model = marking.load_model(owner) if is_path else owner
+    model = marking.load_model(owner, allow_code=allow_code) if is_path else owner
+    if isinstance(model, keras.Model) and len(getattr(model, "outputs", None) or ()) > 1 and marking.find_mark(model):
+        model = keras.Model(model.input, model.outputs[marking.marked_output(model)], name=model.name)
     _check_usable(model)
     layer = marking.find_mark(model)
     if layer is None:
-        clean, params, from_logits = model, MarkParams(), bool(from_logits)
+        clean, params, bound = model, MarkParams(), True
+        kind = find_output_kind(model, from_logits=from_logits)
     else:
         _check_marked_with(key, layer, model.name)
-        clean, params, from_logits = marking.stripped(model), layer.params, layer.from_logits
-    return Owner(clean, params, from_logits, check_num_classes(clean.outputs[0].shape[-1]), file_sha256, key.commitment)
+        clean, params, bound = marking.stripped(model), layer.params, layer.model_sha256 is not None
+        kind = OutputKind(layer.activation, layer.from_logits)
+        check_output_kind(clean, kind)
+    digest = model_sha256(clean)
+    if layer is not None and bound and digest != layer.model_sha256:
+        raise ModelError(
+            f"The owner model {model.name!r} is no longer the one that its key is bound to: it was trained further, or "
+            "rebuilt, after it was marked. Test with the file of the marked model that was served. To serve the new "
+            "weights, mark them anew: dm.mark(dm.strip(model), key)."
+        )
+    num_classes, num_labels = answer_shape(clean.outputs[0].shape[-1], kind.activation)
+    return Owner(
+        model=clean,
+        params=params,
+        activation=kind.activation,
+        from_logits=kind.from_logits,
+        num_classes=num_classes,
+        num_labels=num_labels,
+        model_sha256=digest,
+        bound=bound,
+        file_sha256=file_sha256,
+        commitment=key.commitment,
+    )
 
 
 def _check_usable(model: Any) -> None:

@@ -13,8 +13,9 @@ import keras
 from dynamarks_tf._support import files
 from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf._version import __version__
+from dynamarks_tf.errors import ModelError
 from dynamarks_tf.suspects.keras_model import KerasSuspect
-from dynamarks_tf.watermark import marking
+from dynamarks_tf.watermark.model_digest import model_sha256
 
 
 def suspect_sha256(suspect: Any) -> str | None:
@@ -22,7 +23,10 @@ def suspect_sha256(suspect: Any) -> str | None:
     if isinstance(suspect, KerasSuspect) and suspect.path is not None:
         return files.file_sha256(suspect.path)
     if isinstance(suspect, keras.Model):
-        return marking.model_sha256(suspect)
+        try:
+            return model_sha256(suspect)
+        except ModelError:  # a model in memory that Keras cannot describe
+            return None
     if not isinstance(suspect, (str, os.PathLike)) or not os.path.exists(suspect):
         return None
     path = Path(suspect)

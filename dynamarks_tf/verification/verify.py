@@ -32,8 +32,7 @@ from dynamarks_tf.verification.choosing import Chosen, choose_queries
 from dynamarks_tf.verification.options import BundleOptions, SuspectOptions, whole_number
 from dynamarks_tf.verification.owner import Owner, resolve_owner
 from dynamarks_tf.verification.provenance import package_versions, suspect_sha256
-from dynamarks_tf.watermark import marking
-from dynamarks_tf.watermark.codebook import Codebook, expand
+from dynamarks_tf.watermark.codebook import Codebook
 
 
 def verify(
@@ -94,7 +93,7 @@ def verify(
     claimed = resolve_owner(owner, key, from_logits=from_logits, statement=None if target is None else target.statement)
     options = (suspect_options or SuspectOptions()).for_classes(claimed.num_classes)
     channels = _channels(claimed, logged, options)
-    given, codebook = as_queries(queries), expand(key, claimed.num_classes, claimed.params)
+    given, codebook = as_queries(queries), claimed.codebook(key)
     with opened(suspect, options, given) as adapter:
         limits: dict[str, Any] = {"max_queries": max_queries, "seed": seed, "batch_size": options.batch_size}
         chosen = choose_queries(given, claimed, adapter, codebook.keyed_hash, logged=logged, verbose=verbose, **limits)
@@ -156,11 +155,14 @@ def _plan(
     rows, columns = owner.params.table_shape(owner.num_classes)
     return TestPlan(
         commitment=key.commitment,
-        owner_model_sha256=marking.model_sha256(owner.model),
+        owner_model_sha256=owner.model_sha256,
         owner_file_sha256=owner.file_sha256,
         from_logits=owner.from_logits,
         suspect_scale=options.scale,
         num_classes=owner.num_classes,
+        activation=owner.activation,
+        num_labels=owner.num_labels,
+        bound=owner.bound,
         budget=owner.params.budget,
         tie_margin=owner.params.tie_margin,
         amplitudes=owner.params.amplitudes,

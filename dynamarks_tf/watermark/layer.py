@@ -11,9 +11,19 @@ from keras import ops
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook, lookups, perturbation
-from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, TABLE_CAP, MarkParams, check_num_classes
+from dynamarks_tf.watermark.keyed_hash import TWO_CLASSES
+from dynamarks_tf.watermark.params import (
+    ACTIVATIONS,
+    DEFAULT_BUDGET,
+    DEFAULT_TIE_MARGIN,
+    TABLE_CAP,
+    Activation,
+    MarkParams,
+    answer_shape,
+)
 
-SCHEME = "dynamarks-4"
+SCHEME = "dynamarks-5"
+
 
 Tensor = Any
 
@@ -56,6 +66,11 @@ class DynaMarkLayer(keras.layers.Layer):
             0; their softmax is p'.
         table_rows: largest number of rows of the sign table; beyond it, classes share rows by a keyed hash.
         table_columns: the same for columns.
+        activation: what turns logits into probabilities: `"softmax"` over the C classes, or `"sigmoid"` for each of L
+            labels on its own. A score s is then the two-class answer (1 - s, s): the guarantees hold for each label,
+            with the budget to itself, and the key chooses sides only where s is nearly 0.5.
+        model_sha256: public digest of the clean model that the key is bound to; `mark` gives it. `None`: unbound, and
+            `verify` says so.
         key_id: short public name of the key, shown by `dynamarks inspect`. Taken from `key`.
         scheme: name of the scheme, so that a file from a later release is refused clearly.
         **kwargs: `name` and `dtype` of the Keras layer. Inputs are never cast down: the mark is computed in float32
@@ -94,6 +109,8 @@ class DynaMarkLayer(keras.layers.Layer):
         amplitudes: bool = True,
         table_rows: int = TABLE_CAP,
         table_columns: int = TABLE_CAP,
+        activation: Activation = "softmax",
+        model_sha256: str | None = None,
         key_id: str | None = None,
         scheme: str = SCHEME,
         **kwargs: Any,
@@ -108,6 +125,8 @@ class DynaMarkLayer(keras.layers.Layer):
                 f"This model was marked by scheme {scheme!r}; this release knows {SCHEME!r}. Use the release that "
                 "marked it, or mark the clean model again."
             )
+        if activation not in ACTIVATIONS:
+            raise ArgumentError(f"`activation` must be one of {', '.join(ACTIVATIONS)}. Received: {activation!r}")
         kwargs.pop("trainable", None)
         super().__init__(trainable=False, autocast=False, **kwargs)
         self.params = MarkParams(budget, table_rows, table_columns, tie_margin, amplitudes)
@@ -115,6 +134,8 @@ class DynaMarkLayer(keras.layers.Layer):
         self.tie_margin = self.params.tie_margin
         self.amplitudes = self.params.amplitudes
         self.from_logits = bool(from_logits)
+        self.activation: Activation = activation
+        self.model_sha256 = model_sha256
         self.table_rows = self.params.table_rows
         self.table_columns = self.params.table_columns
         self.key_id = key.key_id if key is not None else key_id
@@ -124,11 +145,16 @@ class DynaMarkLayer(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the tables: from the key if there is one, else blank, to be loaded."""
-        self._num_classes = check_num_classes(input_shape[-1])
+        self._num_classes, self._num_labels = answer_shape(input_shape[-1], self.activation)
+        if self._num_classes == TWO_CLASSES and not (self.amplitudes or self.tie_margin):
+            raise ArgumentError(
+                "Two classes without amplitudes and without ties leave nothing to mark. Leave amplitudes at True, or "
+                "give a tie_margin above 0."
+            )
         values = (
-            lookups.blank_tables(self._num_classes, self.params)
+            lookups.blank_tables(self._num_classes, self.params, self._num_labels)
             if self._key is None
-            else lookups.tables_from(codebook.expand(self._key, self._num_classes, self.params), self.params)
+            else self._tables_of(self._key)
         )
         self._tables = {name: self._add_table(name, table) for name, table in values.items()}
         self._key = None  # the tables are all that is needed from here on
@@ -139,6 +165,8 @@ class DynaMarkLayer(keras.layers.Layer):
         perturbation.arithmetic_dtype(keras.backend.standardize_dtype(inputs.dtype))  # refuses other types
         if training:
             return inputs
+        if self.activation == "sigmoid":
+            return perturbation.mark_scores(inputs, self._tables, self.params, from_logits=self.from_logits)
         mark = perturbation.mark_logits if self.from_logits else perturbation.mark_probabilities
         return mark(inputs, self._tables, self.params)
 
@@ -169,6 +197,8 @@ class DynaMarkLayer(keras.layers.Layer):
             "tie_margin": self.tie_margin,
             "amplitudes": self.amplitudes,
             "from_logits": self.from_logits,
+            "activation": self.activation,
+            "model_sha256": self.model_sha256,
             "table_rows": self.table_rows,
             "table_columns": self.table_columns,
             "key_id": self.key_id,
@@ -187,9 +217,13 @@ class DynaMarkLayer(keras.layers.Layer):
 
     def was_made_with(self, key: MarkKey) -> bool:
         """Whether the tables of this layer are those that `key` gives. The layer must be built."""
-        expected = lookups.tables_from(codebook.expand(key, self._num_classes, self.params), self.params)
-        held = self._held()
+        expected, held = self._tables_of(key), self._held()
         return all(np.array_equal(held[name], table) for name, table in expected.items())
+
+    def _tables_of(self, key: MarkKey) -> dict[str, np.ndarray]:
+        bound = key if self.model_sha256 is None else key.bind(self.model_sha256)
+        book = codebook.expand(bound, self._num_classes, self.params, self._num_labels)
+        return lookups.tables_from(book, self.params)
 
     def _held(self) -> dict[str, np.ndarray]:
         return {name: np.asarray(ops.convert_to_numpy(table)) for name, table in self._tables.items()}

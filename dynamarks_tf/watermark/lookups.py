@@ -40,7 +40,7 @@ def tables_from(codebook: Codebook, params: MarkParams) -> dict[str, Array]:
         The tables by name, as `table_shapes` lists them.
     """
     class_signs = codebook.class_signs.copy()
-    shapes = table_shapes(codebook.num_classes, params)
+    shapes = table_shapes(codebook.num_classes, params, codebook.keyed_hash.num_labels)
     if "row_of_class" not in shapes:
         np.fill_diagonal(class_signs, 0)
     hashing = codebook.keyed_hash
@@ -54,9 +54,9 @@ def tables_from(codebook: Codebook, params: MarkParams) -> dict[str, Array]:
     return {name: tables[name] for name in shapes}
 
 
-def blank_tables(num_classes: int, params: MarkParams) -> dict[str, Array]:
+def blank_tables(num_classes: int, params: MarkParams, num_labels: int = 1) -> dict[str, Array]:
     """The tables of a layer that is still to be loaded, with which it marks nothing."""
-    shapes = table_shapes(num_classes, params)
+    shapes = table_shapes(num_classes, params, num_labels)
     blank: dict[str, Array] = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
     blank["favored_counts"] = np.full(num_classes, _BLANK_COUNT, np.int32)
     if "entries" in blank and params.has_target_class(num_classes):
@@ -70,10 +70,15 @@ def are_blank(tables: Mapping[str, Array]) -> bool:
     return bool(np.any(tables["favored_counts"] == _BLANK_COUNT))
 
 
-def table_shapes(num_classes: int, params: MarkParams) -> dict[str, tuple[tuple[int, ...], type]]:
+def table_shapes(num_classes: int, params: MarkParams, num_labels: int = 1) -> dict[str, tuple[tuple[int, ...], type]]:
     """Shape and type of each table that a layer with these settings needs, in the order of its weights."""
     rows, columns = params.table_shape(num_classes)
     shapes: dict[str, tuple[tuple[int, ...], type]] = {"favored_counts": ((num_classes,), np.int32)}
+    if num_classes == keyed_hash.TWO_CLASSES:
+        if num_labels > 1:
+            shapes["group_of_label"] = ((num_labels,), np.int32)
+        entries = sum(_rows(num_classes, params, num_labels).values()) * keyed_hash.HASH_SIZE
+        return {**shapes, "offsets": ((num_classes,), np.float32), "entries": ((entries,), np.int8)}
     if not params.has_target_class(num_classes):
         shapes["class_signs"] = ((rows, columns), np.int8)
     if (rows, columns) != (num_classes, num_classes):  # classes share rows or columns
@@ -139,6 +144,39 @@ def find(
     return Found({each.name: value for each, value in zip(look_ups, values, strict=True)}, order, direction)
 
 
+def find_of_two(best_classes: Tensor, p: Tensor, tables: Mapping[str, Tensor], params: MarkParams) -> Found:
+    """`find` for outputs of two classes, of which each is the other's only target class.
+
+    Args:
+        best_classes: the two classes, the better one first, int32 of shape `(..., 2)`.
+        p: probabilities, shape `(..., 2)`; with L labels, `(..., L, 2)`.
+        tables: the layer's tables.
+        params: settings of the mark.
+    """
+    dtype = keras.backend.standardize_dtype(p.dtype)
+    offsets = ops.cast(tables["offsets"], dtype)
+    top = ops.cast(best_classes[..., :1], "int32")
+    group: Any = ops.expand_dims(tables["group_of_label"], axis=-1) if "group_of_label" in tables else 0
+    num_labels = tables["group_of_label"].shape[0] if "group_of_label" in tables else 1
+    rows, first_row = _rows(keyed_hash.TWO_CLASSES, params, num_labels), 0
+    places = []
+    for name, size in rows.items():
+        if name == "amplitude":
+            row, hashes = 2 * group + top, keyed_hash.hash_of_two(p, offsets[0], ops)
+        else:
+            row, hashes = group + ops.zeros_like(top), keyed_hash.tie_hash_of_two(p, offsets[1], ops)
+        place = ops.maximum(ops.cast(ops.expand_dims(hashes, axis=-1), "int32"), 0)  # 0 for whatever comes of a NaN
+        places.append((row + first_row) * keyed_hash.HASH_SIZE + place)
+        first_row += size
+    found = ops.split(ops.cast(look_up(tables["entries"], ops.concatenate(places, axis=-1)), dtype), len(rows), axis=-1)
+    values = dict(zip(rows, found, strict=True))
+    is_second = ops.cast(top, dtype)
+    values.setdefault("amplitude", ops.zeros_like(is_second))  # without the channel, ties alone are moved
+    order = 1.0 - 2.0 * is_second
+    targets = {"target": 1.0 - is_second, "target of second": is_second}
+    return Found({**values, **targets}, order, ops.concatenate([order, -order], axis=-1))
+
+
 class _LookUp(NamedTuple):
     """One of the numbers that are looked up for each output.
 
@@ -154,13 +192,13 @@ class _LookUp(NamedTuple):
     first_row: int
 
 
-def _rows(num_classes: int, params: MarkParams) -> dict[str, int]:
+def _rows(num_classes: int, params: MarkParams, num_labels: int = 1) -> dict[str, int]:
     """The parts of the table of entries, in their order, and how many rows each has."""
     rows = {}
     if params.amplitudes:
-        rows["amplitude"] = keyed_hash.num_class_groups(num_classes)
+        rows["amplitude"] = keyed_hash.num_class_groups(num_classes, num_labels)
     if params.tie_margin:
-        rows["tie"] = keyed_hash.num_pair_groups(num_classes)
+        rows["tie"] = keyed_hash.num_pair_groups(num_classes, num_labels)
     if params.has_target_class(num_classes):
         rows["target"] = num_classes
     return rows
@@ -212,7 +250,8 @@ def _entries(codebook: Codebook, params: MarkParams) -> Array:
         "tie": lambda: codebook.tie_signs,
         "target": lambda: _or_itself(codebook.target_classes),
     }
-    return np.concatenate([parts[name]().ravel() for name in _rows(codebook.num_classes, params)])
+    rows = _rows(codebook.num_classes, params, codebook.keyed_hash.num_labels)
+    return np.concatenate([parts[name]().ravel() for name in rows])
 
 
 def _or_itself(target_classes: Array | None) -> Array:

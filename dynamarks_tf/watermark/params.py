@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from typing import Any
+from typing import Any, Literal
 
 from dynamarks_tf.errors import ArgumentError
 
+Activation = Literal["softmax", "sigmoid"]
+ACTIVATIONS: tuple[Activation, ...] = ("softmax", "sigmoid")
 MAX_BUDGET = 0.5
 DEFAULT_BUDGET = 0.05
 MAX_TIE_MARGIN = 2.0
@@ -85,10 +87,11 @@ class MarkParams:
     def has_target_class(self, num_classes: int) -> bool:
         """Whether each output is moved towards a single favored class, picked by the hash, instead of all of them.
 
-        With many classes a surrogate would see each of them as a target too rarely to learn it.
+        With many classes a surrogate would see each of them as a target too rarely to learn it. Two classes leave
+        nothing to choose: each is moved towards the other.
         """
         has_table = self.table_shape(num_classes) == (num_classes, num_classes)
-        return self.amplitudes and has_table and num_classes <= MAX_TARGETED_CLASSES
+        return self.amplitudes and has_table and 2 < num_classes <= MAX_TARGETED_CLASSES
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values for JSON."""
@@ -113,10 +116,27 @@ def check_num_classes(num_classes: int | None) -> int:
     if num_classes < 2:
         raise ArgumentError(
             f"The output has {num_classes} class; the mark moves probability between classes and needs at least 2. "
-            "A binary classifier with one sigmoid can be rewritten with two softmax outputs, without training it "
-            "again: docs/heads.md shows how."
+            "A binary classifier with one sigmoid is marked with activation='sigmoid' (--activation sigmoid)."
         )
     return int(num_classes)
+
+
+def answer_shape(num_outputs: int | None, activation: str) -> tuple[int, int]:
+    """How many classes the answers of a model with so many outputs have, and how many labels it answers.
+
+    Args:
+        num_outputs: size of the last axis of the output.
+        activation: `"softmax"`: one answer of C classes. `"sigmoid"`: L answers of two classes.
+
+    Returns:
+        `(C, 1)` or `(2, L)`.
+
+    Raises:
+        ArgumentError: the number is unknown, or below what the activation needs.
+    """
+    if activation == "sigmoid" and num_outputs is not None and num_outputs >= 1:
+        return 2, int(num_outputs)
+    return check_num_classes(num_outputs), 1
 
 
 def class_channel_floor_log10(num_classes: int, params: MarkParams) -> float:

@@ -118,6 +118,24 @@ def mark_logits(logits: Tensor, tables: Tables, params: MarkParams) -> Tensor:
     return ops.cast(shift_logits(relative, p, best, favored, a), released_type)
 
 
+def mark_scores(scores: Tensor, tables: Tables, params: MarkParams, *, from_logits: bool = False) -> Tensor:
+    """Marks a batch of sigmoid scores: each is the answer (1 - s, s) about a label, marked on its own.
+
+    Args:
+        scores: s, shape `(..., L)`, or their logits; types as for `mark_probabilities`.
+        tables: the layer's tables for two classes and L labels.
+        params: settings of the mark. The budget is that of each label.
+        from_logits: whether `scores` are logits; the result is then too.
+
+    Returns:
+        Scores (or logits), shape and type of `scores`. NaN where a score is NaN or infinite.
+    """
+    if not from_logits:
+        return mark_probabilities(ops.stack([1.0 - scores, scores], axis=-1), tables, params)[..., 1]
+    marked = mark_logits(ops.stack([ops.zeros_like(scores), scores], axis=-1), tables, params)
+    return marked[..., 1] - marked[..., 0]
+
+
 class BestTwo(NamedTuple):
     """The two best classes of a batch.
 
@@ -172,9 +190,11 @@ def find_secret(p: Tensor, best: BestTwo, tables: Tables, params: MarkParams) ->
     """
     if not (params.amplitudes or params.tie_margin):
         return None
+    if p.shape[-1] == keyed_hash.TWO_CLASSES:
+        return lookups.find_of_two(best.classes, p, tables, params)
     hashed = look_up(p, tables["hashed_classes"], axis=-1) if "hashed_classes" in tables else p
     offsets, multipliers = (ops.cast(tables[name], p.dtype) for name in ("offsets", "multipliers"))
-    halves = keyed_hash.hash_halves(hashed, offsets, multipliers, ops)
+    halves = keyed_hash.hash_halves(hashed, offsets, multipliers, keyed_hash.steps_per_unit(p.shape[-1]), ops)
     return lookups.find(best.classes, halves, p.shape[-1], tables, params)
 
 
@@ -289,7 +309,7 @@ def largest_shift(tie: Tie | None, secret: Found | None, favored: Favored, param
         The largest total variation that the class channel may cause, a number or a tensor of shape `(..., 1)`.
     """
     left: float | Tensor = params.budget if tie is None else params.budget - tie.moved
-    if params.amplitudes and secret is not None:
+    if secret is not None and "amplitude" in secret.values:
         left = ops.maximum(secret.values["amplitude"], 0.0) * left
     return left if favored.is_any is None else left * favored.is_any
 

@@ -24,7 +24,27 @@ def probability_problem(outputs: Array) -> str | None:
     return None
 
 
+def probabilities_of(outputs: Array, activation: str, *, from_logits: bool) -> Array:
+    """What outputs of a model say as probabilities of classes.
+
+    Args:
+        outputs: of the model, floating-point of shape `(n, ..., C)` for a softmax, `(n, ..., L)` for sigmoids.
+        activation: `"softmax"` or `"sigmoid"`.
+        from_logits: whether they are logits.
+
+    Returns:
+        Probabilities, shape `(n, ..., C)`; for sigmoids `(n, ..., 2)` if L is 1, else `(n, ..., L, 2)`.
+    """
+    if activation == "softmax":
+        return softmax(outputs) if from_logits else outputs
+    if from_logits:
+        pairs = softmax(np.stack([np.zeros_like(outputs), outputs], axis=-1))
+    else:
+        pairs = np.stack([1 - outputs, outputs], axis=-1)
+    return pairs[..., 0, :] if outputs.shape[-1] == 1 else pairs
+
+
 def softmax(logits: Array) -> Array:
-    """Probabilities of logits of shape `(n, C)`."""
+    """Probabilities of logits of shape `(..., C)`."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

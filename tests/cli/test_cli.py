@@ -2,6 +2,8 @@
 
 import json
 import stat
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -365,3 +367,88 @@ def test_export_offers_what_the_package_can(run):
     from dynamarks_tf.export import tflite, tflite_conversion
 
     assert (export.QUANTIZATIONS, export.SUFFIX) == (tflite_conversion.QUANTIZATIONS, tflite.SUFFIX)
+
+
+OWN_LAYER = """
+import keras
+
+@keras.saving.register_keras_serializable("own")
+class Halved(keras.layers.Layer):
+    def call(self, x):
+        return x / 2
+"""
+
+
+def test_a_model_with_layers_of_its_own(run, tmp_path, key, monkeypatch):
+    """One process writes the model; the command, which never saw its module, loads it with --import."""
+    (tmp_path / "own_layers_for_import.py").write_text(OWN_LAYER)
+    monkeypatch.chdir(tmp_path)
+    script = """
+import keras, own_layers_for_import as own
+keras.Sequential([keras.Input((4,)), own.Halved(), keras.layers.Dense(5, "softmax")]).save("own.keras")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+    key.save(tmp_path / "acme.key")
+    code, _, err = run("mark", "own.keras", "--key", "acme.key")
+    assert code == 2
+    assert "--import MODULE" in err
+    assert len(err) < 600
+    code, _, err = run("mark", "own.keras", "--key", "acme.key", "--import", "no_such_module")
+    assert code == 2
+    assert "--import no_such_module: ModuleNotFoundError" in err
+    module = ("--import", "own_layers_for_import")
+    assert run("mark", "own.keras", "--key", "acme.key", *module)[0] == 0
+    assert run("inspect", "own-marked.keras", *module)[0] == 0
+    assert run("export", "own-marked.keras", "served/own", *module)[0] == 0
+
+
+def test_a_lambda_of_ones_own_runs_only_when_allowed(run, tmp_path, key):
+    import keras
+
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Lambda(lambda x: x / 2), keras.layers.Dense(12, activation="softmax")]
+    )
+    model.save(tmp_path / "own.keras")
+    key.save(tmp_path / "acme.key")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((30, 4), np.float32))
+    arguments = ("mark", tmp_path / "own.keras", "--key", tmp_path / "acme.key")
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "--unsafe-load" in err
+    assert len(err) < 600
+    assert run(*arguments, "--unsafe-load")[0] == 0
+    test = ("--owner", tmp_path / "own-marked.keras", "--key", tmp_path / "acme.key", "--queries", tmp_path / "x.npy")
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(12, activation="softmax")])
+    plain.save(tmp_path / "suspect.keras")
+    assert run("verify", tmp_path / "suspect.keras", *test)[0] == 2
+    code, out, err = run("verify", tmp_path / "suspect.keras", *test, "--unsafe-load")
+    assert (code, "mark not found" in out) == (1, True), err
+    code, _, err = run("verify", tmp_path / "own.keras", *test, "--unsafe-load")
+    assert code == 2  # never for the suspect
+
+
+def test_mark_says_what_to_type(run, tmp_path, key):
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
+    model.save(tmp_path / "logits.keras")
+    key.save(tmp_path / "acme.key")
+    arguments = ("mark", tmp_path / "logits.keras", "--key", tmp_path / "acme.key")
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "--activation softmax" in err
+    assert "--from-logits" in err
+    assert run(*arguments, "--from-probabilities")[0] == 2
+    assert run(*arguments, "--from-logits")[0] == 0
+
+
+def test_mark_takes_the_word_of_the_loss_in_the_file(run, tmp_path, key):
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.save(tmp_path / "logits.keras")
+    key.save(tmp_path / "acme.key")
+    code, out, _ = run("mark", tmp_path / "logits.keras", "--key", tmp_path / "acme.key", "--json")
+    assert code == 0
+    assert json.loads(out)["mark"]["from_logits"] is True

@@ -232,7 +232,7 @@ def test_dtypes(tmp_path: Path) -> None:
         ({}, "neither 'instances' nor 'inputs'"),
         ({"instances": [[1], [2, 3]]}, "its inputs are no array"),
         ({"inputs": {"a": [1], "b": [2]}}, "its inputs are: a, b; say which with input="),
-        ({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}, "its inputs are no array"),
+        ({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": [5]}]}, "its inputs are no array"),
         ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [7], "data": [1.0]}]}, "its inputs are no array"),
     ],
 )

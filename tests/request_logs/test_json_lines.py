@@ -69,7 +69,7 @@ def test_a_line_without_inputs_is_left_out(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("inputs", "reason"),
-    [([[1], [2, 3]], "are no array of float32"), ([["x"]], "are no array of float32: could not convert")],
+    [([[1], [2, 3]], "are no array of float32"), ([["x", 1]], "are no array of float32: text and numbers are mixed")],
 )
 def test_inputs_that_are_no_array(path: Path, inputs: Any, reason: str) -> None:
     with pytest.raises(LogError, match=f'its "inputs" {reason}'):

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.request_logs.entries import UnusableError
-from dynamarks_tf.request_logs.prediction_log import PredictionLogFile, encode, encode_bytes
+from dynamarks_tf.request_logs.prediction_log import UNDECODED, PredictionLogFile, encode, encode_bytes
 from tests.helpers.logs import record
 
 WriteLog = Callable[..., Path]
@@ -130,7 +130,7 @@ def test_inputs_are_chosen_by_name(write_log: WriteLog) -> None:
     [
         ({"inputs": {}}, "its inputs are: none; say which"),
         ({"inputs": {"x": np.float32(3)}}, "its inputs are a single value"),
-        ({"inputs": {"x": np.array([b"text"])}}, "its inputs are text"),
+        ({"inputs": {UNDECODED: np.array([b"body"])}}, "its inputs could not be decoded when it was logged"),
         ({"inputs": {"x": np.zeros((0, 4), np.float32)}}, "it has no rows"),
     ],
 )

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamarks_tf._support.digests import ArrayDigest
+from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.errors import ArgumentError, DatasetError
 from dynamarks_tf.suspects.queries import SelectedQueries, as_queries, balanced_choice, confident_balanced_choice
 
@@ -44,9 +44,9 @@ def test_every_kind_of_source_gives_the_same_rows_twice(tmp_path):
     ("queries", "error", "message"),
     [
         ((row for row in X), ArgumentError, "is a generator, which can be read only once"),
-        ({"a": X}, ArgumentError, "must be one array"),
+        ({"a": X, "b": X}, ArgumentError, "must be one array"),
         (tf.data.Dataset.from_tensors(X).repeat(), ArgumentError, "is an endless data set; cut it"),
-        ([X, X[:3]], (ArgumentError, ValueError), "array|inhomogeneous"),
+        ([X, X[:3]], ArgumentError, "inputs of different shapes"),
         (3.5, ArgumentError, r"must be an array of shape \(n, ...\)"),
         (object(), ArgumentError, "Received: object"),
         ("x.csv", DatasetError, r"read from \.npy or \.npz files. Received: x\.csv"),
@@ -147,3 +147,34 @@ def test_confident_choice_is_balanced_and_takes_the_most_confident(seed, size, n
         if count <= size and all((classes == other).sum() >= share for other in present):
             assert (rank < max(-(-mine.sum() // 5), share)).all()
             assert abs((classes[chosen] == label).sum() - count / len(present)) < 1
+
+
+TEXTS = ["one", "zwölf", "with zero\0"]
+
+
+@pytest.mark.parametrize(
+    "queries",
+    [
+        TEXTS,
+        [text.encode() for text in TEXTS],
+        np.array(TEXTS, object),
+        tf.constant(TEXTS),
+        (np.array(TEXTS, object), np.arange(3)),
+        {"text": TEXTS, "label": [0, 1, 2]},
+        tf.data.Dataset.from_tensor_slices({"text": TEXTS, "label": [0, 1, 2]}).batch(2),
+    ],
+    ids=["str", "bytes", "objects", "tensor", "pair", "dictionary", "dataset"],
+)
+def test_text_has_one_form_and_one_digest(queries):
+    found = np.concatenate(list(as_queries(queries).batches(2)))
+    assert found.tolist() == [text.encode() for text in TEXTS]
+    assert query_digest(found) == query_digest(np.array(TEXTS, object))
+
+
+def test_the_digest_of_text_does_not_depend_on_its_width_but_on_its_bounds():
+    forms = [np.array([b"a", b"bc"], kind) for kind in ("S2", "S9", object)] + [np.array(["a", "bc"])]
+    assert len({query_digest(form) for form in forms}) == 1
+    others = [[b"ab", b"c"], [b"a", b"bc\0"], [b"a"]]
+    assert len({query_digest(np.array(other, object)) for other in [*others, forms[0].tolist()]}) == 4
+    with pytest.raises(ValueError, match="it holds dict objects"):
+        query_digest(np.array([{}], object))

@@ -12,6 +12,7 @@ from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.recheck import recheck
 from dynamarks_tf.watermark import codebook
+from dynamarks_tf.watermark.outputs import OutputKind, find_output_kind
 from tests.helpers import verifying
 
 BUDGET = 0.1
@@ -150,13 +151,9 @@ def binary(activation="sigmoid"):
     return keras.Sequential([keras.Input((6,)), layers.Dense(8, "relu"), layers.Dense(1, activation)], name="binary")
 
 
-def test_one_sigmoid_is_refused_and_can_be_rewritten_without_training(key):
+def test_one_sigmoid_can_be_rewritten_without_training(key):
     """The recipe of docs/heads.md."""
     model = binary()
-    with pytest.raises(
-        ArgumentError, match="rewritten with two softmax outputs, without training it again: docs/heads"
-    ):
-        dm.mark(model, key)
     two = layers.Dense(2, activation="softmax")
     rewritten = keras.Sequential([keras.Input((6,)), *model.layers[:-1], two])
     kernel, bias = model.layers[-1].get_weights()
@@ -171,13 +168,11 @@ def test_one_sigmoid_is_refused_and_can_be_rewritten_without_training(key):
 
 
 @pytest.mark.parametrize("loss", [None, "binary_crossentropy", keras.losses.BinaryCrossentropy(from_logits=True)])
-def test_independent_sigmoids_are_refused(loss, key):
-    """As probabilities they are recognized by their sums, as logits by their loss."""
-    sigmoids = keras.Sequential([keras.Input((6,)), layers.Dense(5, "sigmoid")], name="tags")
-    with pytest.raises(ModelError, match=r"Independent sigmoids, one for each label, cannot be marked \(docs/heads"):
-        dm.mark(sigmoids, key)
-    if loss is not None:
-        logits = keras.Sequential([keras.Input((6,)), layers.Dense(5)], name="tags")
-        logits.compile("adam", loss)
-        with pytest.raises(ModelError, match="binary cross-entropy, so its 5 logits stand for independent sigmoids"):
-            dm.mark(logits, key, from_logits=True)
+def test_independent_sigmoids_are_never_taken_for_a_softmax(loss):
+    """As probabilities they are recognized by their activation, as logits by their loss."""
+    from_logits = not isinstance(loss, (str, type(None)))
+    sigmoids = keras.Sequential([keras.Input((6,)), layers.Dense(5, None if from_logits else "sigmoid")], name="tags")
+    sigmoids.compile("adam", loss)
+    assert find_output_kind(sigmoids) == OutputKind("sigmoid", from_logits)
+    with pytest.raises(ModelError, match="contradicts"):
+        find_output_kind(sigmoids, activation="softmax")

@@ -16,7 +16,7 @@ def test_a_resolved_owner_serves_several_tests_and_is_loaded_once(
     expected = dm.verify(surrogate, owner=tmp_path / "marked.keras", **options)
     loaded = []
     load_model = marking.load_model
-    monkeypatch.setattr(marking, "load_model", lambda path: loaded.append(path) or load_model(path))
+    monkeypatch.setattr(marking, "load_model", lambda path, **_: loaded.append(path) or load_model(path))
     owner = resolve_owner(tmp_path / "marked.keras", key)
     found = [dm.verify(suspect, owner=owner, **options) for suspect in (surrogate, unmarked_surrogate)]
     assert len(loaded) == 1

@@ -206,7 +206,7 @@ def test_logits_of_owner_and_suspect(digits, owner_model, key, surrogate):
     assert check(suspect, marked, key, digits, suspect_from_logits=True).log10_p == converted.log10_p
     with pytest.raises(SuspectError, match="negative values .* SuspectOptions.from_logits=True"):
         check(suspect, owner_model, key, digits)
-    with pytest.raises(ModelError, match="outputs of the owner model .* say from_logits=True"):
+    with pytest.raises(ModelError, match="holds no probability vectors.*say from_logits=True"):
         check(surrogate, owner, key, digits, params=None)
     by_default = check(suspect, owner, key, digits, params=None, from_logits=True, suspect_from_logits=True)
     assert (by_default.plan.budget, by_default.plan.tie_margin) == (0.05, 0.5)

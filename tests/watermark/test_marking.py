@@ -8,7 +8,9 @@ import pytest
 
 from dynamarks_tf.errors import ArgumentError, ModelError
 from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.verification.owner import resolve_owner
 from dynamarks_tf.watermark.marking import find_mark, load_model, mark, strip
+from dynamarks_tf.watermark.model_digest import model_sha256
 from tests.helpers import small_classifier
 
 X = np.random.default_rng(0).random((6, 8, 8, 1), np.float32)
@@ -131,11 +133,16 @@ def head(units, activation=None):
 @pytest.mark.parametrize(
     ("make", "options", "error", "message"),
     [
-        (lambda: head(10), {}, ModelError, r"no probability vectors: .*If they are logits, say from_logits=True"),
-        (lambda: head(10, "tanh"), {}, ModelError, "no probability vectors: they hold negative values"),
-        (lambda: head(10, "sigmoid"), {}, ModelError, "no probability vectors: they sum to between"),
-        (lambda: head(10, "softmax"), {"from_logits": True}, ModelError, "are probability vectors already"),
-        (lambda: head(1, "sigmoid"), {}, ArgumentError, "has 1 class"),
+        (
+            lambda: head(10),
+            {},
+            ModelError,
+            r"no probability vectors.*say from_logits=True \(--from-l",
+        ),
+        (lambda: head(10, "tanh"), {}, ModelError, "no probability vectors.*last activation is tanh.*lie between -"),
+        (lambda: head(10, "sigmoid"), {"activation": "softmax"}, ModelError, "contradicts the model"),
+        (lambda: head(10, "softmax"), {"from_logits": True}, ModelError, "holds probabilities already"),
+        (lambda: head(1, "softmax"), {}, ModelError, "the softmax of one number is always 1"),
         (lambda: head(10, "softmax"), {"budget": 0}, ArgumentError, "`budget` is the largest total variation"),
         (lambda: head(10, "softmax"), {"budget": 0.7}, ArgumentError, r"Received: budget=0\.7"),
         (lambda: "model.keras", {}, ModelError, r"`model` must be a keras\.Model\. Received: a str"),
@@ -160,11 +167,31 @@ def test_a_marked_model_is_not_marked_again(key, other_key):
         mark(marked, other_key)
 
 
-def test_a_model_with_two_outputs_is_refused(key):
+def two_outputs(as_dict):
+    keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(3)(inputs)], name="two")
-    with pytest.raises(ModelError, match="'two' has 2 outputs"):
+    box, label = keras.layers.Dense(3, name="box")(inputs), keras.layers.Dense(12, "softmax", name="label")(inputs)
+    return keras.Model(inputs, {"label": label, "box": box} if as_dict else [box, label], name="two")
+
+
+@pytest.mark.parametrize("as_dict", [True, False])
+def test_one_of_several_outputs_is_marked_and_the_others_stay(as_dict, key, tmp_path):
+    model = two_outputs(as_dict)
+    with pytest.raises(ModelError, match=r"'two' has 2 outputs. Name the one to mark, output=NAME.*box, label"):
         mark(model, key)
+    with pytest.raises(ModelError, match="has no output 'none'"):
+        mark(model, key, output="none")
+    marked = mark(model, key, output="label")
+    marked.save(tmp_path / "two.keras")
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    for one in (marked, load_model(tmp_path / "two.keras")):
+        box, label = (keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(one(x)))
+        clean_box, clean_label = (keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(model(x)))
+        np.testing.assert_array_equal(box, clean_box)
+        assert 0 < 0.5 * np.abs(label - clean_label).sum(axis=1).max() <= 0.05 + 1e-6
+        assert model_sha256(strip(one)) == model_sha256(model)
+    found = resolve_owner(tmp_path / "two.keras", key)
+    np.testing.assert_allclose(found.answers(x), clean_label, atol=1e-6)
 
 
 def test_a_subclassed_model_is_refused_with_the_way_out(key):
@@ -215,3 +242,79 @@ def test_load_model_says_what_is_wrong(tmp_path):
     (tmp_path / "broken.keras").write_bytes(b"PK\x03\x04 not really a zip")
     with pytest.raises(ModelError, match=r"broken\.keras cannot be loaded as a Keras model"):
         load_model(tmp_path / "broken.keras")
+
+
+class Halved(keras.Model):
+    """A graph, and a call of its own around it."""
+
+    def call(self, x, training=None, mask=None):
+        return super().call(x / 2, training=training, mask=mask)
+
+
+class OwnStep(keras.Model):
+    def predict_step(self, data):
+        return super().predict_step(data / 2)
+
+
+class OwnTraining(keras.Sequential):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+class Shaken(keras.layers.Layer):
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), 0, 100)
+
+
+def graph_of(cls):
+    inputs = keras.Input((8, 8, 1))
+    return cls(inputs, keras.layers.Dense(10, "softmax")(keras.layers.Flatten()(inputs)), name="own")
+
+
+def test_a_call_of_its_own_stays(key, tmp_path):
+    with keras.utils.custom_object_scope({"Halved": Halved}):
+        model = graph_of(Halved)
+        marked = mark(model, key, tie_margin=0)
+        moved = 0.5 * np.abs(np.asarray(marked(X)) - np.asarray(model(X))).sum(axis=1)
+        assert 0 < moved.max() <= 0.05 + 1e-6
+        assert strip(marked) is model
+        marked.save(tmp_path / "m.keras")
+        again = strip(load_model(tmp_path / "m.keras"))
+    assert type(again) is Halved
+    np.testing.assert_array_equal(again(X), model(X))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: graph_of(OwnStep), "predict_step"),
+        (lambda: OwnTraining([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]), "train_step"),
+    ],
+)
+def test_steps_of_its_own_are_refused(make, named, key):
+    with pytest.raises(ModelError, match=rf"with {named} of its own.*dm\.mark\(keras\.Model\(model\.inputs"):
+        mark(make(), key)
+
+
+def test_a_model_with_random_answers_is_refused(key):
+    noise = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), Shaken(), keras.layers.Dense(10, "softmax")], name="noisy"
+    )
+    with pytest.raises(ModelError, match="'noisy', rebuilt with a mark, answers otherwise"):
+        mark(noise, key)
+
+
+def test_a_collapsed_model_gives_a_warning(key):
+    model = head(10, "softmax")
+    model.layers[-1].kernel.assign(np.zeros((64, 10)))
+    with pytest.warns(UserWarning, match="gave the same answer to all of 16 made-up inputs"):
+        mark(model, key)
+
+
+def test_a_mark_is_found_inside_wrappers(key, other_key):
+    marked = mark(small_classifier(), key)
+    inputs = keras.Input((3, 8, 8, 1))
+    wrapped = keras.Model(inputs, keras.layers.TimeDistributed(marked)(inputs))
+    assert find_mark(wrapped) is find_mark(marked)
+    with pytest.raises(ModelError, match="is marked already"):
+        mark(wrapped, other_key)

@@ -20,14 +20,13 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2
 
 from dynamarks_tf.errors import LogError
-from dynamarks_tf.request_logs.prediction_log import encode
+from dynamarks_tf.request_logs.prediction_log import UNDECODED, encode
 from dynamarks_tf.serving.protocol import json_tensor
 from dynamarks_tf.serving.protocol.status import StatusError
 from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE, Array, to_packed_proto
 
 REFRESH_S = 2.0
 TIMEOUT_S = 5.0
-UNDECODED = "undecoded REST body"  # the name of the only tensor in an entry with bodies as they were sent
 
 _PREDICT = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?:predict",

@@ -9,7 +9,6 @@ report the position of the fault.
 from __future__ import annotations
 
 import base64
-import binascii
 import enum
 import json
 import math
@@ -23,6 +22,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from dynamarks_tf.request_logs.json_keys import first_wins
+from dynamarks_tf.request_logs.json_text import is_base64, to_bytes
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
 from dynamarks_tf.serving.protocol.tensors import Array, dtype_name, dtype_of
 
@@ -212,12 +212,7 @@ def _read_columns(inputs: Any, infos: Infos) -> dict[str, Array]:
 
 def _is_named(value: Any) -> bool:
     """Whether a JSON value is an object of named tensors, and not one tensor or binary data."""
-    return isinstance(value, dict) and not _is_base64(value)
-
-
-def _is_base64(value: Any) -> bool:
-    """Whether a JSON value is an object that stands for bytes."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+    return isinstance(value, dict) and not is_base64(value)
 
 
 def _to_array(value: Any, dtype: int) -> Array:
@@ -260,15 +255,12 @@ def _to_floats(values: list[float], kind: type[np.floating[Any]]) -> Array:
 
 def _to_bytes(value: str | dict[str, Any]) -> bytes:
     """Returns the bytes that a JSON string or a base64 object stands for."""
-    if isinstance(value, str):
-        return value.encode("utf-8", errors="surrogateescape")
+    if not isinstance(value, str) and not is_base64(value):
+        raise _IrregularError
     try:
-        if _is_base64(value):
-            text = "".join(value["b64"].split())
-            return base64.b64decode(text + "=" * (-len(text) % 4 if not text.endswith("=") else 0), validate=True)
-    except (binascii.Error, ValueError):
+        return to_bytes(value)
+    except ValueError:
         raise invalid("Unable to base64 decode") from None
-    raise _IrregularError
 
 
 # Error texts
@@ -346,7 +338,7 @@ def _explain_level(value: Any, level: int, shape: list[int], dtype: int) -> None
 
 
 def _explain_value(value: Any, dtype: int) -> None:
-    if dtype == types_pb2.DT_STRING and isinstance(value, dict) and not _is_base64(value):
+    if dtype == types_pb2.DT_STRING and isinstance(value, dict) and not is_base64(value):
         raise invalid(f"JSON Value: {_quote(value)} not formatted correctly for base64 data")
     try:
         _to_flat_array([value], dtype)
