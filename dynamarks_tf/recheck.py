@@ -1,6 +1,7 @@
 """Recompute a result from an evidence bundle: for the other side's expert.
 
-Needs NumPy and `cryptography`, SciPy where the order of classes is in question, and neither TensorFlow nor any model. From a shell:
+Needs NumPy, `cryptography` and, where the order of classes is in question, SciPy; no TensorFlow
+and no model. From a shell:
 
     python -m dynamarks_tf.recheck bundle.zip [--key acme.key] [--public]
 """
