@@ -80,7 +80,6 @@ def test_extra_and_missing_classes(verify, expected):
     subset = verify(lambda a: a[:, kept] / a[:, kept].sum(axis=1, keepdims=True), align_classes=True)
     assert subset.class_order == tuple(kept.index(number) if number in kept else -1 for number in range(10))
     assert 0.6 < subset.fidelity < 0.9
-    assert subset.log10_p < -6
     with pytest.raises(dm.DynaMarksError, match="answers 11 classes, the owner model 10.*--align-classes"):
         verify(with_background)
 
