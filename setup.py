@@ -46,6 +46,7 @@ setup(
         "google-crc32c>=1.5",  # request logs: the checksums of TFRecord files
         "prometheus-client>=0.20",  # local server: metrics
         "grpcio-health-checking>=1.62",  # local server: health checks over gRPC
+        SCIPY,  # the suspect's order of classes: an assignment problem
         "wrapt>=1.14",  # registers the layer when Keras is imported; TensorFlow depends on it as well
     ],
     extras_require={
@@ -56,7 +57,6 @@ setup(
         "docs": DOCS,
         "study": [
             *DATASETS,
-            SCIPY,  # benchmarks/studies/baselines
             *REPORT,  # audits and studies
             "pillow>=10.1",  # benchmarks/studies/glyphs.py
         ],
@@ -82,7 +82,6 @@ setup(
             "sybil>=9",  # runs the code blocks of the documentation
             "pillow>=10.1",
             *REPORT,
-            SCIPY,
             "tf-serving>=0.1.6",  # a client of TensorFlow Serving that is not ours
             "playwright>=1.45",  # drives Chromium, where there is one, to look at reports
             "axe-playwright-python>=0.1.4",  # and whether everybody can read them

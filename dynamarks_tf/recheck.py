@@ -1,6 +1,7 @@
 """Recompute a result from an evidence bundle: for the other side's expert.
 
-Needs NumPy and `cryptography`, and neither TensorFlow nor any model. From a shell:
+Needs NumPy, `cryptography` and, where the order of classes is in question, SciPy; no TensorFlow
+and no model. From a shell:
 
     python -m dynamarks_tf.recheck bundle.zip [--key acme.key] [--public]
 """
@@ -25,10 +26,12 @@ from dynamarks_tf.case import members, transcript
 from dynamarks_tf.case.assessment import Assessment, assess, untested_channels
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.case.plausibility import warnings_of
 from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.case.transcript import TranscriptBatch
 from dynamarks_tf.errors import BundleError, DynaMarksError
 from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
+from dynamarks_tf.evidence.class_order import in_order
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys import commitment
@@ -292,7 +295,8 @@ class _Recheck:
         accumulator = ResidualAccumulator(
             plan.channels, keyed_hash, plan.params, pairs, logged=plan.logged, met_before=met_before
         )
-        assessment = assess(self._answers(), accumulator, self._codebook)
+        assessment = assess(self._answers(), accumulator, self._codebook, align_classes=plan.align_classes)
+        self._align_best_classes(assessment.class_order)
         if assessment.num_queries != plan.num_queries:
             raise BundleError(
                 f"{self._bundle.path} holds the answers to {assessment.num_queries} queries; the plan was to ask "
@@ -325,6 +329,12 @@ class _Recheck:
             self._best_classes.append(np.stack([batch.clean.argmax(axis=-1).ravel(), labels.ravel()]))
             yield batch.clean, batch.suspect
 
+    def _align_best_classes(self, order: tuple[int, ...] | None) -> None:
+        if order is not None:
+            aligned = (in_order(suspect, order, labels=True) for _, suspect in self._best_classes)
+            pairs = zip(self._best_classes, aligned, strict=True)
+            self._best_classes = [np.stack([clean, suspect]) for (clean, _), suspect in pairs]
+
     def _check_tables(self, residuals: dict[str, Residuals]) -> str:
         if tuple(residuals) != tuple(channel.channel for channel in self._evidence.channels):
             raise BundleError(f"{self._bundle.path}: its channels are not those that the answers can be tested in.")
@@ -347,6 +357,11 @@ class _Recheck:
             "key_id": (evidence.key_id, self._plan.commitment[:16]),
             "answers": (evidence.answers, "labels" if assessment.labels_only else "probabilities"),
             "untested": (evidence.untested, untested_channels(self._plan, tuple(residuals))),
+            "class_order": (evidence.class_order, assessment.class_order),
+            "warnings": (
+                evidence.warnings,
+                warnings_of(self._plan, assessment.confusion, assessment.clean_spread),
+            ),
         }
         for channel in evidence.channels:
             found = residuals[channel.channel]
@@ -360,8 +375,8 @@ class _Recheck:
                 raise BundleError(f"{self._bundle.path}: {name} is stated as {stated!r} and comes out as {expected!r}.")
         self._compare("fidelity", evidence.fidelity, assessment.fidelity)
         return (
-            "What is stated about the answers (form, fidelity, queries and secret signs of each channel) follows from "
-            "them."
+            "What is stated about the answers (form, fidelity, warnings, queries and secret signs of each channel) "
+            "follows from them."
         )
 
     def _check_p_values(self, residuals: dict[str, Residuals]) -> str:
@@ -415,6 +430,7 @@ def report(result: Recheck) -> str:
     """The steps and the result for people."""
     evidence = result.evidence
     lines = [*(f"ok  {step}" for step in result.steps), *(f"but {caveat}" for caveat in result.caveats)]
+    lines += [f"warning: {warning}" for warning in evidence.warnings]
     outcome = "MARK FOUND" if evidence.detected() else "mark not found"
     lines.append(
         f"{outcome}: log10 p = {evidence.log10_p:.2f} (threshold {evidence.plan.alpha:g}) for {evidence.suspect}, "

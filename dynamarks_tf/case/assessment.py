@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf.case.alignment import aligned
 from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.case.plausibility import warnings_of
 from dynamarks_tf.case.result import GrowthPoint, VerificationResult
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.evidence.bounds import combined_log10_p
 from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence
+from dynamarks_tf.evidence.class_order import Confusion
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, channel_obstacles
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.watermark.codebook import Codebook
@@ -38,6 +41,11 @@ class Assessment:
         fidelity: share of answers in which suspect and clean owner model give the same best class.
         labels_only: whether every answer was a label, or a single 1 among zeros.
         pairs: the pairs of the class-choice channel whose secret signs were met; `None` if it was not gathered.
+        confusion: how often the best classes of clean model and suspect met.
+        clean_spread: by how much the clean model's probability of any class varies over the queries, at most; not
+            followed any further once it is large.
+        class_order: for each class of the owner, the suspect's, as the answers were aligned by it, -1 if it has none;
+            `None` if they were not.
     """
 
     residuals: dict[str, Residuals]
@@ -47,6 +55,9 @@ class Assessment:
     fidelity: float
     labels_only: bool
     pairs: npt.NDArray[np.int32] | None
+    confusion: Confusion
+    clean_spread: float
+    class_order: tuple[int, ...] | None
 
     @property
     def log10_p(self) -> float:
@@ -55,7 +66,11 @@ class Assessment:
 
 
 def assess(
-    answers: Iterable[tuple[Array, Array]], accumulator: ResidualAccumulator, codebook: Codebook | None
+    answers: Iterable[tuple[Array, Array]],
+    accumulator: ResidualAccumulator,
+    codebook: Codebook | None,
+    *,
+    align_classes: bool = False,
 ) -> Assessment:
     """Gathers answers, and holds the secret signs against them.
 
@@ -67,6 +82,8 @@ def assess(
             indices of shape `(n, ...)`.
         accumulator: gathers the residuals; new.
         codebook: the codebook that the model was marked with; `None` gathers residuals alone.
+        align_classes: whether the suspect's order of classes is found from all answers first. Its answers may then have
+            any number of classes.
 
     Example:
 
@@ -75,6 +92,9 @@ def assess(
     -21.4
     """
     growth: list[GrowthPoint] = []
+    order = None
+    if align_classes:
+        order, answers = aligned(answers, accumulator.num_classes)
     for clean, suspect in answers:
         start = 0
         while start < len(clean):
@@ -96,6 +116,9 @@ def assess(
         accumulator.fidelity,
         accumulator.labels_only,
         accumulator.pairs,
+        accumulator.confusion,
+        accumulator.clean_spread,
+        order,
     )
 
 
@@ -138,6 +161,8 @@ def result_of(
         suspect_sha256=suspect_sha256,
         answers="labels" if assessment.labels_only else "probabilities",
         fidelity=assessment.fidelity,
+        class_order=assessment.class_order,
+        warnings=warnings_of(plan, assessment.confusion, assessment.clean_spread),
         tested_at=tested_at,
         versions=versions,
     )

@@ -162,13 +162,17 @@ def read_batch(data: bytes, plan: TestPlan, rows: int) -> TranscriptBatch:
     elif reason := probability_problem(clean):
         problem = f"the clean answers are no probabilities: {reason}"
     elif suspect.ndim < clean.ndim:
-        if suspect.shape != clean.shape[:-1] or suspect.dtype != np.int64 or not _in_range(suspect, plan.num_classes):
+        limit = answers.MOST_LABELS if plan.align_classes else plan.num_classes
+        if suspect.shape != clean.shape[:-1] or suspect.dtype != np.int64 or not _in_range(suspect, limit):
             problem = "the suspect's labels are no class indices"
-    elif suspect.shape != clean.shape or suspect.dtype not in (np.float32, np.float64):
+    elif not _same_shape(suspect, clean, any_classes=plan.align_classes) or suspect.dtype not in (
+        np.float32,
+        np.float64,
+    ):
         problem = f"the suspect's answers are {suspect.dtype} of shape {suspect.shape}"
     else:
         try:
-            answers.check_suspect_answers(suspect, rows, plan.num_classes, positions=clean.shape[1:-1])
+            answers.check_suspect_answers(suspect, rows, suspect.shape[-1], positions=clean.shape[1:-1])
         except SuspectError as error:
             problem = str(error)
     if problem is not None:
@@ -247,6 +251,12 @@ def _packed(met_before: MetBefore) -> dict[str, npt.NDArray[np.uint8]]:
     assert met_before.classes is not None
     assert met_before.ties is not None
     return {"classes": np.packbits(met_before.classes), "ties": np.packbits(met_before.ties)}
+
+
+def _same_shape(suspect: npt.NDArray[Any], clean: npt.NDArray[Any], *, any_classes: bool) -> bool:
+    if any_classes:
+        return suspect.shape[:-1] == clean.shape[:-1] and suspect.ndim == clean.ndim and suspect.shape[-1] > 1
+    return suspect.shape == clean.shape
 
 
 def _in_range(numbers: npt.NDArray[Any], limit: int) -> bool:

@@ -17,8 +17,9 @@ from dynamarks_tf.watermark.keyed_hash import KEYED_HASH, TWO_CLASSES
 from dynamarks_tf.watermark.params import ACTIVATIONS, MarkParams
 
 FORMAT = "dynamarks-plan"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SELECTIONS = ("all", "first/1", "confident-balanced/1")
+_LISTS = ("channels", "code_outside")
 _MOST_CLASSES = 10_000_000
 
 
@@ -52,6 +53,8 @@ class TestPlan:
         max_queries: how many were asked for; `None` for all.
         seed: seed of that choice.
         class_names_sha256: digest of the names that the suspect's answers are read by; `None` if it answers no names.
+        align_classes: whether the suspect's order of classes is found from the answers.
+        code_outside: names of classes and functions of the owner model whose code no file holds.
         alpha: the accepted chance of a false detection.
         log: what was selected from which request log: `files`, `clients`, `model`, `versions`; `None` if nothing was.
         met_before_sha256: digest of the secret signs that other requests of that log met first; `None` as before.
@@ -85,6 +88,8 @@ class TestPlan:
     max_queries: int | None
     seed: int
     class_names_sha256: str | None
+    align_classes: bool
+    code_outside: tuple[str, ...]
     alpha: float
     log: dict[str, Any] | None = None
     met_before_sha256: str | None = None
@@ -99,7 +104,8 @@ class TestPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(self), "channels": [*self.channels]}
+        content = {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        return {**content, **{name: [*content[name]] for name in _LISTS}}
 
     @classmethod
     def from_dict(cls, content: Any, source: str) -> TestPlan:
@@ -119,12 +125,14 @@ class TestPlan:
         for name, is_right in _CHECKS.items():
             if not is_right(content[name]):
                 raise FormatError(f"{source} is damaged: its entry {name} is {content[name]!r}.")
-        plan = cls(**{**{name: content[name] for name in names}, "channels": tuple(content["channels"])})
+        plan = cls(**{**{name: content[name] for name in names}, **{name: tuple(content[name]) for name in _LISTS}})
         if (plan.log is None) != (plan.met_before_sha256 is None) or (plan.log is not None and not plan.logged):
             raise FormatError(f"{source} is damaged: its entries about the request log contradict each other.")
         fits = plan.num_classes == TWO_CLASSES if plan.activation == "sigmoid" else plan.num_labels == 1
         if not fits:
             raise FormatError(f"{source} is damaged: its numbers of classes and labels do not fit {plan.activation}.")
+        if plan.align_classes and plan.activation == "sigmoid":
+            raise FormatError(f"{source} is damaged: there is no order of classes to find for sigmoids.")
         known = {"keyed_hash": KEYED_HASH, "transforms": TRANSFORMS, "combination": COMBINATION_RULE}
         for name, value in known.items():
             if getattr(plan, name) != value:
@@ -194,6 +202,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "logged": _is_flag,
     "labels": _is_flag,
     "channels": lambda value: isinstance(value, list),
+    "align_classes": _is_flag,
+    "code_outside": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "num_queries": _is_count,
     "queries_sha256": _is_digest,
     "selection": lambda value: value in SELECTIONS,

@@ -17,7 +17,7 @@ from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence.channels import ChannelEvidence
 
 FORMAT = "dynamarks-evidence"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 DEFAULT_ALPHA = 1e-6
 
 
@@ -52,6 +52,9 @@ class VerificationResult:
         suspect_sha256: digest of its file or weights; `None` for a server or a function, which cannot be pinned down.
         answers: what it answered: `"probabilities"` or `"labels"`.
         fidelity: share of queries on which suspect and clean owner model give the same top-1 answer.
+        class_order: with `align_classes`, the suspect's class for each class of the owner, -1 if it has none; otherwise
+            `None`.
+        warnings: why the result may say nothing although it is computed correctly, and what to do.
         tested_at: when, ISO 8601 in UTC.
         versions: versions of the packages that took part.
     """
@@ -67,6 +70,8 @@ class VerificationResult:
     suspect_sha256: str | None
     answers: str
     fidelity: float
+    class_order: tuple[int, ...] | None
+    warnings: tuple[str, ...]
     tested_at: str
     versions: dict[str, str]
 
@@ -121,6 +126,8 @@ class VerificationResult:
             "num_queries": self.num_queries,
             "queries_needed": self.queries_needed(),
             "fidelity": self.fidelity,
+            "class_order": None if self.class_order is None else [*self.class_order],
+            "warnings": [*self.warnings],
             "channels": [channel.to_dict() for channel in self.channels],
             "untested": self.untested,
             "growth": [dataclasses.asdict(point) for point in self.growth],
@@ -146,6 +153,8 @@ class VerificationResult:
             evidence = cls(
                 **{name: content[name] for name in ("log10_p", "untested", "owner", "key_id", "suspect", "answers")},
                 **{name: content[name] for name in ("suspect_sha256", "fidelity", "tested_at", "versions")},
+                class_order=None if content["class_order"] is None else tuple(content["class_order"]),
+                warnings=tuple(content["warnings"]),
                 channels=tuple(ChannelEvidence.from_dict(channel) for channel in content["channels"]),
                 growth=tuple(GrowthPoint(**point) for point in content["growth"]),
                 plan=TestPlan.from_dict(content["plan"], source),

@@ -72,6 +72,11 @@ SECTIONS = {
     type=click.Path(path_type=Path),
     help="For a suspect that answers names: those of the owner's classes in order, one a line.",
 )
+@click.option(
+    "--align-classes",
+    is_flag=True,
+    help="Find the suspect's order of classes from the answers: it has another one, numbers from 1, or more classes.",
+)
 @click.option("--signature", help="Signature to call, if it has several.")
 @click.option("--output", help="Output to read, if it has several.")
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1), help="Inputs per request.")
@@ -106,6 +111,7 @@ def verify(
     suspect_from_logits: bool,
     labels: bool,
     class_names: Path | None,
+    align_classes: bool,
     signature: str | None,
     output: str | None,
     batch_size: int,
@@ -184,6 +190,7 @@ def verify(
             scale=suspect_scale,
             labels=labels,
             class_names=None if class_names is None else _names(class_names),
+            align_classes=align_classes,
             signature=signature,
             output=output,
             batch_size=batch_size,
@@ -197,6 +204,8 @@ def verify(
     found = result.detected()
     if as_json:
         print_json(result.to_dict())
+        for warning in result.warnings:
+            click.echo(f"warning: {warning}", err=True)
     else:
         click.echo(_text(result))
     if bundle is not None:
@@ -236,8 +245,16 @@ def _text(result: VerificationResult) -> str:
         for channel in result.channels
     ]
     lines += [f"  {channel:<12}not tested: {reason}" for channel, reason in result.untested.items()]
+    if result.class_order is not None:
+        lines += [f"  classes     {_alignment(result.class_order)}"]
+    lines += [f"  warning     {warning}" for warning in result.warnings]
     lines += [f"  plan        sha256 {result.plan.digest}"]
     return "\n".join(lines)
+
+
+def _alignment(order: tuple[int, ...]) -> str:
+    moved, missing = sum(theirs not in (-1, ours) for ours, theirs in enumerate(order)), order.count(-1)
+    return f"in an order found from the answers: {moved} of {len(order)} moved, {missing} missing"
 
 
 def _enough(result: VerificationResult) -> str:

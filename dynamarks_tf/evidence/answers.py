@@ -14,6 +14,7 @@ from dynamarks_tf.evidence import answer_scale
 Array = npt.NDArray[Any]
 
 UNKNOWN_CLASS = -1
+MOST_LABELS = 2**31
 
 
 def check_suspect_answers(
@@ -26,6 +27,7 @@ def check_suspect_answers(
     activation: str = "softmax",
     class_names: Sequence[str] | None = None,
     classes: Sequence[Any] | None = None,
+    align_classes: bool = False,
 ) -> Array:
     """Checks one batch of a suspect's answers and returns them as probabilities or as class indices.
 
@@ -43,6 +45,8 @@ def check_suspect_answers(
             answer one score for each label, that of class 1; for a single label, also of shape `(n, 1)`.
         class_names: names of the owner's classes, in their order, for a suspect that answers names.
         classes: what the columns of the answers stand for, class indices or names; `None` for the owner's order.
+        align_classes: whether the order of the classes is found later. Columns then stay as they are, however many, and
+            labels keep their numbers.
 
     Returns:
         Probabilities, floating-point, shape `(n, *positions, C)`; or class indices, int64 of shape `(n, *positions)`,
@@ -68,6 +72,7 @@ def check_suspect_answers(
             activation=activation,
             class_names=class_names,
             classes=classes,
+            align_classes=align_classes,
         )
         return checked.reshape(*shape, *checked.shape[1:])
     if answers.dtype.name == "bfloat16":
@@ -82,16 +87,19 @@ def check_suspect_answers(
     if labels is not None and activation == "sigmoid" and answers.dtype.kind == "f":
         return answer_scale.scores(_finite(labels[:, None], scale)[:, 0], scale)
     if labels is not None and num_classes > 1:
-        return _numbered(labels, num_classes)
+        return _numbered(labels, MOST_LABELS if align_classes else num_classes, class_names)
     if answers.ndim != 2 or answers.shape[0] != num_inputs:
         raise SuspectError(
             f"The suspect answered {num_inputs} inputs with an array of shape {answers.shape}; expected "
             f"({num_inputs}, {num_classes}), one probability vector for each input, or ({num_inputs},), one label."
         )
+    if align_classes:
+        return answer_scale.vectors(_finite(answers, scale), scale)
     if classes is None and answers.shape[1] != num_classes:
         raise SuspectError(
             f"The suspect answers {answers.shape[1]} classes, the owner model {num_classes}. Wrap the suspect in a "
-            "callable that brings its classes into the order of the owner model."
+            "callable that brings its classes into the order of the owner model, or have the order found from the "
+            "answers: SuspectOptions(align_classes=True) (--align-classes)."
         )
     columns = None if classes is None else _columns(answers, classes, num_classes, class_names)
     probabilities = answer_scale.vectors(_finite(answers, scale), scale)
@@ -169,14 +177,24 @@ def _column(answers: Array, num_inputs: int) -> Array | None:
     return None
 
 
-def _numbered(labels: Array, num_classes: int) -> Array:
+def _numbered(labels: Array, num_classes: int, class_names: Sequence[str] | None = None) -> Array:
+    """Class indices of numbers, which are names where the owner's classes are named by numbers."""
     numbers = labels.astype(np.int64)
     if labels.dtype.kind == "f" and not np.array_equal(numbers, labels):
         raise SuspectError(
             f"The suspect answers one value for each input, such as {labels[numbers != labels][0]:.4g}, which is no "
             "class index. Ask it for a probability vector or a label for each input."
         )
+    if named := _numbers_that_are_names(class_names or ()):
+        return np.array([named.get(number, UNKNOWN_CLASS) for number in numbers.tolist()], np.int64)
     return np.where((numbers >= 0) & (numbers < num_classes), numbers, UNKNOWN_CLASS)
+
+
+def _numbers_that_are_names(class_names: Sequence[str]) -> dict[int, int]:
+    """The class of each number that is a name; the plain form goes before one with zeros in front."""
+    written = [(name.strip(), index) for index, name in enumerate(class_names) if name.strip().isdecimal()]
+    any_form = {int(name): index for name, index in written}
+    return any_form | {int(name): index for name, index in written if name == str(int(name))}
 
 
 def _named(labels: Array, class_names: Sequence[str] | None) -> Array:
@@ -201,7 +219,7 @@ def _columns(answers: Array, classes: Sequence[Any], num_classes: int, class_nam
         raise SuspectError(f"The suspect answers {answers.shape[1]} columns and says what {len(classes)} stand for.")
     by_name = all(isinstance(name, (str, bytes)) for name in classes)
     labels = np.array([_text(name) if by_name else name for name in classes])
-    columns = _named(labels, class_names) if by_name else _numbered(labels, num_classes)
+    columns = _named(labels, class_names) if by_name else _numbered(labels, num_classes, class_names)
     if (columns == UNKNOWN_CLASS).any() or len(set(columns.tolist())) < len(columns):
         known = (
             f"named {', '.join(class_names)}" if by_name and class_names else f"numbered from 0 to {num_classes - 1}"

@@ -128,6 +128,14 @@ class Batch:
         return np.asarray(self.clean.argmax(axis=1))
 
     @functools.cached_property
+    def suspect_top(self) -> Array:
+        """The suspect's best class for each query, ints of shape `(n,)`; -1 for none of the owner's."""
+        if self.is_narrow:
+            numbers = np.arange(self.clean.shape[1], dtype=np.uint8)[:, None]
+            return np.asarray((self.by_class.is_best[1].view(np.uint8) * numbers).max(axis=0), np.intp)
+        return self.suspect if self.has_labels else np.asarray(self.suspect.argmax(axis=1))
+
+    @functools.cached_property
     def best(self) -> Array:
         """The probability of that class, shape `(n,)`."""
         return self.by_class.best if self.is_narrow else np.asarray(self.clean[np.arange(len(self)), self.top])

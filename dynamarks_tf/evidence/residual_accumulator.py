@@ -14,6 +14,7 @@ import numpy.typing as npt
 from dynamarks_tf.evidence import amplitude_channel, class_channel, class_choice_channel, tie_channel
 from dynamarks_tf.evidence.answers import is_one_hot
 from dynamarks_tf.evidence.batch import Batch, Memory
+from dynamarks_tf.evidence.class_order import Confusion
 from dynamarks_tf.evidence.first_answers import FirstAnswers
 from dynamarks_tf.evidence.meetings import MetBefore
 from dynamarks_tf.evidence.residuals import Residuals, ResidualTable
@@ -34,6 +35,7 @@ _ON_FRESH_QUERIES = {"class"}
 _OF_FIRST_ANSWERS = {"amplitude", "class-choice"}
 _BESIDE_ANOTHER = {"class", "class-choice"}
 _FEWEST_CLASSES = 3
+_LARGE_SPREAD = 0.1
 
 
 def channel_obstacles(params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> dict[str, str | None]:
@@ -87,6 +89,9 @@ class ResidualAccumulator:
     Attributes:
         num_queries: how many inputs were answered.
         labels_only: whether every answer so far was a label, or a single 1 among zeros.
+        confusion: how often the best classes of clean model and suspect met.
+        clean_spread: by how much the clean model's probability of any class varies over the answers, at most; it is not
+            followed any further once it is large.
     """
 
     def __init__(
@@ -115,7 +120,9 @@ class ResidualAccumulator:
         self._memory = Memory()
         self.num_queries = 0
         self.labels_only = True
-        self._agreeing = self._num_answers = 0
+        self.confusion = Confusion()
+        self.clean_spread = 0.0
+        self._clean_range: Array | None = None
 
     def add(self, clean: Array, suspect: Array) -> None:
         """Adds one batch.
@@ -137,9 +144,14 @@ class ResidualAccumulator:
                 table.add(batch)
             elif not batch.has_labels and len(counted):
                 table.add(counted)
-        self._agreeing += batch.num_agreeing
-        self._num_answers += len(batch)
+        self.confusion.add(batch.top, batch.suspect_top)
+        self._follow_spread(batch)
         self.num_queries += len(clean)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the owner model has."""
+        return self._keyed_hash.num_classes
 
     @property
     def pairs(self) -> npt.NDArray[np.int32] | None:
@@ -151,7 +163,18 @@ class ResidualAccumulator:
     @property
     def fidelity(self) -> float:
         """Share of answers in which suspect and clean owner model give the same best class."""
-        return self._agreeing / max(self._num_answers, 1)
+        return self.confusion.num_agreeing / max(self.confusion.num_answers, 1)
+
+    def _follow_spread(self, batch: Batch) -> None:
+        if self.clean_spread >= _LARGE_SPREAD or not len(batch):
+            return
+        each = batch.clean.reshape(-1, self._keyed_hash.num_labels * batch.clean.shape[-1])
+        seen = np.stack([each.min(axis=0), each.max(axis=0)])
+        if self._clean_range is not None:
+            both = self._clean_range
+            seen = np.stack([np.minimum(both[0], seen[0]), np.maximum(both[1], seen[1])])
+        self._clean_range = seen
+        self.clean_spread = float((seen[1] - seen[0]).max())
 
     def residuals(self) -> dict[str, Residuals]:
         """The residuals of every channel that the answers so far can be tested in."""

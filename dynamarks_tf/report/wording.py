@@ -114,6 +114,7 @@ def warnings(report: BundleReport) -> list[str]:
         warned.append(LOGGED_PART)
     if report.could_be_ground:
         warned.append(_grinding(report))
+    warned += report.evidence.warnings
     return warned
 
 

@@ -149,6 +149,7 @@ def _answers(suspect: Suspect, batch: Array, clean: Array, plan: TestPlan, optio
         activation=plan.activation,
         scale=options.scale,
         class_names=options.class_names,
+        align_classes=options.align_classes,
         classes=getattr(suspect, "classes", None),
     )
 

@@ -31,6 +31,8 @@ class SuspectOptions:
         signature: name of the signature to call, of a suspect that has several.
         output: name of the output to read, of a suspect that has several.
         batch_size: how many inputs are asked at once.
+        align_classes: whether the suspect's order of classes is found from the answers: for one that orders or
+            numbers its classes otherwise, or has other classes besides.
         timeout_s: seconds that a remote suspect may take for one batch.
         rate: the largest number of queries a second; batches are made small enough. `None`: no limit.
         api_key_header: name of the header that carries the key in the variable DYNAMARKS_API_KEY to a remote suspect;
@@ -54,6 +56,7 @@ class SuspectOptions:
     rate: float | None = None
     api_key_header: str | None = None
     scale: str = "probability"
+    align_classes: bool = False
 
     def __post_init__(self) -> None:
         batch_size = whole_number("batch_size", self.batch_size, 1)
@@ -72,13 +75,21 @@ class SuspectOptions:
         object.__setattr__(self, "scale", "logit" if self.from_logits else self.scale)
         object.__setattr__(self, "from_logits", self.scale == "logit")
         object.__setattr__(self, "labels", bool(self.labels))
+        object.__setattr__(self, "align_classes", bool(self.align_classes))
 
-    def for_classes(self, num_classes: int) -> SuspectOptions:
-        """The same options with class names that are checked against the number of the owner's classes.
+    def for_classes(self, num_classes: int, activation: str = "softmax") -> SuspectOptions:
+        """The same options, checked against the owner's classes.
 
         Raises:
-            ArgumentError: there are more or fewer names, or they are no names.
+            ArgumentError: there are more or fewer names than classes, they are no names, or there is no order of
+                classes to find.
         """
+        if self.align_classes and activation == "sigmoid":
+            raise ArgumentError(
+                "`align_classes` (--align-classes) finds the order of the classes of a softmax; the owner model ends "
+                "in sigmoids, each an answer of its own. Wrap the suspect in a callable that puts its scores into the "
+                "owner's order."
+            )
         if self.class_names is None:
             return self
         return dataclasses.replace(self, class_names=check_class_names(self.class_names, num_classes))

@@ -17,7 +17,7 @@ from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.watermark import marking
 from dynamarks_tf.watermark.codebook import Codebook, expand
-from dynamarks_tf.watermark.model_digest import model_sha256
+from dynamarks_tf.watermark.model_digest import code_outside, model_sha256
 from dynamarks_tf.watermark.outputs import OutputKind, check_output_kind, find_output_kind
 from dynamarks_tf.watermark.params import MarkParams, answer_shape
 from dynamarks_tf.watermark.probabilities import probabilities_of, probability_problem
@@ -38,6 +38,7 @@ class Owner:
         num_labels: number of labels L, each with an answer of its own; 1 for a softmax.
         model_sha256: digest of the clean model.
         bound: whether the tables are those of the key bound to the clean model.
+        code_outside: names of classes and functions that the model uses and whose code no file holds.
         file_sha256: digest of the file that the model was loaded from; `None` if it was given in memory.
         commitment: of the key that it was resolved with.
     """
@@ -50,6 +51,7 @@ class Owner:
     num_labels: int
     model_sha256: str
     bound: bool
+    code_outside: tuple[str, ...]
     file_sha256: str | None
     commitment: str
 
@@ -152,6 +154,7 @@ def resolve_owner(
         num_labels=num_labels,
         model_sha256=digest,
         bound=bound,
+        code_outside=code_outside(clean),
         file_sha256=file_sha256,
         commitment=key.commitment,
     )

@@ -91,7 +91,7 @@ def verify(
     seed, alpha = whole_number("seed", seed, 0), check_alpha(alpha)
     logged = isinstance(queries, QueryLog) if logged is None else bool(logged)
     claimed = resolve_owner(owner, key, from_logits=from_logits, statement=None if target is None else target.statement)
-    options = (suspect_options or SuspectOptions()).for_classes(claimed.num_classes)
+    options = (suspect_options or SuspectOptions()).for_classes(claimed.num_classes, claimed.activation)
     channels = _channels(claimed, logged, options)
     given, codebook = as_queries(queries), claimed.codebook(key)
     with opened(suspect, options, given) as adapter:
@@ -104,7 +104,7 @@ def verify(
         accumulator = ResidualAccumulator(channels, codebook.keyed_hash, claimed.params, **seen)
         with transcript_of(target, plan, adapter.description, sha256, options.batch_size) as transcript:
             asked = ask(adapter, claimed, chosen, plan, options, transcript, verbose=verbose)
-            assessment = assess(asked, accumulator, codebook)
+            assessment = assess(asked, accumulator, codebook, align_classes=plan.align_classes)
     named: dict[str, Any] = {"owner": key.owner, "suspect": adapter.description, "suspect_sha256": sha256}
     result = result_of(assessment, plan, tested_at=_now(), versions=package_versions(), **named)
     if target is not None and transcript is not None:
@@ -177,6 +177,8 @@ def _plan(
         max_queries=max_queries,
         seed=seed,
         class_names_sha256=None if names is None else json_digest({"names": names}),
+        align_classes=options.align_classes,
+        code_outside=owner.code_outside,
         alpha=alpha,
         log=chosen.log,
         met_before_sha256=None if chosen.log is None else members.met_before_sha256(chosen.met_before),

@@ -269,7 +269,7 @@ def change_answers_and_chain(members):
         (
             change_json(bundles.EVIDENCE, version=9),
             FormatError,
-            "is evidence of version 9; this release reads version 3",
+            "is evidence of version 9; this release reads version 4",
         ),
         (change_json(transcript.HEAD, version=9), TranscriptError, "the transcript of a test of version 9"),
         (change_json(transcript.HEAD, plan_sha256="0" * 64), BundleError, "not about the plan that was fixed"),

@@ -112,3 +112,13 @@ def test_names_in_other_case_are_understood_where_that_is_unambiguous():
 def test_files_of_names_may_hold_a_byte_order_mark_blanks_and_empty_lines(tmp_path):
     (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfcat \r\n\r\n dog\r\n\r\n")
     assert cli._names(tmp_path / "names.txt") == ["cat", "dog"]
+
+
+def test_names_that_are_numbers_are_names():
+    names = [str(number) for number in range(9, -1, -1)]
+    assert read(np.array([9, 0, 3]), 10, class_names=names).tolist() == [0, 9, 6]
+    assert read(np.array(["9", "0", "3"]), 10, class_names=names).tolist() == [0, 9, 6]
+    from_one = [str(number) for number in range(1, 7)]
+    assert read(np.array([1.0, 6.0, 0.0]), class_names=from_one).tolist() == [0, 5, -1]
+    np.testing.assert_allclose(read(P, class_names=from_one, classes=[6, 5, 4, 3, 2, 1]), P[:, ::-1])
+    assert read(np.array([0, 5]), class_names=[f"digit {number}" for number in range(6)]).tolist() == [0, 5]

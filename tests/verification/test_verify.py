@@ -174,7 +174,7 @@ def test_evidence_as_json(digits, owner_model, key, surrogate, tmp_path):
     evidence.save(tmp_path / "evidence.json")
     content = json.loads((tmp_path / "evidence.json").read_text())
     assert content == json.loads(json.dumps(evidence.to_dict()))
-    assert (content["format"], content["version"]) == ("dynamarks-evidence", 3)
+    assert (content["format"], content["version"]) == ("dynamarks-evidence", 4)
     assert content["log10_p"] == evidence.log10_p
     assert content["commitment"] == key.commitment
     assert content["plan_sha256"] == evidence.plan.digest
@@ -443,12 +443,12 @@ def test_evidence_can_be_read_back_and_damage_is_seen(digits, owner_model, key, 
     assert VerificationResult.from_dict(content, "e.json") == evidence
     for damaged, message in (
         ({**content, "format": "x"}, "is not evidence"),
-        ({**content, "version": 1}, "is evidence of version 1; this release reads version 3"),
+        ({**content, "version": 1}, "is evidence of version 1; this release reads version 4"),
         ({key: value for key, value in content.items() if key != "growth"}, "an entry is missing"),
         ({**content, "detected": not content["detected"]}, "its entries contradict each other"),
         (
             {**content, "plan": {**content["plan"], "version": 1}},
-            "test plan of version 1; this release reads version 3",
+            "test plan of version 1; this release reads version 4",
         ),
         ({**content, "plan": {**content["plan"], "combination": "product/1"}}, "made with combination 'product/1'"),
         ({**content, "plan": {}}, "is not a test plan"),
