@@ -43,8 +43,8 @@ def _fitted(width: int, x: np.ndarray, y: np.ndarray, epochs: int) -> keras.Mode
     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), dense(width, "relu"), dense(10, "softmax")]
     network = keras.Sequential(layers)
     loss = "sparse_categorical_crossentropy" if y.ndim == 1 else "categorical_crossentropy"
-    network.compile(keras.optimizers.Adam(3e-3), loss)
-    network.fit(x, y, epochs=epochs, batch_size=32, verbose=0)
+    network.compile(keras.optimizers.Adam(5e-3), loss, steps_per_execution=8)
+    network.fit(x, y, epochs=epochs, batch_size=64, verbose=0)
     return network
 
 
@@ -58,7 +58,7 @@ def test_png_files_from_the_mark_to_the_log(tmp_path, key, digits, pixels, capfd
     half = len(pixels) // 2
     x, y = pixels / np.float32(255), digits.y_train
     files = [tf.io.encode_png(image).numpy() for image in pixels]
-    owner = _of_files(_fitted(64, x[:half], y[:half], epochs=15))
+    owner = _of_files(_fitted(64, x[:half], y[:half], epochs=12))
     # No made-up input is a PNG file, so that nothing can be seen of this model.
     with pytest.raises(ModelError, match="took none of the made-up inputs.*--activation softmax"):
         dm.mark(owner, key)
@@ -72,8 +72,8 @@ def test_png_files_from_the_mark_to_the_log(tmp_path, key, digits, pixels, capfd
         answers = wire.ask_rest(server.rest_url, sent)
     expected = owner.predict(tf.constant(files[half:]), verbose=0)
     assert 0 < np.abs(answers - expected).sum(axis=-1).max() <= 2 * 0.1 + 1e-3
-    surrogate = _fitted(96, x[half:], answers, epochs=60)
-    independent = _fitted(95, x[half:], y[half:], epochs=15)
+    surrogate = _fitted(96, x[half:], answers, epochs=40)
+    independent = _fitted(95, x[half:], y[half:], epochs=8)
     test = ["--owner", f"{tmp_path}/marked.keras", "--key", f"{tmp_path}/acme.key", "--log", f"{tmp_path}/log"]
     for network, code in ((surrogate, 0), (independent, 1)):
         name = network.name.replace("_", "")
