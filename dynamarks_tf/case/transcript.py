@@ -28,7 +28,7 @@ from dynamarks_tf.errors import TranscriptError
 Array = npt.NDArray[Any]
 
 FORMAT = "dynamarks-transcript"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 HEAD = "transcript.json"
 _OLD_HEAD = "recording.json"  # of releases that wrote version 1
 ANSWER_FILES = (".npz", ".csv", ".parquet", ".jsonl")

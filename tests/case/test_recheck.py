@@ -556,7 +556,7 @@ def test_a_damaged_transcript_is_refused_in_words(verify, surrogate, tmp_path):
             (transcript.HEAD, b"[" * 100_000, "is not the transcript of a test"),
             (
                 transcript.HEAD,
-                json.dumps({"format": transcript.FORMAT, "version": 2}).encode(),
+                json.dumps({"format": transcript.FORMAT, "version": transcript.FORMAT_VERSION}).encode(),
                 "its entry plan_sha256",
             ),
             (transcript.batch_names(1)[1], b"{", "batch 1, cannot be read"),

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import requests
+import tensorflow as tf
 
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.serving.gateway import Admission, ApiKeys, Proxy, Tls
@@ -103,6 +105,37 @@ def test_wrong_answers_are_reported(
     assert out.endswith("7 of 8 checks passed\n")
     assert smoke.main(arguments(server.grpc_port, server.rest_port, "--model", "other")) == 1
     assert "FAILED  the signature of other cannot be had: NOT_FOUND" in capsys.readouterr().out
+
+
+def _decoding(text: tf.Tensor) -> dict[str, tf.Tensor]:
+    size = lambda file: tf.cast(tf.size(tf.io.decode_png(file)), tf.float32)  # noqa: E731
+    return {
+        "size": tf.map_fn(size, text, fn_output_signature=tf.float32),
+        "read_bytes": tf.strings.join([text, b"\xff"]),
+    }
+
+
+def _measuring(text: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"size": tf.cast(tf.strings.length(text), tf.float32), "read_bytes": tf.strings.upper(text)}
+
+
+@pytest.mark.parametrize("call", [_measuring, _decoding], ids=["text", "files"])
+def test_text_and_bytes(smoke: ModuleType, tmp_path: Path, call: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that decodes files takes none of the made-up texts; that is said, and its own inputs help."""
+    function = tf.function(call, input_signature=[tf.TensorSpec((None,), tf.string, name="text")])
+    tf.saved_model.save(tf.Module(), str(tmp_path / "clf" / "1"), signatures=function.get_concrete_function())
+    png = tf.io.encode_png(np.zeros((2, 3, 1), np.uint8)).numpy()
+    np.save(tmp_path / "x.npy", np.array([png, png, png]))
+    np.save(tmp_path / "numbers.npy", np.zeros((2, 3)))
+    with LocalServer(tmp_path / "clf", grpc_port=0, rest_port=0) as server:
+        asked = arguments(server.grpc_port, server.rest_port)
+        code = smoke.main(asked)
+        assert (code, "Give inputs that the model takes: --inputs" in capsys.readouterr().out) == (
+            (0, False) if call is _measuring else (1, True)
+        )
+        assert smoke.main([*asked, "--inputs", str(tmp_path / "x.npy")]) == 0
+        assert smoke.main([*asked, "--inputs", str(tmp_path / "numbers.npy")]) == 1
+        assert "it holds float64 of shape (2, 3); the model takes object such as (2,)" in capsys.readouterr().out
 
 
 def test_it_needs_nothing_of_this_package() -> None:
