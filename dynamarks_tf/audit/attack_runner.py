@@ -24,6 +24,7 @@ from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.suspects import as_suspect
 from dynamarks_tf.verification.provenance import package_versions
 from dynamarks_tf.watermark import marking, metrics
+from dynamarks_tf.watermark.model_digest import model_sha256
 from dynamarks_tf.watermark.params import MarkParams
 from dynamarks_tf.watermark.probabilities import softmax
 
@@ -74,7 +75,7 @@ class AttackRunner:
         batch_size: int = 128,
         verbose: bool = False,
     ) -> None:
-        self._owner = owner
+        self._owner, self._model_sha256 = owner, model_sha256(owner)
         self._clean = _probabilities(owner, from_logits)
         self._from_logits = from_logits
         self._pool, self._pool_labels = pool, pool_labels
@@ -119,7 +120,7 @@ class AttackRunner:
     def _with_mark(self, params: MarkParams, scenarios: list[Scenario], results: Results) -> Iterator[dict[str, Any]]:
         """The rows of all scenarios with one setting of the mark."""
         key = audit_key(self._seed)
-        examiner = Examiner(key, params, self._clean, self._fresh, seed=self._seed)
+        examiner = Examiner(key.bind(self._model_sha256), params, self._clean, self._fresh, seed=self._seed)
         attacker = self._attacker(self._api(key, params))
         setting = {"budget": params.budget, "tie_margin": params.tie_margin}
         if not results.has(kind="cost", **setting):

@@ -32,7 +32,7 @@ from dynamarks_tf.report.style import Figure
 from dynamarks_tf.watermark import marking
 from dynamarks_tf.watermark.layer import SCHEME
 from dynamarks_tf.watermark.model_digest import model_sha256
-from dynamarks_tf.watermark.outputs import find_output_kind
+from dynamarks_tf.watermark.outputs import OutputKind, find_output_kind
 from dynamarks_tf.watermark.params import MarkParams
 
 QUICK_QUERIES, QUICK_EPOCHS = 10_000, 6
@@ -164,11 +164,29 @@ def run_audit(
 
 
 def _clean(model: Any, from_logits: bool) -> tuple[keras.Model, bool]:
+    """The clean model, and whether it answers logits.
+
+    Raises:
+        ArgumentError: it has another form than one input and one softmax over classes.
+    """
     loaded = marking.load_model(model) if isinstance(model, (str, os.PathLike)) else model
+    inputs, outputs = getattr(loaded, "inputs", None) or (), getattr(loaded, "outputs", None) or ()
+    if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
+        raise ArgumentError(
+            "An audit takes a model with one input and one output of shape (batch, classes). This one has inputs of "
+            f"{[tuple(tensor.shape) for tensor in inputs]} and outputs of {[tuple(tensor.shape) for tensor in outputs]}."
+        )
     layer = marking.find_mark(loaded)
     if layer is not None:
-        return marking.stripped(loaded), layer.from_logits
-    return loaded, find_output_kind(loaded, from_logits=from_logits or None).from_logits
+        clean, kind = marking.stripped(loaded), OutputKind(layer.activation, layer.from_logits)
+    else:
+        clean, kind = loaded, find_output_kind(loaded, from_logits=from_logits or None)
+    if kind.activation != "softmax":
+        raise ArgumentError(
+            "An audit takes classifiers with one softmax; this model ends in sigmoids, for which there are no attacks "
+            "here. `mark` and `verify` take it."
+        )
+    return clean, kind.from_logits
 
 
 def _check_fit(owner: keras.Model, data: ImageData) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dynamarks_tf.case.assessment import assess
 from dynamarks_tf.case.result import DEFAULT_ALPHA, GrowthPoint, queries_needed
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, testable_channels
-from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.keys.key import BoundKey
 from dynamarks_tf.suspects.queries import confident_balanced_choice
 from dynamarks_tf.watermark import codebook, metrics
 from dynamarks_tf.watermark.params import MarkParams
@@ -53,7 +53,7 @@ class Examiner:
     """Examines suspects for one mark.
 
     Args:
-        key: the key of the mark.
+        key: the key of the mark, bound to the clean model as `mark` binds it.
         params: its settings.
         clean: the clean owner model, from inputs of shape `(n, ...)` to probabilities of shape `(n, C)`.
         fresh: inputs that were never sent, shape `(n, ...)`, with their true class indices, shape `(n,)`.
@@ -63,7 +63,7 @@ class Examiner:
 
     def __init__(
         self,
-        key: MarkKey,
+        key: BoundKey,
         params: MarkParams,
         clean: Answering,
         fresh: tuple[Array, Array],

@@ -13,6 +13,7 @@ from dynamarks_tf.audit.scenario import Scenario, full, quick
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.watermark.marking import mark
+from dynamarks_tf.watermark.model_digest import model_sha256
 from dynamarks_tf.watermark.params import MarkParams
 from tests.helpers import verifying
 
@@ -20,8 +21,8 @@ from tests.helpers import verifying
 def test_the_examiner_finds_what_verify_finds(digits, owner_model, surrogate, key):
     params = MarkParams(0.1)
     marked = mark(owner_model, key, 0.1)
-    sent = digits.x_train[:400]
-    examiner = Examiner(key, params, owner_model.predict, (digits.x_test, digits.y_test), counts=(10, 100))
+    sent, bound = digits.x_train[:400], key.bind(model_sha256(owner_model))
+    examiner = Examiner(bound, params, owner_model.predict, (digits.x_test, digits.y_test), counts=(10, 100))
     found = examiner.examine(surrogate.predict, sent)["findings"]
     common = {"owner": marked, "key": key}
     expected = {
