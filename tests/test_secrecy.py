@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 import dynamarks_tf as dm
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.errors import DynaMarksError
+from dynamarks_tf.keys.key import BoundKey
 from dynamarks_tf.recheck import public_summary, recheck
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.watermark import codebook
@@ -69,7 +70,7 @@ def key_forms() -> Forms:
     return {"key": [SECRET, SECRET.hex().encode(), repr(SECRET).encode(), *texts, b"0, 1, 2, 3, 4, 5, 6, 7"]}
 
 
-def sign_forms(key: dm.MarkKey) -> Forms:
+def sign_forms(key: BoundKey) -> Forms:
     book = codebook.expand(key, 10, dm.MarkParams())
     return {
         "signs": written_forms(book.class_signs),
@@ -83,7 +84,7 @@ def sign_forms(key: dm.MarkKey) -> Forms:
     }
 
 
-def keyed_hash_forms(key: dm.MarkKey) -> Forms:
+def keyed_hash_forms(key: BoundKey) -> Forms:
     keyed_hash = codebook.expand(key, 10, dm.MarkParams()).keyed_hash
     return {"offsets": written_forms(keyed_hash.offsets), "multipliers": written_forms(keyed_hash.multipliers)}
 
@@ -175,8 +176,9 @@ def story(owner_model, digits, key, tmp_path_factory):
         root.setLevel(level)
     seen["logs at DEBUG"] = written.getvalue().encode()
     clean, released = (np.asarray(model(x)) for model in (owner_model, marked))
-    secrets = (key_forms(), sign_forms(key))
-    return Outputs(folder, marked, secrets, keyed_hash_forms(key), clean_forms(clean, released), seen, evidence)
+    bound = key.bind(find_mark(marked).model_sha256)
+    secrets = (key_forms(), sign_forms(bound))
+    return Outputs(folder, marked, secrets, keyed_hash_forms(bound), clean_forms(clean, released), seen, evidence)
 
 
 def grpc_metadata(server: LocalServer) -> bytes:

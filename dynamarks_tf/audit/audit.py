@@ -170,11 +170,12 @@ def _clean(model: Any, from_logits: bool) -> tuple[keras.Model, bool]:
         ArgumentError: it has another form than one input and one softmax over classes.
     """
     loaded = marking.load_model(model) if isinstance(model, (str, os.PathLike)) else model
-    inputs, outputs = getattr(loaded, "inputs", None) or (), getattr(loaded, "outputs", None) or ()
+    inputs: list[Any] = list(getattr(loaded, "inputs", None) or ())
+    outputs: list[Any] = list(getattr(loaded, "outputs", None) or ())
     if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise ArgumentError(
             "An audit takes a model with one input and one output of shape (batch, classes). This one has inputs of "
-            f"{[tuple(tensor.shape) for tensor in inputs]} and outputs of {[tuple(tensor.shape) for tensor in outputs]}."
+            f"{[tuple(one.shape) for one in inputs]} and outputs of {[tuple(one.shape) for one in outputs]}."
         )
     layer = marking.find_mark(loaded)
     if layer is not None:

@@ -152,7 +152,7 @@ def slow_tie_residuals(clean, suspect, keyed_hash):
         else:
             y = float(np.clip(np.log(max(s[low], 1e-8)) - np.log(max(s[high], 1e-8)), -4, 4))
         group = high * (high - 1) // 2 + low
-        column = int(keyed_hash.hashes(p[None])[0])
+        column = int(keyed_hash.tie_hashes(p[None])[0])
         if (group, column) not in [query[:2] for query in queries]:
             queries.append((group, column, y, math.log(p[low] / p[high])))
     table = np.zeros((len(clean[0]) * (len(clean[0]) - 1) // 2, 4096))

@@ -148,8 +148,10 @@ def test_an_output_in_a_dict_is_the_output(digits, owner_model, key, surrogate):
         return keras.Model(inputs, {"p": model(inputs)})
 
     plain = check(surrogate, owner_model, key, digits, max_queries=50)
-    wrapped = check(in_dict(surrogate), in_dict(owner_model), key, digits, max_queries=50)
+    wrapped = check(in_dict(surrogate), owner_model, key, digits, max_queries=50)
     assert wrapped.log10_p == pytest.approx(plain.log10_p, rel=1e-3)
+    marked = dm.mark(in_dict(owner_model), key, 0.1)
+    assert check(marked, marked, key, digits, max_queries=50).log10_p < -6
 
 
 def test_two_classes_hold_no_evidence(key):
@@ -200,10 +202,12 @@ def test_logits_of_owner_and_suspect(digits, owner_model, key, surrogate):
     plain = check(surrogate, owner_model, key, digits)
     owner, suspect = without_softmax(owner_model), without_softmax(surrogate)
     assert not isinstance(suspect, Suspect)
-    converted = check(suspect, owner, key, digits, from_logits=True, suspect_from_logits=True)
+    converted = check(suspect, owner_model, key, digits, suspect_from_logits=True)
     assert converted.log10_p == pytest.approx(plain.log10_p, abs=0.1)
     marked = dm.mark(owner, key, 0.1, from_logits=True)
-    assert check(suspect, marked, key, digits, suspect_from_logits=True).log10_p == converted.log10_p
+    itself = check(marked, owner, key, digits, from_logits=True, suspect_from_logits=True)
+    assert itself.log10_p < -6
+    assert check(marked, marked, key, digits, suspect_from_logits=True).log10_p == itself.log10_p
     with pytest.raises(SuspectError, match="negative values .* SuspectOptions.from_logits=True"):
         check(suspect, owner_model, key, digits)
     with pytest.raises(ModelError, match="holds no probability vectors.*say from_logits=True"):
