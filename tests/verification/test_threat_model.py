@@ -18,6 +18,7 @@ from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.evidence.class_channel import ClassChannelTable
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.watermark import codebook, marking
+from dynamarks_tf.watermark.model_digest import model_sha256
 from tests.helpers import verifying
 from tests.helpers.bundles import rewritten
 
