@@ -249,10 +249,15 @@ def _check_own_steps(model: keras.Model) -> None:
     if getattr(model, "preprocessor", None) is not None:
         own.append("preprocessor")
     if own:
+        try:
+            kind = find_output_kind(model)
+            words = f', activation="{kind.activation}", from_logits={kind.from_logits}'
+        except ModelError:  # what the outputs are has to be said then anyway
+            words = ""
         raise ModelError(
             f"Model {model.name!r} is a {type(model).__name__} with {', '.join(own)} of its own, which a marked model "
             "would lose, so that it would answer otherwise. Mark its graph, which takes inputs that are preprocessed "
-            "already: dm.mark(keras.Model(model.inputs, model.outputs[0]), key)"
+            f"already: dm.mark(keras.Model(model.inputs, model.outputs[0]), key{words})"
         )
 
 
