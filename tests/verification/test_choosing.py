@@ -94,7 +94,9 @@ def test_the_command_loads_the_owner_model_once(monkeypatch, tmp_path, digits, m
     np.savez(tmp_path / "log.npz", inputs=digits.x_test[:40])
     loaded = []
     load_model = marking.load_model
-    monkeypatch.setattr(marking, "load_model", lambda path: loaded.append(path) or load_model(path))
+    monkeypatch.setattr(
+        marking, "load_model", lambda path, **options: loaded.append(path) or load_model(path, **options)
+    )
     monkeypatch.chdir(tmp_path)
     words = "verify surrogate.keras --owner marked.keras --key acme.key --log log.npz --max-queries 20"
     assert main(words.split()) in (0, 1)

@@ -10,7 +10,7 @@ import dynamarks_tf as dm
 from dynamarks_tf import recheck
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.cli.main import main
-from dynamarks_tf.errors import ArgumentError, BundleError
+from dynamarks_tf.errors import ArgumentError, BundleError, SuspectError
 from tests.helpers import small_classifier, verifying
 from tests.helpers.bundles import rewritten
 
@@ -80,7 +80,7 @@ def test_extra_and_missing_classes(verify, expected):
     subset = verify(lambda a: a[:, kept] / a[:, kept].sum(axis=1, keepdims=True), align_classes=True)
     assert subset.class_order == tuple(kept.index(number) if number in kept else -1 for number in range(10))
     assert 0.6 < subset.fidelity < 0.9
-    with pytest.raises(dm.DynaMarksError, match="answers 11 classes, the owner model 10.*--align-classes"):
+    with pytest.raises(SuspectError, match="answers 11 classes, the owner model 10.*--align-classes"):
         verify(with_background)
 
 

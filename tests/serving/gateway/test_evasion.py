@@ -139,7 +139,7 @@ def test_a_body_that_cannot_be_decoded_is_logged_unchanged_with_the_client(
     assert "hidden" not in caplog.text
     log = open_log(tmp_path, model="m")
     assert log.clients() == {"Zoë": 1}
-    with pytest.raises(LogError, match="No request in .* can be used. The first: .* its inputs are text"):
+    with pytest.raises(LogError, match="No request in .* can be used. The first: .* could not be decoded when"):
         next(log.batches(9))
     with pytest.raises(LogError, match="its inputs are: undecoded REST body; not 'image'"):
         next(open_log(tmp_path, input="image").batches(9))
