@@ -211,7 +211,12 @@ def test_the_search_detects_secrets_where_they_are(story, key, owner_model, digi
     clean = json.dumps(np.asarray(owner_model(digits.x_test[:200])).tolist())
     assert secrets_in(clean, *story.all) == ["clean answers"]
     assert secrets_in(
-        json.dumps(codebook.expand(key, 10, dm.MarkParams()).class_signs.ravel().tolist()), *story.all
+        json.dumps(
+            codebook.expand(key.bind(find_mark(story.marked).model_sha256), 10, dm.MarkParams())
+            .class_signs.ravel()
+            .tolist()
+        ),
+        *story.all,
     ) == ["signs"]
 
 

@@ -337,9 +337,8 @@ def _about_scheme(facts: dict[str, Any]) -> list[str]:
         return []
     return [
         "",
-        f"Made with scheme {facts['scheme']}, before the class-choice channel. Results of labels are unchanged to the "
-        "digit, as is everything with more than 32 classes. With fewer classes, fresh queries are as strong as before, "
-        "up to chance, and *logged* probabilities give far stronger evidence than stated here.",
+        f"Made with scheme {facts['scheme']}, before the key was bound to the clean model: "
+        "secret signs are others today.",
     ]
 
 

@@ -106,7 +106,12 @@ class _Description:
             return ["graph", self._class(entry), self._graph(config, layer), _own_state(layer)]
         if entry.get("class_name") == "Sequential" and isinstance(config, Mapping) and "layers" in config:
             inner = _by_name(layer)
-            chain = [self._entry(one, inner.get(one["config"].get("name"))) for one in config["layers"]]
+            held = [*getattr(layer, "_layers", ())]
+            held = held if len(held) == len(config["layers"]) else [None] * len(config["layers"])
+            chain = [  # by its place, where the configuration of an owner's class holds no name
+                self._entry(one, inner.get(one["config"].get("name"), other))
+                for one, other in zip(config["layers"], held, strict=True)
+            ]
             return ["chain", self._class(entry), chain, _own_state(layer)]
         if isinstance(config, Mapping) and "code" in config and entry.get("class_name") == "__lambda__":
             code = _code(marshal.loads(base64.b64decode(config["code"])))
@@ -162,7 +167,7 @@ class _Description:
     def _graph(self, config: Mapping[str, Any], model: Any) -> Any:
         """Digests of the outputs, each made of the digests of what it is computed from."""
         inner = _by_name(model)
-        entries = {one["config"]["name"]: one for one in config["layers"]}
+        entries = {one.get("name") or one["config"]["name"]: one for one in config["layers"]}
         tensors: dict[tuple[str, int], str] = {}
         for number, (place, (name, node, _)) in enumerate(_leaves(config["input_layers"])):
             tensors[name, node] = _hash(["input", number, place, self._entry(entries[name])])

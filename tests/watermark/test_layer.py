@@ -15,6 +15,7 @@ from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark.layer import DynaMarkLayer
 from dynamarks_tf.watermark.marking import find_mark, mark, strip
+from dynamarks_tf.watermark.model_digest import model_sha256
 from tests.helpers import ROOT, small_classifier
 
 X = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
@@ -175,7 +176,7 @@ def test_mirrored_strategy_on_one_device(key, expected):
 
 def test_the_layer_can_be_appended_by_hand_and_nested(clean, key, expected):
     inputs = keras.Input((8, 8, 1))
-    inner = keras.Model(inputs, DynaMarkLayer(key, 0.1, tie_margin=0)(clean(inputs)))
+    inner = keras.Model(inputs, DynaMarkLayer(key, 0.1, tie_margin=0, model_sha256=model_sha256(clean))(clean(inputs)))
     outer = keras.Sequential([keras.Input((8, 8, 1)), inner])
     np.testing.assert_allclose(outer(X), expected, atol=1e-6)
     assert find_mark(outer).was_made_with(key)
@@ -242,7 +243,7 @@ def test_the_layer_can_be_pickled_and_copied_once_built(marked, expected):
     [
         ({"key": "acme.key"}, ArgumentError, r"`key` must be a dynamarks_tf\.MarkKey.*Received: a str"),
         ({"budget": 0.6}, ArgumentError, r"at most 0\.5\. Received: budget=0\.6"),
-        ({"scheme": "dynamarks-9"}, FormatError, "marked by scheme 'dynamarks-9'; this release knows 'dynamarks-4'"),
+        ({"scheme": "dynamarks-9"}, FormatError, "marked by scheme 'dynamarks-9'; this release knows 'dynamarks-5'"),
     ],
 )
 def test_wrong_arguments(arguments, error, message):
@@ -251,19 +252,19 @@ def test_wrong_arguments(arguments, error, message):
 
 
 def test_one_class_and_an_unknown_number_of_classes_are_refused(key):
-    with pytest.raises(ArgumentError, match="has 1 class.*two softmax outputs"):
+    with pytest.raises(ArgumentError, match="has 1 class.*activation='sigmoid'"):
         DynaMarkLayer(key).build((None, 1))
     with pytest.raises(ArgumentError, match=r"number of classes, is unknown"):
         DynaMarkLayer(key).build((None, None))
 
 
 def test_a_key_that_favors_nothing_is_not_taken_for_blank_tables():
-    keys = [MarkKey(index.to_bytes(32, "big"), "x") for index in range(40)]
+    keys = [MarkKey(index.to_bytes(32, "big"), "x") for index in range(400)]
     layers = [DynaMarkLayer(key) for key in keys]
     for layer in layers:
-        layer.build((None, 2))
+        layer.build((None, 3))
     barren = [layer for layer in layers if layer.favors_nothing]
-    assert 0 < len(barren) < 40  # a quarter of all keys for two classes
+    assert 0 < len(barren) < 40  # one in 64 keys for three classes
     assert not any(layer.is_blank for layer in layers)
 
 

@@ -128,8 +128,7 @@ def _about_scheme(settings: dict[str, Any]) -> list[str]:
         return []
     return [
         "",
-        f"Ours was scheme {settings['scheme']} here, before the class-choice channel, which strengthens",
-        "*probabilities, logged*: [class-choice.md](class-choice.md).",
+        f"Ours was scheme {settings['scheme']} here, before the key was bound to the clean model.",
     ]
 
 
