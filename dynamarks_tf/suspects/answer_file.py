@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support.digests import query_digest
 from dynamarks_tf.errors import ArgumentError, SuspectError
+from dynamarks_tf.suspects.answer_forms import as_array, is_structured
 from dynamarks_tf.suspects.base import load
 from dynamarks_tf.suspects.batches import brief, closed, refusal
 from dynamarks_tf.suspects.queries import QuerySource
@@ -125,12 +126,18 @@ class AnswerFileSuspect:
                     f"{self.description}: {digest!r} is not a SHA-256 digest of 64 lower-case hexadecimal digits."
                 )
             first = rows.setdefault(digest, row)
-            if self._answers[first].tobytes() != self._answers[row].tobytes():
+            if not _same(self._answers[first], self._answers[row]):
                 raise SuspectError(
                     f"{self.description} answers the same input differently in rows {first} and {row}, counted from 0. "
                     "Remove one of them from queries and answers."
                 )
         return rows
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, Mapping):
+        return bool(first == second)
+    return bool(first.tobytes() == second.tobytes())
 
 
 def _digests(queries: QuerySource) -> list[str]:
@@ -154,7 +161,9 @@ def _answers(columns: Columns) -> tuple[Array, tuple[Any, ...] | None]:
         others = ", ".join(sorted(set(columns) - {ANSWERS}))
         raise ValueError(f"it has {ANSWERS!r} and other columns ({others}); expected one or the other")
     values = columns[ANSWERS]
-    answers = np.asarray(values)
+    answers = values if isinstance(values, np.ndarray) else as_array(values, len(values))
+    if is_structured(answers) and classes is None:
+        return answers, None
     if answers.dtype == object or answers.ndim not in (1, 2):
         raise ValueError(f"{ANSWERS!r} must hold one label, or equally many numbers, for each query")
     return answers, None if classes is None else _numbers_if_possible(list(classes))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.answer_forms import as_array
 from dynamarks_tf.suspects.batches import closed, refusal
 
 Array = npt.NDArray[Any]
@@ -18,7 +19,7 @@ class FunctionSuspect:
 
     Args:
         function: takes inputs of shape `(n, ...)` and returns answers of shape `(n, C)`, as anything that
-            `numpy.asarray` understands.
+            `numpy.asarray` understands, or in one of the forms of `answer_forms`.
         description: its name in reports; by default that of the function.
 
     Example:
@@ -37,7 +38,9 @@ class FunctionSuspect:
         if self._function is None:
             raise closed(self.description)
         try:
-            return np.asarray(self._function(batch))
+            return as_array(self._function(batch), len(batch))
+        except SuspectError:
+            raise
         except Exception as error:
             raise refusal(self.description, batch, f"{type(error).__name__}: {error}") from error
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.suspects.addresses import parse_rest
+from dynamarks_tf.suspects.answer_forms import as_array
 from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.batches import unreadable
 from dynamarks_tf.suspects.json_client import JsonClient
@@ -65,7 +65,8 @@ class RestSuspect:
         answer = self._client.ask(":predict", body, array)
         try:
             outputs = answer["outputs"]
-            return np.asarray(outputs if len(self._signature.outputs) == 1 else outputs[self._signature.output])
+            given = outputs if len(self._signature.outputs) == 1 else outputs[self._signature.output]
+            return as_array(given, len(array))
         except (KeyError, TypeError, ValueError) as error:
             raise unreadable(self.description, error) from error
 

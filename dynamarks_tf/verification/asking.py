@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support import progress
@@ -20,6 +19,7 @@ from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence import answers
 from dynamarks_tf.evidence.residual_accumulator import channel_obstacles
 from dynamarks_tf.suspects import Suspect, as_suspect
+from dynamarks_tf.suspects.answer_forms import as_array, as_table
 from dynamarks_tf.suspects.queries import QuerySource
 from dynamarks_tf.verification.choosing import Chosen
 from dynamarks_tf.verification.options import BundleOptions, SuspectOptions
@@ -140,7 +140,14 @@ def ask(
 
 
 def _answers(suspect: Suspect, batch: Array, clean: Array, plan: TestPlan, options: SuspectOptions) -> Array:
-    given = np.asarray(suspect.predict(batch.copy()))  # a callable may work on its input in place
+    given = as_array(suspect.predict(batch.copy()), len(batch))  # a callable may work on its input in place
+    given, classes = as_table(
+        given,
+        plan.num_classes,
+        scale=options.scale,
+        class_names=options.class_names,
+        align_classes=options.align_classes,
+    )
     return answers.check_suspect_answers(
         given,
         len(batch),
@@ -150,7 +157,7 @@ def _answers(suspect: Suspect, batch: Array, clean: Array, plan: TestPlan, optio
         scale=options.scale,
         class_names=options.class_names,
         align_classes=options.align_classes,
-        classes=getattr(suspect, "classes", None),
+        classes=getattr(suspect, "classes", None) if classes is None else classes,
     )
 
 
