@@ -39,7 +39,7 @@ from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.export.tflite_conversion import LiteModel
 from dynamarks_tf.verification.provenance import package_versions
-from dynamarks_tf.watermark import codebook, metrics
+from dynamarks_tf.watermark import codebook, marking, metrics
 from dynamarks_tf.watermark.layer import SCHEME
 
 HERE = Path(__file__).parent
@@ -85,7 +85,8 @@ def study(seed: int) -> list[dict[str, Any]]:
     train_classifier(owner, images.x_train[:half], images.y_train[:half], epochs=SETTINGS["owner_epochs"])
     key = dm.MarkKey((2000 + seed).to_bytes(32, "big"), "Edge")
     marked = dm.mark(owner, key, SETTINGS["budget"], tie_margin=SETTINGS["tie_margin"])
-    keyed_hash = codebook.expand(key, images.num_classes, dm.MarkParams()).keyed_hash
+    bound = key.bind(marking.find_mark(marked).model_sha256)
+    keyed_hash = codebook.expand(bound, images.num_classes, dm.MarkParams()).keyed_hash
     in_keras = {name: model.predict(images.x_test, verbose=0) for name, model in (("clean", owner), ("marked", marked))}
     stolen = images.x_train[half:]
 

@@ -30,7 +30,7 @@ from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.export.tflite_conversion import LiteModel
 from dynamarks_tf.verification.provenance import package_versions
-from dynamarks_tf.watermark import codebook
+from dynamarks_tf.watermark import codebook, marking
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
 RESULTS = Path(__file__).parent / "results" / "hash-stability.json"
@@ -58,7 +58,8 @@ def models() -> tuple[keras.Model, keras.Model, KeyedHash, Any]:
     train_classifier(owner, images.x_train[:30000], images.y_train[:30000], epochs=EPOCHS)
     key = dm.MarkKey(bytes(range(32)), "Stability")
     marked = dm.mark(owner, key, 0.05, tie_margin=0.5)
-    return owner, marked, codebook.expand(key, images.num_classes, dm.MarkParams()).keyed_hash, images.x_test
+    bound = key.bind(marking.find_mark(marked).model_sha256)
+    return owner, marked, codebook.expand(bound, images.num_classes, dm.MarkParams()).keyed_hash, images.x_test
 
 
 def compared(way: str, keyed_hash: KeyedHash, clean: Any, released: Any, answers: tuple[Any, Any]) -> dict[str, float]:

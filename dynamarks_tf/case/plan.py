@@ -54,6 +54,8 @@ class TestPlan:
         seed: seed of that choice.
         class_names_sha256: digest of the names that the suspect's answers are read by; `None` if it answers no names.
         align_classes: whether the suspect's order of classes is found from the answers.
+        owner_marked: whether the owner model was given with its mark, which tells the settings above; otherwise they
+            are the default ones.
         code_outside: names of classes and functions of the owner model whose code no file holds.
         alpha: the accepted chance of a false detection.
         log: what was selected from which request log: `files`, `clients`, `model`, `versions`; `None` if nothing was.
@@ -89,6 +91,7 @@ class TestPlan:
     seed: int
     class_names_sha256: str | None
     align_classes: bool
+    owner_marked: bool
     code_outside: tuple[str, ...]
     alpha: float
     log: dict[str, Any] | None = None
@@ -197,6 +200,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "activation": lambda value: value in ACTIVATIONS,
     "num_labels": lambda value: _is_count(value) and value <= _MOST_CLASSES,
     "bound": _is_flag,
+    "owner_marked": _is_flag,
     "table_rows": _is_count,
     "table_columns": _is_count,
     "logged": _is_flag,

@@ -110,6 +110,11 @@ def _about_owner(plan: TestPlan, clean_spread: float) -> Iterator[str]:
             "The key is not bound to the model: the mark was made without the digest of the clean model. Mark anew "
             "with dm.mark to bind it."
         )
+    if not plan.owner_marked:
+        yield (
+            f"The owner model was given without its mark, so budget {plan.budget:g}, tie margin {plan.tie_margin:g} "
+            "and a bound key were assumed. Test with the marked model that was served: its layer tells the settings."
+        )
     if plan.code_outside:
         named = ", ".join(f"{name[:_LONGEST_NAME]!a}" for name in plan.code_outside[:_NAMED])
         more = f" and {len(plan.code_outside) - _NAMED} more" if len(plan.code_outside) > _NAMED else ""

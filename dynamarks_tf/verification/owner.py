@@ -38,6 +38,7 @@ class Owner:
         num_labels: number of labels L, each with an answer of its own; 1 for a softmax.
         model_sha256: digest of the clean model.
         bound: whether the tables are those of the key bound to the clean model.
+        marked: whether the model was given with its mark, which told the settings.
         code_outside: names of classes and functions that the model uses and whose code no file holds.
         file_sha256: digest of the file that the model was loaded from; `None` if it was given in memory.
         commitment: of the key that it was resolved with.
@@ -51,6 +52,7 @@ class Owner:
     num_labels: int
     model_sha256: str
     bound: bool
+    marked: bool
     code_outside: tuple[str, ...]
     file_sha256: str | None
     commitment: str
@@ -154,6 +156,7 @@ def resolve_owner(
         num_labels=num_labels,
         model_sha256=digest,
         bound=bound,
+        marked=layer is not None,
         code_outside=code_outside(clean),
         file_sha256=file_sha256,
         commitment=key.commitment,

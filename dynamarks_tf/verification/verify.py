@@ -178,6 +178,7 @@ def _plan(
         seed=seed,
         class_names_sha256=None if names is None else json_digest({"names": names}),
         align_classes=options.align_classes,
+        owner_marked=owner.marked,
         code_outside=owner.code_outside,
         alpha=alpha,
         log=chosen.log,

@@ -94,6 +94,13 @@ def mark(
     if layer.favors_nothing:
         warnings.warn("This key happens to favor no class, so nothing is marked. Generate another key.", stacklevel=2)
     _check_same_model(model, marked, probe, kind, layer.budget, index)
+    if not probe.answers:
+        warnings.warn(
+            f"Model {model.name!r} took none of the made-up inputs ({probe.problem}), so the marked model was not "
+            "compared with it. Compare their answers to real inputs before you serve it: they differ by at most the "
+            "budget.",
+            stacklevel=2,
+        )
     if _answers_alike(probe, kind, index):
         warnings.warn(
             f"Model {model.name!r} gave the same answer to all of {probe.of_output().shape[0]} made-up inputs. If it "

@@ -109,7 +109,7 @@ class _Description:
             held = [*getattr(layer, "_layers", ())]
             held = held if len(held) == len(config["layers"]) else [None] * len(config["layers"])
             chain = [  # by its place, where the configuration of an owner's class holds no name
-                self._entry(one, inner.get(one["config"].get("name"), other))
+                self._entry(one, _found(one, inner.get(one["config"].get("name"), other), layer))
                 for one, other in zip(config["layers"], held, strict=True)
             ]
             return ["chain", self._class(entry), chain, _own_state(layer)]
@@ -171,7 +171,7 @@ class _Description:
         tensors: dict[tuple[str, int], str] = {}
         for number, (place, (name, node, _)) in enumerate(_leaves(config["input_layers"])):
             tensors[name, node] = _hash(["input", number, place, self._entry(entries[name])])
-        layers = {name: _hash(self._entry(one, inner.get(name))) for name, one in entries.items()}
+        layers = {name: _hash(self._entry(one, _found(one, inner.get(name), model))) for name, one in entries.items()}
         outputs = list(_leaves(config["output_layers"]))
         waiting = {
             (name, number): call
@@ -231,7 +231,19 @@ def _leaves(structure: Any, place: str = "") -> Iterator[tuple[str, tuple[str, i
 
 
 def _by_name(model: Any) -> dict[str, Any]:
-    return {layer.name: layer for layer in getattr(model, "layers", ())}
+    """The layers and operations of a model."""
+    inside = getattr(model, "operations", None) or getattr(model, "layers", ())
+    return {one.name: one for one in inside}
+
+
+def _found(entry: Mapping[str, Any], layer: Any, model: Any) -> Any:
+    """The layer behind an entry of a model that is at hand: without it, the digest would not cover its weights."""
+    if layer is None and model is not None and entry.get("class_name") != "InputLayer":
+        raise ModelError(
+            f"Model {model.name!r} has no digest: the layer that its configuration calls {entry.get('name')!r:.80} is "
+            "not among its layers. Let get_config() of your own class keep the name of the layer."
+        )
+    return layer if isinstance(layer, keras.Layer) else None  # operations hold nothing
 
 
 def _class_of(entry: Mapping[str, Any]) -> type | None:

@@ -178,3 +178,11 @@ def test_verify_finds_the_mark_in_dictionaries(marked_model, surrogate, key, dig
     assert result.log10_p == pytest.approx(expected.log10_p, abs=0.05)
     with pytest.raises(SuspectError, match=re.escape("such as {'digit")):
         verifying.verify(lambda batch: [{names[0]: 1.0} for _ in batch], **options)
+
+
+def test_names_that_are_digits_are_names_in_dictionaries_too():
+    answers = as_array([{"9": 0.7, "8": 0.2, "7": 0.1}, {"7": 0.9, "9": 0.06, "8": 0.04}], 2)
+    names = ["9", "8", "7"]
+    table, classes = as_table(answers, 3, scale="probability", class_names=names)
+    checked = check_suspect_answers(table, 2, 3, class_names=names, classes=classes)
+    np.testing.assert_allclose(checked, [[0.7, 0.2, 0.1], [0.06, 0.04, 0.9]])

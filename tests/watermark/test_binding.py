@@ -76,3 +76,17 @@ def test_a_layer_without_a_digest_is_unbound():
     marked = keras.Sequential([*model.layers, dm.DynaMarkLayer(KEY)])
     marked.build((None, 4))
     assert not resolve_owner(marked, KEY).bound
+
+
+def test_results_say_that_a_key_is_unbound_and_that_settings_were_assumed():
+    model, x = classifier(), np.random.default_rng(1).normal(size=(40, 4)).astype("float32")
+    by_hand = keras.Sequential([*model.layers, dm.DynaMarkLayer(KEY)])
+    by_hand.build((None, 4))
+    said = {
+        name: " ".join(dm.verify(model, owner=owner, key=KEY, queries=x).warnings)
+        for name, owner in (("marked", dm.mark(model, KEY)), ("by hand", by_hand), ("clean", model))
+    }
+    assert ("not bound" in said["by hand"], "given without its mark" in said["by hand"]) == (True, False)
+    assert ("not bound" in said["clean"], "given without its mark" in said["clean"]) == (False, True)
+    assert "bound" not in said["marked"]
+    assert "given without its mark" not in said["marked"]

@@ -282,3 +282,35 @@ def test_code_that_no_file_holds_is_named():
     assert code_outside(sequential()) == ()
     assert code_outside(with_lambda()) == ()
     assert code_outside(subclass()) == (f"{__name__}.Scaled",)
+
+
+def test_the_weights_count_of_a_layer_whose_configuration_names_another():
+    class Renamed(keras.layers.Dense):
+        def get_config(self):
+            return {**super().get_config(), "name": "another"}
+
+    inner = keras.Sequential([keras.Input((4,)), Renamed(3, activation="softmax")])
+    for model in (inner, keras.Sequential([keras.Input((4,)), inner])):
+        before = model_sha256(model)
+        inner.layers[0].kernel.assign(inner.layers[0].kernel + 0.1)
+        assert model_sha256(model) != before
+
+
+def test_the_weights_of_an_owners_class_without_a_name_in_its_configuration_count():
+    class Inner(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3, activation="softmax")
+
+        def call(self, x):
+            return self.dense(x)
+
+        def get_config(self):
+            return {}
+
+    inputs = keras.Input((4,))
+    for model in (keras.Model(inputs, Inner()(inputs)), keras.Sequential([keras.Input((4,)), Inner()])):
+        before = model_sha256(model)
+        kernel = model.layers[-1].dense.kernel
+        kernel.assign(kernel + 0.1)
+        assert model_sha256(model) != before
