@@ -232,7 +232,7 @@ def _leaves(structure: Any, place: str = "") -> Iterator[tuple[str, tuple[str, i
 
 def _by_name(model: Any) -> dict[str, Any]:
     """The layers and operations of a model."""
-    inside = getattr(model, "operations", None) or getattr(model, "layers", ())
+    inside: Any = getattr(model, "operations", None) or getattr(model, "layers", ())
     return {one.name: one for one in inside}
 
 
