@@ -11,7 +11,8 @@ itself, and a model trained on true targets of 12,000 other images.
 For the binary model the study also counts how many entries of the class hash 10,000 of these answers meet, and how many
 of the 10,000 test images get another entry when they are computed in another way than in batches of 256.
 
-The constants of the hash were fixed on models of other seeds.
+The constants of the hash were fixed on models of other seeds than these. Seed 0 is one of them: it showed that a first
+choice changed 0.77 % of the entries under XLA.
 """
 
 from __future__ import annotations
@@ -211,13 +212,13 @@ def report(page: str, rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, action="append", help="repeatable  [default: 0, 1, 2]")
+    parser.add_argument("--seed", type=int, action="append", help="repeatable  [default: 10, 11, 12]")
     parser.add_argument("--report", action="store_true", help="write the table into docs/heads.md from the results")
     options = parser.parse_args()
     if options.report:
         files.write_atomically(GUIDE, report(GUIDE.read_text(), json.loads(RESULTS.read_text())["rows"]).encode())
         return
-    rows = [study(kind, seed) for seed in options.seed or [0, 1, 2] for kind in KINDS]
+    rows = [study(kind, seed) for seed in options.seed or [10, 11, 12] for kind in KINDS]
     content = {
         "format": "dynamarks-sigmoids-study",
         "version": 1,

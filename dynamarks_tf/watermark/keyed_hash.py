@@ -5,10 +5,11 @@ that result are mixed into one of 4,096 values. The same input gives the same va
 within a hair of a step; inputs that differ get unrelated values. A step is one unit of the logarithm, and finer where
 there are fewer than six classes, whose outputs would share a few values otherwise.
 
-Outputs of two classes are one number, so the hash is the step on which it falls, unmixed: of log(q + 0.001), q the
-smaller probability, 512 to the unit; and, in the tie channel, of p_0 - p_1, 16,384 to the unit. Both widths leave float
-noise a few thousandths of a step also where q is the rounded rest of a sigmoid near 1. A model with sigmoids gives each
-of its labels an output of two classes, and each of up to 32 labels signs of its own.
+Outputs of two classes are one number, so the hash is the step on which it falls, unmixed: of log(1 + q / floor), q the
+smaller probability, 512 to the unit; and, in the tie channel, of p_0 - p_1, 16,384 to the unit. Where class 1 is the
+best, q may be the rounded rest of a sigmoid near 1; a larger floor keeps that rounding within a hundredth of a step,
+and no step begins near q = 0, where many answers lie. A model with sigmoids gives each of its labels an output of two
+classes, and each of up to 32 labels signs of its own.
 
 All arithmetic but the logarithm is on whole numbers below 2^16 held in floats. It is exact in every precision that
 matrix multiplication may use (TF32 and bfloat16 included), so processors can disagree only about which step a
@@ -39,7 +40,7 @@ _PAIR_FACTOR = 13
 _STEPS_PER_UNIT = {3: 16.0, 4: 4.0, 5: 2.0}  # of a logarithm; 1 for more classes
 TWO_CLASSES = 2
 LABEL_GROUPS = 32
-_FLOOR_OF_TWO = 1e-3
+_FLOORS_OF_TWO = 2e-4, 4e-3  # where class 0 is the best, and where class 1 is
 _STEPS_OF_TWO = 512.0  # to a unit of the logarithm
 _STEPS_OF_TIE = 16384.0  # to a unit of p_0 - p_1
 
@@ -162,14 +163,15 @@ def hash_of_two(p: Tensor, offset: Tensor, xp: Any) -> Tensor:
 
     Args:
         p: probabilities, shape `(..., 2)`.
-        offset: where the steps begin, in units of a step.
+        offset: where the steps begin, from 0 to 1: q = 0 lies that far between a quarter and three quarters of a step.
         xp: the array namespace, `numpy` or `keras.ops`.
 
     Returns:
         Whole numbers in [0, 4096) as floats, shape `(...)`.
     """
     smaller = xp.maximum(xp.minimum(p[..., 0], p[..., 1]), 0.0)
-    return xp.mod(xp.floor(xp.log(smaller + _FLOOR_OF_TWO) * _STEPS_OF_TWO + offset), HASH_SIZE)
+    floored = xp.where(p[..., 1] > p[..., 0], smaller / _FLOORS_OF_TWO[1], smaller / _FLOORS_OF_TWO[0])
+    return xp.mod(xp.floor(xp.log(floored + 1.0) * _STEPS_OF_TWO + (0.25 + 0.5 * offset)), HASH_SIZE)
 
 
 def tie_hash_of_two(p: Tensor, offset: Tensor, xp: Any) -> Tensor:

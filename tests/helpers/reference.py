@@ -98,7 +98,9 @@ def hash_material(secret: bytes, owner: str, num_classes: int) -> dict[str, list
 def hash_value(p: np.ndarray, material: dict[str, list]) -> int:
     """The column of one output, step by step."""
     if len(p) == 2:
-        return math.floor(math.log(min(float(p[0]), float(p[1])) + 1e-3) * 512 + material["offsets"][0]) % 4096
+        floor = 4e-3 if p[1] > p[0] else 2e-4
+        position = math.log(min(float(p[0]), float(p[1])) / floor + 1) * 512
+        return math.floor(position + 0.25 + 0.5 * material["offsets"][0]) % 4096
     fineness = {3: 16, 4: 4, 5: 2}.get(len(p), 1)
     digits = [0, 0]
     for c, offset, mixing in zip(material["classes"], material["offsets"], material["multipliers"], strict=True):
