@@ -1,6 +1,6 @@
 """How much do sigmoids show? Thefts of models with one sigmoid, and with one for each of 10 labels.
 
-    python benchmarks/studies/sigmoids.py             # three seeds, about 40 minutes of two cores
+    python benchmarks/studies/sigmoids.py             # three seeds, about 40 minutes
     python benchmarks/studies/sigmoids.py --report    # writes the table into docs/heads.md from the results
 
 The owner model is trained on 20,000 images of Fashion-MNIST, whose 10 classes make the targets: classes 5 to 9 against
