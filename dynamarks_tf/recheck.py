@@ -55,11 +55,6 @@ _NO_STATEMENT = (
 _KEY_ALONE = (
     "The statement is about the key alone: that the owner's model is older than the suspect has to be shown otherwise."
 )
-_LOGGED_PART = (
-    "A part of the logged queries was drawn: clients who repeat inputs with convenient answers can bias which secret "
-    "signs they meet. What needs logged queries proves nothing here."
-)
-WHOLE_LOGS = ("all", "first/1")  # how logged queries are chosen without a say of who sent them
 _GIVEN_ANSWERS = (
     "The suspect is a file of answers, which were in the owner's hands before the plan was fixed: that queries, seed "
     "and threshold were not chosen by them has to be shown otherwise."
@@ -197,8 +192,6 @@ class _Recheck:
             yield _NO_STATEMENT
         elif self._statement.model_sha256 is None:
             yield _KEY_ALONE
-        if self._plan.logged and self._plan.selection not in WHOLE_LOGS:
-            yield _LOGGED_PART
         if transcript.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
             yield _GIVEN_ANSWERS
         yield _ANSWERS if self._head["keeps_queries"] else f"{_ANSWERS} {_NO_QUERIES}"
@@ -251,7 +244,7 @@ class _Recheck:
             raise BundleError(f"{path}: the evidence names another suspect than the plan.")
         given = transcript.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256)
         before = "the given answers were looked up" if given else "the first question"
-        selected = "" if plan.log is None else f" {_selected(plan.log)}"
+        selected = "" if plan.log is None else f" {_selected(plan.log, plan.num_queries)}"
         return f"The plan (sha256 {plan.digest}) was fixed at {self._head['fixed_at']}, before {before}.{selected}"
 
     @property
@@ -290,7 +283,7 @@ class _Recheck:
         if self._key is not None:
             self._codebook, pairs = self._expand(self._key, keyed_hash, pairs)
         met_before = None
-        if plan.log is not None:
+        if plan.logged:
             met_before = members.read_met_before(self._bundle.read(bundles.MET_BEFORE), plan)
         accumulator = ResidualAccumulator(
             plan.channels, keyed_hash, plan.params, pairs, logged=plan.logged, met_before=met_before
@@ -409,14 +402,14 @@ class _Recheck:
             raise BundleError(f"{self._bundle.path}: {what} is stated as {stated:.6g} and comes out as {found:.6g}.")
 
 
-def _selected(log: dict[str, Any]) -> str:
+def _selected(log: dict[str, Any], num_asked: int) -> str:
     """What was selected from a request log, in a sentence."""
     wanted = {"clients": log["clients"], "model": log["model"], "versions": log["versions"]}
     named = "; ".join(f"{name}: {value!a}" for name, value in wanted.items() if value is not None)
-    named = named or "those whose inputs have the type and shape of the first"
     return (
-        f"It asks selected requests of a log in {len(log['files'])} file(s) ({named}). Secret signs that other "
-        "requests of the log met first do not count."
+        f"It asks {num_asked} of the {log['num_queries']} queries of a log in {len(log['files'])} file(s)"
+        f"{f', of selected requests only ({named})' if named else ''}. Only secret signs count that these queries met "
+        "first in the whole log."
     )
 
 

@@ -17,8 +17,9 @@ from dynamarks_tf.watermark.keyed_hash import KEYED_HASH, TWO_CLASSES
 from dynamarks_tf.watermark.params import ACTIVATIONS, MarkParams
 
 FORMAT = "dynamarks-plan"
-FORMAT_VERSION = 5
-SELECTIONS = ("all", "first/1", "confident-balanced/1")
+FORMAT_VERSION = 6
+OF_FRESH = ("all", "confident-balanced/1")
+OF_LOGGED = ("first-meetings/1", "first-ties/1", "fewest/1")
 _LISTS = ("channels", "code_outside")
 _MOST_CLASSES = 10_000_000
 
@@ -58,8 +59,10 @@ class TestPlan:
             are the default ones.
         code_outside: names of classes and functions of the owner model whose code no file holds.
         alpha: the accepted chance of a false detection.
-        log: what was selected from which request log: `files`, `clients`, `model`, `versions`; `None` if nothing was.
-        met_before_sha256: digest of the secret signs that other requests of that log met first; `None` as before.
+        log: which request log, and what was selected from it: `files`, `num_queries`, `clients`, `model`, `versions`;
+            `None` if the queries come from none.
+        met_before_sha256: of logged queries, digest of the secret signs that count as met before the first is asked:
+            all but those that one of these queries met first in the whole log. `None` for fresh ones.
         keyed_hash: name and version of the hash that picks an input's secret signs.
         transforms: for each channel, name and version of its residual transform.
         combination: name and version of the rule that combines the channels.
@@ -129,8 +132,9 @@ class TestPlan:
             if not is_right(content[name]):
                 raise FormatError(f"{source} is damaged: its entry {name} is {content[name]!r}.")
         plan = cls(**{**{name: content[name] for name in names}, **{name: tuple(content[name]) for name in _LISTS}})
-        if (plan.log is None) != (plan.met_before_sha256 is None) or (plan.log is not None and not plan.logged):
-            raise FormatError(f"{source} is damaged: its entries about the request log contradict each other.")
+        is_logged = {plan.logged, plan.met_before_sha256 is not None, plan.selection in OF_LOGGED}
+        if len(is_logged) > 1 or (plan.log is not None and not plan.logged):
+            raise FormatError(f"{source} is damaged: its entries about logged queries contradict each other.")
         fits = plan.num_classes == TWO_CLASSES if plan.activation == "sigmoid" else plan.num_labels == 1
         if not fits:
             raise FormatError(f"{source} is damaged: its numbers of classes and labels do not fit {plan.activation}.")
@@ -173,13 +177,15 @@ def _is_count(value: Any) -> bool:
 
 def _is_log_scope(value: Any) -> bool:
     """Whether this is a log and what was selected from it: names of files and clients, numbers of versions."""
-    if not isinstance(value, dict) or set(value) != {"files", "clients", "model", "versions"}:
+    if not isinstance(value, dict) or set(value) != {"files", "num_queries", "clients", "model", "versions"}:
         return False
     files, clients, versions = value["files"], value["clients"], value["versions"]
     return (
         isinstance(files, list)
-        and all(isinstance(file, dict) and set(file) == {"name", "size"} for file in files)
+        and all(isinstance(file, dict) and set(file) == {"name", "size", "sha256"} for file in files)
         and all(isinstance(file["name"], str) and type(file["size"]) is int for file in files)
+        and all(_is_digest(file["sha256"]) for file in files)
+        and _is_count(value["num_queries"])
         and (clients is None or (isinstance(clients, list) and all(isinstance(name, str) for name in clients)))
         and (value["model"] is None or isinstance(value["model"], str))
         and (versions is None or (isinstance(versions, list) and all(type(number) is int for number in versions)))
@@ -210,7 +216,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "code_outside": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "num_queries": _is_count,
     "queries_sha256": _is_digest,
-    "selection": lambda value: value in SELECTIONS,
+    "selection": lambda value: value in (*OF_FRESH, *OF_LOGGED),
     "max_queries": lambda value: value is None or _is_count(value),
     "seed": lambda value: type(value) is int,
     "class_names_sha256": lambda value: value is None or _is_digest(value),

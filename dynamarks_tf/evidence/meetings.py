@@ -107,9 +107,7 @@ class ClassMeetings:
             first = self._meetings.among(own)
             return first, own[first], np.ones(len(first), bool)
         low, high, found = ties(batch, self._params.tie_margin, self._params.budget)
-        second = np.where(batch.top[found] == low, high, low)
-        groups = self._keyed_hash.group_of_class
-        other = own[found] + (groups[second] - groups[batch.top[found]]) * HASH_SIZE
+        other = _cells_of_second(batch, self._keyed_hash, low, high, found)
         new, new_other = self._meetings.unmet(own), self._meetings.unmet(other)  # soon few, and the rest is quick
         queries = np.concatenate([new, found[new_other]])
         order = np.argsort(queries, kind="stable")  # a query's own cell comes before that of its second best class
@@ -143,14 +141,13 @@ class TieMeetings:
             shape `(k,)` each.
         """
         low, high, found = ties(batch, self._margin, self._budget)
-        group = self._keyed_hash.tie_groups(low, high, None if batch.labels is None else batch.labels[found])
-        cells = group * HASH_SIZE + self._keyed_hash.tie_hashes(batch.clean[found])
+        cells = _tie_cells(batch, self._keyed_hash, low, high, found)
         first = self._meetings.among(cells)
         return low[first], high[first], found[first], cells[first]
 
 
 class MetBefore(NamedTuple):
-    """Secret signs that other queries of a log met first; none by default.
+    """Secret signs that count as met before the first query that is asked; none by default.
 
     Attributes:
         classes: cells of amplitude and class-choice channel, bools of shape `(num_class_cells(C),)`.
@@ -161,48 +158,57 @@ class MetBefore(NamedTuple):
     ties: npt.NDArray[np.bool_] | None = None
 
 
-class MetByOthers:
-    """Gathers which secret signs the other requests of a log met first, when some requests are selected from it.
+class Meetings(NamedTuple):
+    """Every meeting of a query with a secret sign, in the order of the queries; a query's own cell comes first.
 
-    A client's answers may have told somebody which inputs to pass on to another client. The secret signs of those
-    inputs had been shown before the other client asked, so they say nothing about the requests of that client alone.
-
-    Args:
-        keyed_hash: which cell an output meets.
-        params: settings of the mark.
-
-    Example:
-
-    >>> others = MetByOthers(codebook.keyed_hash, params)
-    >>> others.add(clean, is_selected)  # the whole log in order, batch by batch
-    >>> ResidualAccumulator(channels, codebook.keyed_hash, params, logged=True, met_before=others.met_before)
+    Attributes:
+        queries: which query, ints of shape `(m,)`, not decreasing.
+        entries: which secret sign, int64 of the same shape: the cells of amplitude and class-choice channel, then those
+            of the tie channel.
+        is_own: whether the query can be asked about the sign: not if it met the cell of its second best class in a
+            tie, where only the released answer may have shown it.
     """
 
-    def __init__(self, keyed_hash: KeyedHash, params: MarkParams) -> None:
-        self._keyed_hash = keyed_hash
-        self._of_classes = ClassMeetings(keyed_hash, params)
-        self._of_ties = TieMeetings(keyed_hash, params.tie_margin, params.budget)
-        self._classes = np.zeros(num_class_cells(keyed_hash.num_classes, keyed_hash.num_labels), bool)
-        self._ties = np.zeros(num_tie_cells(keyed_hash.num_classes, keyed_hash.num_labels), bool)
+    queries: Array
+    entries: Array
+    is_own: Array
 
-    def add(self, clean: Array, is_selected: Array) -> None:
-        """Adds the next requests of the log.
 
-        Args:
-            clean: the clean owner model's probabilities, shape `(n, ..., C)`.
-            is_selected: whether each request is selected, bools of shape `(n,)`.
-        """
-        batch = Batch.of_answers(clean, np.zeros(clean.shape[:-1], int), self._keyed_hash)
-        others = np.repeat(~is_selected, len(batch) // max(len(clean), 1))
-        queries, cells, _ = self._of_classes.touched(batch)
-        self._classes[cells[others[queries]]] = True
-        *_, queries, cells = self._of_ties.among(batch)
-        self._ties[cells[others[queries]]] = True
+def meetings(batch: Batch, keyed_hash: KeyedHash, params: MarkParams) -> Meetings:
+    """Finds every secret sign that the queries of a batch meet, whether or not it was met before.
 
-    @property
-    def met_before(self) -> MetBefore:
-        """The secret signs that requests met first which are not selected."""
-        return MetBefore(self._classes, self._ties)
+    Args:
+        batch: the answers.
+        keyed_hash: which cell an output meets.
+        params: settings of the mark.
+    """
+    own = batch.class_cells(keyed_hash)
+    if not params.tie_margin:
+        return Meetings(np.arange(len(own)), own.astype(np.int64), np.ones(len(own), bool))
+    low, high, found = ties(batch, params.tie_margin, params.budget)
+    of_second = _cells_of_second(batch, keyed_hash, low, high, found)
+    of_tie = num_class_cells(keyed_hash.num_classes, keyed_hash.num_labels) + _tie_cells(
+        batch, keyed_hash, low, high, found
+    )
+    queries = np.concatenate([np.arange(len(own)), found, found])
+    entries = np.concatenate([own, of_second, of_tie]).astype(np.int64)
+    is_own = np.ones(len(queries), bool)
+    is_own[len(own) : len(own) + len(found)] = False
+    order = np.argsort(queries, kind="stable")
+    return Meetings(queries[order], entries[order], is_own[order])
+
+
+def _cells_of_second(batch: Batch, keyed_hash: KeyedHash, low: Array, high: Array, found: Array) -> Array:
+    """The cell of the second best class of each tie."""
+    second = np.where(batch.top[found] == low, high, low)
+    groups = keyed_hash.group_of_class
+    return np.asarray(batch.class_cells(keyed_hash)[found] + (groups[second] - groups[batch.top[found]]) * HASH_SIZE)
+
+
+def _tie_cells(batch: Batch, keyed_hash: KeyedHash, low: Array, high: Array, found: Array) -> Array:
+    """The cell of the tie channel of each tie."""
+    group = keyed_hash.tie_groups(low, high, None if batch.labels is None else batch.labels[found])
+    return np.asarray(group * HASH_SIZE + keyed_hash.tie_hashes(batch.clean[found]))
 
 
 def ties(batch: Batch, margin: float, budget: float) -> tuple[Array, Array, Array]:

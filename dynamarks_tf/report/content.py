@@ -17,7 +17,7 @@ from dynamarks_tf.case import transcript
 from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.commitment import Statement
-from dynamarks_tf.recheck import WHOLE_LOGS, Recheck
+from dynamarks_tf.recheck import Recheck
 from dynamarks_tf.report import agreement, decoys
 from dynamarks_tf.report.agreement import Group
 from dynamarks_tf.report.decoys import Decoys
@@ -99,11 +99,6 @@ class BundleReport:
     def were_answers_given(self) -> bool:
         """Whether the suspect was a file of answers, which existed before the plan."""
         return transcript.were_answers_given(self.evidence.suspect, self.evidence.suspect_sha256)
-
-    @property
-    def is_part_of_log(self) -> bool:
-        """Whether the queries are a random part of a log, which a client can bias by repeating queries."""
-        return self.evidence.plan.logged and self.evidence.plan.selection not in WHOLE_LOGS
 
     @property
     def could_be_ground(self) -> bool:

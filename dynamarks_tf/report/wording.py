@@ -90,11 +90,6 @@ UNCHECKED = (
     "Any statistic can be stated in a bundle; only the owner’s key shows whether it is true."
 )
 
-LOGGED_PART = (
-    "The queries are a random part of what the client sent. A client who repeats chosen inputs can bias which secret "
-    "signs they meet: the channels that need logged queries prove nothing in this bundle."
-)
-
 
 def title(report: BundleReport) -> str:
     """The result in one sentence; without the key, it is what the owner states."""
@@ -110,8 +105,6 @@ def warnings(report: BundleReport) -> list[str]:
     warned = []
     if not report.with_key:
         warned.append(UNCHECKED)
-    if report.is_part_of_log:
-        warned.append(LOGGED_PART)
     if report.could_be_ground:
         warned.append(_grinding(report))
     warned += report.evidence.warnings
@@ -202,15 +195,12 @@ def _age(report: BundleReport) -> str:
 
 def _logged_queries(report: BundleReport) -> str:
     plan = report.evidence.plan
-    if report.is_part_of_log:
-        return LOGGED_PART
-    which = "all that the client sent, from the first on"
-    if plan.selection != "all":
-        which = f"the first {plan.num_queries:,} of what the client sent"
+    held = f" of {plan.log['num_queries']:,}" if plan.log else ""
     return (
-        f"The queries are {which}; none was left out or chosen by what the marked model answered. Of queries that look "
-        "alike only the first counts, which guards against a client who repeats chosen inputs. Against a client who "
-        "invents new inputs from knowledge of the mark, there is no proof."
+        f"The {plan.num_queries:,} queries{held} were logged and chosen by what the clean model answers, not by secret "
+        "signs or by the marked model. Each secret sign counts for the first logged query that met it, which guards "
+        "against a client who repeats or passes on chosen inputs. Against a client who invents new inputs from "
+        "knowledge of the mark, there is no proof."
     )
 
 

@@ -5,10 +5,8 @@ Imports `_support` alone, never a key; `serving`, `verification`, `demo` and `cl
 `open_log` reads them, `PredictionLogWriter` writes them beside a server.
 
 >>> log = open_log("logs", client="alice")
->>> for inputs in log.first(1000).batches(256):
+>>> for inputs in log.batches(256):
 ...     print(inputs.shape)
-(256, 28, 28, 1)
-(256, 28, 28, 1)
 (256, 28, 28, 1)
 (232, 28, 28, 1)
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import hashlib
 import math
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from dynamarks_tf.errors import LogError
 
 Array = npt.NDArray[Any]
+
+_BLOCK = 2**20  # bytes
 
 
 class TruncatedError(LogError):
@@ -98,6 +101,27 @@ class LogFile(abc.ABC):
             LogError: the file is damaged.
             OSError: the file cannot be read.
         """
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder."""
+        return self.path.name
+
+    def sha256(self) -> str:
+        """Digest of the bytes that are read, 64 hexadecimal digits.
+
+        Raises:
+            LogError: the file cannot be read.
+        """
+        digest, left = hashlib.sha256(), self.size
+        try:
+            with self.path.open("rb") as file:
+                while left > 0 and (block := file.read(min(left, _BLOCK))):
+                    digest.update(block)
+                    left -= len(block)
+        except OSError as error:
+            raise LogError(f"Cannot read {self.path}: {error.strerror}") from error
+        return digest.hexdigest()
 
     @functools.cached_property
     def start_time(self) -> float | None:

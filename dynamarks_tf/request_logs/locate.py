@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from dynamarks_tf.errors import ArgumentError, LogError
-from dynamarks_tf.request_logs import cloud_events, rotation, tf_record
+from dynamarks_tf.request_logs import cloud_events, reduction_file, rotation, tf_record
 from dynamarks_tf.request_logs.entries import LogFile
 from dynamarks_tf.request_logs.json_lines import JsonLinesFile
 from dynamarks_tf.request_logs.npz import NpzFile
 from dynamarks_tf.request_logs.prediction_log import PredictionLogFile
 from dynamarks_tf.request_logs.query_log import QueryLog, Selection
+from dynamarks_tf.request_logs.reduced_log import ReducedLog
+from dynamarks_tf.request_logs.reduction import merge
 
 ACCEPTED = (
     "TFRecord files of PredictionLog (.tfrecord), JSON lines (.jsonl), CloudEvents of KServe's logger as JSON lines, "
@@ -33,7 +35,7 @@ def open_log(
     input: str | None = None,
     input_shape: Sequence[int | None] | None = None,
     dtype: str = "float32",
-) -> QueryLog:
+) -> QueryLog | ReducedLog:
     """Opens request logs, to read the inputs that clients sent.
 
     The content of a file decides its format, not its name. The length of each file is fixed now, so the log of a
@@ -44,7 +46,7 @@ def open_log(
 
     Args:
         paths: one path or several: TFRecord files of `PredictionLog`, JSON lines, CloudEvents of KServe's logger,
-            `.npz` files, or folders that a server logs to.
+            `.npz` files, or folders that a server logs to; or files that `dynamarks reduce` wrote.
         client: take the requests of this client only, or of these clients.
         model: take the requests to the model of this name only, and those of which no model was recorded.
         version: take the requests that this version of the model answered only, or these versions. A mark's key
@@ -56,7 +58,7 @@ def open_log(
         dtype: type of the inputs in JSON lines and events, which do not state it.
 
     Returns:
-        The log: `batches(n)` yields the inputs, `first(count)` cuts it.
+        The log: `batches(n)` yields the inputs. Of reduced logs, a `ReducedLog`.
 
     Raises:
         ArgumentError: no path is given, `version` is no number of a version, or `dtype` is no type of numbers.
@@ -81,7 +83,13 @@ def open_log(
         versions=None if version is None else _versions(version),
         input=input,
     )
-    log = QueryLog([_open(file, dtype) for path in given for file in _expanded(Path(path))], selection)
+    files = [file for path in given for file in _expanded(Path(path))]
+    are_reduced = [reduction_file.is_reduction(file) for file in files]
+    if any(are_reduced):
+        if not all(are_reduced):
+            raise LogError("Some of the files are reduced logs, others are not. Reduce these too: dynamarks reduce.")
+        return ReducedLog(merge([reduction_file.read(file) for file in files]), selection, tuple(files))
+    log = QueryLog([_open(file, dtype) for file in files], selection)
     return log if input_shape is None else log.taking(input_shape)
 
 

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import functools
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from dynamarks_tf.request_logs.entries import (
     UnreadableEntry,
     UnusableError,
 )
+from dynamarks_tf.request_logs.reduction import Origin
 from dynamarks_tf.request_logs.time_order import merge
 
 SHOWN_CLIENTS = 5
@@ -51,13 +52,13 @@ class Selection:
     input_shapes: tuple[Shape, ...] = ()
     text: bool | None = None
 
-    def takes(self, entry: LogEntry) -> bool:
+    def takes(self, entry: LogEntry | Origin) -> bool:
         """Whether an entry is wanted. An unreadable one may be, and so is not passed over in silence."""
         if isinstance(entry, UnreadableEntry):
             return True
         return self.takes_model(entry) and (self.versions is None or entry.version in self.versions)
 
-    def takes_model(self, entry: LogEntry) -> bool:
+    def takes_model(self, entry: LogEntry | Origin) -> bool:
         """Whether it is wanted but for its version."""
         return (self.clients is None or entry.client in self.clients) and (
             self.model is None or entry.model in (None, self.model)
@@ -98,39 +99,22 @@ class QueryLog:
     Args:
         files: the files; entries without times keep this order.
         selection: which requests are wanted.
-        count: how many queries to read at most; all if `None`.
 
     Attributes:
+        files: the files, in the order given.
+        selection: which requests are wanted.
         problems: all that was skipped or left out in the passes so far; each was also a warning.
-        has_other_forms: whether the passes so far left out requests with inputs of another type or shape than the first
-            ones, which the model may have answered.
     """
 
-    def __init__(self, files: Sequence[LogFile], selection: Selection, *, count: int | None = None) -> None:
-        self._files = tuple(files)
-        self._selection = selection
-        self._count = count
+    def __init__(self, files: Sequence[LogFile], selection: Selection) -> None:
+        self.files = tuple(files)
+        self.selection = selection
         self.problems: list[str] = []
-        self.has_other_forms = False
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files, in the order given."""
-        return tuple(file.path for file in self._files)
-
-    def first(self, count: int) -> QueryLog:
-        """Returns the log cut to its first queries. Nothing is read for it, and each pass over it ends after them.
-
-        Args:
-            count: the number of queries, which are rows of inputs; a log that has fewer is not cut. They are counted
-                after all selection: `log.first(n).taking(shape)` is `log.taking(shape).first(n)`.
-
-        Raises:
-            ArgumentError: `count` is below 1.
-        """
-        if count < 1:
-            raise ArgumentError(f"`count` must be at least 1. Received: {count}")
-        return QueryLog(self._files, self._selection, count=count if self._count is None else min(count, self._count))
+        return tuple(file.path for file in self.files)
 
     def taking(self, input_shape: Sequence[int | None], *, text: bool | None = None) -> QueryLog:
         """Returns the log without requests whose inputs do not fit a shape.
@@ -139,10 +123,10 @@ class QueryLog:
             input_shape: shape of one input, `None` for unknown axes.
             text: whether only text and bytes fit, or only numbers; either if `None`.
         """
-        shapes = (*self._selection.input_shapes, tuple(input_shape))
-        text = self._selection.text if text is None else text
-        selection = dataclasses.replace(self._selection, input_shapes=shapes, text=text)
-        return QueryLog(self._files, selection, count=self._count)
+        shapes = (*self.selection.input_shapes, tuple(input_shape))
+        text = self.selection.text if text is None else text
+        selection = dataclasses.replace(self.selection, input_shapes=shapes, text=text)
+        return QueryLog(self.files, selection)
 
     def batches(self, batch_size: int) -> Iterator[Array]:
         """Yields the inputs, `batch_size` rows at a time: always the same rows in the same order.
@@ -167,47 +151,6 @@ class QueryLog:
         if waiting:
             yield _joined(waiting)
 
-    @property
-    def is_filtered(self) -> bool:
-        """Whether clients, a model or versions were selected, so that the files may hold requests that are not read."""
-        selection = self._selection
-        return not (selection.clients is None and selection.model is None and selection.versions is None)
-
-    @property
-    def scope(self) -> dict[str, Any]:
-        """What the log is and what was selected from it, as plain values for JSON: files, clients, model, versions."""
-        selection = self._selection
-        return {
-            "files": [{"name": file.path.name, "size": file.size} for file in self._files],
-            "clients": None if selection.clients is None else sorted(selection.clients),
-            "model": selection.model,
-            "versions": None if selection.versions is None else sorted(selection.versions),
-        }
-
-    def whole(self) -> Iterator[tuple[Array, bool]]:
-        """Yields the inputs of every request in the files, of all clients, models and versions, in order of time.
-
-        Requests whose inputs cannot be used, or have another shape than selected, are left out. Selected requests of
-        another type or shape than the first one are no queries, and count as not selected: the model answered them.
-
-        Yields:
-            The inputs, shape `(n, ...)`, and whether the request is selected.
-
-        Raises:
-            LogError: a file is damaged.
-        """
-        form: Form | None = None
-        for entry in self._entries():
-            is_selected = self._selection.takes(entry)
-            try:
-                inputs = self._selection.inputs(entry)
-            except UnusableError:
-                continue
-            if is_selected:
-                form = form or _form_of(inputs)
-                is_selected = _form_of(inputs) == form
-            yield inputs, is_selected
-
     def clients(self) -> dict[str | None, int]:
         """Counts the requests of each client in the whole log; `None` stands for those of unknown origin.
 
@@ -227,95 +170,109 @@ class QueryLog:
         """
         entries = (entry for entry in self._entries() if not isinstance(entry, UnreadableEntry))
         return dict(
-            collections.Counter((each.model, each.version) for each in entries if self._selection.takes_model(each))
+            collections.Counter((each.model, each.version) for each in entries if self.selection.takes_model(each))
         )
 
     def _inputs(self) -> Iterator[Array]:
-        """Yields the inputs of each request; those of the last one up to the count."""
+        """Yields the inputs of each request."""
         taken, left_out, unversioned, first_reason = 0, 0, 0, ""
         form: Form | None = None
         model: str | None = None
         version: int | None = None
         for entry in self._entries():
-            if not self._selection.takes(entry):
-                unversioned += entry.version is None and self._selection.takes_model(entry)
+            if not self.selection.takes(entry):
+                unversioned += entry.version is None and self.selection.takes_model(entry)
                 continue
             try:
-                inputs = self._selection.inputs(entry)
-                self.has_other_forms = self.has_other_forms or form not in (None, _form_of(inputs))
+                inputs = self.selection.inputs(entry)
                 form = _same_form(inputs, form)
             except UnusableError as error:
                 left_out += 1
                 first_reason = first_reason or f"{entry.place}: {error}"
                 continue
             if entry.version is not None:
-                is_other = self._selection.versions is None and version not in (None, entry.version)
+                is_other = self.selection.versions is None and version not in (None, entry.version)
                 if is_other or (model and entry.model not in (None, model)):
-                    raise LogError(self._several_versions())
+                    raise several_versions(self.paths, self.selection, self.versions())
                 version, model = entry.version, entry.model or model
-            if self._count is not None:
-                inputs = inputs[: self._count - taken]
             taken += len(inputs)
             yield inputs
-            if taken == self._count:
-                break
         if not taken:
-            raise LogError(self._nothing_found(first_reason))
+            raise nothing_found(self.paths, self.selection, first_reason, self.clients, self.versions)
         if left_out:
-            self._warn(f"{left_out} logged requests were left out. The first: {first_reason}")
+            self.warn(f"{left_out} logged requests were left out. The first: {first_reason}")
         if unversioned:
-            self._warn(f"{unversioned} logged requests were left out: the version that answered was not recorded.")
+            self.warn(f"{unversioned} logged requests were left out: the version that answered was not recorded.")
 
     def _entries(self) -> Iterator[LogEntry]:
         # Not from the files' names: a file may be begun long after its first request was answered.
-        starts = [None] if len(self._files) == 1 else [file.start_time for file in self._files]
-        return merge([functools.partial(self._read, file) for file in self._files], starts)
+        starts = [None] if len(self.files) == 1 else [file.start_time for file in self.files]
+        return merge([functools.partial(self._read, file) for file in self.files], starts)
 
     def _read(self, file: LogFile) -> Iterator[LogEntry]:
         try:
             yield from file.entries()
         except TruncatedError as error:
-            self._warn(str(error))
+            self.warn(str(error))
         except OSError as error:
             raise LogError(f"Cannot read {file.path}: {error.strerror}") from error
 
-    def _warn(self, problem: str) -> None:
+    def warn(self, problem: str) -> None:
+        """Notes a problem, and warns of it, once."""
         if problem not in self.problems:
             self.problems.append(problem)
             warnings.warn(problem, stacklevel=2)
 
-    def _nothing_found(self, first_reason: str) -> str:
-        where = ", ".join(map(str, self.paths))
-        if first_reason:
-            return f"No request in {where} can be used. The first: {first_reason}"
-        if self._selection.versions is not None and (versions := self.versions()):
-            return (
-                f"No request in {where} is from {_described(self._selection)}. Of the others, these answered: "
-                f"{_counted(versions)}."
-            )
-        clients = self.clients()
-        if not clients:
-            return f"There is no request in {where}."
-        names = [repr(client) if client else "(not recorded)" for client in clients]
-        more = f" and {len(names) - SHOWN_CLIENTS} more" if len(names) > SHOWN_CLIENTS else ""
-        return (
-            f"No request in {where} is from {_described(self._selection)}. There are requests from the clients "
-            f"{', '.join(names[:SHOWN_CLIENTS])}{more}."
-        )
 
-    def _several_versions(self) -> str:
-        versions = self.versions()
-        known = [(model, version) for model, version in versions if version is not None]
-        models = {model for model, _ in known if model is not None}
-        options = []
-        if len(models) > 1:
-            options.append("model= (`dynamarks verify --log-model NAME`)")
-        if len({version for _, version in known}) > 1 and self._selection.versions is None:
-            options.append("version= (`dynamarks verify --log-version N`; all that one key marked)")
-        return (
-            f"Several versions answered the requests in {', '.join(map(str, self.paths))}: {_counted(versions)}. "
-            f"A mark's key belongs to one version of one model. Choose with {' and '.join(options)}."
+def nothing_found(
+    paths: Sequence[Any],
+    selection: Selection,
+    reason: str,
+    clients: Callable[[], dict[str | None, int]],
+    versions: Callable[[], dict[tuple[str | None, int | None], int]],
+) -> LogError:
+    """Makes the error for a log of which nothing can be used.
+
+    Args:
+        paths: the files.
+        selection: which requests were wanted.
+        reason: why the first one of them was left out; empty if there was none.
+        clients: counts the requests of each client.
+        versions: counts the requests of each model and version.
+    """
+    where = ", ".join(map(str, paths))
+    if reason:
+        return LogError(f"No request in {where} can be used. The first: {reason}")
+    if selection.versions is not None and (found := versions()):
+        return LogError(
+            f"No request in {where} is from {_described(selection)}. Of the others, these answered: {_counted(found)}."
         )
+    counted = clients()
+    if not counted:
+        return LogError(f"There is no request in {where}.")
+    names = [repr(client) if client else "(not recorded)" for client in counted]
+    more = f" and {len(names) - SHOWN_CLIENTS} more" if len(names) > SHOWN_CLIENTS else ""
+    return LogError(
+        f"No request in {where} is from {_described(selection)}. There are requests from the clients "
+        f"{', '.join(names[:SHOWN_CLIENTS])}{more}."
+    )
+
+
+def several_versions(
+    paths: Sequence[Any], selection: Selection, versions: dict[tuple[str | None, int | None], int]
+) -> LogError:
+    """Makes the error for a log in which several versions answered and none was chosen."""
+    known = [(model, version) for model, version in versions if version is not None]
+    models = {model for model, _ in known if model is not None}
+    options = []
+    if len(models) > 1:
+        options.append("model= (`dynamarks verify --log-model NAME`)")
+    if len({version for _, version in known}) > 1 and selection.versions is None:
+        options.append("version= (`dynamarks verify --log-version N`; all that one key marked)")
+    return LogError(
+        f"Several versions answered the requests in {', '.join(map(str, paths))}: {_counted(versions)}. "
+        f"A mark's key belongs to one version of one model. Choose with {' and '.join(options)}."
+    )
 
 
 def _same_form(inputs: Array, expected: Form | None) -> Form:

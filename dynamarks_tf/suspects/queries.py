@@ -64,23 +64,6 @@ class DatasetQueries:
                 yield self._dataset[index]
 
 
-class FirstQueries:
-    """The first rows of another source, which is read no further."""
-
-    def __init__(self, source: QuerySource, count: int) -> None:
-        self._source = source
-        self._count = count
-
-    def batches(self, batch_size: int) -> Iterator[Array]:
-        """Yields the first rows."""
-        left = self._count
-        for batch in self._source.batches(batch_size):
-            yield batch[:left]
-            left -= len(batch)
-            if left <= 0:
-                return
-
-
 class SelectedQueries:
     """Some rows of another source."""
 

@@ -25,10 +25,12 @@ from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, channel_obstacles, testable_channels
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.request_logs import QueryLog
+from dynamarks_tf.request_logs.reduced_log import ReducedLog
 from dynamarks_tf.suspects import Suspect
 from dynamarks_tf.suspects.queries import as_queries
 from dynamarks_tf.verification.asking import ask, opened, transcript_of
 from dynamarks_tf.verification.choosing import Chosen, choose_queries
+from dynamarks_tf.verification.log_choice import choose_logged
 from dynamarks_tf.verification.options import BundleOptions, SuspectOptions, whole_number
 from dynamarks_tf.verification.owner import Owner, resolve_owner
 from dynamarks_tf.verification.provenance import package_versions, suspect_sha256
@@ -65,7 +67,7 @@ def verify(
             or a request log.
         logged: whether the queries are inputs that clients sent to the marked API, all of them: a log from which the
             answers decided what is missing gives false detections. By default, only those of a request log are.
-        max_queries: the largest number of queries: of a log the first, otherwise a confident and balanced choice.
+        max_queries: the largest number of queries: a confident and balanced choice; of logged ones, half of them ties.
         seed: seed of that choice.
         alpha: the accepted chance of a false detection; `result.detected()` goes by it.
         from_logits: whether a clean owner model answers logits. A marked one tells itself.
@@ -89,14 +91,18 @@ def verify(
     target = _writable(bundle)
     max_queries = None if max_queries is None else whole_number("max_queries", max_queries, 1)
     seed, alpha = whole_number("seed", seed, 0), check_alpha(alpha)
-    logged = isinstance(queries, QueryLog) if logged is None else bool(logged)
+    logged = isinstance(queries, (QueryLog, ReducedLog)) if logged is None else bool(logged)
     claimed = resolve_owner(owner, key, from_logits=from_logits, statement=None if target is None else target.statement)
     options = (suspect_options or SuspectOptions()).for_classes(claimed.num_classes, claimed.activation)
     channels = _channels(claimed, logged, options)
     given, codebook = as_queries(queries), claimed.codebook(key)
     with opened(suspect, options, given) as adapter:
         limits: dict[str, Any] = {"max_queries": max_queries, "seed": seed, "batch_size": options.batch_size}
-        chosen = choose_queries(given, claimed, adapter, codebook.keyed_hash, logged=logged, verbose=verbose, **limits)
+        if logged:
+            limits["labels"] = options.labels
+            chosen = choose_logged(given, claimed, adapter, codebook.keyed_hash, verbose=verbose, **limits)
+        else:
+            chosen = choose_queries(given, claimed, adapter, verbose=verbose, **limits)
         plan = _plan(key, claimed, chosen, options, channels, logged, max_queries, seed, alpha)
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
         sha256 = suspect_sha256(suspect)
@@ -182,7 +188,7 @@ def _plan(
         code_outside=owner.code_outside,
         alpha=alpha,
         log=chosen.log,
-        met_before_sha256=None if chosen.log is None else members.met_before_sha256(chosen.met_before),
+        met_before_sha256=None if chosen.met_before is None else members.met_before_sha256(chosen.met_before),
     )
 
 
@@ -206,7 +212,7 @@ def _write_bundle(
             key,
             target.statement,
             reveal_key=target.reveal_key,
-            met_before=None if chosen.log is None else chosen.met_before,
+            met_before=chosen.met_before,
             selected=None if chosen.indices is None else np.asarray(chosen.indices),
         )
     except FileExistsError as error:
