@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dynamarks_tf.report import write_report
     from dynamarks_tf.request_logs import open_log
     from dynamarks_tf.verification.options import BundleOptions, SuspectOptions
+    from dynamarks_tf.verification.trace import trace
     from dynamarks_tf.verification.verify import verify
     from dynamarks_tf.watermark.callbacks import MarkReport, measure_cost
     from dynamarks_tf.watermark.layer import DynaMarkLayer
@@ -55,6 +56,7 @@ __all__ = [
     "measure_cost",
     "open_log",
     "strip",
+    "trace",
     "verify",
     "write_report",
 ]
@@ -77,6 +79,7 @@ _HOME_OF = {
     "measure_cost": "watermark.callbacks",
     "open_log": "request_logs",
     "strip": "watermark.marking",
+    "trace": "verification.trace",
     "verify": "verification.verify",
     "write_report": "report",
 }

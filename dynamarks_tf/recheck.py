@@ -23,17 +23,19 @@ import numpy.typing as npt
 from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members, transcript
-from dynamarks_tf.case.assessment import Assessment, assess, untested_channels
+from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, untested_channels
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.plausibility import warnings_of
 from dynamarks_tf.case.result import VerificationResult
+from dynamarks_tf.case.trace import ClientEvidence, check_evidence, clients_from_dict
 from dynamarks_tf.case.transcript import TranscriptBatch
 from dynamarks_tf.errors import BundleError, DynaMarksError
 from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
 from dynamarks_tf.evidence.class_order import in_order
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.evidence.residuals import Residuals
+from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
@@ -76,6 +78,7 @@ class Recheck:
         caveats: what the bundle does not show.
         with_key: whether the signs were checked too. Without the key, the statistic T has to be believed, and
             everything else follows from it.
+        clients: what was found for each client, if the bundle is that of a trace; otherwise empty.
         case: what the result was recomputed from. Confidential.
     """
 
@@ -83,6 +86,7 @@ class Recheck:
     steps: tuple[str, ...]
     caveats: tuple[str, ...]
     with_key: bool
+    clients: dict[str, ClientEvidence]
     case: CheckedBundle = dataclasses.field(repr=False, compare=False)
 
 
@@ -152,6 +156,9 @@ class _Recheck:
         self._codebook: Codebook | None = None
         self._statement: Statement | None = None
         self._best_classes: list[npt.NDArray[np.int64]] = []
+        self._clients: dict[str, ClientEvidence] = {}
+        self._parties: list[Exclusive] | None = None
+        self._accumulator: ResidualAccumulator | None = None
 
     def run(self) -> Recheck:
         steps = [
@@ -169,11 +176,13 @@ class _Recheck:
             steps.append(self._check_p_values(assessment.residuals))
         else:
             steps.append(self._check_with_key(assessment))
+        steps.append(self._check_clients())
         return Recheck(
             self._evidence,
             tuple(step for step in steps if step),
             tuple(self._caveats()),
             self._key is not None,
+            self._clients,
             CheckedBundle(
                 assessment.residuals,
                 self._codebook,
@@ -285,9 +294,11 @@ class _Recheck:
         met_before = None
         if plan.logged:
             met_before = members.read_met_before(self._bundle.read(bundles.MET_BEFORE), plan)
-        accumulator = ResidualAccumulator(
-            plan.channels, keyed_hash, plan.params, pairs, logged=plan.logged, met_before=met_before
-        )
+        if plan.parties_sha256 is not None:
+            source = f"{self._bundle.path}, {bundles.TRACE}"
+            self._clients = clients_from_dict(self._bundle.read_json(bundles.TRACE), source)
+            self._parties = members.read_parties(self._bundle.read(bundles.PARTIES), [*self._clients], plan)
+        accumulator = self._accumulator = accumulator_of(plan, keyed_hash, pairs, met_before, self._parties)
         assessment = assess(self._answers(), accumulator, self._codebook, align_classes=plan.align_classes)
         self._align_best_classes(assessment.class_order)
         if assessment.num_queries != plan.num_queries:
@@ -382,6 +393,13 @@ class _Recheck:
             f"The p-values (combined: 10^{combined:.2f}) follow from the tables and the statistics T. That T is the "
             "sum of sign times residual, and how it grew, can be checked with the key only."
         )
+
+    def _check_clients(self) -> str:
+        if not isinstance(self._accumulator, TracingAccumulator):
+            return ""
+        check_evidence(self._clients, self._accumulator, self._codebook)
+        how = "with the key" if self._codebook is not None else "from the stated statistics"
+        return f"The p-values of {len(self._clients)} clients and groups, {how}, come out as stated."
 
     def _check_with_key(self, found: Assessment) -> str:
         evidence = self._evidence

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,12 @@ from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.evidence.bounds import combined_log10_p
 from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence
 from dynamarks_tf.evidence.class_order import Confusion
+from dynamarks_tf.evidence.meetings import MetBefore
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, channel_obstacles
 from dynamarks_tf.evidence.residuals import Residuals
+from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator
 from dynamarks_tf.watermark.codebook import Codebook
+from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
 Array = npt.NDArray[Any]
 
@@ -63,6 +66,29 @@ class Assessment:
     def log10_p(self) -> float:
         """log10 of the combined p-value; 0 if no channel can be tested."""
         return _combined(self.channels)
+
+
+def accumulator_of(
+    plan: TestPlan,
+    keyed_hash: KeyedHash,
+    pairs: npt.NDArray[np.int32] | None,
+    met_before: MetBefore | None,
+    parties: Sequence[Exclusive] | None,
+) -> ResidualAccumulator:
+    """What gathers the answers of a test; a `TracingAccumulator` if clients are to be told apart.
+
+    Args:
+        plan: what was fixed.
+        keyed_hash: which secret signs each output gets.
+        pairs: the pairs of the class-choice channel.
+        met_before: secret signs that count as met before the first query.
+        parties: the secret signs of each client and group; `None` if clients are not told apart.
+    """
+    if parties is None:
+        return ResidualAccumulator(
+            plan.channels, keyed_hash, plan.params, pairs, logged=plan.logged, met_before=met_before
+        )
+    return TracingAccumulator(plan.channels, keyed_hash, plan.params, pairs, met_before=met_before, parties=parties)
 
 
 def assess(

@@ -7,7 +7,9 @@ A bundle is a ZIP archive without compression. Its members, besides those of the
     keyed_hash.npz   which secret signs each output gets; secret, but holds no sign
     pairs.npz        between which classes the signs of the class-choice channel chose, if it was tested; secret
     residuals.npz    the table of each channel
-    met_before.npz   which secret signs other requests of the log met first, if some were selected; secret
+    met_before.npz   of logged queries: which secret signs count as met before the first of them; secret
+    parties.npz      which secret signs count for which client, if clients were told apart; secret
+    trace.json       what was found for each client then
     selection.npz    which of the inputs that were given were asked, if not all
     statement.json   the published commitment, if there is one
     key.json         the key, only if its owner wants to reveal it
@@ -33,7 +35,7 @@ from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import BundleError
 
 FORMAT = "dynamarks-bundle"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 EVIDENCE = "evidence.json"
 KEYED_HASH = "keyed_hash.npz"
@@ -41,6 +43,8 @@ PAIRS = "pairs.npz"
 RESIDUALS = "residuals.npz"
 MET_BEFORE = "met_before.npz"
 SELECTION = "selection.npz"
+PARTIES = "parties.npz"
+TRACE = "trace.json"
 STATEMENT = "statement.json"
 KEY = "key.json"
 _COMMENT = b"dynamarks-bundle sha256 "

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,13 @@ from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case.assessment import Assessment
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.result import VerificationResult
+from dynamarks_tf.case.trace import ClientEvidence, check_entries, clients_to_dict, parties_sha256
 from dynamarks_tf.case.transcript import Transcript, TranscriptBatch
 from dynamarks_tf.errors import BundleError, SuspectError
 from dynamarks_tf.evidence import answers
 from dynamarks_tf.evidence.meetings import MetBefore, num_class_cells, num_tie_cells
 from dynamarks_tf.evidence.residuals import Residuals
+from dynamarks_tf.evidence.tracing import Exclusive
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
@@ -58,6 +60,8 @@ def write(
     reveal_key: bool,
     met_before: MetBefore | None = None,
     selected: npt.NDArray[np.intp] | None = None,
+    parties: Sequence[Exclusive] | None = None,
+    clients: dict[str, ClientEvidence] | None = None,
 ) -> None:
     """Writes the evidence bundle of a finished test.
 
@@ -70,8 +74,10 @@ def write(
         key: the owner's key; it signs the bundle.
         statement: the published commitment.
         reveal_key: whether the bundle holds the key.
-        met_before: secret signs that other requests of the log met first; `None` if nothing was selected from a log.
+        met_before: of logged queries, the secret signs that count as met before the first; `None` for fresh ones.
         selected: which of the inputs that were given were asked, shape `(num_queries,)`; `None` for all.
+        parties: the secret signs of each client and group; `None` if clients are not told apart.
+        clients: what was found for each of them.
     """
     members = {
         bundles.EVIDENCE: _json(result.to_dict()),
@@ -82,6 +88,14 @@ def write(
         members[bundles.PAIRS] = _npz({"pairs": assessment.pairs})
     if met_before is not None:
         members[bundles.MET_BEFORE] = _npz(_packed(met_before))
+    if parties is not None and clients is not None:
+        members[bundles.PARTIES] = _npz(
+            {
+                "sizes": np.array([len(party.entries) for party in parties], np.int64),
+                "entries": np.concatenate([np.zeros(0, np.int64), *(party.entries for party in parties)]),
+            }
+        )
+        members[bundles.TRACE] = _json(clients_to_dict(clients))
     if selected is not None:
         members[bundles.SELECTION] = _npz({"indices": selected.astype(np.int64)})
     if statement is not None:
@@ -244,6 +258,31 @@ def read_met_before(data: bytes, plan: TestPlan) -> MetBefore:
     found = MetBefore(**{name: np.unpackbits(arrays[name], count=size).astype(bool) for name, size in sizes.items()})
     if met_before_sha256(found) != plan.met_before_sha256:
         raise BundleError(f"{bundles.MET_BEFORE} is not the one of the plan.")
+    return found
+
+
+def read_parties(data: bytes, names: Sequence[str], plan: TestPlan) -> list[Exclusive]:
+    """Reads the member `parties.npz`: the secret signs of each client and group.
+
+    Args:
+        data: the member.
+        names: of the clients and groups.
+        plan: of the test.
+
+    Raises:
+        BundleError: it does not fit the plan.
+    """
+    arrays = _arrays(data, bundles.PARTIES)
+    shape = plan.num_classes, plan.num_labels
+    limit = num_class_cells(*shape) + num_tie_cells(*shape)
+    sizes, entries = arrays.get("sizes", np.zeros(0)), arrays.get("entries", np.zeros(0))
+    fits = sizes.dtype == entries.dtype == np.int64 and sizes.shape == (len(names),) and (sizes >= 0).all()
+    if not fits or sizes.sum() != len(entries) or (sizes > limit).any():
+        raise BundleError(f"{bundles.PARTIES} does not hold the secret signs of {len(names)} clients.")
+    parts = np.split(entries, np.cumsum(sizes)[:-1])
+    found = [Exclusive(name, part) for name, part in zip(names, parts, strict=True)]
+    if not all(check_entries(part, limit) for part in parts) or parties_sha256(found) != plan.parties_sha256:
+        raise BundleError(f"{bundles.PARTIES} is not the one of the plan.")
     return found
 
 

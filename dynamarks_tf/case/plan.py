@@ -63,6 +63,7 @@ class TestPlan:
             `None` if the queries come from none.
         met_before_sha256: of logged queries, digest of the secret signs that count as met before the first is asked:
             all but those that one of these queries met first in the whole log. `None` for fresh ones.
+        parties_sha256: digest of which secret signs count for which client, where clients are told apart.
         keyed_hash: name and version of the hash that picks an input's secret signs.
         transforms: for each channel, name and version of its residual transform.
         combination: name and version of the rule that combines the channels.
@@ -99,6 +100,7 @@ class TestPlan:
     alpha: float
     log: dict[str, Any] | None = None
     met_before_sha256: str | None = None
+    parties_sha256: str | None = None
     keyed_hash: str = KEYED_HASH
     transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
     combination: str = COMBINATION_RULE
@@ -133,7 +135,7 @@ class TestPlan:
                 raise FormatError(f"{source} is damaged: its entry {name} is {content[name]!r}.")
         plan = cls(**{**{name: content[name] for name in names}, **{name: tuple(content[name]) for name in _LISTS}})
         is_logged = {plan.logged, plan.met_before_sha256 is not None, plan.selection in OF_LOGGED}
-        if len(is_logged) > 1 or (plan.log is not None and not plan.logged):
+        if len(is_logged) > 1 or ((plan.log or plan.parties_sha256) and not plan.logged):
             raise FormatError(f"{source} is damaged: its entries about logged queries contradict each other.")
         fits = plan.num_classes == TWO_CLASSES if plan.activation == "sigmoid" else plan.num_labels == 1
         if not fits:
@@ -221,6 +223,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "seed": lambda value: type(value) is int,
     "class_names_sha256": lambda value: value is None or _is_digest(value),
     "log": lambda value: value is None or _is_log_scope(value),
+    "parties_sha256": lambda value: value is None or _is_digest(value),
     "met_before_sha256": lambda value: value is None or _is_digest(value),
     "alpha": lambda value: isinstance(value, float) and 0 < value < 1,
 }

@@ -15,6 +15,7 @@ from dynamarks_tf._support.digests import ArrayDigest
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence.answers import confidence, main_class
 from dynamarks_tf.evidence.meetings import MetBefore
+from dynamarks_tf.evidence.tracing import Exclusive
 from dynamarks_tf.suspects import Suspect
 from dynamarks_tf.suspects.queries import QuerySource, SelectedQueries, confident_balanced_choice
 from dynamarks_tf.verification.owner import Owner
@@ -41,6 +42,7 @@ class Chosen:
             fresh ones.
         log: of a request log, which one, and what was selected from it: `files`, `num_queries`, `clients`, `model`,
             `versions`.
+        parties: the secret signs of each client and group; `None` if clients are not told apart.
     """
 
     source: QuerySource
@@ -51,6 +53,7 @@ class Chosen:
     clean: KeptAnswers | None
     met_before: MetBefore | None
     log: dict[str, Any] | None
+    parties: list[Exclusive] | None = None
 
 
 def choose_queries(

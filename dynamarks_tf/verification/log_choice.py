@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import ArrayDigest
-from dynamarks_tf.errors import LogError
+from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.evidence.meetings import MetBefore, num_class_cells, num_tie_cells
+from dynamarks_tf.evidence.tracing import Exclusive
 from dynamarks_tf.request_logs import QueryLog
-from dynamarks_tf.request_logs.query_log import Selection, nothing_found, several_versions
+from dynamarks_tf.request_logs.query_log import SHOWN_CLIENTS, Selection, nothing_found, several_versions
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
-from dynamarks_tf.request_logs.reduction import Counts, FilePart, Origin, Reduction
+from dynamarks_tf.request_logs.reduction import MOST_CLIENTS, NO_CLIENT, Counts, FilePart, Origin, Reduction
 from dynamarks_tf.suspects import Suspect
 from dynamarks_tf.suspects.queries import QuerySource, confident_balanced_choice
 from dynamarks_tf.verification.choosing import CheckedQueries, Chosen, digest_of, no_queries
@@ -33,6 +34,8 @@ from dynamarks_tf.watermark.keyed_hash import TWO_CLASSES, KeyedHash
 
 Array = npt.NDArray[Any]
 
+NAMELESS = "(not recorded)"
+GROUP_SIGN = " + "
 ALL, TIES, FEWEST = "first-meetings/1", "first-ties/1", "fewest/1"
 _CONTROLS = 20
 _ONE_IN = 5
@@ -65,6 +68,7 @@ def choose_logged(
     max_queries: int | None,
     seed: int,
     batch_size: int,
+    groups: Sequence[Sequence[str]] | None = None,
     verbose: bool = False,
 ) -> Chosen:
     """Fixes which logged queries will be asked, before the suspect answers anything.
@@ -78,10 +82,12 @@ def choose_logged(
         max_queries: the largest number of queries; `None` for all that can say something.
         seed: seed of the choice among those of which the clean model is sure.
         batch_size: how many inputs are read at once.
+        groups: names of clients to be told apart together, beside each by itself; `None` tells no clients apart.
         verbose: whether to show progress.
 
     Raises:
-        ArgumentError: there are no queries, or their shape does not fit the owner model.
+        ArgumentError: there are no queries, their shape does not fit the owner model, or a group names no clients of
+            the log.
         LogError: the log cannot be read, holds no such request, or several versions answered and none was chosen.
         SuspectError: the suspect takes inputs of another shape.
     """
@@ -117,7 +123,8 @@ def choose_logged(
     count, digest = digest_of(asked, batch_size)
     scope = None if log is None else _scope(reduction, selection)
     places = (reduction.queries["offset"] + reduction.queries["row"])[chosen] if log is None else None
-    return Chosen(asked, name, count, digest, places, None, choice.met_before(chosen), scope)
+    parties = None if groups is None else choice.parties(chosen, groups)
+    return Chosen(asked, name, count, digest, places, None, choice.met_before(chosen), scope, parties)
 
 
 def _check_selection(log: QueryLog | ReducedLog, reduction: Reduction, selection: Selection) -> None:
@@ -272,6 +279,7 @@ class LogChoice:
         query = reduction.query_of_meeting()
         counted = is_usable[query]  # the last one stands for -1
         self._entries, self._query = reduction.meetings["entry"][counted], query[counted]
+        self._clients = reduction.meetings["clients"][counted]
 
     @property
     def ties(self) -> npt.NDArray[np.int64]:
@@ -312,3 +320,34 @@ class LogChoice:
         found = np.ones(self._num_class_cells + self._num_tie_cells, bool)
         found[entries] = False
         return MetBefore(found[: self._num_class_cells], found[self._num_class_cells :])
+
+    def parties(self, chosen: npt.NDArray[np.int64], groups: Sequence[Sequence[str]]) -> list[Exclusive]:
+        """The secret signs that each client and each group met alone, and first by one of the chosen queries.
+
+        Args:
+            chosen: the queries that are asked.
+            groups: names of clients.
+
+        Raises:
+            ArgumentError: a group names no two clients of the log.
+        """
+        counted = np.isin(self._query, chosen)
+        entries, clients = self._entries[counted], self._clients[counted]
+        names = [NAMELESS if name is None else name for name in self._reduction.clients]
+        if len(set(names)) < len(names):
+            raise ArgumentError(f"A client is called {NAMELESS!r}, as are requests of which no client was recorded.")
+        members = {name: {number} for number, name in enumerate(names)}
+        for group in groups:
+            missing = [name for name in group if name not in names]
+            if missing or len(set(group)) < 2 or len(set(group)) > MOST_CLIENTS:
+                known = ", ".join(map(repr, names[:SHOWN_CLIENTS])) + (" ..." if len(names) > SHOWN_CLIENTS else "")
+                raise ArgumentError(
+                    f"`groups` (--group) takes two to {MOST_CLIENTS} clients of the log each: {known}. "
+                    f"Received: {', '.join(map(repr, group))}"
+                )
+            members[GROUP_SIGN.join(sorted(set(group)))] = {names.index(name) for name in group}
+        found = []
+        for name, numbers in members.items():
+            are_theirs = np.isin(clients, [*numbers, NO_CLIENT]).all(axis=1)
+            found.append(Exclusive(name, entries[are_theirs]))
+        return found

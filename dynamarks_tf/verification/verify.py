@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ import numpy.typing as npt
 from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.case import members
-from dynamarks_tf.case.assessment import Assessment, assess, result_of
+from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, result_of
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult, check_alpha
+from dynamarks_tf.case.trace import ClientEvidence, evidence_of, parties_sha256
 from dynamarks_tf.case.transcript import Transcript
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, channel_obstacles, testable_channels
+from dynamarks_tf.evidence.residual_accumulator import channel_obstacles, testable_channels
+from dynamarks_tf.evidence.tracing import TracingAccumulator
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.request_logs import QueryLog
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
@@ -88,6 +90,39 @@ def verify(
     >>> result.detected(), result.log10_p
     (True, -21.4)
     """
+    return run(
+        suspect,
+        owner=owner,
+        key=key,
+        queries=queries,
+        logged=logged,
+        max_queries=max_queries,
+        seed=seed,
+        alpha=alpha,
+        from_logits=from_logits,
+        suspect_options=suspect_options,
+        bundle=bundle,
+        verbose=verbose,
+    )[0]
+
+
+def run(
+    suspect: Any,
+    *,
+    owner: keras.Model | str | os.PathLike[str] | Owner,
+    key: MarkKey,
+    queries: Any,
+    logged: bool | None,
+    max_queries: int | None,
+    seed: int,
+    alpha: float,
+    from_logits: bool | None,
+    suspect_options: SuspectOptions | None,
+    bundle: BundleOptions | str | os.PathLike[str] | None,
+    verbose: bool,
+    groups: Sequence[Sequence[str]] | None = None,
+) -> tuple[VerificationResult, dict[str, ClientEvidence]]:
+    """What `verify` and `trace` do. `groups` are clients to be tested together; `None` tests no clients at all."""
     target = _writable(bundle)
     max_queries = None if max_queries is None else whole_number("max_queries", max_queries, 1)
     seed, alpha = whole_number("seed", seed, 0), check_alpha(alpha)
@@ -99,23 +134,23 @@ def verify(
     with opened(suspect, options, given) as adapter:
         limits: dict[str, Any] = {"max_queries": max_queries, "seed": seed, "batch_size": options.batch_size}
         if logged:
-            limits["labels"] = options.labels
+            limits |= {"labels": options.labels, "groups": groups}
             chosen = choose_logged(given, claimed, adapter, codebook.keyed_hash, verbose=verbose, **limits)
         else:
             chosen = choose_queries(given, claimed, adapter, verbose=verbose, **limits)
         plan = _plan(key, claimed, chosen, options, channels, logged, max_queries, seed, alpha)
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
         sha256 = suspect_sha256(suspect)
-        seen: dict[str, Any] = {"pairs": codebook.contrasts(), "logged": logged, "met_before": chosen.met_before}
-        accumulator = ResidualAccumulator(channels, codebook.keyed_hash, claimed.params, **seen)
+        accumulator = accumulator_of(plan, codebook.keyed_hash, codebook.contrasts(), chosen.met_before, chosen.parties)
         with transcript_of(target, plan, adapter.description, sha256, options.batch_size) as transcript:
             asked = ask(adapter, claimed, chosen, plan, options, transcript, verbose=verbose)
             assessment = assess(asked, accumulator, codebook, align_classes=plan.align_classes)
     named: dict[str, Any] = {"owner": key.owner, "suspect": adapter.description, "suspect_sha256": sha256}
     result = result_of(assessment, plan, tested_at=_now(), versions=package_versions(), **named)
+    clients = evidence_of(accumulator, codebook) if isinstance(accumulator, TracingAccumulator) else {}
     if target is not None and transcript is not None:
-        _write_bundle(target, result, assessment, codebook, transcript, key, chosen)
-    return result
+        _write_bundle(target, result, assessment, codebook, transcript, key, chosen, clients)
+    return result, clients
 
 
 def _writable(bundle: BundleOptions | str | os.PathLike[str] | None) -> BundleOptions | None:
@@ -189,6 +224,7 @@ def _plan(
         alpha=alpha,
         log=chosen.log,
         met_before_sha256=None if chosen.met_before is None else members.met_before_sha256(chosen.met_before),
+        parties_sha256=None if chosen.parties is None else parties_sha256(chosen.parties),
     )
 
 
@@ -200,6 +236,7 @@ def _write_bundle(
     transcript: Transcript,
     key: MarkKey,
     chosen: Chosen,
+    clients: dict[str, ClientEvidence],
 ) -> None:
     """Turns the transcript into the bundle, and removes its folder."""
     try:
@@ -213,6 +250,8 @@ def _write_bundle(
             target.statement,
             reveal_key=target.reveal_key,
             met_before=chosen.met_before,
+            parties=chosen.parties,
+            clients=clients,
             selected=None if chosen.indices is None else np.asarray(chosen.indices),
         )
     except FileExistsError as error:
