@@ -1,0 +1,181 @@
+"""How many questions does a logged theft take? Evidence against the number of queries that `verify` asks of a log.
+
+    python benchmarks/studies/questions.py             # three seeds, about 20 minutes
+    python benchmarks/studies/questions.py --report    # writes the table into docs/questions.md from the results
+
+The owner model is trained on 20,000 images of Fashion-MNIST. An attacker sends 25,000 other images, which are the log,
+and trains a surrogate on the probabilities or on the labels; another fine-tunes that on 3,000 true labels. `verify`
+chooses its questions from the log by clean answers alone. Control: models trained on the true labels of 12,000 other
+images. How many questions are confident and how many are ties was fixed on another seed (1) than these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import dynamarks_tf as dm
+from benchmarks import result_file
+from benchmarks.studies import fashion_mnist
+from dynamarks_tf._support import files
+from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.request_logs.query_log import Selection
+from dynamarks_tf.request_logs.reduced_log import ReducedLog
+from dynamarks_tf.verification.log_choice import marked_of, reduced
+from dynamarks_tf.verification.owner import resolve_owner
+from dynamarks_tf.verification.provenance import package_versions
+from dynamarks_tf.watermark.layer import SCHEME
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "questions.json"
+GUIDE = HERE.parents[1] / "docs" / "questions.md"
+BEGIN, END = "<!-- table: python benchmarks/studies/questions.py --report -->\n", "<!-- end of table -->\n"
+SETTINGS: dict[str, Any] = {
+    "scheme": SCHEME,
+    "owner": "pooled_cnn",
+    "owner_images": 20000,
+    "owner_epochs": 6,
+    "logged": 25000,
+    "surrogate": "separable_cnn",
+    "surrogate_epochs": 12,
+    "true_labels": 3000,
+    "fine_tuning_epochs": 2,
+    "independent_images": 12000,
+    "batch_size": 64,
+    "questions": [15, 30, 60, 100, 200, 300, 1000, None],
+}
+SUSPECTS = {
+    "probabilities": "probabilities stolen",
+    "probabilities, fine-tuned": "probabilities stolen, fine-tuned",
+    "labels": "labels stolen",
+    "labels, fine-tuned": "labels stolen, fine-tuned",
+    "independent": "independent model",
+}
+Array = Any
+
+
+def trained(architecture: str, images: Array, wanted: Array, epochs: int, model: keras.Model | None = None) -> Any:
+    """A classifier trained on classes or probabilities; `model` is trained further."""
+    if model is None:
+        model = ARCHITECTURES[architecture](images.shape[1:], 10)
+    else:
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        model = copy
+    loss = "categorical_crossentropy" if wanted.ndim > 1 else "sparse_categorical_crossentropy"
+    model.compile("adam", loss)
+    model.fit(images, wanted, epochs=epochs, batch_size=SETTINGS["batch_size"], verbose=0)
+    return model
+
+
+def study(seed: int) -> dict[str, Any]:
+    """One owner model and key, and all suspects."""
+    images = fashion_mnist.load()
+    keras.utils.set_random_seed(1000 + seed)
+    order = np.random.default_rng(seed).permutation(len(images.x_train))
+    x, y = images.x_train[order], images.y_train[order]
+    start, stop = SETTINGS["owner_images"], SETTINGS["owner_images"] + SETTINGS["logged"]
+    true = slice(stop, stop + SETTINGS["true_labels"])
+    rest = slice(true.stop, true.stop + SETTINGS["independent_images"])
+    clean = trained(SETTINGS["owner"], x[:start], y[:start], SETTINGS["owner_epochs"])
+    key = dm.MarkKey((2000 + seed).to_bytes(32, "big"), "Questions")
+    marked = dm.mark(clean, key)
+    sent = x[start:stop]
+    released = marked.predict(sent, batch_size=512, verbose=0)
+    owner = resolve_owner(marked, key)
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/log.npz", inputs=sent, client="attacker")
+        opened = dm.open_log(f"{folder}/log.npz")
+        reduction = reduced(opened, marked_of(owner, owner.codebook(key).keyed_hash), batch_size=512)
+    log = ReducedLog(reduction, Selection(), ())
+    suspects: dict[str, keras.Model] = {}
+    for name, wanted in (("probabilities", released), ("labels", released.argmax(axis=1))):
+        keras.utils.set_random_seed(3000 + seed)
+        suspects[name] = trained(SETTINGS["surrogate"], sent, wanted, SETTINGS["surrogate_epochs"])
+        suspects[f"{name}, fine-tuned"] = trained(
+            SETTINGS["surrogate"], x[true], y[true], SETTINGS["fine_tuning_epochs"], suspects[name]
+        )
+    suspects["independent"] = trained(SETTINGS["surrogate"], x[rest], y[rest], SETTINGS["surrogate_epochs"])
+    row: dict[str, Any] = {"seed": seed, "queries": reduction.num_queries, "first": len(reduction.queries)}
+    for form in ("probabilities", "labels"):
+        row[form] = {}
+        for name, model in suspects.items():
+            answers = dict[bytes, Array]()
+
+            def suspect(batch: Array, model: Any = model, answers: Any = answers, form: str = form) -> Array:
+                found = answers.setdefault(batch.tobytes(), model.predict(batch, batch_size=512, verbose=0))
+                return found.argmax(axis=1) if form == "labels" else found
+
+            row[form][name] = []
+            for count in SETTINGS["questions"]:
+                options = dm.SuspectOptions(labels=form == "labels", batch_size=4096)
+                found = dm.verify(
+                    suspect, owner=owner, key=key, queries=log, max_queries=count, suspect_options=options
+                )
+                row[form][name].append([found.num_queries, found.log10_p])
+    print(json.dumps(result_file.rounded(row)), flush=True)
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown: the worst of the seeds, for independent models the smallest log10 p."""
+    counts = [f"{count:,}" if count else "all" for count in SETTINGS["questions"]]
+    lines = [f"| log10 p after this many questions | {' | '.join(counts)} |", f"|---|{'---|' * len(counts)}"]
+    for form in ("probabilities", "labels"):
+        for name, words in SUSPECTS.items():
+            worst = min if name == "independent" else max
+            cells = [f"{worst(row[form][name][place][1] for row in rows):.1f}" for place in range(len(counts))]
+            lines.append(f"| {words}, answers {form} | {' | '.join(cells)} |")
+    every = {form: max(row[form]["independent"][-1][0] for row in rows) for form in ("probabilities", "labels")}
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{len(rows)} owner models and keys; the worst of them, and the smallest log10 p of independent models. Of "
+            f"{rows[0]['queries']:,} logged queries, at most {every['probabilities']:,} can say something about "
+            f"probabilities, and {every['labels']:,} about labels.",
+            "",
+        ]
+    )
+
+
+def report(page: str, rows: list[dict[str, Any]]) -> str:
+    """The page with its table made anew."""
+    before, rest = page.split(BEGIN)
+    return before + BEGIN + table(rows) + END + rest.split(END)[1]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, action="append", help="repeatable  [default: 10, 11, 12]")
+    parser.add_argument("--report", action="store_true", help="write the table into docs/questions.md from the results")
+    options = parser.parse_args()
+    if options.report:
+        files.write_atomically(GUIDE, report(GUIDE.read_text(), json.loads(RESULTS.read_text())["rows"]).encode())
+        return
+    rows = [study(seed) for seed in options.seed or [10, 11, 12]]
+    content = {
+        "format": "dynamarks-questions-study",
+        "version": 1,
+        "settings": SETTINGS,
+        "versions": package_versions(),
+        "machine": platform.machine(),
+        "rows": rows,
+    }
+    result_file.write(RESULTS, content)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
