@@ -20,7 +20,7 @@ test: $(VENV)/.test data            ## every test
 # MLServer and KServe's Python server, in environments of their own; about 1 GB. They need Python 3.12 or older.
 SERVERS := mlserver kserve
 
-test-servers: $(VENV)/.test $(SERVERS:%=.venv-%/.installed)   ## the tests against real servers of others, 2 minutes
+test-servers: $(VENV)/.test $(SERVERS:%=.venv-%/.installed)   ## installs both, which takes minutes, and asks them
 	DYNAMARKS_MLSERVER_PYTHON="$(CURDIR)/.venv-mlserver/bin/python" \
 	DYNAMARKS_KSERVE_PYTHON="$(CURDIR)/.venv-kserve/bin/python" \
 	$(BIN)/python -m pytest tests/suspects/test_real_open_inference_servers.py

@@ -295,7 +295,7 @@ def test_rates_that_are_refused(
         verify(surrogate, rate=rate)
 
 
-@pytest.mark.parametrize("option", ["signature", "output"])
+@pytest.mark.parametrize("option", ["signature", "output", "input", "datatype"])
 def test_options_that_a_suspect_does_not_have(run: Run, surrogate: keras.Model, tmp_path: Path, option: str) -> None:
     surrogate.save(tmp_path / "suspect.keras")
     code, _, err = run(tmp_path / "suspect.keras", f"--{option}", "x")
