@@ -139,7 +139,7 @@ def verify(
     \b
       grpc://HOST:PORT/NAME            TensorFlow Serving
       http://HOST:PORT/v1/models/NAME  TensorFlow Serving
-      http://HOST:PORT/v2/models/NAME  Open Inference Protocol: KServe, Triton, MLServer
+      http://HOST:PORT/v2/models/NAME  Open Inference: KServe, Triton, MLServer
 
     Exits with 0 if the mark is found (p <= alpha), 1 if not, 2 on an error. With --bundle, an interrupted test goes on
     where it stopped when the same command is given again.

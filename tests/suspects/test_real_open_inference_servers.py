@@ -69,7 +69,7 @@ def _running(kind: str, python: str, folder: Path) -> Iterator[str]:
             "parameters": {"uri": "model.joblib"},
         }
         (folder / "model-settings.json").write_text(json.dumps(model))
-        # Workers of MLServer 1.7.1 do not start with uvloop 0.22, which has no current event loop.
+        # Workers of MLServer 1.7.1 do not start with current uvloop, which makes no event loop of its own accord.
         settings = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
         (folder / "settings.json").write_text(json.dumps({"host": "127.0.0.1", "parallel_workers": 0, **settings}))
         words = ["-c", "from mlserver.cli import main; main()", "start", str(folder)]
