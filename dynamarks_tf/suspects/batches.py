@@ -38,7 +38,7 @@ def fit_shape(batch: npt.ArrayLike, shape: Shape | None, description: str) -> Ar
         array.ndim == len(shape) + 1
         and all(axis in (None, size) for axis, size in zip(shape, array.shape[1:], strict=True))
     ):
-        axes = ", ".join("any" if axis is None else str(axis) for axis in shape)
+        axes = brief(", ".join("any" if axis is None else str(axis) for axis in shape))
         raise SuspectError(f"{description} takes inputs of shape (n, {axes}) and was given {array.shape}.")
     return array
 

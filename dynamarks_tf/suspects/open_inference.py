@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ _JSON_TYPES: dict[str, set[type]] = {  # how JSON holds values, by the kind of t
     "O": {str},
 }
 _BROKEN = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError)  # raised by what breaks the protocol
+_MOST_AXES = 64  # of NumPy
 _DISLIKES_THE_INPUT = (400, 422, 500)
 
 
@@ -156,7 +158,7 @@ class OpenInferenceSuspect:
                 (name,), (tensor,) = _names(inputs), inputs
                 self._input = self._agreed("input", self._input, name)
                 self._datatype = self._agreed("datatype", self._datatype, tensor.get("datatype"))
-                axes = (tensor.get("shape") or ())[1:]  # the first is that of the batch
+                axes = _axes(tensor.get("shape") or [])[1:]  # the first is that of the batch
                 self.input_shape = tuple(int(size) if size >= 0 else None for size in axes) or None
                 self._is_described = True
             if self._datatype is not None:
@@ -189,7 +191,7 @@ class OpenInferenceSuspect:
     def _values(self, tensor: Any) -> Array:
         """The values of an output, whose data may come flat or nested."""
         dtype = _numpy_type(tensor["datatype"], f"{self.description} answers values")
-        shape, data = tensor["shape"], np.asarray(tensor["data"], object)
+        shape, data = _axes(tensor["shape"]), np.asarray(tensor["data"], object)
         flat = data.ravel()
         if list(data.shape) not in (shape, [np.prod(shape, dtype=object)]):
             raise self._contradicts(tensor, f"holds {flat.size} values in the shape {list(data.shape)}")
@@ -205,11 +207,17 @@ class OpenInferenceSuspect:
         return np.reshape(values, shape)
 
     def _contradicts(self, tensor: Any, problem: str) -> SuspectError:
-        said = brief(f"{tensor['name']!r} of shape {tensor['shape']} and type {tensor['datatype']}")
+        said = brief(f"{tensor['name']!r} of shape {reprlib.repr(tensor['shape'])} and type {tensor['datatype']}")
         return SuspectError(
             f"{self.description} contradicts itself: it answers {said}, which {problem}. Read another output "
             "(--output), or pass a function of one batch that makes sense of it."
         )
+
+
+def _axes(shape: Any) -> Any:
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"a shape of {len(shape)} axes")
+    return shape
 
 
 def _names(tensors: Any) -> list[str]:
