@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Where the images are, if `make data` fetched them.
 WITH_DATA = DYNAMARKS_DATA="$${DYNAMARKS_DATA:-$$(ls -d "$(CURDIR)/.data/fashion-mnist" 2>/dev/null)}"
 
-.PHONY: demo test check docs format data glyphs clean
+.PHONY: demo test test-servers check docs format data glyphs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo data            ## the main job, end to end, on real images
@@ -16,6 +16,14 @@ demo: $(VENV)/.demo data            ## the main job, end to end, on real images
 
 test: $(VENV)/.test data            ## every test
 	$(WITH_DATA) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# MLServer and KServe's Python server, in environments of their own; about 1 GB. They need Python 3.12 or older.
+SERVERS := mlserver kserve
+
+test-servers: $(VENV)/.test $(SERVERS:%=.venv-%/.installed)   ## installs both, which takes minutes, and asks them
+	DYNAMARKS_MLSERVER_PYTHON="$(CURDIR)/.venv-mlserver/bin/python" \
+	DYNAMARKS_KSERVE_PYTHON="$(CURDIR)/.venv-kserve/bin/python" \
+	$(BIN)/python -m pytest tests/suspects/test_real_open_inference_servers.py
 
 check: $(VENV)/.test                ## linter and type checker
 	$(BIN)/ruff check .
@@ -53,5 +61,10 @@ $(VENV)/.study: $(VENV)/bin/python setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[study]'
 	touch $@ $(VENV)/.demo
 
+$(SERVERS:%=.venv-%/.installed): .venv-%/.installed: tests/suspects/real_servers/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 clean:                              ## remove everything that was built, except keys and results
-	rm -rf $(VENV) .data build dist site *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(SERVERS:%=.venv-%) .data build dist site *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

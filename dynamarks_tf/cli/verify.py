@@ -25,8 +25,8 @@ EXIT_NOT_FOUND = 1
 SECTIONS = {
     "Owner": "owner key statement from_logits modules unsafe_load",
     "Queries": "queries log client log_model log_version logged max_queries seed",
-    "Suspect": "signature output suspect_scale suspect_from_logits labels class_names batch_size timeout rate "
-    "api_key_header",
+    "Suspect": "signature output input datatype suspect_scale suspect_from_logits labels class_names batch_size "
+    "timeout rate api_key_header",
     "Result": "alpha out bundle include_queries reveal_key as_json",
     "Report": "report plots true_labels confidential",
 }
@@ -79,6 +79,8 @@ SECTIONS = {
 )
 @click.option("--signature", help="Signature to call, if it has several.")
 @click.option("--output", help="Output to read, if it has several.")
+@click.option("--input", metavar="NAME", help="Its input, if a /v2/ server does not describe it. By default: input-0.")
+@click.option("--datatype", metavar="TYPE", help="Type of that input, such as FP64. By default: FP32; BYTES for text.")
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1), help="Inputs per request.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds a remote suspect may take per request.")
 @click.option("--rate", type=float, help="Maximum number of queries a second.")
@@ -114,6 +116,8 @@ def verify(
     align_classes: bool,
     signature: str | None,
     output: str | None,
+    input: str | None,
+    datatype: str | None,
     batch_size: int,
     timeout: float,
     rate: float | None,
@@ -135,7 +139,7 @@ def verify(
     \b
       grpc://HOST:PORT/NAME            TensorFlow Serving
       http://HOST:PORT/v1/models/NAME  TensorFlow Serving
-      http://HOST:PORT/v2/models/NAME  Open Inference Protocol: KServe, Triton
+      http://HOST:PORT/v2/models/NAME  Open Inference: KServe, Triton, MLServer
 
     Exits with 0 if the mark is found (p <= alpha), 1 if not, 2 on an error. With --bundle, an interrupted test goes on
     where it stopped when the same command is given again.
@@ -193,6 +197,8 @@ def verify(
             align_classes=align_classes,
             signature=signature,
             output=output,
+            input=input,
+            datatype=datatype,
             batch_size=batch_size,
             timeout_s=timeout,
             rate=rate,

@@ -38,7 +38,7 @@ def fit_shape(batch: npt.ArrayLike, shape: Shape | None, description: str) -> Ar
         array.ndim == len(shape) + 1
         and all(axis in (None, size) for axis, size in zip(shape, array.shape[1:], strict=True))
     ):
-        axes = ", ".join("any" if axis is None else str(axis) for axis in shape)
+        axes = brief(", ".join("any" if axis is None else str(axis) for axis in shape))
         raise SuspectError(f"{description} takes inputs of shape (n, {axes}) and was given {array.shape}.")
     return array
 
@@ -111,14 +111,14 @@ def several_inputs(description: str, names: Iterable[str]) -> SuspectError:
     """Makes the error for a model that does not take exactly one input."""
     aliases = sorted(names)
     return SuspectError(
-        f"{description} has {len(aliases)} inputs ({', '.join(aliases)}), and only suspects with one can be asked "
-        "directly. Pass a function of one batch that builds the others."
+        f"{description} has {len(aliases)} inputs ({brief(', '.join(aliases))}), and only suspects with one can be "
+        "asked directly. Pass a function of one batch that builds the others."
     )
 
 
 def brief(detail: object) -> str:
     """Shortens a text from a server or library for a message: one line, printable, at most 300 characters."""
     text = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail) or type(detail).__name__
-    text = _TERMINAL_CODE.sub("", text)
+    text = _TERMINAL_CODE.sub("", text[: 10 * _LONGEST_DETAIL])  # there may be millions more
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= _LONGEST_DETAIL else line[:_LONGEST_DETAIL] + "..."

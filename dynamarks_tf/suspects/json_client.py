@@ -33,6 +33,14 @@ _ADVICE = {
 }
 
 
+class HttpStatusError(SuspectError):
+    """A server answered with another status than 200, or with no JSON."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class JsonClient:
     """A connection to the server of one model. Redirects are refused: another server would be another suspect.
 
@@ -71,6 +79,7 @@ class JsonClient:
             batch: the inputs in it, for messages.
 
         Raises:
+            HttpStatusError: the server refused, or sent no JSON.
             SuspectError: there was no usable answer; the message tells why.
         """
         import requests
@@ -138,11 +147,13 @@ class JsonClient:
             return content
         details = content["error"] if isinstance(content, dict) and "error" in content else received
         details = details.decode("utf-8", "replace") if isinstance(details, bytes) else str(details)
+        if details.startswith("Traceback "):  # MLServer sends all of it
+            details = details.strip().splitlines()[-1]
         details = brief(hide(details, self._api_key) or "no details")
         if status == 400 and batch is not None:
-            raise refusal(self._description, batch, details)
+            raise HttpStatusError(str(refusal(self._description, batch, details)), status)
         advice = _ADVICE.get(status, f"Is this {self._port}?")
-        raise SuspectError(f"{self._description} answered with HTTP status {status}: {details}. {advice}")
+        raise HttpStatusError(f"{self._description} answered with HTTP status {status}: {details}. {advice}", status)
 
     def _add_key(self, request: Any) -> Any:
         assert self._api_key is not None

@@ -37,6 +37,8 @@ def as_suspect(
     *,
     signature: str | None = None,
     output: str | None = None,
+    input: str | None = None,
+    datatype: str | None = None,
     timeout_s: float = 30.0,
     api_key_header: str | None = None,
     queries: QuerySource | None = None,
@@ -53,6 +55,8 @@ def as_suspect(
             default `serving_default`, otherwise the only one.
         output: name of the output to read, of a model that names its outputs. By default `probabilities`, otherwise the
             only one.
+        input: name of the input, of a model behind the Open Inference Protocol whose server does not describe it.
+        datatype: type of that input in the protocol, such as `"FP32"`.
         timeout_s: seconds that a server may take for one answer.
         api_key_header: name of the header that carries the key; by default it is sent as `Authorization: Bearer KEY`.
         queries: the inputs to which a file of answers without digests holds the answers.
@@ -69,7 +73,13 @@ def as_suspect(
         >>> as_suspect("grpc://localhost:8500/clf").predict(images).shape
         (256, 10)
     """
-    options = {"signature": signature, "output": output, "api_key_header": api_key_header}
+    options = {
+        "signature": signature,
+        "output": output,
+        "input": input,
+        "datatype": datatype,
+        "api_key_header": api_key_header,
+    }
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(suspect, (str, os.PathLike)):
         text = os.fspath(suspect)
@@ -100,12 +110,13 @@ def _at_address(url: str, given: dict[str, Any], timeout_s: float) -> Suspect:
         "timeout_s": timeout_s,
         "api_key": ApiKey.from_environment(given.pop("api_key_header", None)),
     }
+    speaks_v2 = scheme in ("http", "https") and is_v2(url)
+    _check(given, "input output datatype" if speaks_v2 else "signature output", suspect)
     if scheme in ("grpc", "grpcs"):
         address = parse_grpc(url)
         secure = scheme == "grpcs"
         return GrpcSuspect(address.host, address.port, address.name, address.version, secure=secure, **given, **remote)
-    if is_v2(url):
-        _check(given, "output", suspect)
+    if speaks_v2:
         return OpenInferenceSuspect(url, **given, **remote)
     return RestSuspect(url, **given, **remote)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.errors import SuspectError
-from dynamarks_tf.suspects.batches import Shape, fit_shape, fit_type, several_inputs
+from dynamarks_tf.suspects.batches import Shape, brief, fit_shape, fit_type, several_inputs
 
 Array = npt.NDArray[Any]
 
@@ -108,14 +108,31 @@ def choose_signature(
         raise several_inputs(description, inputs)
     ((name, (shape, dtype)),) = inputs.items()
     names = tuple(sorted(outputs))
+    return SuspectSignature(
+        description, name, shape[1:] if shape else None, dtype, choose_output(description, names, output), names
+    )
+
+
+def choose_output(description: str, outputs: Iterable[str], output: str | None) -> str:
+    """Picks an output of a signature.
+
+    Args:
+        description: description of the suspect.
+        outputs: aliases of the outputs.
+        output: the alias to read. `None`: as for `choose_signature`.
+
+    Raises:
+        SuspectError: it is not clear which output to read.
+    """
+    names = sorted(outputs)
     usual = names if len(names) == 1 else [name for name in _USUAL_OUTPUTS if name in names]
     chosen = output if output is not None or not usual else usual[0]
     if chosen not in names:
         problem = "it is not clear which to read" if output is None else f"none is called {output!r}"
         raise SuspectError(
-            f"{description} has the outputs {', '.join(names)}; {problem}. Name one: output=... (--output)."
+            f"{description} has the outputs {brief(', '.join(names))}; {problem}. Name one: output=... (--output)."
         )
-    return SuspectSignature(description, name, shape[1:] if shape else None, dtype, chosen, names)
+    return chosen
 
 
 def numpy_type(name: str, description: str) -> np.dtype[Any]:

@@ -39,6 +39,8 @@ def opened(suspect: Any, options: SuspectOptions, queries: QuerySource) -> Itera
         queries=queries,
         signature=options.signature,
         output=options.output,
+        input=options.input,
+        datatype=options.datatype,
         timeout_s=options.timeout_s,
         api_key_header=options.api_key_header,
     )

@@ -30,6 +30,8 @@ class SuspectOptions:
             probabilities), `"sigmoid"` (scores of each class against the rest) or `"logit"`.
         signature: name of the signature to call, of a suspect that has several.
         output: name of the output to read, of a suspect that has several.
+        input: name of the input, of a server of the Open Inference Protocol that does not describe it.
+        datatype: type of that input in the protocol, such as `"FP32"`.
         batch_size: how many inputs are asked at once.
         align_classes: whether the suspect's order of classes is found from the answers: for one that orders or
             numbers its classes otherwise, or has other classes besides.
@@ -57,6 +59,8 @@ class SuspectOptions:
     api_key_header: str | None = None
     scale: str = "probability"
     align_classes: bool = False
+    input: str | None = None
+    datatype: str | None = None
 
     def __post_init__(self) -> None:
         batch_size = whole_number("batch_size", self.batch_size, 1)

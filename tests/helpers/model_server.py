@@ -57,7 +57,8 @@ class ModelServer:
     """One model, `clf`, versions `v1` and `v2` (which are the same), as WSGI application.
 
     `outputs` says name and datatype of each output; `predict` gives an array for each name. `before`, if given, sees
-    every request first and may answer it.
+    every request first and may answer it. Without `described`, the metadata is that of MLServer and KServe's Python
+    server by default, and any input is taken. The last question is kept in `asked`.
     """
 
     def __init__(
@@ -69,10 +70,12 @@ class ModelServer:
         datatype: str = "FP32",
         before: Callable[[Request], Response | None] | None = None,
         nested: bool = False,
+        described: bool = True,
     ) -> None:
         self.predict, self.outputs, self.shape, self.datatype = predict, outputs, shape, datatype
-        self.before, self.nested = before, nested
+        self.before, self.nested, self.described = before, nested, described
         self.questions = 0
+        self.asked: Any = None
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
         request = Request(environ)
@@ -99,6 +102,8 @@ class ModelServer:
         return {"name": "clf", "ready": True}
 
     def metadata(self, request: Request, values: Any) -> Any:
+        if not self.described:
+            return {"name": "clf", "versions": [], "platform": "", "inputs": [], "outputs": []}
         return {
             "name": "clf",
             "versions": ["v1", "v2"],
@@ -109,17 +114,18 @@ class ModelServer:
 
     def infer(self, request: Request, values: Any) -> Any:
         try:
-            asked = json.loads(request.get_data())
+            asked = self.asked = json.loads(request.get_data())
             (tensor,) = asked["inputs"]
             shape, data = tensor["shape"], tensor["data"]
         except (KeyError, TypeError, ValueError) as error:
             raise RefusedError(f"no inference request: {error!r}") from error
-        if tensor["name"] != "pixels" or tensor["datatype"] != self.datatype:
+        if self.described and (tensor["name"] != "pixels" or tensor["datatype"] != self.datatype):
             raise RefusedError(f"expected one tensor pixels of type {self.datatype}")
-        fits = len(shape) == len(self.shape) and all(
-            want in (-1, size) for want, size in zip(self.shape, shape, strict=False)
+        fits = not self.described or (
+            len(shape) == len(self.shape)
+            and all(want in (-1, size) for want, size in zip(self.shape, shape, strict=False))
         )
-        array = np.array(data, TYPES[self.datatype])
+        array = np.array(data, TYPES[tensor["datatype"]])
         if not fits or array.size != np.prod(shape, dtype=int):
             raise RefusedError(f"expected a tensor of shape {self.shape}, not {shape} of {array.size} values")
         wanted = [output["name"] for output in asked.get("outputs") or [{"name": name} for name in self.outputs]]

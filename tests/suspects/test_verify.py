@@ -22,6 +22,7 @@ from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.export import export_saved_model
 from tests.helpers import ROOT, verifying
+from tests.helpers.model_server import ModelServer, serving
 
 Array = np.ndarray[Any, Any]
 Run = Callable[..., tuple[int, str, str]]
@@ -148,6 +149,21 @@ def test_fewer_names_than_columns_are_refused(
 
 
 # Servers
+
+
+def test_a_server_that_describes_nothing_is_asked_as_the_options_say(
+    run: Run, answers: Array, expected: dm.VerificationResult
+) -> None:
+    outputs = {"predict": answers.argmax(axis=1), "predict_proba": answers}
+    server = ModelServer(lambda batch: outputs, {"predict": "INT64", "predict_proba": "FP32"}, described=False)
+    with serving(server) as url:
+        options = ("--input", "pixels", "--datatype", "FP64", "--output", "predict_proba")
+        code, out, _ = run(f"{url}/v2/models/clf", *options, "--json")
+    assert code == 0
+    assert json.loads(out)["log10_p"] == pytest.approx(expected.log10_p, abs=1e-4)
+    (tensor,) = server.asked["inputs"]
+    assert (tensor["name"], tensor["datatype"]) == ("pixels", "FP64")
+    assert server.asked["outputs"] == [{"name": "predict_proba"}]
 
 
 Start = Callable[[str, int], tuple[subprocess.Popen[str], str]]
@@ -279,7 +295,7 @@ def test_rates_that_are_refused(
         verify(surrogate, rate=rate)
 
 
-@pytest.mark.parametrize("option", ["signature", "output"])
+@pytest.mark.parametrize("option", ["signature", "output", "input", "datatype"])
 def test_options_that_a_suspect_does_not_have(run: Run, surrogate: keras.Model, tmp_path: Path, option: str) -> None:
     surrogate.save(tmp_path / "suspect.keras")
     code, _, err = run(tmp_path / "suspect.keras", f"--{option}", "x")
