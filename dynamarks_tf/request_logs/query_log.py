@@ -7,12 +7,12 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dynamarks_tf._support import texts
+from dynamarks_tf._support.storage import CutOffError
 from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.request_logs.entries import (
     Array,
@@ -99,24 +99,28 @@ class QueryLog:
         files: the files; entries without times keep this order.
         selection: which requests are wanted.
         count: how many queries to read at most; all if `None`.
+        found: problems found when the files were looked for.
 
     Attributes:
-        problems: all that was skipped or left out in the passes so far; each was also a warning.
+        problems: those, and all that was skipped or left out in the passes so far; each was also a warning.
         has_other_forms: whether the passes so far left out requests with inputs of another type or shape than the first
             ones, which the model may have answered.
     """
 
-    def __init__(self, files: Sequence[LogFile], selection: Selection, *, count: int | None = None) -> None:
+    def __init__(
+        self, files: Sequence[LogFile], selection: Selection, *, count: int | None = None, found: Sequence[str] = ()
+    ) -> None:
         self._files = tuple(files)
         self._selection = selection
         self._count = count
-        self.problems: list[str] = []
+        self._found = tuple(found)
+        self.problems = list(found)
         self.has_other_forms = False
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files, in the order given."""
-        return tuple(file.path for file in self._files)
+    def paths(self) -> tuple[str, ...]:
+        """The paths and URLs of the files, in the order given; secrets of URLs are left out."""
+        return tuple(file.file.name for file in self._files)
 
     def first(self, count: int) -> QueryLog:
         """Returns the log cut to its first queries. Nothing is read for it, and each pass over it ends after them.
@@ -130,7 +134,7 @@ class QueryLog:
         """
         if count < 1:
             raise ArgumentError(f"`count` must be at least 1. Received: {count}")
-        return QueryLog(self._files, self._selection, count=count if self._count is None else min(count, self._count))
+        return self._changed(count=count if self._count is None else min(count, self._count))
 
     def taking(self, input_shape: Sequence[int | None], *, text: bool | None = None) -> QueryLog:
         """Returns the log without requests whose inputs do not fit a shape.
@@ -141,8 +145,7 @@ class QueryLog:
         """
         shapes = (*self._selection.input_shapes, tuple(input_shape))
         text = self._selection.text if text is None else text
-        selection = dataclasses.replace(self._selection, input_shapes=shapes, text=text)
-        return QueryLog(self._files, selection, count=self._count)
+        return self._changed(selection=dataclasses.replace(self._selection, input_shapes=shapes, text=text))
 
     def batches(self, batch_size: int) -> Iterator[Array]:
         """Yields the inputs, `batch_size` rows at a time: always the same rows in the same order.
@@ -178,7 +181,7 @@ class QueryLog:
         """What the log is and what was selected from it, as plain values for JSON: files, clients, model, versions."""
         selection = self._selection
         return {
-            "files": [{"name": file.path.name, "size": file.size} for file in self._files],
+            "files": [{"name": file.file.last_name, "size": file.file.size} for file in self._files],
             "clients": None if selection.clients is None else sorted(selection.clients),
             "model": selection.model,
             "versions": None if selection.versions is None else sorted(selection.versions),
@@ -266,6 +269,9 @@ class QueryLog:
         if unversioned:
             self._warn(f"{unversioned} logged requests were left out: the version that answered was not recorded.")
 
+    def _changed(self, *, selection: Selection | None = None, count: int | None = None) -> QueryLog:
+        return QueryLog(self._files, selection or self._selection, count=count or self._count, found=self._found)
+
     def _entries(self) -> Iterator[LogEntry]:
         # Not from the files' names: a file may be begun long after its first request was answered.
         starts = [None] if len(self._files) == 1 else [file.start_time for file in self._files]
@@ -274,10 +280,10 @@ class QueryLog:
     def _read(self, file: LogFile) -> Iterator[LogEntry]:
         try:
             yield from file.entries()
-        except TruncatedError as error:
+        except (TruncatedError, CutOffError) as error:
             self._warn(str(error))
         except OSError as error:
-            raise LogError(f"Cannot read {file.path}: {error.strerror}") from error
+            raise LogError(str(error)) from error
 
     def _warn(self, problem: str) -> None:
         if problem not in self.problems:
@@ -285,7 +291,7 @@ class QueryLog:
             warnings.warn(problem, stacklevel=2)
 
     def _nothing_found(self, first_reason: str) -> str:
-        where = ", ".join(map(str, self.paths))
+        where = ", ".join(self.paths)
         if first_reason:
             return f"No request in {where} can be used. The first: {first_reason}"
         if self._selection.versions is not None and (versions := self.versions()):
@@ -313,7 +319,7 @@ class QueryLog:
         if len({version for _, version in known}) > 1 and self._selection.versions is None:
             options.append("version= (`dynamarks verify --log-version N`; all that one key marked)")
         return (
-            f"Several versions answered the requests in {', '.join(map(str, self.paths))}: {_counted(versions)}. "
+            f"Several versions answered the requests in {', '.join(self.paths)}: {_counted(versions)}. "
             f"A mark's key belongs to one version of one model. Choose with {' and '.join(options)}."
         )
 
