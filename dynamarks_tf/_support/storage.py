@@ -184,7 +184,7 @@ def local_file(path: Path) -> StoredFile:
 def without_secrets(url: str) -> str:
     """Returns a URL for messages: without user, password and query, and printable."""
     protocol, separator, rest = url.partition("://")
-    authority = rest.split("/", 1)[0]
+    authority = rest.lstrip("/").split("/", 1)[0]
     if ":" in authority or "::" in rest:  # a password may hold a slash
         end = rest.rfind("@")
     elif DRIVERS.get(protocol) == "abfs":  # CONTAINER@ACCOUNT
