@@ -148,11 +148,11 @@ def test_a_cut_compressed_file_gives_what_stands_before(tmp_path: Path, kind: st
     path = tmp_path / "log"
     whole = PACK[kind](lines(*np.random.default_rng(0).permutation(2**20)[:8000].tolist()))  # several blocks
     counts = []
-    for part in (0.5, 0.95, 1):
+    for part in (0.5, 1):
         path.write_bytes(whole[: int(len(whole) * part) - 1])
         with pytest.warns(UserWarning, match="log: the end of the compressed file is missing, as after a crash"):
             counts.append(sum(open_log(path).clients().values()))
-    assert 0 <= counts[0] < counts[1] < counts[2] <= 8000
+    assert 0 < counts[0] < counts[1] <= 8000
     path.write_bytes(whole[:7])
     with pytest.raises(LogError, match="the end of the compressed file is missing"):
         open_log(path)
