@@ -18,6 +18,13 @@ SUSPECTS = {  # what asks suspects of these kinds
     "onnx": ["onnxruntime>=1.17"],
     "parquet": ["pyarrow>=14"],  # recorded answers
 }
+ZSTD = ['backports.zstd>=1; python_version < "3.14"']  # later ones have it in their standard library
+FSSPEC = "fsspec>=2024.2"  # request logs at servers
+DRIVERS = {  # request logs in these stores
+    "s3": [FSSPEC, "s3fs>=2024.2"],
+    "gs": [FSSPEC, "gcsfs>=2024.2"],
+    "abfs": [FSSPEC, "adlfs>=2024.2"],
+}
 PROXY = ["aiohttp>=3.11", "hpack>=4.1"]  # HTTP; headers of HTTP/2
 
 setup(
@@ -51,6 +58,9 @@ setup(
     ],
     extras_require={
         **SUSPECTS,
+        **DRIVERS,
+        "remote": [FSSPEC],  # without a driver
+        "zstd": ZSTD,
         "report": REPORT,  # reports for people, and the figures of audits
         "proxy": PROXY,
         "demo": [*DATASETS, *REPORT],
@@ -65,6 +75,8 @@ setup(
             *PROXY,
             "compose-pydantic>=0.2.2",  # tests/serving: the compose file against its specification
             *DOCS,
+            *ZSTD,
+            FSSPEC,
             "check-wheel-contents>=0.6",
             "hyperframe>=6.0",  # tests/proxy: frames that no client would send
             "hypothesis>=6.100",

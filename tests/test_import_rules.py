@@ -58,7 +58,7 @@ RULES = {
     "request_logs": Rule("what clients asked: one reader, one writer", "_support errors", ALL, ALL),
     "serving.protocol": Rule("status, ports, tensors", "request_logs errors", "", ALL),
     "serving.local_server": Rule(
-        "TensorFlow Serving's stand-in", "serving.protocol request_logs export errors", "", ALL
+        "TensorFlow Serving's stand-in", "serving.protocol request_logs export _support errors", "", ALL
     ),
     "serving.gateway": Rule("the proxy in front of it", "serving.protocol request_logs errors", "", ALL),
     "datasets": Rule("real images", "_support errors", "", ALL),

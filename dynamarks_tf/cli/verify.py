@@ -40,7 +40,12 @@ SECTIONS = {
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="Key file of the owner.")
 @click.option("--statement", type=click.Path(path_type=Path), help="Published commitment that the key must open.")
 @click.option("--queries", type=click.Path(path_type=Path), help=".npy or .npz file of inputs.")
-@click.option("--log", multiple=True, type=click.Path(path_type=Path), help="Request log to take the inputs from.")
+@click.option(
+    "--log",
+    multiple=True,
+    metavar="PATH",
+    help="Request log to take the inputs from: file, folder, URL (s3://, gs://, abfs://) or glob in quotes.",
+)
 @click.option("--client", multiple=True, help="Take only what this client asked, from the logs.")
 @click.option("--log-model", help="Take only what this model was asked, from the logs.")
 @click.option(
@@ -100,7 +105,7 @@ def verify(
     key: Path,
     statement: Path | None,
     queries: Path | None,
-    log: tuple[Path, ...],
+    log: tuple[str, ...],
     client: tuple[str, ...],
     log_model: str | None,
     log_version: tuple[int, ...],

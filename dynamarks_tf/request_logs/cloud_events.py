@@ -30,11 +30,11 @@ import functools
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dynamarks_tf._support.storage import CutOffError, StoredFile
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.client_header import CLIENT_HEADER, read_client
 from dynamarks_tf.request_logs.entries import (
@@ -49,7 +49,7 @@ from dynamarks_tf.request_logs.entries import (
 )
 from dynamarks_tf.request_logs.json_keys import check_nesting, first_wins
 from dynamarks_tf.request_logs.json_text import is_base64, to_array
-from dynamarks_tf.request_logs.lines import BUFFER, corrupt, parse_problem, read_lines
+from dynamarks_tf.request_logs.lines import corrupt, parse_problem, read_lines
 
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"
@@ -97,13 +97,12 @@ class EventsFile(LogFile):
     on, 16 bytes are kept of each request, and each pass reads the requests only.
 
     Args:
-        path: the file.
-        size: how many bytes of it to read.
+        file: the file.
         dtype: the type of the inputs in bodies of the v1 protocol, which do not state it.
     """
 
-    def __init__(self, path: Path, size: int, dtype: str = "float32") -> None:
-        super().__init__(path, size)
+    def __init__(self, file: StoredFile, dtype: str = "float32") -> None:
+        super().__init__(file)
         self._dtype = dtype
 
     def entries(self) -> Iterator[LogEntry]:
@@ -114,15 +113,15 @@ class EventsFile(LogFile):
             LogError: a line is no event.
         """
         index = self._index
-        with self.path.open("rb", buffering=BUFFER) as file:
+        with self.file.open() as opened:
             for offset, version in zip(index.offsets, index.versions, strict=True):
-                file.seek(offset)
-                event = self._parse(offset, file.readline(self.size - offset))
+                opened.seek(offset)
+                event = self._parse(offset, opened.readline(opened.largest_entry))
                 if isinstance(event, UnreadableEntry):
                     yield event
                     continue
                 yield EventEntry(
-                    path=self.path,
+                    file=self.file,
                     offset=offset,
                     client=_client(event.attributes.get("metadata")),
                     time=_seconds(event.attributes.get("time")),
@@ -163,7 +162,7 @@ class EventsFile(LogFile):
                     offsets.append(offset)
                 elif kind == RESPONSE:
                     answers[name] = _UNKNOWN if name in answers else _version(event.fields)
-        except TruncatedError as error:
+        except (TruncatedError, CutOffError) as error:
             truncated = str(error)
         versions = array.array("q", [_UNKNOWN]) * len(offsets)
         for name, version in answers.items():
@@ -174,19 +173,19 @@ class EventsFile(LogFile):
 
     def _events(self) -> Iterator[tuple[int, _Event | UnreadableEntry]]:
         """Yields the offset and the content of each line."""
-        for offset, line in read_lines(self.path, self.size):
+        for offset, line in read_lines(self.file):
             yield offset, self._parse(offset, line)
 
     def _parse(self, offset: int, line: bytes) -> _Event | UnreadableEntry:
         try:
             fields = _load(line)
         except (ValueError, RecursionError) as error:
-            problem = parse_problem(self.path, offset, line, error)
+            problem = parse_problem(self.file, offset, line, error)
             if isinstance(error, json.JSONDecodeError) or isinstance(problem, TruncatedError):
                 raise problem from error
-            return UnreadableEntry(path=self.path, offset=offset, problem=f"its line cannot be parsed: {error}")
+            return UnreadableEntry(file=self.file, offset=offset, problem=f"its line cannot be parsed: {error}")
         if not isinstance(fields, dict):
-            raise corrupt(self.path, offset, "it is no JSON object")
+            raise corrupt(self.file, offset, "it is no JSON object")
         return _Event(fields, _attributes(fields))
 
 

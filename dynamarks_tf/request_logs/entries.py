@@ -5,19 +5,16 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy.typing as npt
 
+from dynamarks_tf._support.storage import StoredFile
 from dynamarks_tf.errors import LogError
 
 Array = npt.NDArray[Any]
-
-_BLOCK = 2**20  # bytes
 
 
 class TruncatedError(LogError):
@@ -33,15 +30,15 @@ class LogEntry(abc.ABC):
     """One request as it stands in a file; its inputs are decoded on demand.
 
     Attributes:
-        path: the file.
-        offset: where in the file the entry begins, in bytes (in an `.npz` file: the number of its first row).
+        file: the file.
+        offset: where the entry begins, in bytes of the unpacked file (in an `.npz` file: the number of its first row).
         client: the name of the client, `None` if that was not recorded.
         time: seconds since 1970, `None` if that was not recorded.
         model: the name of the model that was asked, `None` if that was not recorded.
         version: the version of it that answered, `None` if that was not recorded.
     """
 
-    path: Path
+    file: StoredFile
     offset: int
     client: str | None = None
     time: float | None = None
@@ -51,7 +48,7 @@ class LogEntry(abc.ABC):
     @property
     def place(self) -> str:
         """Where the entry stands, for messages."""
-        return f"{self.path}, offset {self.offset}"
+        return f"{self.file}, offset {self.offset}"
 
     @abc.abstractmethod
     def inputs(self, name: str | None) -> Array:
@@ -83,14 +80,12 @@ class LogFile(abc.ABC):
     """One file of a log, which can be read any number of times.
 
     Args:
-        path: the file.
-        size: how many bytes of it to read: those that it had when the log was opened. Bytes appended later are not
-            read, so that every pass yields the same.
+        file: the file. It is read up to the size that it had when the log was opened, so that every pass yields the
+            same.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        self.path = path
-        self.size = size
+    def __init__(self, file: StoredFile) -> None:
+        self.file = file
 
     @abc.abstractmethod
     def entries(self) -> Iterator[LogEntry]:
@@ -99,29 +94,8 @@ class LogFile(abc.ABC):
         Raises:
             TruncatedError: the end of the file is missing.
             LogError: the file is damaged.
-            OSError: the file cannot be read.
+            StorageError: the file cannot be read or unpacked; a `CutOffError` where its end is missing.
         """
-
-    @property
-    def name(self) -> str:
-        """The file's name without its folder."""
-        return self.path.name
-
-    def sha256(self) -> str:
-        """Digest of the bytes that are read, 64 hexadecimal digits.
-
-        Raises:
-            LogError: the file cannot be read.
-        """
-        digest, left = hashlib.sha256(), self.size
-        try:
-            with self.path.open("rb") as file:
-                while left > 0 and (block := file.read(min(left, _BLOCK))):
-                    digest.update(block)
-                    left -= len(block)
-        except OSError as error:
-            raise LogError(f"Cannot read {self.path}: {error.strerror}") from error
-        return digest.hexdigest()
 
     @functools.cached_property
     def start_time(self) -> float | None:

@@ -17,9 +17,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from dynamarks_tf._support.storage import StoredFile
 from dynamarks_tf.request_logs.entries import Array, LogEntry, LogFile, UnusableError, input_name
 from dynamarks_tf.request_logs.json_text import is_base64, to_array
 from dynamarks_tf.request_logs.lines import corrupt, parse_problem, read_lines
@@ -31,13 +31,12 @@ class JsonLinesFile(LogFile):
     """A file of JSON lines.
 
     Args:
-        path: the file.
-        size: how many bytes of it to read.
+        file: the file.
         dtype: the type of the inputs, which JSON does not state.
     """
 
-    def __init__(self, path: Path, size: int, dtype: str = "float32") -> None:
-        super().__init__(path, size)
+    def __init__(self, file: StoredFile, dtype: str = "float32") -> None:
+        super().__init__(file)
         self._dtype = dtype
 
     def entries(self) -> Iterator[LogEntry]:
@@ -47,19 +46,19 @@ class JsonLinesFile(LogFile):
             TruncatedError: the last line is not whole.
             LogError: a line is no JSON object, or a field is of the wrong type.
         """
-        for offset, line in read_lines(self.path, self.size):
+        for offset, line in read_lines(self.file):
             try:
                 fields = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise parse_problem(self.path, offset, line, error) from error
+                raise parse_problem(self.file, offset, line, error) from error
             if not isinstance(fields, dict):
-                raise corrupt(self.path, offset, "it is no JSON object")
+                raise corrupt(self.file, offset, "it is no JSON object")
             for name, kinds in _KINDS.items():
                 value = fields.get(name)
                 if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-                    raise corrupt(self.path, offset, f'"{name}" is {value!r}')
+                    raise corrupt(self.file, offset, f'"{name}" is {value!r}')
             yield JsonEntry(
-                path=self.path,
+                file=self.file,
                 offset=offset,
                 client=fields.get("client"),
                 time=fields.get("time"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
-from pathlib import Path
+import warnings
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
+from dynamarks_tf._support import storage
+from dynamarks_tf._support.storage import OpenFile, StoredFile, StoredFolder
 from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.request_logs import cloud_events, reduction_file, rotation, tf_record
 from dynamarks_tf.request_logs.entries import LogFile
@@ -21,9 +24,13 @@ from dynamarks_tf.request_logs.reduction import merge
 
 ACCEPTED = (
     "TFRecord files of PredictionLog (.tfrecord), JSON lines (.jsonl), CloudEvents of KServe's logger as JSON lines, "
-    ".npz files with an array 'inputs', and folders that a server logs to"
+    ".npz files with an array 'inputs', each also compressed by gzip or Zstandard, and folders that a server logs to"
 )
 HEAD_BYTES = 64
+MOST_FOLDERS = 1000
+SHOWN = 5
+
+_PATTERN = f"{rotation.PREFIX}NUMBER-TIME{rotation.SUFFIX}"
 
 
 def open_log(
@@ -38,15 +45,19 @@ def open_log(
 ) -> QueryLog | ReducedLog:
     """Opens request logs, to read the inputs that clients sent.
 
-    The content of a file decides its format, not its name. The length of each file is fixed now, so the log of a
-    running server can be read too: requests logged later do not appear.
+    The content of a file decides its format, not its name, and whether gzip or Zstandard has compressed it: then it is
+    unpacked while it is read. The length of each file is fixed now, so the log of a running server can be read too:
+    requests logged later do not appear.
 
     Requests come in the order of their times, also where several files cover the same period, as those of replicas do.
     Requests and files without times keep the order given.
 
     Args:
         paths: one path or several: TFRecord files of `PredictionLog`, JSON lines, CloudEvents of KServe's logger,
-            `.npz` files, or folders that a server logs to; or files that `dynamarks reduce` wrote.
+            `.npz` files, folders that a server logs to, folders that hold such folders, one of each replica, or files
+            that `dynamarks reduce` wrote. Each is a path, an [fsspec](https://filesystem-spec.readthedocs.io) URL such
+            as `"s3://BUCKET/logs"` (the extras `s3`, `gs` and `abfs` bring drivers), or a glob of either, such as
+            `"logs/*.jsonl.gz"`. A file that is given twice is read once.
         client: take the requests of this client only, or of these clients.
         model: take the requests to the model of this name only, and those of which no model was recorded.
         version: take the requests that this version of the model answered only, or these versions. A mark's key
@@ -62,7 +73,10 @@ def open_log(
 
     Raises:
         ArgumentError: no path is given, `version` is no number of a version, or `dtype` is no type of numbers.
-        LogError: a file is missing or is no request log.
+        LogError: a file is missing, cannot be read or is no request log.
+
+    Warns:
+        UserWarning: a file is given twice, or a folder lacks files that were in it.
 
     Example:
         >>> log = open_log("logs", client="alice")
@@ -83,13 +97,20 @@ def open_log(
         versions=None if version is None else _versions(version),
         input=input,
     )
-    files = [file for path in given for file in _expanded(Path(path))]
-    are_reduced = [reduction_file.is_reduction(file) for file in files]
-    if any(are_reduced):
-        if not all(are_reduced):
+    try:
+        located, problems = _located(given)
+        are_reduced = [reduction_file.is_reduction(file) for file in located]
+        if any(are_reduced) and not all(are_reduced):
             raise LogError("Some of the files are reduced logs, others are not. Reduce these too: dynamarks reduce.")
-        return ReducedLog(merge([reduction_file.read(file) for file in files]), selection, tuple(files))
-    log = QueryLog([_open(file, dtype) for file in files], selection)
+        files = [] if any(are_reduced) else [_open(file, dtype) for file in located]
+        reduced = [reduction_file.read(file) for file in located] if any(are_reduced) else []
+    except OSError as error:
+        raise LogError(str(error)) from error
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    if reduced:
+        return ReducedLog(merge(reduced), selection, tuple(file.name for file in located))
+    log = QueryLog(files, selection, found=problems)
     return log if input_shape is None else log.taking(input_shape)
 
 
@@ -100,35 +121,90 @@ def _versions(version: int | Sequence[int]) -> frozenset[int]:
     return frozenset(map(int, given))
 
 
-def _expanded(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = rotation.list_files(path)
-    if not files:
-        raise LogError(f"{path} holds no request log: no file is called {rotation.PREFIX}NUMBER-TIME{rotation.SUFFIX}.")
+def _located(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[StoredFile], list[str]]:
+    """Returns the files of all that was given, each once and in order, and what is wrong with them."""
+    files: dict[Hashable, StoredFile] = {}
+    problems: dict[str, None] = {}
+    for path in paths:
+        found = storage.find(path)
+        part: list[StoredFile] = []
+        for each in found:
+            part += [each] if isinstance(each, StoredFile) else _logged_to(each, problems)
+        if not part:
+            raise LogError(
+                f"{', '.join(map(str, found[:SHOWN]))} holds no request log: neither it nor a folder in it has files "
+                f"called {_PATTERN}."
+            )
+        own = {file.identity: file for file in part}  # a glob may match a folder and what is in it
+        for identity, file in own.items():
+            if identity in files:
+                problems[f"{file} was given more than once; it is read once."] = None
+            files.setdefault(identity, file)
+    return list(files.values()), list(problems)
+
+
+def _logged_to(folder: StoredFolder, problems: dict[str, None]) -> list[StoredFile]:
+    """Returns the files that servers logged to a folder and to the folders in it, one of each replica."""
+    content = folder.content()
+    files = _rotated(folder, content, problems)
+    folders = [each for each in content if isinstance(each, StoredFolder)]
+    if len(folders) > MOST_FOLDERS:
+        raise LogError(
+            f"{folder} holds {len(folders)} folders, at most {MOST_FOLDERS} are searched. Name the logs' own."
+        )
+    for each in folders:
+        files += _rotated(each, each.content(), problems)
     return files
 
 
-def _open(path: Path, dtype: str) -> LogFile:
+def _rotated(
+    folder: StoredFolder, content: list[StoredFile | StoredFolder], problems: dict[str, None]
+) -> list[StoredFile]:
+    files: dict[tuple[int, str], StoredFile] = {}
+    for each in content:  # in the order of the names: what is not compressed comes before what is
+        if isinstance(each, StoredFile) and (parsed := rotation.parse_name(each.last_name)):
+            if parsed in files:
+                problems[f"{each} is left out: {files[parsed]} is the same file."] = None
+            files.setdefault(parsed, each)
+    numbers = sorted({number for number, _ in files})
+    gaps = [(low + 1, high - 1) for low, high in itertools.pairwise(numbers) if high > low + 1]
+    if gaps:
+        named = ", ".join(f"{low}" if low == high else f"{low} to {high}" for low, high in gaps[:SHOWN])
+        more = f" and {len(gaps) - SHOWN} more gaps" if len(gaps) > SHOWN else ""
+        problems[
+            f"{folder} seems incomplete: it lacks the {_PATTERN} with number {named}{more}. A test needs the whole "
+            "log: restore the files."
+        ] = None
+    return [files[key] for key in sorted(files)]
+
+
+def _open(file: StoredFile, dtype: str) -> LogFile:
+    is_record = file.last_name.removesuffix(".gz").removesuffix(".zst").endswith(rotation.SUFFIX)
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-            file.seek(0)
+        with file.open() as opened:
+            head = opened.read(HEAD_BYTES)
+            opened.seek(0)
             is_json = head.lstrip().startswith(b"{")
-            is_event = is_json and cloud_events.is_event(file.readline())
-    except OSError as error:
-        raise LogError(f"Cannot read the request log {path}: {error.strerror}") from error
+            is_event = is_json and _is_event(opened)
+    except storage.CutOffError:  # nothing in it is whole
+        if not is_record:
+            raise
+        head, is_json, is_event = b"", False, False
     if tf_record.is_header(head):  # before the rest: a length may begin with any character
-        return PredictionLogFile(path, size)
+        return PredictionLogFile(file)
     if head.startswith(b"PK"):
-        return NpzFile(path, size)
+        return NpzFile(file)
     if is_event:
-        return cloud_events.EventsFile(path, size, dtype)
+        return cloud_events.EventsFile(file, dtype)
     if is_json:
-        return JsonLinesFile(path, size, dtype)
-    if path.name.endswith(rotation.SUFFIX):  # empty, or its very first record is truncated or corrupt
-        return PredictionLogFile(path, size)
-    if head.startswith(b"\x1f\x8b"):
-        raise LogError(f"{path} is compressed. Unpack it first: gunzip -k {path}")
-    raise LogError(f"{path} is no request log; accepted: {ACCEPTED}.")
+        return JsonLinesFile(file, dtype)
+    if is_record:  # empty, or its very first record is truncated or corrupt
+        return PredictionLogFile(file)
+    raise LogError(f"{file} is no request log; accepted: {ACCEPTED}.")
+
+
+def _is_event(opened: OpenFile) -> bool:
+    try:
+        return cloud_events.is_event(opened.readline(opened.largest_entry))
+    except storage.CutOffError:
+        return False

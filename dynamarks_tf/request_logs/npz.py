@@ -29,7 +29,7 @@ BLOCK_ROWS = 256
 
 
 class NpzFile(LogFile):
-    """An `.npz` file. It is written once, so its size is not looked at."""
+    """An `.npz` file. One at a server, or compressed once more, is copied to the disk for each pass."""
 
     def entries(self) -> Iterator[LogEntry]:
         """Reads the file.
@@ -38,28 +38,28 @@ class NpzFile(LogFile):
             LogError: the file is damaged, has no inputs, or its arrays do not go together.
         """
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with self.file.open_seekable() as opened, zipfile.ZipFile(opened) as archive:
                 yield from self._entries(archive)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-            raise LogError(f"{self.path} is damaged: {error}") from error
+            raise LogError(f"{self.file} is damaged: {error}") from error
 
     def _entries(self, archive: zipfile.ZipFile) -> Iterator[LogEntry]:
         names = {name.removesuffix(".npy") for name in archive.namelist()}
         input_name = next((name for name in INPUT_NAMES if name in names), None)
         if input_name is None:
             found = ", ".join(sorted(names)) or "(none)"
-            raise LogError(f"{self.path} holds the arrays {found}; expected one called 'inputs'.")
+            raise LogError(f"{self.file} holds the arrays {found}; expected one called 'inputs'.")
         inputs = _Column(archive, input_name)
         clients, times, versions = (
             _Column(archive, name) if name in names else None for name in ("client", "time", "version")
         )
         total = inputs.shape[0] if inputs.shape else 0
         if versions is not None and versions.dtype.kind not in "iu":
-            raise LogError(f"{self.path}: 'version' holds {versions.dtype}; expected integers, or no such array.")
+            raise LogError(f"{self.file}: 'version' holds {versions.dtype}; expected integers, or no such array.")
         for name, column in (("client", clients), ("time", times), ("version", versions)):
             if column is not None and column.shape and column.shape[:1] != (total,):
                 raise LogError(
-                    f"{self.path}: {name!r} has shape {column.shape}; expected {total} rows, as many as the inputs."
+                    f"{self.file}: {name!r} has shape {column.shape}; expected {total} rows, as many as the inputs."
                 )
         for start in range(0, total, BLOCK_ROWS):
             count = min(BLOCK_ROWS, total - start)
@@ -81,7 +81,7 @@ class NpzFile(LogFile):
         bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(inputs)]
         for low, high in itertools.pairwise(bounds):
             yield ArrayEntry(
-                path=self.path,
+                file=self.file,
                 offset=start + low,
                 client=None if clients is None else str(clients[low]) or None,
                 time=None if times is None else float(times[low]),
@@ -102,7 +102,7 @@ class ArrayEntry(LogEntry):
 
     @property
     def place(self) -> str:
-        return f"{self.path}, row {self.offset}"
+        return f"{self.file}, row {self.offset}"
 
     def inputs(self, name: str | None) -> Array:
         return self.rows

@@ -117,15 +117,15 @@ class PredictionLogFile(LogFile):
             TruncatedError: the last record is not whole.
             LogError: a record is damaged.
         """
-        for offset, data in read_records(self.path, self.size):
+        for offset, data in read_records(self.file):
             try:
                 log = _parse(data)
             except DecodeError:
-                yield UnreadableEntry(path=self.path, offset=offset, problem="it is no PredictionLog message")
+                yield UnreadableEntry(file=self.file, offset=offset, problem="it is no PredictionLog message")
                 continue
             metadata = log.log_metadata
             yield PredictionEntry(
-                path=self.path,
+                file=self.file,
                 offset=offset,
                 client=metadata.request_origin or None,
                 time=_time(metadata),

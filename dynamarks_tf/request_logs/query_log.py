@@ -7,12 +7,12 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dynamarks_tf._support import texts
+from dynamarks_tf._support.storage import CutOffError
 from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.request_logs.entries import (
     Array,
@@ -99,22 +99,24 @@ class QueryLog:
     Args:
         files: the files; entries without times keep this order.
         selection: which requests are wanted.
+        found: problems found when the files were looked for.
 
     Attributes:
         files: the files, in the order given.
         selection: which requests are wanted.
-        problems: all that was skipped or left out in the passes so far; each was also a warning.
+        problems: those, and all that was skipped or left out in the passes so far; each was also a warning.
     """
 
-    def __init__(self, files: Sequence[LogFile], selection: Selection) -> None:
+    def __init__(self, files: Sequence[LogFile], selection: Selection, *, found: Sequence[str] = ()) -> None:
         self.files = tuple(files)
         self.selection = selection
-        self.problems: list[str] = []
+        self._found = tuple(found)
+        self.problems = list(found)
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files, in the order given."""
-        return tuple(file.path for file in self.files)
+    def paths(self) -> tuple[str, ...]:
+        """The paths and URLs of the files, in the order given; secrets of URLs are left out."""
+        return tuple(file.file.name for file in self.files)
 
     def taking(self, input_shape: Sequence[int | None], *, text: bool | None = None) -> QueryLog:
         """Returns the log without requests whose inputs do not fit a shape.
@@ -126,7 +128,7 @@ class QueryLog:
         shapes = (*self.selection.input_shapes, tuple(input_shape))
         text = self.selection.text if text is None else text
         selection = dataclasses.replace(self.selection, input_shapes=shapes, text=text)
-        return QueryLog(self.files, selection)
+        return QueryLog(self.files, selection, found=self._found)
 
     def batches(self, batch_size: int) -> Iterator[Array]:
         """Yields the inputs, `batch_size` rows at a time: always the same rows in the same order.
@@ -212,10 +214,10 @@ class QueryLog:
     def _read(self, file: LogFile) -> Iterator[LogEntry]:
         try:
             yield from file.entries()
-        except TruncatedError as error:
+        except (TruncatedError, CutOffError) as error:
             self.warn(str(error))
         except OSError as error:
-            raise LogError(f"Cannot read {file.path}: {error.strerror}") from error
+            raise LogError(str(error)) from error
 
     def warn(self, problem: str) -> None:
         """Notes a problem, and warns of it, once."""

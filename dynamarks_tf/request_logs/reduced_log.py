@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -20,12 +19,12 @@ class ReducedLog:
     Attributes:
         reduction: the log.
         selection: which requests are wanted.
-        paths: the files that it was read from.
+        paths: the files that it was read from, without the secrets of URLs.
     """
 
     reduction: Reduction
     selection: Selection
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
 
     def batches(self, batch_size: int) -> Iterator[Array]:
         """Yields the inputs that have the form of the first one, `batch_size` rows at a time."""

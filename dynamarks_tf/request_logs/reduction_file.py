@@ -19,6 +19,7 @@ from numpy.lib import format as npy
 
 from dynamarks_tf._support import files
 from dynamarks_tf._support.formats import check_format
+from dynamarks_tf._support.storage import CutOffError, StoredFile, local_file
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.entries import Array
 from dynamarks_tf.request_logs.reduction import (
@@ -37,6 +38,16 @@ from dynamarks_tf.request_logs.reduction import (
 FORMAT = "dynamarks-reduced-log"
 FORMAT_VERSION = 1
 HEAD, MEETINGS, QUERIES, INPUTS = "reduced.json", "meetings.npy", "queries.npy", "inputs.bin"
+_DAMAGE = (
+    zipfile.BadZipFile,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    EOFError,
+    RecursionError,
+    NotImplementedError,
+)  # what reading a damaged file raises
 _DATE = (1980, 1, 1, 0, 0, 0)
 _LARGEST_HEAD = 2**28
 _MOST_ROWS = 2**24
@@ -68,28 +79,35 @@ def write(reduction: Reduction, path: str | os.PathLike[str], *, overwrite: bool
         raise LogError(f"Cannot write the reduced log {os.fspath(path)}: {error.strerror}") from error
 
 
-def is_reduction(path: Path) -> bool:
-    """Whether a file looks like a reduced log."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(30 + len(HEAD))
-    except OSError:
-        return False
+def is_reduction(file: StoredFile) -> bool:
+    """Whether a file looks like a reduced log.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    with file.open() as opened:
+        try:
+            start = opened.read(30 + len(HEAD))
+        except CutOffError:
+            return False
     return start[:2] == b"PK" and start[30:] == HEAD.encode()
 
 
-def read(path: str | os.PathLike[str]) -> Reduction:
+def read(file: StoredFile | str | os.PathLike[str]) -> Reduction:
     """Reads what `write` wrote.
 
+    Args:
+        file: the file, or the path of a local one.
+
     Raises:
-        LogError: the file is missing, damaged, or no reduced log.
-        FormatError: it was written by another release.
+        LogError: the file is missing, damaged, no reduced log, or was written by another release.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _read(archive, os.fspath(path))
+        stored = file if isinstance(file, StoredFile) else local_file(Path(file))
+        with stored.open_seekable() as opened, zipfile.ZipFile(opened) as archive:
+            return _read(archive, str(stored))
     except OSError as error:
-        raise LogError(f"Cannot read the reduced log {os.fspath(path)}: {error.strerror}") from error
+        raise LogError(f"Cannot read the reduced log: {error}") from error
     except (
         zipfile.BadZipFile,
         ValueError,
@@ -99,7 +117,7 @@ def read(path: str | os.PathLike[str]) -> Reduction:
         RecursionError,
         NotImplementedError,
     ) as error:
-        raise LogError(f"{os.fspath(path)} is no reduced log, or is damaged. Reduce the log again.") from error
+        raise LogError(f"{file} is no reduced log, or is damaged. Reduce the log again.") from error
 
 
 def _head(reduction: Reduction) -> dict[str, Any]:

@@ -15,7 +15,7 @@ SUFFIX = ".tfrecord"
 
 LARGE_BYTES = 2**16  # from this size on, the parts of a record are not copied into one
 
-_NAME = re.compile(rf"{PREFIX}(\d+)-.*{re.escape(SUFFIX)}")
+_NAME = re.compile(rf"({PREFIX}(\d{{1,18}})-.*{re.escape(SUFFIX)})(\.gz|\.zst)?", re.DOTALL)
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -99,17 +99,22 @@ class RotatingFiles:
 
 def list_files(folder: Path) -> list[Path]:
     """Returns the files of a log in the order in which they were begun."""
-    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_number)
+    found = [(parsed[0], path) for path in folder.iterdir() if (parsed := parse_name(path.name))]
+    return [path for _, path in sorted(found, key=lambda each: each[0])]
 
 
-def _number(path: Path) -> int:
-    found = _NAME.fullmatch(path.name)
-    assert found
-    return int(found[1])
+def parse_name(name: str) -> tuple[int, str] | None:
+    """Returns the number of a file of a log, and its name as it was before it was compressed.
+
+    Args:
+        name: the name of any file; `None` is returned if it is none of a log.
+    """
+    found = _NAME.fullmatch(name)
+    return (int(found[2]), found[1]) if found else None
 
 
 def _create(folder: Path) -> int:
-    number = max(map(_number, list_files(folder)), default=0)
+    number = max((parsed[0] for path in folder.iterdir() if (parsed := parse_name(path.name))), default=0)
     started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     while True:
         number += 1

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import google_crc32c
 
+from dynamarks_tf._support.storage import OpenFile, StoredFile
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.entries import TruncatedError
-
-LARGEST_RECORD = 2**31 - 1  # bytes; protocol buffers can be no larger
-BUFFER = 2**20  # bytes
 
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
@@ -30,12 +27,11 @@ def is_header(start: bytes) -> bool:
     return len(start) >= HEADER_BYTES and _checksum(start[: _LENGTH.size]) == start[_LENGTH.size : HEADER_BYTES]
 
 
-def read_records(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
+def read_records(file: StoredFile) -> Iterator[tuple[int, bytes]]:
     """Reads a file record by record.
 
     Args:
-        path: the file.
-        size: how many bytes of it to read; bytes appended later are left alone.
+        file: the file.
 
     Yields:
         The offset of each record in bytes, and its data.
@@ -43,26 +39,28 @@ def read_records(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
     Raises:
         TruncatedError: the last record is not whole.
         LogError: a record is damaged.
+        StorageError: the file cannot be read.
     """
     offset = 0
-    with path.open("rb", buffering=BUFFER) as file:
-        while offset < size:
-            header = file.read(min(HEADER_BYTES, size - offset))
+    with file.open() as opened:
+        while header := opened.read(HEADER_BYTES):
             if len(header) < HEADER_BYTES:
-                raise _truncated(path, offset, size)
+                raise _truncated(file, offset, len(header))
             if not is_header(header):
-                raise _corrupt(path, offset, "the checksum of its length is wrong")
+                raise _corrupt(opened, file, offset, "the checksum of its length is wrong")
             (length,) = _LENGTH.unpack_from(header)
-            if length > LARGEST_RECORD:
-                raise _corrupt(path, offset, f"its length is {length} bytes")
-            end = offset + HEADER_BYTES + length + _CHECKSUM.size
-            if end > size:
-                raise _truncated(path, offset, size)
-            data = file.read(length)
-            if _checksum(data) != file.read(_CHECKSUM.size):
-                raise _corrupt(path, offset, "the checksum of its data is wrong")
+            if length > opened.largest_entry:
+                raise _corrupt(opened, file, offset, f"its length is {length} bytes")
+            if not opened.is_packed and offset + length > file.size:  # not read only to find its end missing
+                raise _truncated(file, offset, file.size - offset)
+            data = opened.read(length)
+            checksum = opened.read(_CHECKSUM.size)
+            if len(checksum) < _CHECKSUM.size:
+                raise _truncated(file, offset, HEADER_BYTES + len(data) + len(checksum))
+            if _checksum(data) != checksum:
+                raise _corrupt(opened, file, offset, "the checksum of its data is wrong")
             yield offset, data
-            offset = end
+            offset += HEADER_BYTES + length + _CHECKSUM.size
 
 
 def _checksum(data: bytes) -> bytes:
@@ -70,15 +68,14 @@ def _checksum(data: bytes) -> bytes:
     return _CHECKSUM.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)  # masked: a record may hold records
 
 
-def _truncated(path: Path, offset: int, size: int) -> TruncatedError:
+def _truncated(file: StoredFile, offset: int, count: int) -> TruncatedError:
     return TruncatedError(
-        f"{path}: the last record, at offset {offset}, is cut off after {size - offset} bytes, as after a crash, and "
-        "is skipped"
+        f"{file}: the last record, at offset {offset}, is cut off after {count} bytes, as after a crash, and is skipped"
     )
 
 
-def _corrupt(path: Path, offset: int, reason: str) -> LogError:
+def _corrupt(opened: OpenFile, file: StoredFile, offset: int, reason: str) -> LogError:
     return LogError(
-        f"{path}: the record at offset {offset} is corrupt: {reason}. Restore the file from a copy; what stands before "
-        f"the record is whole: head -c {offset}"
+        f"{file}: the record at offset {offset} is corrupt: {reason}. Restore the file from a copy; what stands before "
+        f"the record is whole: head -c {offset}{', of the unpacked file' if opened.is_packed else ''}"
     )

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support.storage import CutOffError
 from dynamarks_tf.errors import DynaMarksError, LogError
 from dynamarks_tf.evidence.answers import confidence, main_class
 from dynamarks_tf.evidence.batch import Batch
@@ -171,7 +172,7 @@ class Reducer:
                 yield inputs, self.row(origin, time=last[0], offset=entry.offset)
 
         self.add(rows(), number=len(self.files))
-        self.files.append(FilePart(file.name, file.size, file.sha256(), position, counts, *reason))
+        self.files.append(FilePart(file.file.last_name, file.file.size, _digest(file), position, counts, *reason))
         return last[0]
 
     def add(self, requests: Iterable[tuple[Array, Row]], *, number: int) -> None:
@@ -212,10 +213,10 @@ class Reducer:
     def _entries(self, file: LogFile) -> Iterator[LogEntry]:
         try:
             yield from file.entries()
-        except TruncatedError as error:
+        except (TruncatedError, CutOffError) as error:
             self.problems.append(str(error))
         except OSError as error:
-            raise LogError(f"Cannot read {file.path}: {error.strerror}") from error
+            raise LogError(str(error)) from error
 
     def row(self, origin: Origin, *, time: float = -math.inf, offset: int = 0) -> Row:
         """Where the first query of a request stands."""
@@ -298,6 +299,13 @@ class Reducer:
 
 
 _ROW = np.dtype([("time", "<f8"), ("offset", "<i8"), ("row", "<i4"), ("origin", "<i4"), ("client", "<i4")])
+
+
+def _digest(file: LogFile) -> str:
+    try:
+        return file.file.sha256()
+    except OSError as error:
+        raise LogError(str(error)) from error
 
 
 def _blocks(requests: Iterable[tuple[Array, Row]], batch_size: int) -> Iterator[tuple[Array, Array]]:

@@ -89,6 +89,10 @@ def test_verify_asks_what_a_client_asked_according_to_the_log(run, folder, digit
         code, _, err = run(*words, *wrong)
         assert code == 2
         assert message in err
+    code, _, err = run(*words, "--log", "s4://AKIA:pass/word@bucket/logs?sig=t0ken")
+    assert code == 2
+    assert "Cannot read s4://***@bucket/logs?...: the protocol s4:// is unknown" in err
+    assert not any(secret in err for secret in ("AKIA", "word@", "t0ken"))
 
 
 def test_verify_takes_one_version_of_a_log_that_holds_several(run, folder, digits, marked_model):

@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from dynamarks_tf._support import storage
+from dynamarks_tf._support.storage import StoredFile
 from dynamarks_tf.request_logs.tf_record import frame
 
 
@@ -41,6 +43,11 @@ def read_predictions(folder: Path) -> list[Logged]:
 def record(data: bytes) -> bytes:
     """Returns a record with `data` in it, as it stands in a file."""
     return b"".join(frame(data))
+
+
+def stored(path: Path) -> StoredFile:
+    """Returns a file as the readers take it."""
+    return storage.local_file(path)
 
 
 def _logged(data: bytes) -> Logged:

@@ -14,6 +14,7 @@ from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import cloud_events, open_log
 from dynamarks_tf.request_logs.cloud_events import EventsFile
 from dynamarks_tf.request_logs.json_keys import check_nesting
+from tests.helpers.logs import stored
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4) / 7
 P = np.full((3, 2), 0.5, np.float32)
@@ -44,7 +45,7 @@ def write(path: Path, *events: Any) -> Path:
 
 
 def entries(path: Path) -> list[Any]:
-    return list(EventsFile(path, path.stat().st_size).entries())
+    return list(EventsFile(stored(path)).entries())
 
 
 def v2(name: str, array: np.ndarray, datatype: str = "FP32") -> dict[str, Any]:
@@ -148,7 +149,7 @@ def test_the_start_of_a_file_is_found_without_its_answers(tmp_path: Path, monkey
         {"specversion": "1.0", "id": "1", "type": "something.else", "time": "2020-01-02T03:04:05Z"},
         *(structured("request", str(number), {"instances": X.tolist()}) for number in range(5)),
     )
-    file = EventsFile(path, path.stat().st_size)
+    file = EventsFile(stored(path))
     monkeypatch.setattr(EventsFile, "_index", None)
     assert file.start_time == 1767323045.5
 

@@ -12,6 +12,7 @@ import pytest
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.request_logs.json_lines import JsonLinesFile
+from tests.helpers.logs import stored
 
 ALICE = {"inputs": [[0.1, 0.2], [0.3, 0.4]], "outputs": [[0.9, 0.1], [0.2, 0.8]], "client": "alice", "time": 12.5}
 BOB = {"inputs": [[1, 2]], "outputs": [[0.5, 0.5]], "client": "bob"}
@@ -23,7 +24,7 @@ def write(path: Path, *lines: Any) -> Path:
 
 
 def entries(path: Path, dtype: str = "float32") -> list[Any]:
-    return list(JsonLinesFile(path, path.stat().st_size, dtype).entries())
+    return list(JsonLinesFile(stored(path), dtype).entries())
 
 
 @pytest.fixture

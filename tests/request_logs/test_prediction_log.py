@@ -18,13 +18,13 @@ from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.request_logs.entries import UnusableError
 from dynamarks_tf.request_logs.prediction_log import UNDECODED, PredictionLogFile, encode, encode_bytes
-from tests.helpers.logs import record
+from tests.helpers.logs import record, stored
 
 WriteLog = Callable[..., Path]
 
 
 def entries(path: Path) -> list[Any]:
-    return list(PredictionLogFile(path, path.stat().st_size).entries())
+    return list(PredictionLogFile(stored(path)).entries())
 
 
 def only_entry(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def test_files_of_all_kinds_without_times_are_read_in_the_order_given(
     (tmp_path / "c.jsonl").write_text('\n  {"inputs": %s}\n' % (inputs + 2).tolist())  # noqa: UP031
     paths = [tmp_path / "c.jsonl", tmp_path / "b.npz", str(write_log(2, name="a", start=0, step=0))]
     log = open_log(paths)
-    assert [path.name for path in log.paths] == ["c.jsonl", "b.npz", "a"]
+    assert [Path(path).name for path in log.paths] == ["c.jsonl", "b.npz", "a"]
     np.testing.assert_array_equal(next(log.batches(9)), np.concatenate([inputs + 2, inputs + 1, inputs]))
 
 
@@ -102,7 +103,9 @@ def test_a_growing_log_keeps_the_length_it_had(write_log: WriteLog) -> None:
 def test_folders_of_a_server(write_log: WriteLog, tmp_path: Path, expected: Any) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
-    with pytest.raises(LogError, match="logs holds no request log: no file is called requests-NUMBER-TIME.tfrecord"):
+    with pytest.raises(
+        LogError, match="logs holds no request log: neither it nor .* has files called requests-NUMBER-TIME.tfrecord"
+    ):
         open_log(folder)
     for number, count in ((100000000, 1), (99999999, 2)):
         write_log(count, step=0).rename(folder / f"requests-{number}-20260102T030405Z.tfrecord")
@@ -115,8 +118,8 @@ def test_folders_of_a_server(write_log: WriteLog, tmp_path: Path, expected: Any)
     [
         (b"some text", "log.bin is no request log; accepted: TFRecord files of PredictionLog"),
         (b"", "log.bin is no request log"),
-        (gzip.compress(b"x", mtime=0), "log.bin is compressed. Unpack it first: gunzip -k"),
-        (None, "Cannot read the request log .*log.bin: No such file"),
+        (gzip.compress(b"x", mtime=0), "log.bin is no request log"),
+        (None, "Cannot read .*log.bin: No such file"),
     ],
 )
 def test_files_that_are_no_log(tmp_path: Path, content: bytes | None, message: str) -> None:
@@ -129,7 +132,7 @@ def test_files_that_are_no_log(tmp_path: Path, content: bytes | None, message: s
 
 def test_a_file_that_vanishes(write_log: WriteLog) -> None:
     log = open_log(write_log(1))
-    log.paths[0].unlink()
+    Path(log.paths[0]).unlink()
     with pytest.raises(LogError, match="Cannot read .*log.tfrecord: No such file"):
         list(log.batches(9))
 
@@ -304,7 +307,10 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path, make_messages: Any) -
     path.write_bytes(1000 * record(encode(*make_messages(), client="alice")))
     peaks = []
     for copies in (1, 20):
-        log = open_log([path] * copies, client="alice")
+        paths = [path, *(tmp_path / f"copy-{number}" for number in range(1, copies))]
+        for copy in paths[1:]:
+            os.link(path, copy)
+        log = open_log(paths, client="alice")
         tracemalloc.start()
         assert sum(map(len, log.batches(256))) == 1000 * copies
         peaks.append(tracemalloc.get_traced_memory()[1])

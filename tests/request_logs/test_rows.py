@@ -63,7 +63,7 @@ def test_all_formats_hold_the_same_queries(logs: dict[str, QueryLog]) -> None:
 
 
 def log_names(log: QueryLog) -> list[str]:
-    return [path.name for path in log.paths]
+    return [Path(path).name for path in log.paths]
 
 
 # Requests of one shape

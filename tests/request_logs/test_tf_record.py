@@ -12,13 +12,13 @@ import tensorflow as tf
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.entries import TruncatedError
 from dynamarks_tf.request_logs.tf_record import HEADER_BYTES, is_header, read_records
-from tests.helpers.logs import record
+from tests.helpers.logs import record, stored
 
 PAYLOADS = [b"", b"x", b"0123456789abcdef", os.urandom(3000)]
 
 
 def read(path: Path) -> list[tuple[int, bytes]]:
-    return list(read_records(path, path.stat().st_size))
+    return list(read_records(stored(path)))
 
 
 def test_files_are_those_of_tensorflow(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_file_cut_anywhere_gives_all_whole_records(tmp_path: Path) -> None:
     path = tmp_path / "log"
     for size in range(begin + 1, len(whole)):
         path.write_bytes(whole[:size])
-        records = read_records(path, size)
+        records = read_records(stored(path))
         assert next(records) == (0, b"first")
         with pytest.raises(
             TruncatedError, match=f"the last record, at offset {begin}, is cut off after {size - begin}"
@@ -84,7 +84,7 @@ def test_an_absurd_length_is_corrupt_even_with_a_right_checksum(tmp_path: Path) 
 def test_records_appended_later_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(record(b"early"))
-    size = path.stat().st_size
-    with path.open("ab") as file:
-        file.write(record(b"late"))
-    assert list(read_records(path, size)) == [(0, b"early")]
+    file = stored(path)
+    with path.open("ab") as growing:
+        growing.write(record(b"late"))
+    assert list(read_records(file)) == [(0, b"early")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
+from dynamarks_tf._support import storage
 from dynamarks_tf.errors import LogError, ServingError
 from dynamarks_tf.export.warmup import MAX_RECORDS, WARMUP_FILE
 from dynamarks_tf.request_logs.tf_record import read_records
@@ -27,7 +28,7 @@ def warm_up(model: ServedModel) -> None:
         return
     count = 0
     try:
-        for count, (_, record) in enumerate(read_records(path, path.stat().st_size), 1):
+        for count, (_, record) in enumerate(read_records(storage.local_file(path)), 1):
             if count > MAX_RECORDS:
                 break
             _run(model, prediction_log_pb2.PredictionLog.FromString(record))
