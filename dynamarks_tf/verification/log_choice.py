@@ -293,14 +293,15 @@ class LogChoice:
     def first_ties(self, count: int | None) -> npt.NDArray[np.int64]:
         """The first ties: what says most about a suspect that answers labels only.
 
-        With two classes, a fifth, at most 20, are others of which the clean model is sure: which class the suspect
-        calls which shows in no tie.
+        With two classes, which class the suspect calls which shows in no tie, nor does it in few ties of more classes.
+        Then up to a fifth, at most 20, are others of which the clean model is sure.
         """
-        if self._num_classes > TWO_CLASSES:
-            return self.ties[:count]
         total = len(self.ties) if count is None else count
-        controls = self._sure(min(_CONTROLS, total // _ONE_IN), np.setdiff1d(self.all(), self.ties), seed=0)
-        return np.union1d(self.ties[: total - len(controls)], controls)
+        if self._num_classes > TWO_CLASSES and min(total, len(self.ties)) >= _ONE_IN * _CONTROLS:
+            return self.ties[:total]
+        wanted = _CONTROLS if count is None else min(_CONTROLS, count // _ONE_IN)
+        controls = self._sure(wanted, np.setdiff1d(self.all(), self.ties), seed=0)
+        return np.union1d(self.ties if count is None else self.ties[: count - len(controls)], controls)
 
     def fewest(self, count: int, seed: int) -> npt.NDArray[np.int64]:
         """Half ties, half others of which the clean model is sure, balanced over its classes."""

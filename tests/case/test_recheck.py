@@ -261,7 +261,7 @@ def change_answers_and_chain(members):
             "num_cells of the class channel",
         ),
         (change_plan(channels=[]), FormatError, "its channels .* are not those that can be tested"),
-        (change_plan(logged=True), FormatError, "its channels .* are not those that can be tested"),
+        (change_plan(logged=True), FormatError, "its entries about logged queries contradict each other"),
         (change_plan(budget=7.0), FormatError, "`budget` is the largest total variation"),
         (change_plan(num_queries="120"), FormatError, "its entry num_queries is '120'"),
         (change_plan(num_classes=10**30), FormatError, "its entry num_classes is"),

@@ -106,7 +106,7 @@ def test_the_result_is_one_plain_sentence_and_claims_no_more_than_is_proven(rech
     assert "does not show that the suspect is an independent model" in wording.no_meaning(independent)[0]
     assert "not the probability that the suspect is an independent model" in wording.no_meaning(found)[0]
     rests_on = " ".join(wording.assumptions(independent))
-    assert "all that the client sent, from the first on" in rests_on  # logged queries
+    assert "were logged and chosen by what the clean model answers" in rests_on
     assert "holds no published commitment" in rests_on
     rests_on = " ".join(wording.assumptions(found))
     assert "without looking at any answer of the marked model" in rests_on
@@ -162,32 +162,6 @@ def test_what_counts_as_a_file_of_answers(bundles):
     assert not were_answers_given("answers.csv", None)  # a function of that name
     assert not were_answers_given("suspect.keras", "0" * 64)
     assert not recheck.recheck(bundles / "surrogate.zip").evidence.suspect.endswith(ANSWER_FILES)
-
-
-@pytest.mark.parametrize(
-    ("selection", "stated", "is_part"),
-    [
-        ("all", "all that the client sent, from the first on; none was left out", False),
-        ("first/1", "the first 1,797 of what the client sent; none was left out", False),
-        ("balanced/1", "a random part of what the client sent", True),
-    ],
-)
-def test_the_choice_of_logged_queries_is_stated(bundles, selection, stated, is_part):
-    found = report(recheck.recheck(bundles / "independent.zip"))
-    plan = dataclasses.replace(found.evidence.plan, num_queries=1797)
-    object.__setattr__(plan, "selection", selection)  # also one of other releases
-    found = dataclasses.replace(found, evidence=dataclasses.replace(found.evidence, plan=plan))
-    assert any(stated in line for line in wording.assumptions(found))
-    assert (wording.LOGGED_PART in wording.warnings(found)) == is_part
-    assert ("the first of them, none left out" in bundle_page(found)) == (selection == "first/1")
-
-
-def test_a_random_part_of_a_log_gets_a_caveat(tmp_path, owner_model, surrogate, digits, key):
-    options = {"owner": owner_model, "key": key, "queries": digits.x_test, "logged": True, "params": SETTINGS}
-    verifying.verify(surrogate, bundle=tmp_path / "bundle.zip", max_queries=30, **options)
-    result = recheck.recheck(tmp_path / "bundle.zip")
-    drawn = any("A part of the logged queries was drawn" in caveat for caveat in result.caveats)
-    assert drawn == report(result).is_part_of_log == (result.evidence.plan.selection != "first/1")
 
 
 def test_a_p_value_that_grinding_could_reach_gets_a_warning(rechecked):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import itertools
 import json
 import subprocess
@@ -79,7 +80,9 @@ def test_folders_and_globs(place: Any, records: Any, name: str) -> None:
     log = open_log(f"{root}/{name}" if name else root)
     assert rows(log) == rows(log) == [0, 1, 2, 3]
     assert [path.rsplit("/", 1)[1][:17] for path in log.paths] == ["requests-00000001", "requests-00000002"]
-    assert log.scope["files"][0] == {"name": "requests-00000001-a.tfrecord", "size": len(records(0, 1))}
+    first = log.files[0].file
+    assert (first.last_name, first.size) == ("requests-00000001-a.tfrecord", len(records(0, 1)))
+    assert first.sha256() == hashlib.sha256(records(0, 1)).hexdigest()
     assert rows(open_log(log.paths[1])) == [2, 3]
 
 
@@ -279,8 +282,8 @@ def test_no_secret_in_what_a_log_tells_of_itself() -> None:
     log = open_log(f"{root}/log.jsonl?t0ken")
     with pytest.warns(UserWarning, match=r"log.jsonl\?...: the last line") as caught:
         assert rows(log) == [1]
-    assert log.scope["files"][0]["name"] == "log.jsonl?..."
-    told = repr([log.paths, log.scope, log.problems, caught[0].message, log._files[0].file])
+    assert log.files[0].file.last_name == "log.jsonl?..."
+    told = repr([log.paths, log.problems, caught[0].message, log.files[0].file])
     assert not any(secret in told for secret in SECRETS)
 
 
