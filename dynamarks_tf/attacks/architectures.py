@@ -141,6 +141,24 @@ class AddPositions(keras.layers.Layer):
         return inputs + self.positions
 
 
+@keras.saving.register_keras_serializable("dynamarks_tf")
+class MeanOfWords(keras.layers.Layer):
+    """Averages the vectors of a text's words without its padding; a text without words gets zeros.
+
+    `GlobalAveragePooling1D` divides by the number of words, which gives NaN where there are none.
+    """
+
+    supports_masking = True
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        """Returns vectors of shape `(n, width)` for `inputs` of shape `(n, words, width)`."""
+        weights = keras.ops.expand_dims(keras.ops.cast(mask, inputs.dtype), -1)
+        return keras.ops.sum(inputs * weights, axis=1) / keras.ops.maximum(keras.ops.sum(weights, axis=1), 1)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        """Returns `None`: the words are gone."""
+
+
 def _normalized_convolution(x: Any, filters: int, strides: int) -> Any:
     x = layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)(x)
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
@@ -162,13 +180,13 @@ def table_mlp(vectors: Array, num_classes: int) -> keras.Model:
 
 
 def embedding_pooling(inputs: Array, num_classes: int) -> keras.Model:
-    """Text as word embeddings, the maximum over the words, and a dense layer."""
-    stack = [layers.GlobalMaxPooling1D(), layers.Dense(64, activation="relu")]
+    """Text as word embeddings, averaged over the words, and a dense layer."""
+    stack = [MeanOfWords(), layers.Dense(64, activation="relu")]
     return _text_model("embedding_pooling", inputs, stack, num_classes)
 
 
 def embedding_cnn(inputs: Array, num_classes: int) -> keras.Model:
-    """Text as word embeddings, one convolution along the words, and the maximum over them."""
+    """Text as word embeddings, a convolution along the words, and the maximum over them."""
     stack = [layers.Conv1D(96, 3, padding="same", activation="relu"), layers.GlobalMaxPooling1D()]
     return _text_model("embedding_cnn", inputs, stack, num_classes)
 
@@ -180,7 +198,7 @@ def _text_model(name: str, inputs: Array, stack: list[Any], num_classes: int) ->
     vocabulary = words.get_vocabulary(include_special_tokens=False) or ["the"]  # Keras refuses an empty one
     source = keras.Input(inputs.shape[1:], dtype="string", name="text")
     x = layers.TextVectorization(vocabulary=vocabulary, **settings)(source)  # so that copies have the vocabulary
-    x = layers.Embedding(len(vocabulary) + 2, 64)(x)
+    x = layers.Embedding(len(vocabulary) + 2, 64, mask_zero=True)(x)
     for layer in (*stack, layers.Dense(num_classes, activation="softmax")):
         x = layer(x)
     return keras.Model(source, x, name=name)

@@ -32,6 +32,7 @@ from dynamarks_tf.watermark.probabilities import softmax
 
 Array = npt.NDArray[Any]
 
+BATCH_SIZE = 128  # inputs in one step of training
 PILOT_EPOCHS = 3
 _BATCH = 500
 _TIMED_STEPS = 8
@@ -74,7 +75,7 @@ class AttackRunner:
         from_logits: bool = False,
         seed: int = 0,
         epochs: int = 10,
-        batch_size: int = 128,
+        batch_size: int = BATCH_SIZE,
         verbose: bool = False,
     ) -> None:
         self._owner, self._model_sha256 = owner, model_sha256(owner)

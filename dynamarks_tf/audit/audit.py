@@ -13,9 +13,10 @@ import keras
 import numpy as np
 
 from dynamarks_tf._support import files
+from dynamarks_tf._support.input_kind import Kind
 from dynamarks_tf.attacks.query_sets import adapted
 from dynamarks_tf.audit import plots, tables
-from dynamarks_tf.audit.attack_runner import AttackRunner
+from dynamarks_tf.audit.attack_runner import BATCH_SIZE, AttackRunner
 from dynamarks_tf.audit.recommendation import (
     DEFAULT_ACCURACY_COST,
     DEFAULT_STRENGTH,
@@ -38,6 +39,7 @@ from dynamarks_tf.watermark.params import MarkParams
 
 QUICK_QUERIES, QUICK_EPOCHS = 10_000, 6
 FULL_EPOCHS = 10
+_FEWEST_STEPS = 1500  # for vectors and text: few small steps teach a surrogate the classes, but not yet the mark
 _CHECKED_LABELS, _FEWEST_LABELS = 2000, 50
 _LABELED_SHARE, _MOST_LABELED = 0.3, 3000
 
@@ -97,7 +99,8 @@ def run_audit(
         settings: of the mark, to be compared.
         seeds: each gives other keys and weights; the report shows the worst.
         scenarios: replaces the ready-made selection; `settings` is then ignored.
-        epochs: passes over the transfer set; if omitted, 6 in a quick audit and 10 in a full one.
+        epochs: passes over the transfer set; if omitted, 6 in a quick audit and 10 in a full one. For vectors and text
+            more, where these would make fewer than 1,500 steps of training.
         max_queries: maximum number of training inputs that the attacker sends.
         other_domain: inputs for an attacker who has none of the domain.
         rival: another owner's model for the same classes, or its `.keras` file, for attacks that mix two APIs.
@@ -125,7 +128,7 @@ def run_audit(
     other_domain = None if other_domain is None else _other(other_domain, data)
     out = Path(folder)
     limit = max_queries or (QUICK_QUERIES if is_quick else len(data.x_train))
-    epochs = epochs or (QUICK_EPOCHS if is_quick else FULL_EPOCHS)
+    epochs = epochs or _epochs(data.kind, min(limit, len(data.x_train)), is_quick=is_quick)
     opened = marking.load_model(rival) if isinstance(rival, (str, os.PathLike)) else rival
     said = " ".join(part for part in (f"{data.describe()}.", left_out(data.kind)) if part)
     say(said)
@@ -258,6 +261,13 @@ def _other(other: ImageData, data: ImageData) -> ImageData:
             f"The vectors of {other.name} have {other.x_train.shape[1:]}; those of {data.name} {shape}."
         )
     return other
+
+
+def _epochs(kind: Kind, num_queries: int, *, is_quick: bool) -> int:
+    """Passes over the transfer set that an attacker would make."""
+    usual = QUICK_EPOCHS if is_quick else FULL_EPOCHS
+    steps = -(-num_queries // BATCH_SIZE)
+    return usual if kind == "images" else max(usual, -(-_FEWEST_STEPS // steps))
 
 
 def _attack_runner(
