@@ -182,7 +182,7 @@ def table_mlp(vectors: Array, num_classes: int) -> keras.Model:
 def embedding_pooling(inputs: Array, num_classes: int) -> keras.Model:
     """Text as word embeddings, averaged over the words, and a dense layer."""
     stack = [MeanOfWords(), layers.Dense(64, activation="relu")]
-    return _text_model("embedding_pooling", inputs, stack, num_classes)
+    return _text_model("embedding_pooling", inputs, stack, num_classes, masked=True)
 
 
 def embedding_cnn(inputs: Array, num_classes: int) -> keras.Model:
@@ -191,14 +191,15 @@ def embedding_cnn(inputs: Array, num_classes: int) -> keras.Model:
     return _text_model("embedding_cnn", inputs, stack, num_classes)
 
 
-def _text_model(name: str, inputs: Array, stack: list[Any], num_classes: int) -> keras.Model:
-    settings: dict[str, Any] = {"output_mode": "int", "output_sequence_length": _MOST_WORDS}
+def _text_model(name: str, inputs: Array, stack: list[Any], num_classes: int, *, masked: bool = False) -> keras.Model:
+    longest = max(len(text.split()) for text in inputs.ravel().tolist())
+    settings: dict[str, Any] = {"output_mode": "int", "output_sequence_length": min(max(1, longest), _MOST_WORDS)}
     words = layers.TextVectorization(max_tokens=_MOST_TOKENS, **settings)
     words.adapt(inputs.ravel().tolist())
     vocabulary = words.get_vocabulary(include_special_tokens=False) or ["the"]  # Keras refuses an empty one
     source = keras.Input(inputs.shape[1:], dtype="string", name="text")
     x = layers.TextVectorization(vocabulary=vocabulary, **settings)(source)  # so that copies have the vocabulary
-    x = layers.Embedding(len(vocabulary) + 2, 64, mask_zero=True)(x)
+    x = layers.Embedding(len(vocabulary) + 2, 64, mask_zero=masked)(x)
     for layer in (*stack, layers.Dense(num_classes, activation="softmax")):
         x = layer(x)
     return keras.Model(source, x, name=name)

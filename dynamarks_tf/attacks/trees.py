@@ -47,7 +47,8 @@ class TreeSurrogate:
     def fit(self, inputs: Array, targets: Array) -> TreeSurrogate:
         """Trains on probabilities of shape `(n, C)` or class indices of shape `(n,)`."""
         soft = np.eye(self._num_classes)[targets] if targets.ndim == 1 else targets
-        self._model.fit(inputs, np.log(np.maximum(soft, _FLOOR)) if self._learns_logs else soft)
+        with _one_thread():
+            self._model.fit(inputs, np.log(np.maximum(soft, _FLOOR)) if self._learns_logs else soft)
         return self
 
     def __call__(self, inputs: Array) -> Array:
@@ -78,6 +79,13 @@ def _boosted() -> Any:
     from sklearn.multioutput import MultiOutputRegressor
 
     return MultiOutputRegressor(HistGradientBoostingRegressor(random_state=0))
+
+
+def _one_thread() -> Any:
+    """A context in which boosting uses one thread: on a busy machine, several take minutes to wait for each other."""
+    from threadpoolctl import threadpool_limits  # which scikit-learn requires
+
+    return threadpool_limits(1, "openmp")
 
 
 TREES = {build.__name__: build for build in (random_forest, boosted_trees)}

@@ -39,7 +39,7 @@ from dynamarks_tf.watermark.params import MarkParams
 
 QUICK_QUERIES, QUICK_EPOCHS = 10_000, 6
 FULL_EPOCHS = 10
-_FEWEST_STEPS = 1500  # for vectors and text: few small steps teach a surrogate the classes, but not yet the mark
+_FEWEST_STEPS, _MOST_EPOCHS = 1500, 100  # vectors, text: few steps teach a surrogate classes, but not yet the mark
 _CHECKED_LABELS, _FEWEST_LABELS = 2000, 50
 _LABELED_SHARE, _MOST_LABELED = 0.3, 3000
 
@@ -100,7 +100,7 @@ def run_audit(
         seeds: each gives other keys and weights; the report shows the worst.
         scenarios: replaces the ready-made selection; `settings` is then ignored.
         epochs: passes over the transfer set; if omitted, 6 in a quick audit and 10 in a full one. For vectors and text
-            more, where these would make fewer than 1,500 steps of training.
+            up to 100, where these would make fewer than 1,500 steps of training.
         max_queries: maximum number of training inputs that the attacker sends.
         other_domain: inputs for an attacker who has none of the domain.
         rival: another owner's model for the same classes, or its `.keras` file, for attacks that mix two APIs.
@@ -227,7 +227,9 @@ def _fitted(owner: keras.Model, data: ImageData) -> ImageData:
         )
     classes = int(owner.outputs[0].shape[-1])
     if data.num_classes > classes:
-        raise ArgumentError(f"The model has {classes} classes; {data.name} has {data.num_classes}.")
+        raise ArgumentError(
+            f"The model has {classes} classes; {data.name} has {data.num_classes:,}. Class indices start at 0."
+        )
     return data
 
 
@@ -239,7 +241,7 @@ def _check_labels(owner: keras.Model, data: ImageData) -> None:
     labels = data.y_test[sample]
     right = float((KerasSuspect(owner).predict(data.x_test[sample]).argmax(axis=1) == labels).mean())
     if len(labels) >= _FEWEST_LABELS and right < 1 / data.num_classes:
-        names = f" ({', '.join(data.class_names)})"[:80] if data.class_names else ""
+        names = f" ({', '.join(ascii(name[:20]) for name in data.class_names[:5])})" if data.class_names else ""
         raise ArgumentError(
             f"The model is right on {right:.0%} of {data.name}, less often than a guess. Its columns or its "
             f"classes{names} seem to be in another order than the model's. Give the labels as the model's class "
@@ -267,7 +269,7 @@ def _epochs(kind: Kind, num_queries: int, *, is_quick: bool) -> int:
     """Passes over the transfer set that an attacker would make."""
     usual = QUICK_EPOCHS if is_quick else FULL_EPOCHS
     steps = -(-num_queries // BATCH_SIZE)
-    return usual if kind == "images" else max(usual, -(-_FEWEST_STEPS // steps))
+    return usual if kind == "images" else max(usual, min(_MOST_EPOCHS, -(-_FEWEST_STEPS // steps)))
 
 
 def _attack_runner(

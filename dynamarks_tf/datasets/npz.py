@@ -18,6 +18,7 @@ from dynamarks_tf.errors import DatasetError
 
 Array = npt.NDArray[Any]
 
+_MOST_UNPACKED = 8 * MAX_BYTES
 EXPECTED = "x_train and y_train, perhaps also x_test and y_test (or x and y)"
 
 
@@ -93,7 +94,7 @@ def load_npy(
         if not all(isinstance(each, np.ndarray) and each.ndim for each in (inputs, numbers)):
             raise ValueError("expected an .npy file with one array of several rows in each")
     except (OSError, EOFError, ValueError) as error:
-        raise DatasetError(f"{file} or {labels} cannot be read: {error}") from error
+        raise DatasetError(f"{file} or {labels} cannot be read: {_reason(error)}") from error
     total = len(inputs)
     if len(numbers) != total:
         raise DatasetError(f"{file} has {total:,} rows; {labels} has {len(numbers):,}. Each input takes one label.")
@@ -112,6 +113,8 @@ def _read(file: Path) -> dict[str, Array]:
         if isinstance(archive, np.ndarray):
             raise ValueError("it is a single array")
         with archive:
+            if sum(member.file_size for member in archive.zip.infolist()) > _MOST_UNPACKED:
+                raise ValueError(f"it unpacks to more than {_MOST_UNPACKED:,} bytes")
             stands_for = {} if "x_train" in archive else {"x": "x_train", "y": "y_train"}
             return {
                 stands_for.get(name, name): archive[name]
@@ -119,7 +122,15 @@ def _read(file: Path) -> dict[str, Array]:
                 if name in archive
             }
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{file} cannot be read as an .npz file with {EXPECTED}: {error}") from error
+        raise DatasetError(f"{file} cannot be read as an .npz file with {EXPECTED}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What NumPy says about a file; pickled objects, which could run code, are never loaded."""
+    said = str(error)
+    if "allow_pickle" in said or "Python objects" in said:
+        return "it holds pickled Python objects, which could run code. Save numbers, or text as np.array(texts, str)."
+    return ascii(said[:200])
 
 
 def _images(file: Path, name: str, arrays: dict[str, Array]) -> Array:

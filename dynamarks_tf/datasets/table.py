@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ LABEL_NAMES = ("label", "labels", "y", "target")
 MAX_ROWS = 200_000
 MAX_BYTES = 2**30
 SUFFIXES = (".csv", ".parquet")
+_MOST_COLUMNS = 10_000
+_LONGEST_LINE = 2**24  # characters
 _SHOWN = 40
 _BATCH = 1024
 
@@ -45,7 +48,7 @@ def load_table(
         held_out: share of each class that becomes the test set.
         seed: of that choice.
         max_rows: most rows that are read; the rest of the file is left, and the source says so.
-        max_bytes: the same for the bytes of the cells.
+        max_bytes: the same for the memory that the cells take.
 
     Raises:
         DatasetError: the file cannot be read, or a cell is missing or neither a number nor a text where one belongs.
@@ -55,55 +58,113 @@ def load_table(
         "flowers: 120 training and 30 test vectors of 4, 3 classes, from flowers.csv (labels: column 'species', ...)"
     """
     file = Path(path)
-    rows = _parquet_rows(file) if file.suffix == ".parquet" else _csv_rows(file)
     try:
+        rows = _parquet_rows(file) if file.suffix == ".parquet" else _csv_rows(file)
         names, kept, is_whole = _bounded(rows, max_rows, max_bytes)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{file} cannot be read as {file.suffix[1:].upper()} in UTF-8: {error}") from error
-    if len(names) < 2 or len(kept) < 2:
+    if not 2 <= len(names) <= _MOST_COLUMNS or len(kept) < 2:
         raise DatasetError(
-            f"{file} has {len(names)} columns and {len(kept)} rows; expected a label and one or more other columns, "
-            "and two or more rows."
+            f"{file} has {len(names):,} columns and {len(kept):,} rows; expected labels and one or more other columns, "
+            f"{_MOST_COLUMNS:,} at most, and two or more rows."
         )
-    label, said = _label_column(file, names)
-    others = [index for index in range(len(names)) if index != label]
-    columns = [_column(file, names[index], [row[index] for row in kept]) for index in others]
-    numbers, named = _label_values(file, names[label], [row[label] for row in kept])
-    described = [f"labels: column {names[label]!a:.{_SHOWN}}, {said}"]
-    described += ["class names numbered in sorted order"] if named else []
-    described += [] if is_whole else [f"only the first {len(kept):,} rows were read"]
-    if len(columns) == 1 and columns[0].dtype == object:
-        inputs = columns[0]
+    label = _label_column(file, names)
+    columns = [_Column(file, name, list(cells)) for name, cells in zip(names, zip(*kept, strict=True), strict=True)]
+    labels, class_names = columns.pop(label).as_labels()
+    if len(columns) == 1 and not columns[0].is_numeric:
+        inputs = columns[0].as_text()
     else:
-        for index, column in zip(others, columns, strict=True):
-            if column.dtype == object:
-                raise DatasetError(
-                    f"{file}: column {names[index]!a:.{_SHOWN}} holds text beside other columns. Encode it as "
-                    "numbers, as the model takes it, or leave it out. A table of texts has one column beside "
-                    "the labels."
-                )
-        with np.errstate(over="ignore"):  # refused in the next line
-            inputs = np.stack(columns, axis=1).astype(np.float32)
-        if not np.isfinite(inputs).all():
-            raise DatasetError(f"{file} holds numbers that float32 cannot hold. Scale them as the model takes them.")
-    training, tested = balanced_split(numbers, held_out, seed)
-    described.append(f"{held_out:.0%} of each class held out, seed {seed}")
+        inputs = np.stack([column.as_numbers() for column in columns], axis=1)
+    training, tested = balanced_split(labels, held_out, seed)
+    described = [f"labels: column {_quoted(names[label])}"]
+    described += ["class names numbered in sorted order"] if class_names else []
+    described += [] if is_whole else [f"only the first {len(kept):,} rows were read"]
+    described += [f"{held_out:.0%} of each class held out, seed {seed}"]
     source = f"{file} ({'; '.join(described)})"
-    return ImageData(file.stem, source, inputs[training], numbers[training], inputs[tested], numbers[tested], named)
+    return ImageData(file.stem, source, inputs[training], labels[training], inputs[tested], labels[tested], class_names)
+
+
+class _Column:
+    """The cells of one column, each of them there, and what they can be taken for."""
+
+    def __init__(self, file: Path, name: str, cells: list[Any]) -> None:
+        self._what, self._cells = f"{file}: column {_quoted(name)}", cells
+        empty = next((row for row, cell in enumerate(cells, 1) if cell is None or cell != cell or cell == ""), None)
+        if empty is not None:
+            raise DatasetError(
+                f"{self._what} has no value in row {empty}. Fill it as for the model, or leave the row out."
+            )
+        self._odd = [row for row, cell in enumerate(cells) if not _is_number(cell)]
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether more than half of the cells are numbers; the others are mistakes then."""
+        return 2 * len(self._odd) < len(self._cells)
+
+    def as_numbers(self) -> Array:
+        """The column as float32."""
+        if self._odd:
+            row = self._odd[0]
+            raise DatasetError(
+                f"{self._what} holds {_quoted(self._cells[row])} in row {row + 1}; expected numbers. Encode it as the "
+                "model takes it, or leave it out. Only a table of texts has text: one column beside the labels."
+            )
+        with np.errstate(over="ignore"):  # refused in the next line
+            numbers = np.array([float(cell) for cell in self._cells]).astype(np.float32)
+        if not np.isfinite(numbers).all():
+            raise DatasetError(f"{self._what} holds numbers too large for float32. Scale them as the model takes them.")
+        return numbers
+
+    def as_text(self) -> Array:
+        """The column as `bytes` objects in UTF-8."""
+        try:
+            found = texts.as_bytes(np.fromiter(self._cells, object, len(self._cells)))
+            texts.decoded(found)
+        except ValueError as error:
+            raise DatasetError(f"{self._what} cannot be read as text: {error}.") from error
+        return found
+
+    def as_labels(self) -> tuple[Array, tuple[str, ...]]:
+        """Class indices, and the names of the classes if the labels are names."""
+        names: tuple[str, ...] = ()
+        if self.is_numeric:
+            numbers = np.array([float(cell) if _is_number(cell) else -1 for cell in self._cells])
+            wrong = np.flatnonzero((numbers < 0) | (numbers >= MAX_ROWS) | (numbers % 1 != 0))
+            if len(wrong):
+                raise DatasetError(
+                    f"{self._what} holds {_quoted(self._cells[wrong[0]])} in row {wrong[0] + 1}; expected class "
+                    f"indices from 0, or names. Labels stand in a column named {' or '.join(LABEL_NAMES)}, otherwise "
+                    "in the last."
+                )
+            labels = numbers.astype(np.int64)
+        else:
+            values = texts.decoded(self.as_text()).tolist()
+            names = tuple(sorted(set(values)))
+            positions = {name: position for position, name in enumerate(names)}
+            labels = np.array([positions[value] for value in values])
+        if labels.min() == labels.max():
+            raise DatasetError(f"{self._what} holds the same label in each row; expected two or more classes.")
+        return labels, names
 
 
 def _csv_rows(file: Path) -> Iterator[list[Any]]:
     with open(file, encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
+        reader = csv.reader(_lines(file, stream), strict=True)
         header = next(reader, [])
         if header and all(_is_number(name) for name in header):
             raise DatasetError(f"{file} starts with numbers; its first line must name the columns, such as a,b,label.")
         yield header
-        for number, row in enumerate(reader, 1):
-            if row and len(row) != len(header):
+        for number, row in enumerate(filter(None, reader), 1):
+            if len(row) != len(header):
                 raise DatasetError(f"{file}: row {number} has {len(row)} cells; its first line names {len(header)}.")
-            if row:
-                yield row
+            yield row
+
+
+def _lines(file: Path, stream: TextIO) -> Iterator[str]:
+    while line := stream.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise DatasetError(f"{file} has a line of {_LONGEST_LINE:,} or more characters, too long for a table.")
+        yield line
 
 
 def _parquet_rows(file: Path) -> Iterator[list[Any]]:
@@ -128,62 +189,19 @@ def _bounded(rows: Iterator[list[Any]], max_rows: int, max_bytes: int) -> tuple[
     kept: list[list[Any]] = []
     size = 0
     for row in rows:
-        size += sum(len(cell) if isinstance(cell, (str, bytes)) else 8 for cell in row)
-        if len(kept) == max_rows or size > max_bytes:
+        size += sum(map(sys.getsizeof, row))
+        if len(kept) == max_rows or size > max_bytes or len(names) > _MOST_COLUMNS:
             return names, kept, False
         kept.append(row)
     return names, kept, True
 
 
-def _label_column(file: Path, names: list[str]) -> tuple[int, str]:
+def _label_column(file: Path, names: list[str]) -> int:
     found = [index for index, name in enumerate(names) if name.strip().lower() in LABEL_NAMES]
     if len(found) > 1:
-        raise DatasetError(
-            f"{file} has several columns that could hold the labels: {', '.join(repr(names[i]) for i in found)}. Leave "
-            "one."
-        )
-    return (found[0], "by its name") if found else (len(names) - 1, "the last")
-
-
-def _column(file: Path, name: str, cells: list[Any]) -> Array:
-    """A column as float64, or as `bytes` objects if it holds text."""
-    empty = next((row for row, cell in enumerate(cells) if cell is None or cell != cell or cell == ""), None)
-    if empty is not None:
-        raise DatasetError(
-            f"{file}: row {empty + 1} has no value in column {name!a:.{_SHOWN}}. Fill it as for the model, or "
-            "leave the row out."
-        )
-    if all(_is_number(cell) for cell in cells):
-        return np.array([float(cell) for cell in cells])
-    try:
-        return texts.as_bytes(np.array(cells, object))
-    except ValueError as error:
-        odd = next(cell for cell in cells if not isinstance(cell, (str, bytes)))
-        raise DatasetError(
-            f"{file}: column {name!a:.{_SHOWN}} holds {odd!a:.{_SHOWN}}; expected only numbers, or only text."
-        ) from error
-
-
-def _label_values(file: Path, name: str, cells: list[Any]) -> tuple[Array, tuple[str, ...]]:
-    """Class indices, and the names of the classes if the labels are names."""
-    column = _column(file, name, cells)
-    if column.dtype == object:
-        classes, positions = np.unique([str(text) for text in texts.decoded(column)], return_inverse=True)
-        return positions.reshape(-1).astype(np.int64), tuple(str(each) for each in classes)
-    return _class_indices(column, f"{file}: column {name!a:.{_SHOWN}}"), ()
-
-
-def _class_indices(labels: Array, what: str) -> Array:
-    """Class indices as int64 of shape `(n,)`.
-
-    Raises:
-        DatasetError: they are no whole numbers from 0 on, or one is absurdly large.
-    """
-    flat = labels.reshape(-1)
-    if flat.dtype.kind not in "iufb" or not (flat == np.floor(flat)).all() or flat.min() < 0 or flat.max() >= MAX_ROWS:
-        odd = next((each for each in flat.tolist() if not (_is_number(each) and 0 <= each == int(each))), flat.max())
-        raise DatasetError(f"{what} holds labels such as {odd!a:.{_SHOWN}}; expected class indices from 0, or names.")
-    return np.asarray(flat.astype(np.int64))
+        several = ", ".join(_quoted(names[index]) for index in found[:5])
+        raise DatasetError(f"{file} has several columns that could hold the labels: {several}. Leave one.")
+    return found[0] if found else len(names) - 1
 
 
 def _is_number(cell: Any) -> bool:
@@ -193,3 +211,8 @@ def _is_number(cell: Any) -> bool:
         return bool(np.isfinite(float(cell)))
     except (TypeError, ValueError, OverflowError):
         return False
+
+
+def _quoted(value: Any) -> str:
+    """Foreign text for a message: short, in ASCII."""
+    return ascii(str(value)[:_SHOWN])

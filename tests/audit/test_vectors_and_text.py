@@ -1,8 +1,12 @@
 """`dynamarks audit` of models of vectors and of text: the surrogates are detected, what makes no sense is refused."""
 
+import re
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
+import scipy
 
 from dynamarks_tf.attacks import architectures, query_sets, trees
 from dynamarks_tf.attacks.attacker import Attacker
@@ -15,32 +19,40 @@ from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.suspects import as_suspect
 from dynamarks_tf.watermark.params import MarkParams
 
-CLASSES, FEATURES = 8, 6
+PACKAGES = ("cluster", "integrate", "linalg", "optimize", "signal", "special", "sparse", "stats")  # of SciPy
+CLASSES = len(PACKAGES)
+FEATURES = 6
 
 
 @pytest.fixture(scope="module")
 def vectors():
     """Made-up clouds around a center for each class, in columns of very different scale."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, CLASSES, 2000)
-    x = rng.normal(0, 1.2, (2000, FEATURES)) + rng.normal(0, 1, (CLASSES, FEATURES))[labels]
+    labels = rng.integers(0, CLASSES, 1600)
+    x = rng.normal(0, 1.2, (1600, FEATURES)) + rng.normal(0, 1, (CLASSES, FEATURES))[labels]
     x = (x * [1, 10, 1000, 0.01, 1, 5]).astype(np.float32)
-    return ImageData("clouds", "a test", x[:1500], labels[:1500], x[1500:], labels[1500:])
+    return ImageData("clouds", "a test", x[:1200], labels[:1200], x[1200:], labels[1200:])
 
 
 @pytest.fixture(scope="module")
 def texts():
-    """Made-up texts: words drawn with other frequencies for each class. They are no natural language."""
-    rng = np.random.default_rng(0)
-    favorites, labels = rng.dirichlet(np.full(60, 0.15), CLASSES), rng.integers(0, CLASSES, 1600)
-    lines = [rng.choice(60, 8, p=0.6 * favorites[label] + 0.4 / 60) for label in labels]
-    x = np.array([" ".join(f"word{each}" for each in line).encode() for line in lines], object)
-    return ImageData("lines", "a test", x[:1200], labels[:1200], x[1200:], labels[1200:])
+    """Sentences from the documentation in SciPy's code: real text, whose classes are its packages and overlap."""
+    found = {}
+    for label, package in enumerate(PACKAGES):
+        for file in sorted((Path(scipy.__file__).parent / package).glob("*.py")):
+            for documentation in re.findall(r'"""(.*?)"""', file.read_text(encoding="utf-8"), re.DOTALL):
+                for sentence in re.findall(r"[A-Z][a-z ,\n]+[a-z]\.", documentation):
+                    if 5 <= len(sentence.split()) <= 16:
+                        found.setdefault(" ".join(sentence.split()).encode(), label)
+    x, labels = np.array(list(found), object), np.array(list(found.values()))
+    chosen = np.random.default_rng(0).permutation(len(x))[:2400]
+    x, labels = x[chosen], labels[chosen]
+    return ImageData("sentences", "SciPy", x[:1200], labels[:1200], x[1200:], labels[1200:])
 
 
 def _owner(data, architecture, epochs):
     keras.utils.set_random_seed(5)
-    model = architectures.new_model(architecture, data.x_train, CLASSES)
+    model = architectures.new_model(architecture, data.x_test, CLASSES)
     return train_classifier(model, data.x_test, data.y_test, epochs=epochs, batch_size=32)
 
 
@@ -51,7 +63,7 @@ def vector_owner(vectors):
 
 @pytest.fixture(scope="module")
 def text_owner(texts):
-    return _owner(texts, "embedding_pooling", 20)
+    return _owner(texts, "embedding_pooling", 8)
 
 
 def _attacker(data, owner):
