@@ -17,7 +17,6 @@ from dynamarks_tf.audit.scenario import check_feasible, full, quick
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.suspects import as_suspect
-from dynamarks_tf.watermark.params import MarkParams
 
 PACKAGES = ("cluster", "integrate", "linalg", "optimize", "signal", "special", "sparse", "stats")  # of SciPy
 CLASSES = len(PACKAGES)
@@ -28,10 +27,10 @@ FEATURES = 6
 def vectors():
     """Made-up clouds around a center for each class, in columns of very different scale."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, CLASSES, 1600)
-    x = rng.normal(0, 1.2, (1600, FEATURES)) + rng.normal(0, 1, (CLASSES, FEATURES))[labels]
+    labels = rng.integers(0, CLASSES, 900)
+    x = rng.normal(0, 1.2, (900, FEATURES)) + rng.normal(0, 1, (CLASSES, FEATURES))[labels]
     x = (x * [1, 10, 1000, 0.01, 1, 5]).astype(np.float32)
-    return ImageData("clouds", "a test", x[:1200], labels[:1200], x[1200:], labels[1200:])
+    return ImageData("clouds", "a test", x[:500], labels[:500], x[500:], labels[500:])
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +44,9 @@ def texts():
                     if 5 <= len(sentence.split()) <= 16:
                         found.setdefault(" ".join(sentence.split()).encode(), label)
     x, labels = np.array(list(found), object), np.array(list(found.values()))
-    chosen = np.random.default_rng(0).permutation(len(x))[:2400]
+    chosen = np.random.default_rng(0).permutation(len(x))[:1500]
     x, labels = x[chosen], labels[chosen]
-    return ImageData("sentences", "SciPy", x[:1200], labels[:1200], x[1200:], labels[1200:])
+    return ImageData("sentences", "SciPy", x[:1000], labels[:1000], x[1000:], labels[1000:])
 
 
 def _owner(data, architecture, epochs):
@@ -68,73 +67,66 @@ def text_owner(texts):
 
 def _attacker(data, owner):
     predict = as_suspect(owner).predict
-    return Attacker(
-        predict,
-        np.concatenate([data.x_train[:100]] * 50),  # some extractions send 5,000 inputs
-        (data.x_test[:40], data.y_test[:40]),
-        pilot=lambda inputs, targets: train_classifier(
-            architectures.new_model(architectures.MAIN[data.kind], inputs, CLASSES), inputs, targets, epochs=1
-        ),
-        other_domain=data.x_test[:50],
-        rival=lambda inputs: np.roll(predict(inputs), 1, axis=1),
-        epochs=1,
-    )
+    return Attacker(predict, data.x_train[:200], (data.x_test[:40], data.y_test[:40]), pilot=_never, epochs=1)
 
 
-def _rows(data, owner, folder, architectures, epochs, budget=0.05):
-    scenarios = [
-        *crossed(["full"], ["none"], architectures, [MarkParams(budget)]),
-        *crossed(["true labels"], ["none"], architectures[:1], [MarkParams(budget)]),
-    ]
+def _never(inputs, targets):
+    raise AssertionError("no attack here takes a pilot")
+
+
+def _rows(data, owner, folder, thefts, independent, **options):
+    scenarios = [*crossed(["full"], ["none"], thefts), *crossed(["true labels"], ["none"], [independent])]
     lines = []
-    result = run_audit(owner, data, folder, scenarios=scenarios, epochs=epochs, say=lines.append)
-    rows = {(row["kind"], row.get("architecture")): row for row in result.rows}
+    result = run_audit(owner, data, folder, scenarios=scenarios, say=lines.append, **options)
+    rows = {row["architecture"]: row for row in result.rows if row["kind"] == "theft"}
+    clear = next(row for row in result.rows if row["kind"] == "independent")
+    assert all(found["log10_p"] > -3 for found in clear["findings"].values())
     return rows, lines, (folder / "report.md").read_text()
 
 
 def test_surrogates_of_vectors_are_detected_networks_and_trees(vectors, vector_owner, tmp_path):
+    """With 500 queries and no number of epochs: the six of images would be too few steps."""
     pytest.importorskip("sklearn")
-    rows, lines, _ = _rows(vectors, vector_owner, tmp_path, ["table_mlp", "random_forest"], 40)
-    assert "1,500 training and 500 test vectors of 6, 8 classes" in lines[0]
-    for name in ("table_mlp", "random_forest"):
-        assert rows["theft", name]["findings"]["logged"]["log10_p"] < -6, name
-        assert rows["theft", name]["fidelity"] > 0.6
-    assert all(found["log10_p"] > -3 for found in rows["independent", "table_mlp"]["findings"].values())
+    names = ["table_mlp", "random_forest", "boosted_trees"]
+    rows, lines, _ = _rows(vectors, vector_owner, tmp_path, names, "random_forest")
+    assert "500 training and 400 test vectors of 6, 8 classes" in lines[0]
+    for name in names:
+        assert rows[name]["findings"]["logged"]["log10_p"] < -6, name
+        assert rows[name]["fidelity"] > 0.6
 
 
 def test_surrogates_of_text_are_detected(texts, text_owner, tmp_path):
-    rows, lines, report = _rows(texts, text_owner, tmp_path, ["embedding_pooling"], 100, budget=0.2)
-    assert rows["theft", "embedding_pooling"]["findings"]["logged"]["log10_p"] < -6
-    assert all(found["log10_p"] > -3 for found in rows["independent", "embedding_pooling"]["findings"].values())
+    rows, lines, report = _rows(texts, text_owner, tmp_path, ["embedding_pooling"], "embedding_pooling", epochs=30)
+    assert rows["embedding_pooling"]["findings"]["logged"]["log10_p"] < -6
     assert "Left out, as they make no sense for text: float16, int8." in lines[0]
     assert "Left out, as they make no sense for text: float16, int8." in report
 
 
+def test_surrogates_of_text_take_texts_without_words(texts):
+    for name, build in architectures.BY_KIND["text"].items():
+        model = build(texts.x_train[:50], CLASSES)
+        answers = as_suspect(model).predict(np.array([b"", b"...", b"never seen", texts.x_train[0]], object))
+        np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize("kind", ["vectors", "text"])
-def test_every_attack_for_a_kind_keeps_the_contract(kind, request):
+def test_attacks_that_differ_by_kind_keep_the_contract(kind, request):
     data = request.getfixturevalue({"vectors": "vectors", "text": "texts"}[kind])
     owner = request.getfixturevalue({"vectors": "vector_owner", "text": "text_owner"}[kind])
     attacker = _attacker(data, owner)
-    for name, extraction in applicable(EXTRACTIONS, kind).items():
+    for_images = applicable(EXTRACTIONS, "images")
+    extractions = {name: one for name, one in applicable(EXTRACTIONS, kind).items() if name not in for_images}
+    for name, extraction in {**extractions, "5 copies averaged": EXTRACTIONS["5 copies averaged"]}.items():
         found = extraction.gather(attacker)
-        assert len(found.inputs) == len(found.targets) > 0, name
+        assert len(found.inputs) == len(found.targets) == 200, name
         assert found.inputs.dtype == found.sent.dtype == data.x_train.dtype, name
-    small = EXTRACTIONS["1,000 queries"].gather(attacker)
-    for name, removal in applicable(REMOVALS, kind).items():
-        if name.startswith("fine-tune") and name != "fine-tune last":
-            continue  # one stands for all
-        answered = as_suspect(removal.apply(owner, small, attacker)).predict(data.x_test[:9])
+        assert (found.sent[:200] != data.x_train[:200]).any(), name
+    stolen = EXTRACTIONS["full"].gather(attacker)
+    removals = ["fine-tune last", "prune 60 %", "distil, labels", "sells sharpened"]
+    for name in [*removals, "int8"] if kind == "vectors" else removals:
+        answered = as_suspect(REMOVALS[name].apply(owner, stolen, attacker)).predict(data.x_test[:9])
         assert answered.shape == (9, CLASSES), name
         np.testing.assert_allclose(answered.sum(axis=1), 1, atol=0.05, err_msg=name)
-
-
-def test_boosted_trees_learn_soft_labels_and_hard_ones(vectors, vector_owner):
-    pytest.importorskip("sklearn")
-    x, answers = vectors.x_train[:300], as_suspect(vector_owner).predict(vectors.x_train[:300])
-    for targets in (answers, answers.argmax(axis=1)):
-        given = trees.boosted_trees(x, CLASSES).fit(x, targets)(x)
-        np.testing.assert_allclose(given.sum(axis=1), 1, atol=1e-5)
-        assert (given.argmax(axis=1) == answers.argmax(axis=1)).mean() > 0.8
 
 
 def test_made_up_queries_are_other_inputs_of_the_same_parts(vectors, texts):
@@ -146,9 +138,9 @@ def test_made_up_queries_are_other_inputs_of_the_same_parts(vectors, texts):
     mixed = query_sets.mixed(x, rng)
     assert (mixed.min(axis=0) >= x.min(axis=0)).all()
     assert (mixed.std(axis=0) < x.std(axis=0)).all()
-    for change, length in ((query_sets.shuffled_words, 8), (query_sets.cropped_words, 4)):
+    for change, share in ((query_sets.shuffled_words, 1), (query_sets.cropped_words, 0.5)):
         for before, after in zip(texts.x_train[:50], change(texts.x_train[:50], rng), strict=True):
-            assert len(after.split()) == length
+            assert len(after.split()) == np.ceil(share * len(before.split()))
             assert set(after.split()) <= set(before.split())
     assert (query_sets.shuffled_words(texts.x_train, rng) != texts.x_train).mean() > 0.9
 
@@ -181,7 +173,7 @@ def test_attacks_for_other_inputs_are_refused(scenario, kind, message):
 
 
 def test_data_and_models_that_do_not_fit_are_refused(vectors, texts, vector_owner, tmp_path):
-    with pytest.raises(ArgumentError, match=r"takes numbers \(float32\); lines holds text"):
+    with pytest.raises(ArgumentError, match=r"takes numbers \(float32\); sentences holds text"):
         run_audit(vector_owner, texts, tmp_path)
     others = [(labels + 1) % CLASSES for labels in (vectors.y_train, vectors.y_test)]
     turned = ImageData("turned", "a test", vectors.x_train, others[0], vectors.x_test, others[1])
