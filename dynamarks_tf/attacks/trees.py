@@ -53,7 +53,8 @@ class TreeSurrogate:
 
     def __call__(self, inputs: Array) -> Array:
         """Answers vectors of shape `(n, features)` with probabilities of shape `(n, C)`."""
-        found = np.asarray(self._model.predict(inputs), np.float64)
+        with _one_thread():
+            found = np.asarray(self._model.predict(inputs), np.float64)
         found = np.exp(found - found.max(axis=1, keepdims=True)) if self._learns_logs else np.maximum(found, 0)
         return np.asarray(found / found.sum(axis=1, keepdims=True), np.float32)
 

@@ -53,7 +53,11 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
 @click.option(
     "--seed", multiple=True, type=click.IntRange(min=0), help="May be repeated; the worst counts.  [default: 0]"
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over stolen answers.  [default: quick 6, full 10]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Passes over stolen answers.  [default: quick 6, full 10; more for small tables]",
+)
 @click.option("--max-queries", type=click.IntRange(min=20), help="Maximum number of queries.  [default: quick 10,000]")
 @click.option("--image-size", type=(int, int), help="Height and width, for image folders.")
 @click.option("--other-data", help="Inputs of another domain, as --data.")
@@ -99,7 +103,7 @@ def audit(
     \b
       dynamarks audit --model model.keras --data fashion-mnist
       dynamarks audit --model model.keras --data customers.csv
-  dynamarks audit --model model.keras --data photos/ --full \\
+      dynamarks audit --model model.keras --data photos/ --full \\
           --budget 0.02 --budget 0.05 --seed 0 --seed 1 --seed 2
     """
     settings = [
@@ -111,8 +115,7 @@ def audit(
     from dynamarks_tf import datasets
     from dynamarks_tf.audit import run_audit
 
-    shape: dict[str, Any] = {"image_size": image_size}
-    loaded = datasets.load(data, labels=labels, verbose=True, **shape)
+    loaded = datasets.load(data, labels=labels, image_size=image_size, verbose=True)
     result = run_audit(
         load_own_model(model, modules, unsafe_load),
         loaded,

@@ -15,9 +15,8 @@ from dynamarks_tf.errors import DatasetError
 
 KNOWN = {"fashion-mnist": load_fashion_mnist, "cifar10": load_cifar10, "digits": load_digits}
 ACCEPTED = (
-    f"{', '.join(KNOWN)}, a folder with the IDX files of MNIST's format, a folder with images ({LAYOUT}), or an "
-    ".npz file with x_train and y_train, an .npy file with a second one for the labels, or a .csv or "
-    ".parquet table"
+    f"{', '.join(KNOWN)}, a folder with the IDX files of MNIST's format, a folder with images ({LAYOUT}), an .npz "
+    "file with x_train and y_train, an .npy file with a second one for the labels, or a .csv or .parquet table"
 )
 
 
@@ -81,7 +80,6 @@ def load(
     if image_size is not None and image_size != images.x_train.shape[1:3]:
         raise DatasetError(
             f"image_size={image_size} is for image folders; {images.name} has {images.kind} of "
-            f"{images.x_train.shape[1:3]}. "
-            "Leave it out."
+            f"{images.x_train.shape[1:3]}. Leave it out."
         )
     return images if max_images is None else sample(images, max_images, seed)

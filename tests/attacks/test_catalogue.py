@@ -1,5 +1,8 @@
 """Every attack of the catalogue keeps the contract: transfer sets, suspects that answer probabilities."""
 
+import re
+from pathlib import Path
+
 import dataclasses
 
 import keras
@@ -33,6 +36,16 @@ def attacker(digits, owner_model):
         epochs=1,
         batch_size=64,
     )
+
+
+def test_the_readme_counts_the_catalogue():
+    counts = [len(EXTRACTIONS), *(len(applicable(EXTRACTIONS, kind)) for kind in ("images", "vectors", "text"))]
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    found = re.search(
+        r"names (\d+) ways to steal \((\d+) of\s+them for images, (\d+) for vectors, (\d+) for text\) and (\d+) to",
+        readme,
+    )
+    assert [int(number) for number in found.groups()] == [*counts, len(REMOVALS) - 1]
 
 
 def test_the_catalogue_is_large():
