@@ -1,9 +1,8 @@
 """Every attack of the catalogue keeps the contract: transfer sets, suspects that answer probabilities."""
 
+import dataclasses
 import re
 from pathlib import Path
-
-import dataclasses
 
 import keras
 import numpy as np
