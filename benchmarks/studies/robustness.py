@@ -31,7 +31,7 @@ from benchmarks import result_file
 from benchmarks.studies import glyphs, picture
 from dynamarks_tf import datasets
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
-from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
+from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, applicable
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.attacks.query_sets import adapted
 from dynamarks_tf.audit import plots, tables
@@ -138,7 +138,7 @@ def scenarios(data: str) -> list[Scenario]:
         *crossed(["labels"], TUNED, ["resnet", "vit", "pooled_cnn"]),
         *crossed(["early stopping"], TUNED, ["pooled_cnn"]),
     ]
-    assert {scenario.extraction for scenario in first} >= set(EXTRACTIONS)
+    assert {scenario.extraction for scenario in first} >= set(applicable(EXTRACTIONS, "images"))
     return list(dict.fromkeys(first))
 
 
@@ -310,7 +310,11 @@ def _section(data: str, paths: list[Path], docs: Path) -> list[str]:
 
 def _place(row: dict[str, Any]) -> tuple[Any, ...]:
     """The order of the catalogue: extraction, architecture, removal attack, seed."""
-    extractions, removals, built = [*EXTRACTIONS, *INDEPENDENT_SOURCES], [*REMOVALS], [*ARCHITECTURES]
+    extractions, removals, built = (
+        [*applicable(EXTRACTIONS, "images"), *INDEPENDENT_SOURCES],
+        [*REMOVALS],
+        [*ARCHITECTURES],
+    )
     if row["kind"] == "cost":
         return (-1, 0, 0, row["seed"])
     return (

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support.input_kind import Kind, input_kind
+
 Array = npt.NDArray[Any]
 Api = Callable[[Array], Array]
 
@@ -54,6 +56,11 @@ class Attacker:
     epochs: int = 10
     batch_size: int = 128
     seed: int = 0
+
+    @property
+    def kind(self) -> Kind:
+        """What the inputs are: images, vectors or text."""
+        return input_kind(self.pool)
 
     @functools.cached_property
     def answers(self) -> Array:

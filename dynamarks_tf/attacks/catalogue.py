@@ -16,16 +16,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from dynamarks_tf._support.input_kind import KINDS, Kind
 from dynamarks_tf.attacks import post_processing, query_sets
-from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.architectures import SECOND, new_model
 from dynamarks_tf.attacks.attacker import Api, Array, Attacker, TransferSet
+from dynamarks_tf.attacks.extraction import as_batch
 from dynamarks_tf.attacks.quantization import QuantizedModel
 from dynamarks_tf.attacks.removal import add_weight_noise, copied, distill, fine_tune, prune, replace_head
 from dynamarks_tf.errors import ArgumentError
 
 PostProcessing = Callable[[Array], Array]
 
-SECOND_SURROGATE = "mlp"  # a surrogate is distilled into this architecture
 TIE_GAP = 0.12  # a budget of 0.05 can turn ties up to 0.1; an attacker who drops ties drops a little more
 _PILOT_SHARE = 0.2
 
@@ -40,6 +41,7 @@ class Extraction:
         training: further arguments of `train_classifier`.
         needs: names of the attacker's attributes that must not be `None`.
         num_queries: number of inputs that the attacker's pool must hold.
+        kinds: the kinds of inputs that it makes sense for.
     """
 
     gather: Callable[[Attacker], TransferSet]
@@ -47,6 +49,7 @@ class Extraction:
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
     num_queries: int = 1
+    kinds: tuple[Kind, ...] = KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +61,15 @@ class Removal:
             surrogate itself is not changed.
         description: one line about it.
         needs: as for `Extraction`.
+        kinds: as for `Extraction`.
+        takes_trees: whether the surrogate may be any function, as decision trees are, and not only a Keras model.
     """
 
     apply: Callable[[keras.Model, TransferSet, Attacker], Any]
     description: str
     needs: tuple[str, ...] = ()
+    kinds: tuple[Kind, ...] = KINDS
+    takes_trees: bool = False
 
 
 def _from_pool(post_process: PostProcessing, attacker: Attacker) -> TransferSet:
@@ -80,7 +87,7 @@ def _uncertain(count: int, attacker: Attacker) -> TransferSet:
     first = query_sets.in_distribution(attacker.pool, int(count * _PILOT_SHARE), attacker.seed)
     pilot = attacker.pilot(attacker.pool[first], attacker.answers[first])
     rest = np.setdiff1d(np.arange(len(attacker.pool)), first)
-    predicted = pilot.predict(attacker.pool[rest], batch_size=256, verbose=0)
+    predicted = pilot.predict(as_batch(attacker.pool[rest]), batch_size=256, verbose=0)
     second = rest[query_sets.most_uncertain(predicted, count - len(first))]
     chosen = np.concatenate([first, second])
     return _part_of_pool(chosen, attacker)
@@ -106,6 +113,11 @@ def _other_domain(attacker: Attacker) -> TransferSet:
 def _copies(attacker: Attacker) -> TransferSet:
     answers, sent = query_sets.averaged_over_copies(attacker.api, attacker.pool, copies=5, seed=attacker.seed)
     return TransferSet(attacker.pool, answers, sent)
+
+
+def _made(make: Callable[[Array, np.random.Generator], Array], attacker: Attacker) -> TransferSet:
+    inputs = make(attacker.pool, np.random.default_rng(attacker.seed))
+    return TransferSet(inputs, np.asarray(attacker.api(inputs)), inputs)
 
 
 def _two_apis(attacker: Attacker) -> TransferSet:
@@ -179,6 +191,18 @@ EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
         "other domain": Extraction(
             _other_domain, "all probabilities of inputs of another domain (knockoff)", needs=("other_domain",)
         ),
+        # Other queries, made from the attacker's inputs.
+        "rows noised": Extraction(
+            partial(_made, query_sets.noised), "noise of 0.3 of each column's deviation", kinds=("vectors",)
+        ),
+        "columns permuted": Extraction(
+            partial(_made, query_sets.permuted), "rows of values that were drawn column by column", kinds=("vectors",)
+        ),
+        "rows mixed": Extraction(partial(_made, query_sets.mixed), "mixtures of two rows each", kinds=("vectors",)),
+        "words shuffled": Extraction(
+            partial(_made, query_sets.shuffled_words), "the words of each text in random order", kinds=("text",)
+        ),
+        "words cropped": Extraction(partial(_made, query_sets.cropped_words), "half of each text", kinds=("text",)),
     }
 )
 
@@ -209,7 +233,7 @@ def _quantized(model: keras.Model, transfer_set: TransferSet, attacker: Attacker
 
 
 def _distilled(model: keras.Model, transfer_set: TransferSet, attacker: Attacker, *, labels: bool) -> Any:
-    student = ARCHITECTURES[SECOND_SURROGATE](transfer_set.inputs.shape[1:], model.outputs[0].shape[-1])
+    student = new_model(SECOND[attacker.kind], transfer_set.inputs, model.outputs[0].shape[-1])
     return distill(
         student, model, transfer_set.inputs, labels=labels, epochs=attacker.epochs, batch_size=attacker.batch_size
     )
@@ -219,11 +243,18 @@ def _new_head(model: keras.Model, transfer_set: TransferSet, attacker: Attacker)
     return replace_head(copied(model), *attacker.labeled, seed=attacker.seed, batch_size=attacker.batch_size)
 
 
+def _answers(model: Any, inputs: Array) -> Array:
+    """A surrogate's probabilities, of a Keras model or of a function."""
+    if isinstance(model, keras.Model):
+        return np.asarray(model(as_batch(inputs), training=False))
+    return np.asarray(model(inputs))
+
+
 def _with_rival(model: keras.Model, transfer_set: TransferSet, attacker: Attacker) -> Any:
     rival: Any = attacker.rival
 
     def mean(inputs: Array) -> Array:
-        return np.asarray((np.asarray(model(inputs, training=False)) + rival(inputs)) / 2)
+        return np.asarray((_answers(model, inputs) + rival(inputs)) / 2)
 
     return mean
 
@@ -232,11 +263,12 @@ def _post_processed(
     post_process: PostProcessing, model: keras.Model, transfer_set: TransferSet, attacker: Attacker
 ) -> Any:
     def answer(inputs: Array) -> Array:
-        return post_process(np.asarray(model(inputs, training=False)))
+        return post_process(_answers(model, inputs))
 
     return answer
 
 
+_LITE: tuple[Kind, ...] = ("images", "vectors")  # TensorFlow Lite has no words of text
 _LAYERS = {"all": "every layer", "last": "the last layer"}
 _SHARES = {1: ("", "all"), 3: (", a third", "a third of the")}
 _RATES = {1e-3: ("", "full rate"), 1e-4: (", low rate", "a tenth of the rate")}
@@ -252,7 +284,7 @@ _FINE_TUNINGS = {
 
 REMOVALS: Mapping[str, Removal] = MappingProxyType(
     {
-        "none": Removal(_none, "the surrogate as it was trained"),
+        "none": Removal(_none, "the surrogate as it was trained", takes_trees=True),
         **_FINE_TUNINGS,
         "new head": Removal(_new_head, "a new last layer, trained on all true labels"),
         "prune 30 %": Removal(partial(_pruned, share=0.3), "the smallest 30 % of each kernel's weights set to zero"),
@@ -260,21 +292,30 @@ REMOVALS: Mapping[str, Removal] = MappingProxyType(
         "prune 80 %": Removal(partial(_pruned, share=0.8), "the smallest 80 %"),
         "prune 60 %, fine-tune all": Removal(partial(_pruned, share=0.6, tuned=True), "pruned, then fine-tuned"),
         "noise 10 %": Removal(partial(_noisy, strength=0.1), "noise of a tenth of each kernel's deviation"),
-        "float16": Removal(partial(_quantized, kind="float16"), "TensorFlow Lite with float16 weights"),
-        "int8": Removal(partial(_quantized, kind="int8"), "TensorFlow Lite in eight bits"),
+        "float16": Removal(partial(_quantized, kind="float16"), "TensorFlow Lite with float16 weights", kinds=_LITE),
+        "int8": Removal(partial(_quantized, kind="int8"), "TensorFlow Lite in eight bits", kinds=_LITE),
         "distil, probabilities": Removal(
             partial(_distilled, labels=False), "a second surrogate learns the probabilities of the first"
         ),
         "distil, labels": Removal(
             partial(_distilled, labels=True), "a second surrogate learns the labels of the first"
         ),
-        "mean with rival": Removal(_with_rival, "answers averaged with another owner's model", needs=("rival",)),
-        "sells sharpened": Removal(
-            partial(_post_processed, post_processing.sharpened), "answers sharpened, temperature 0.5"
+        "mean with rival": Removal(
+            _with_rival, "answers averaged with another owner's model", needs=("rival",), takes_trees=True
         ),
-        "sells 2 decimals": Removal(partial(_post_processed, _two_decimals), "answers rounded to 2 decimals"),
+        "sells sharpened": Removal(
+            partial(_post_processed, post_processing.sharpened), "answers sharpened, temperature 0.5", takes_trees=True
+        ),
+        "sells 2 decimals": Removal(
+            partial(_post_processed, _two_decimals), "answers rounded to 2 decimals", takes_trees=True
+        ),
     }
 )
+
+
+def applicable(catalogue: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    """The attacks of `EXTRACTIONS` or `REMOVALS` that make sense for a kind of inputs."""
+    return {name: attack for name, attack in catalogue.items() if kind in attack.kinds}
 
 
 def by_name(catalogue: Mapping[str, Any], name: str, kind: str) -> Any:

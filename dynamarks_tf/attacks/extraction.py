@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support import progress
+from dynamarks_tf._support.input_kind import input_kind
 from dynamarks_tf.suspects import Suspect
 
 Array = npt.NDArray[Any]
@@ -69,6 +70,7 @@ def train_classifier(
         F. Tramer et al., Stealing Machine Learning Models via Prediction APIs, USENIX Security 2016;
         T. Orekondy et al., Knockoff Nets, CVPR 2019.
     """
+    inputs = as_batch(inputs)
     loss = "sparse_categorical_crossentropy" if targets.ndim == 1 else "categorical_crossentropy"
     model.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=_jit_compile())
     held_out = int(len(inputs) * _VALIDATION_SHARE) if early_stopping else 0
@@ -88,6 +90,15 @@ def train_classifier(
             validation_data=(inputs[kept:], targets[kept:]) if held_out else None,
         )
     return model
+
+
+def as_batch(inputs: Array) -> Any:
+    """Inputs in the form that Keras trains and predicts with: text as a tensor, as Keras takes no array of objects."""
+    if input_kind(inputs) != "text":
+        return inputs
+    import tensorflow as tf
+
+    return tf.constant(inputs.tolist(), tf.string)
 
 
 def _jit_compile() -> bool | str:

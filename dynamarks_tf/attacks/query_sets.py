@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support.input_kind import input_kind
+
 Array = npt.NDArray[Any]
 
 _LARGEST_SHIFT = 2  # pixels
+_DROPPED = 0.1  # share of a text's words
 _NOISE = 0.02  # standard deviation, in units of the inputs' own
 
 
@@ -73,20 +76,73 @@ def adapted(images: Array, shape: tuple[int, ...]) -> Array:
 
 
 def perturbed_copy(inputs: Array, rng: np.random.Generator) -> Array:
-    """Makes one slightly changed copy of each input: noise is added, and images are shifted by at most 2 pixels.
+    """Makes one slightly changed copy of each input.
+
+    Images get noise, and are shifted by at most 2 pixels. Vectors get noise in units of each column's deviation. Of
+    text, about a tenth of the words are dropped.
 
     Args:
-        inputs: shape `(n, ...)`; arrays of rank 4 are taken for images `(n, height, width, channels)`.
+        inputs: shape `(n, ...)`; arrays of rank 4 are taken for images `(n, height, width, channels)`, of rank 2 for
+            vectors, of objects for text.
         rng: draws shifts and noise.
 
     Returns:
         The shape and dtype of `inputs`.
     """
+    kind = input_kind(inputs)
+    if kind == "text":
+        return _each_text(inputs, lambda words: [word for word in words if rng.random() >= _DROPPED] or words)
+    if kind == "vectors":
+        return noised(inputs, rng, _NOISE)
     noise = rng.normal(0, _NOISE * max(float(inputs.std()), 1e-6), inputs.shape)
     copy = inputs + noise.astype(inputs.dtype)
     if inputs.ndim == 4:
         copy = _shifted(copy, rng.integers(-_LARGEST_SHIFT, _LARGEST_SHIFT + 1, (len(inputs), 2)))
     return np.asarray(copy, inputs.dtype)
+
+
+def noised(vectors: Array, rng: np.random.Generator, strength: float = 0.3) -> Array:
+    """Adds Gaussian noise to vectors, `strength` in units of each column's standard deviation."""
+    return np.asarray(vectors + rng.normal(0, 1, vectors.shape) * strength * vectors.std(axis=0), vectors.dtype)
+
+
+def permuted(vectors: Array, rng: np.random.Generator) -> Array:
+    """Shuffles each column by itself: every value is real, the rows are not."""
+    return np.asarray(rng.permuted(vectors, axis=0))
+
+
+def mixed(vectors: Array, rng: np.random.Generator) -> Array:
+    """Mixes each vector with another, in a random proportion.
+
+    Reference: H. Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
+    """
+    share = rng.random((len(vectors), 1))
+    return np.asarray(share * vectors + (1 - share) * vectors[rng.permutation(len(vectors))], vectors.dtype)
+
+
+def shuffled_words(inputs: Array, rng: np.random.Generator) -> Array:
+    """Puts the words of each text into a random order."""
+    return _each_text(inputs, lambda words: [words[place] for place in rng.permutation(len(words))])
+
+
+def cropped_words(inputs: Array, rng: np.random.Generator) -> Array:
+    """Keeps half of the words of each text, one after the other, from a random place on."""
+
+    def cropped(words: list[bytes]) -> list[bytes]:
+        length = -(-len(words) // 2)
+        start = int(rng.integers(0, len(words) - length + 1))
+        return words[start : start + length]
+
+    return _each_text(inputs, cropped)
+
+
+def _each_text(inputs: Array, change: Callable[[list[bytes]], list[bytes]]) -> Array:
+    """Text, `bytes` objects of any shape, with the list of each one's words changed."""
+    found = np.empty(inputs.shape, object)
+    flat = found.ravel()  # a view: `found` is contiguous
+    for index, text in enumerate(inputs.ravel().tolist()):
+        flat[index] = b" ".join(change(text.split()))
+    return found
 
 
 def averaged_over_copies(

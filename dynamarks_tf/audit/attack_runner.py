@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support import progress
-from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf._support.input_kind import Kind, input_kind
+from dynamarks_tf.attacks.architectures import MAIN, new_model
 from dynamarks_tf.attacks.attacker import Attacker, TransferSet
 from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
-from dynamarks_tf.attacks.extraction import train_classifier
+from dynamarks_tf.attacks.extraction import as_batch, train_classifier
+from dynamarks_tf.attacks.trees import TreeSurrogate
 from dynamarks_tf.audit.examination import Examiner
 from dynamarks_tf.audit.results import Results
 from dynamarks_tf.audit.scenario import Scenario, check_feasible
@@ -30,6 +32,7 @@ from dynamarks_tf.watermark.probabilities import softmax
 
 Array = npt.NDArray[Any]
 
+BATCH_SIZE = 128  # inputs in one step of training
 PILOT_EPOCHS = 3
 _BATCH = 500
 _TIMED_STEPS = 8
@@ -72,7 +75,7 @@ class AttackRunner:
         from_logits: bool = False,
         seed: int = 0,
         epochs: int = 10,
-        batch_size: int = 128,
+        batch_size: int = BATCH_SIZE,
         verbose: bool = False,
     ) -> None:
         self._owner, self._model_sha256 = owner, model_sha256(owner)
@@ -84,6 +87,11 @@ class AttackRunner:
         self._rival = None if rival is None else _probabilities(rival, from_logits=False)
         self._seed, self._epochs, self._batch_size, self._verbose = seed, epochs, batch_size, verbose
         self._num_classes = int(owner.outputs[0].shape[-1])
+
+    @property
+    def kind(self) -> Kind:
+        """What the inputs are: images, vectors or text."""
+        return input_kind(self._pool)
 
     @property
     def available(self) -> tuple[str, ...]:
@@ -108,7 +116,7 @@ class AttackRunner:
         Raises:
             ArgumentError: the attacker lacks something that a scenario needs.
         """
-        check_feasible(scenarios, self.available)
+        check_feasible(scenarios, self.available, self.kind)
         waiting = [scenario for scenario in scenarios if not results.has(**scenario.to_dict())]
         with progress.Meter("running attacks", len(waiting), enabled=self._verbose, unit="scenarios") as meter:
             for params, same in itertools.groupby(waiting, key=lambda scenario: scenario.params):
@@ -163,7 +171,7 @@ class AttackRunner:
 
     def _pilot(self, inputs: Array, targets: Array) -> keras.Model:
         return train_classifier(
-            self._new_model("separable_cnn"), inputs, targets, epochs=PILOT_EPOCHS, batch_size=self._batch_size
+            self._new_model(MAIN[self.kind], inputs), inputs, targets, epochs=PILOT_EPOCHS, batch_size=self._batch_size
         )
 
     def _transfer_set(self, scenario: Scenario, attacker: Attacker, params: MarkParams) -> TransferSet:
@@ -176,9 +184,11 @@ class AttackRunner:
             return TransferSet(self._pool, self._api(audit_key(self._seed, 1), params)(self._pool), self._pool)
         return TransferSet(self._pool, self._clean(self._pool), self._pool)
 
-    def _trained(self, scenario: Scenario, transfer_set: TransferSet) -> keras.Model:
+    def _trained(self, scenario: Scenario, transfer_set: TransferSet) -> Any:
         options = {} if scenario.is_independent else dict(EXTRACTIONS[scenario.extraction].training)
-        model = self._new_model(scenario.architecture)
+        model = self._new_model(scenario.architecture, transfer_set.inputs)
+        if isinstance(model, TreeSurrogate):
+            return model.fit(transfer_set.inputs, transfer_set.targets)
         return train_classifier(
             model,
             transfer_set.inputs,
@@ -188,20 +198,22 @@ class AttackRunner:
             **options,
         )
 
-    def _new_model(self, architecture: str) -> keras.Model:
-        return ARCHITECTURES[architecture](self._pool.shape[1:], self._num_classes)
+    def _new_model(self, architecture: str, inputs: Array) -> Any:
+        return new_model(architecture, inputs, self._num_classes)
 
     def _cost(self, api: Callable[[Array], Array]) -> dict[str, Any]:
         inputs, labels = self._fresh
         return {"cost": metrics.mark_cost(self._clean(inputs), api(inputs), labels).to_dict()}
 
     def _seconds_per_step(self, architecture: str) -> float:
-        model = self._new_model(architecture)
         inputs = self._pool[: _TIMED_STEPS * self._batch_size]
+        model = self._new_model(architecture, inputs)
+        if isinstance(model, TreeSurrogate):
+            return 0.0  # trees take no steps, and little time beside the networks
         targets = self._clean(inputs)
         train_classifier(model, inputs, targets, epochs=1, batch_size=self._batch_size)  # the first steps compile
         start = time.monotonic()
-        model.fit(inputs, targets, epochs=1, batch_size=self._batch_size, verbose=0)
+        model.fit(as_batch(inputs), targets, epochs=1, batch_size=self._batch_size, verbose=0)
         return (time.monotonic() - start) / -(-len(inputs) // self._batch_size)
 
 

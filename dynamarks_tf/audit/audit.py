@@ -13,9 +13,10 @@ import keras
 import numpy as np
 
 from dynamarks_tf._support import files
+from dynamarks_tf._support.input_kind import Kind
 from dynamarks_tf.attacks.query_sets import adapted
 from dynamarks_tf.audit import plots, tables
-from dynamarks_tf.audit.attack_runner import AttackRunner
+from dynamarks_tf.audit.attack_runner import BATCH_SIZE, AttackRunner
 from dynamarks_tf.audit.recommendation import (
     DEFAULT_ACCURACY_COST,
     DEFAULT_STRENGTH,
@@ -23,12 +24,13 @@ from dynamarks_tf.audit.recommendation import (
     recommend,
 )
 from dynamarks_tf.audit.results import Results, read_all
-from dynamarks_tf.audit.scenario import Scenario, full, quick
+from dynamarks_tf.audit.scenario import Scenario, full, left_out, quick
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.report import style, write
 from dynamarks_tf.report.page import render
 from dynamarks_tf.report.style import Figure
+from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.watermark import marking
 from dynamarks_tf.watermark.layer import SCHEME
 from dynamarks_tf.watermark.model_digest import model_sha256
@@ -37,6 +39,8 @@ from dynamarks_tf.watermark.params import MarkParams
 
 QUICK_QUERIES, QUICK_EPOCHS = 10_000, 6
 FULL_EPOCHS = 10
+_FEWEST_STEPS, _MOST_EPOCHS = 1500, 100  # vectors, text: few steps teach a surrogate classes, but not yet the mark
+_CHECKED_LABELS, _FEWEST_LABELS = 2000, 50
 _LABELED_SHARE, _MOST_LABELED = 0.3, 3000
 
 
@@ -87,17 +91,18 @@ def run_audit(
 
     Args:
         model: the owner's Keras model or `.keras` file. A mark that is on it already is stripped.
-        data: images that an attacker could have, at best other ones than the model was trained on. The attacker sends
-            the training images, and fine-tunes on some of the test images with their true labels. The other test
-            images are fresh queries.
+        data: images, vectors or text that an attacker could have, at best other than those that the model was trained
+            on. The attacker sends the training inputs, and fine-tunes on some of the test inputs with their true
+            labels. The other test inputs are fresh queries.
         folder: folder for results, report and plots. An interrupted audit continues from the results there.
         is_quick: whether to run a few scenarios with at most 10,000 queries, in minutes, or all of them.
         settings: of the mark, to be compared.
         seeds: each gives other keys and weights; the report shows the worst.
         scenarios: replaces the ready-made selection; `settings` is then ignored.
-        epochs: passes over the transfer set; if omitted, 6 in a quick audit and 10 in a full one.
-        max_queries: maximum number of training images that the attacker sends.
-        other_domain: images for an attacker who has none of the domain.
+        epochs: passes over the transfer set; if omitted, 6 in a quick audit and 10 in a full one. For vectors and text
+            up to 100, where these would make fewer than 1,500 steps of training.
+        max_queries: maximum number of training inputs that the attacker sends.
+        other_domain: inputs for an attacker who has none of the domain.
         rival: another owner's model for the same classes, or its `.keras` file, for attacks that mix two APIs.
         from_logits: whether the model answers with logits. Known from its `DynaMarkLayer` if it is marked.
         wanted: target strength for the recommendation: the log10 p that every theft must reach.
@@ -109,7 +114,7 @@ def run_audit(
         The rows and the recommendation. Report, results and plots are in `folder`.
 
     Raises:
-        ArgumentError: images and model do not fit together, no scenario is left, or the folder holds another audit.
+        ArgumentError: data and model do not fit together, no scenario is left, or the folder holds another audit.
 
     Example:
 
@@ -118,12 +123,15 @@ def run_audit(
     """
     start = time.monotonic()
     owner, from_logits = _clean(model, from_logits)
-    _check_fit(owner, data)
+    data = _fitted(owner, data)
+    _check_labels(owner, data)
+    other_domain = None if other_domain is None else _other(other_domain, data)
     out = Path(folder)
     limit = max_queries or (QUICK_QUERIES if is_quick else len(data.x_train))
-    epochs = epochs or (QUICK_EPOCHS if is_quick else FULL_EPOCHS)
+    epochs = epochs or _epochs(data.kind, min(limit, len(data.x_train)), is_quick=is_quick)
     opened = marking.load_model(rival) if isinstance(rival, (str, os.PathLike)) else rival
-    say(data.describe())
+    said = " ".join(part for part in (f"{data.describe()}.", left_out(data.kind)) if part)
+    say(said)
     paths = []
     for seed in seeds:
         runner = _attack_runner(
@@ -159,7 +167,7 @@ def run_audit(
     rows = tuple(read_all(paths))
     recommendation = recommend(rows, wanted=wanted, accuracy_cost=accuracy_cost)
     seconds = time.monotonic() - start
-    _write_report(out, rows, recommendation, data, say)
+    _write_report(out, rows, recommendation, said, say)
     return AuditResult(rows, recommendation, out, seconds)
 
 
@@ -190,16 +198,78 @@ def _clean(model: Any, from_logits: bool) -> tuple[keras.Model, bool]:
     return clean, kind.from_logits
 
 
-def _check_fit(owner: keras.Model, data: ImageData) -> None:
-    wanted, given = tuple(owner.inputs[0].shape[1:]), data.x_train.shape[1:]
-    if len(wanted) != len(given) or any(w not in (None, g) for w, g in zip(wanted, given, strict=True)):
+def _fitted(owner: keras.Model, data: ImageData) -> ImageData:
+    """The data in the shape that the owner takes.
+
+    Raises:
+        ArgumentError: the data is of another kind, shape or number of classes.
+    """
+    wanted, dtype = tuple(owner.inputs[0].shape[1:]), str(owner.inputs[0].dtype)
+    takes = "text" if dtype == "string" else f"numbers ({dtype})"
+    if (dtype == "string") != (data.kind == "text"):
+        raise ArgumentError(f"The model takes {takes}; {data.name} holds {data.kind}. Give data of the model's kind.")
+    if data.kind == "vectors" and not dtype.startswith(("float", "bfloat")):
         raise ArgumentError(
-            f"The model takes inputs of shape {wanted}; the images of {data.name} have {given}. Give images of that "
-            "size (--image-size for image folders), or a model that resizes them itself."
+            f"The model takes {takes}, such as token ids, for which there are no attacks here. An audit takes a model "
+            "of text itself, with its TextVectorization inside, or of vectors of real numbers."
+        )
+    if data.kind == "text" and wanted == (1,):
+        data = dataclasses.replace(data, x_train=data.x_train[:, np.newaxis], x_test=data.x_test[:, np.newaxis])
+    given = data.x_train.shape[1:]
+    if len(wanted) != len(given) or any(w not in (None, g) for w, g in zip(wanted, given, strict=True)):
+        hint = {
+            "images": "Give images of that size (--image-size for image folders), or a model that resizes them itself.",
+            "vectors": "Give a table with as many columns, beside the labels and in the order of the model's.",
+            "text": "Give a model that takes one text each.",
+        }[data.kind]
+        raise ArgumentError(
+            f"The model takes inputs of shape {wanted}; the {data.kind} of {data.name} have {given}. {hint}"
         )
     classes = int(owner.outputs[0].shape[-1])
     if data.num_classes > classes:
-        raise ArgumentError(f"The model has {classes} classes; {data.name} has {data.num_classes}.")
+        raise ArgumentError(
+            f"The model has {classes} classes; {data.name} has {data.num_classes:,}. Class indices start at 0."
+        )
+    return data
+
+
+def _check_labels(owner: keras.Model, data: ImageData) -> None:
+    """Refuses labels of a table that are plainly numbered otherwise than the model's classes."""
+    if data.kind == "images":
+        return
+    sample = slice(0, _CHECKED_LABELS)
+    labels = data.y_test[sample]
+    right = float((KerasSuspect(owner).predict(data.x_test[sample]).argmax(axis=1) == labels).mean())
+    if len(labels) >= _FEWEST_LABELS and right < 1 / data.num_classes:
+        names = f" ({', '.join(ascii(name[:20]) for name in data.class_names[:5])})" if data.class_names else ""
+        raise ArgumentError(
+            f"The model is right on {right:.0%} of {data.name}, less often than a guess. Its columns or its "
+            f"classes{names} seem to be in another order than the model's. Give the labels as the model's class "
+            "indices, and the columns in its order."
+        )
+
+
+def _other(other: ImageData, data: ImageData) -> ImageData:
+    """The data of another domain in the shape of the owner's inputs; only images are resized."""
+    if other.kind != data.kind:
+        raise ArgumentError(f"The data of the other domain holds {other.kind}; the model takes {data.kind}.")
+    shape = data.x_train.shape[1:]
+    if data.kind == "images":
+        return dataclasses.replace(other, x_train=adapted(other.x_train, shape))
+    if data.kind == "text":
+        return dataclasses.replace(other, x_train=other.x_train.reshape(len(other.x_train), *shape))
+    if other.x_train.shape[1:] != shape:
+        raise ArgumentError(
+            f"The vectors of {other.name} have {other.x_train.shape[1:]}; those of {data.name} {shape}."
+        )
+    return other
+
+
+def _epochs(kind: Kind, num_queries: int, *, is_quick: bool) -> int:
+    """Passes over the transfer set that an attacker would make."""
+    usual = QUICK_EPOCHS if is_quick else FULL_EPOCHS
+    steps = -(-num_queries // BATCH_SIZE)
+    return usual if kind == "images" else max(usual, min(_MOST_EPOCHS, -(-_FEWEST_STEPS // steps)))
 
 
 def _attack_runner(
@@ -220,7 +290,7 @@ def _attack_runner(
         pool_labels=data.y_train[order],
         labeled=(data.x_test[:labeled], data.y_test[:labeled]),
         fresh=(data.x_test[labeled:], data.y_test[labeled:]),
-        other_domain=None if other_domain is None else adapted(other_domain.x_train[:limit], data.x_train.shape[1:]),
+        other_domain=None if other_domain is None else other_domain.x_train[:limit],
         seed=seed,
         epochs=epochs,
         **options,
@@ -230,14 +300,16 @@ def _attack_runner(
 def _selection(
     settings: Sequence[MarkParams], runner: AttackRunner, pool_size: int, *, is_quick: bool
 ) -> list[Scenario]:
-    return quick(settings) if is_quick else full(settings, available=runner.available, pool_size=pool_size)
+    if is_quick:
+        return quick(settings, runner.kind)
+    return full(settings, available=runner.available, pool_size=pool_size, kind=runner.kind)
 
 
 def _write_report(
     out: Path,
     rows: Sequence[dict[str, Any]],
     recommendation: Recommendation,
-    data: ImageData,
+    data: str,
     say: Callable[[str], None],
 ) -> None:
     """Writes report.md, report.html and the figures; without the libraries for the latter two, a line names them."""
@@ -246,7 +318,7 @@ def _write_report(
     try:
         style.check_installed()
         write.save_figures(figures, out)
-        page = render("audit.html.j2", figures, recommendation=recommendation, data=data.describe(), sections=sections)
+        page = render("audit.html.j2", figures, recommendation=recommendation, data=data, sections=sections)
         files.write_atomically(out / "report.html", page.encode())
     except ArgumentError as error:
         figures = {}
@@ -254,7 +326,7 @@ def _write_report(
     lines = [
         "# Audit: would the mark survive?",
         "",
-        data.describe(),
+        data,
         "",
         f"**Recommended:** {recommendation.description}",
     ]

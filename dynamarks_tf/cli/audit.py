@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dynamarks_tf._support.input_kind import Kind
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, MarkParams
@@ -22,13 +23,13 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
     if not wanted:
         return
     load_tensorflow()
-    from dynamarks_tf.attacks.architectures import ARCHITECTURES
+    from dynamarks_tf.attacks.architectures import ALL
     from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
 
     descriptions = {
         "--extraction": {name: attack.description for name, attack in EXTRACTIONS.items()},
         "--removal": {name: attack.description for name, attack in REMOVALS.items()},
-        "--architecture": {name: (build.__doc__ or "").splitlines()[0] for name, build in ARCHITECTURES.items()},
+        "--architecture": {name: (build.__doc__ or "").splitlines()[0] for name, build in ALL.items()},
     }
     width = max(len(name) for catalogue in descriptions.values() for name in catalogue) + 2
     for title, catalogue in descriptions.items():
@@ -40,7 +41,8 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
 
 @click.command()
 @click.option("--model", required=True, type=click.Path(path_type=Path), help="The owner's .keras file.")
-@click.option("--data", required=True, help="Images: fashion-mnist, cifar10, digits, a folder or an .npz file.")
+@click.option("--data", required=True, help="Images, vectors or text: a name, a folder, .npz, .npy, .csv or .parquet.")
+@click.option("--labels", type=click.Path(path_type=Path), help="The .npy file of labels, for inputs in an .npy file.")
 @click.option("--out", default=_DEFAULT_OUT, show_default=True, type=click.Path(path_type=Path), help="Results folder.")
 @click.option("--quick/--full", "is_quick", default=True, show_default=True, help="A few scenarios, or all.")
 @click.option("--budget", multiple=True, type=float, help=f"Of the mark; may be repeated.  [default: {DEFAULT_BUDGET}]")
@@ -51,10 +53,14 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
 @click.option(
     "--seed", multiple=True, type=click.IntRange(min=0), help="May be repeated; the worst counts.  [default: 0]"
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over stolen answers.  [default: quick 6, full 10]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Passes over stolen answers.  [default: quick 6, full 10; more for small tables]",
+)
 @click.option("--max-queries", type=click.IntRange(min=20), help="Maximum number of queries.  [default: quick 10,000]")
 @click.option("--image-size", type=(int, int), help="Height and width, for image folders.")
-@click.option("--other-data", help="Images of another domain, as --data.")
+@click.option("--other-data", help="Inputs of another domain, as --data.")
 @click.option("--rival", type=click.Path(path_type=Path), help="Another owner's .keras file for the same classes.")
 @click.option("--from-logits", is_flag=True, help="The model ends in logits.")
 @click.option("--strength", default=-6.0, show_default=True, help="Target strength: log10 p of the weakest theft.")
@@ -67,6 +73,7 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
 def audit(
     model: Path,
     data: str,
+    labels: Path | None,
     out: Path,
     is_quick: bool,
     budget: tuple[float, ...],
@@ -95,6 +102,7 @@ def audit(
 
     \b
       dynamarks audit --model model.keras --data fashion-mnist
+      dynamarks audit --model model.keras --data customers.csv
       dynamarks audit --model model.keras --data photos/ --full \\
           --budget 0.02 --budget 0.05 --seed 0 --seed 1 --seed 2
     """
@@ -107,15 +115,15 @@ def audit(
     from dynamarks_tf import datasets
     from dynamarks_tf.audit import run_audit
 
-    shape: dict[str, Any] = {"image_size": image_size}
+    loaded = datasets.load(data, labels=labels, image_size=image_size, verbose=True)
     result = run_audit(
         load_own_model(model, modules, unsafe_load),
-        datasets.load(data, verbose=True, **shape),
+        loaded,
         out,
         is_quick=is_quick,
         settings=settings,
         seeds=seed or (0,),
-        scenarios=_scenarios(extraction, removal, architecture, settings),
+        scenarios=_scenarios(extraction, removal, architecture, settings, loaded.kind),
         epochs=epochs,
         max_queries=max_queries,
         other_domain=None if other_data is None else datasets.load(other_data, verbose=True),
@@ -134,14 +142,19 @@ def audit(
 
 
 def _scenarios(
-    extraction: tuple[str, ...], removal: tuple[str, ...], architecture: tuple[str, ...], settings: list[MarkParams]
+    extraction: tuple[str, ...],
+    removal: tuple[str, ...],
+    architecture: tuple[str, ...],
+    settings: list[MarkParams],
+    kind: Kind,
 ) -> Any:
     """The scenarios that the options name, or `None` for the ready-made selection."""
     if not (extraction or removal or architecture):
         return None
+    from dynamarks_tf.attacks.architectures import MAIN
     from dynamarks_tf.audit import crossed
 
-    return crossed(extraction or ["full", "labels"], removal or ["none"], architecture or ["separable_cnn"], settings)
+    return crossed(extraction or ["full", "labels"], removal or ["none"], architecture or [MAIN[kind]], settings)
 
 
 def _print(result: AuditResult) -> None:

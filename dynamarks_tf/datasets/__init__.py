@@ -1,4 +1,4 @@
-"""Real images for audits, the demo, the tests and the benchmarks.
+"""Real images, and tables of vectors or text, for audits, the demo, the tests and the benchmarks.
 
 Imports `_support` and `errors`; `audit`, `demo` and `cli` may import it.
 """
@@ -15,7 +15,8 @@ from dynamarks_tf.datasets.known import (
     load_images,
 )
 from dynamarks_tf.datasets.locate import ACCEPTED, load
-from dynamarks_tf.datasets.npz import load_npz
+from dynamarks_tf.datasets.npz import load_npy, load_npz
+from dynamarks_tf.datasets.table import load_table
 
 __all__ = [
     "ACCEPTED",
@@ -29,7 +30,9 @@ __all__ = [
     "load_fashion_mnist",
     "load_idx_folder",
     "load_images",
+    "load_npy",
     "load_npz",
+    "load_table",
     "open_image_folder",
     "sample",
 ]

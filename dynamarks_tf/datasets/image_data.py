@@ -1,4 +1,4 @@
-"""Images in memory, and how they are scaled, split and sampled."""
+"""Images, vectors or text in memory, and how they are scaled, split and sampled."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support.input_kind import Kind, input_kind
 from dynamarks_tf.errors import DatasetError
 
 Array = npt.NDArray[Any]
@@ -17,12 +18,13 @@ HELD_OUT = 0.2
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class ImageData:
-    """Images with labels, split into training and test set.
+    """Images, or vectors or text in their place, with labels; split into training and test set.
 
     Attributes:
-        name: name of the images.
+        name: name of the data.
         source: file, folder or library that they come from.
-        x_train: float32 in [0, 1], shape `(n, height, width, channels)`.
+        x_train: images, float32 in [0, 1] of shape `(n, height, width, channels)`; or vectors, float32 of shape
+            `(n, features)`; or text, `bytes` objects in UTF-8 of shape `(n,)`.
         y_train: class index, int64 of shape `(n,)`.
         x_test: as `x_train`, never used for training.
         y_test: as `y_train`.
@@ -42,11 +44,17 @@ class ImageData:
         """Number of classes."""
         return len(self.class_names) or int(self.y_train.max()) + 1
 
+    @property
+    def kind(self) -> Kind:
+        """What the inputs are: `"images"`, `"vectors"` or `"text"`."""
+        return input_kind(self.x_train)
+
     def describe(self) -> str:
-        """Describes the images in one line."""
+        """Describes the data in one line."""
         size = " x ".join(str(length) for length in self.x_train.shape[1:])
+        noun = "texts" if self.kind == "text" else f"{self.kind} of {size}"
         return (
-            f"{self.name}: {len(self.x_train):,} training and {len(self.x_test):,} test images of {size}, "
+            f"{self.name}: {len(self.x_train):,} training and {len(self.x_test):,} test {noun}, "
             f"{self.num_classes:,} classes, from {self.source}"
         )
 

@@ -9,31 +9,35 @@ from dynamarks_tf.datasets.idx import is_idx_folder, load_idx_folder
 from dynamarks_tf.datasets.image_data import ImageData, sample
 from dynamarks_tf.datasets.image_folder import IMAGE_SIZE, LAYOUT, open_image_folder
 from dynamarks_tf.datasets.known import load_cifar10, load_digits, load_fashion_mnist
-from dynamarks_tf.datasets.npz import load_npz
+from dynamarks_tf.datasets.npz import load_npy, load_npz
+from dynamarks_tf.datasets.table import SUFFIXES, load_table
 from dynamarks_tf.errors import DatasetError
 
 KNOWN = {"fashion-mnist": load_fashion_mnist, "cifar10": load_cifar10, "digits": load_digits}
 ACCEPTED = (
-    f"{', '.join(KNOWN)}, a folder with the IDX files of MNIST's format, a folder with images ({LAYOUT}), or an "
-    ".npz file with x_train and y_train"
+    f"{', '.join(KNOWN)}, a folder with the IDX files of MNIST's format, a folder with images ({LAYOUT}), an .npz "
+    "file with x_train and y_train, an .npy file with a second one for the labels, or a .csv or .parquet table"
 )
 
 
 def load(
     spec: str | os.PathLike[str],
     *,
+    labels: str | os.PathLike[str] | None = None,
     image_size: tuple[int, int] | None = None,
     channels: int = 3,
     max_images: int | None = None,
     seed: int = 0,
     verbose: bool = False,
 ) -> ImageData:
-    """Loads images by the name of a known set, or from a folder or file.
+    """Loads images by the name of a known set, or images, vectors or text from a folder or file.
 
     Args:
         spec: `fashion-mnist`, `cifar10` or `digits`; a folder with the IDX files of MNIST's format; or an `.npz` file
             with `x_train`, `y_train`, perhaps `x_test`, `y_test`. Or a folder with images: `train/CLASS/*.jpg` with
-            `val/CLASS/*.jpg` or `test/CLASS/*.jpg`, or `CLASS/*.jpg`.
+            `val/CLASS/*.jpg` or `test/CLASS/*.jpg`, or `CLASS/*.jpg`. Vectors or text: a `.csv` or `.parquet` file
+            (see `load_table`), an `.npz` file, or an `.npy` file with `labels`.
+        labels: the `.npy` file of the labels, for inputs in an `.npy` file.
         image_size: height and width to which images from an image folder are brought, 64 x 64 if omitted. Other sets
             keep their size.
         channels: of an image folder: 3 for colors, 1 for gray.
@@ -55,12 +59,17 @@ def load(
     """
     name = os.fspath(spec)
     path = Path(name).expanduser()
+    if labels is not None and path.suffix != ".npy":
+        raise DatasetError(f"labels={os.fspath(labels)!r} (--labels) is for inputs in an .npy file. Leave it out.")
     if name in KNOWN:
         images = KNOWN[name]()
     elif path.is_file():
-        if path.suffix != ".npz":
+        if path.suffix not in (".npz", ".npy", *SUFFIXES):
             raise DatasetError(f"{path} is not a data set; accepted: {ACCEPTED}.")
-        images = load_npz(path, seed=seed)
+        if path.suffix == ".npy":
+            images = load_npy(path, labels, seed=seed)
+        else:
+            images = load_npz(path, seed=seed) if path.suffix == ".npz" else load_table(path, seed=seed)
     elif path.is_dir() and is_idx_folder(path):
         images = load_idx_folder(path)
     elif path.is_dir():
@@ -70,7 +79,7 @@ def load(
         raise DatasetError(f"There is no data set, file or folder {name!r}; accepted: {ACCEPTED}.")
     if image_size is not None and image_size != images.x_train.shape[1:3]:
         raise DatasetError(
-            f"image_size={image_size} is for image folders; {images.name} has images of {images.x_train.shape[1:3]}. "
-            "Leave it out."
+            f"image_size={image_size} is for image folders; {images.name} has {images.kind} of "
+            f"{images.x_train.shape[1:3]}. Leave it out."
         )
     return images if max_images is None else sample(images, max_images, seed)

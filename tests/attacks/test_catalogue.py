@@ -1,6 +1,8 @@
 """Every attack of the catalogue keeps the contract: transfer sets, suspects that answer probabilities."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.attacker import Attacker, TransferSet
-from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, by_name
+from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, applicable, by_name
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.suspects import as_suspect
@@ -35,13 +37,23 @@ def attacker(digits, owner_model):
     )
 
 
+def test_the_readme_counts_the_catalogue():
+    counts = [len(EXTRACTIONS), *(len(applicable(EXTRACTIONS, kind)) for kind in ("images", "vectors", "text"))]
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    found = re.search(
+        r"names (\d+) ways to steal \((\d+) of\s+them for images, (\d+) for vectors, (\d+) for text\) and (\d+) to",
+        readme,
+    )
+    assert [int(number) for number in found.groups()] == [*counts, len(REMOVALS) - 1]
+
+
 def test_the_catalogue_is_large():
     assert len(EXTRACTIONS) >= 20
     assert len(REMOVALS) >= 20
     assert len(ARCHITECTURES) >= 5
 
 
-@pytest.mark.parametrize("name", EXTRACTIONS)
+@pytest.mark.parametrize("name", applicable(EXTRACTIONS, "images"))
 def test_extractions_give_a_transfer_set_to_train_on(name, attacker):
     transfer_set = EXTRACTIONS[name].gather(attacker)
     assert len(transfer_set.inputs) == len(transfer_set.targets) > 0

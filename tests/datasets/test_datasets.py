@@ -126,7 +126,10 @@ def test_an_npz_file_with_a_test_set_keeps_it_and_floats_stay_as_they_are(npz):
     [
         ({"y_train": None}, "has no array y_train; expected x_train and y_train"),
         ({"x_test": np.zeros((2, 6, 6), np.uint8)}, "has no array y_test"),
-        ({"x_train": np.zeros((40, 6), np.uint8)}, r"x_train has shape \(40, 6\); expected \(n, height, width\)"),
+        (
+            {"x_train": np.zeros((40, 6, 1, 1, 1))},
+            r"x_train has shape \(40, 6, 1, 1, 1\); expected \(n, height, width\)",
+        ),
         (
             {"x_train": np.full((40, 6, 6), 255.0)},
             r"x_train is float64, from 255.0 to 255.0; expected uint8, or floats",
@@ -136,7 +139,7 @@ def test_an_npz_file_with_a_test_set_keeps_it_and_floats_stay_as_they_are(npz):
         ({"y_train": np.eye(4)[np.arange(40) % 4]}, r"y_train is float64 of shape \(40, 4\)"),
         ({"y_train": np.full(40, -1)}, "expected 40 class indices, 0 or larger"),
         ({"x_test": np.zeros((1, 6, 6), np.uint8), "y_test": np.array([9])}, "y_test has class 9, which y_train lacks"),
-        ({"x_test": np.zeros((1, 7, 6), np.uint8), "y_test": np.array([0])}, r"x_test has images of \(7, 6, 1\)"),
+        ({"x_test": np.zeros((1, 7, 6), np.uint8), "y_test": np.array([0])}, r"x_test has inputs of \(7, 6, 1\)"),
     ],
 )
 def test_npz_files_with_other_arrays(npz, changes, message):
@@ -233,10 +236,10 @@ def test_a_sample_of_images_in_memory(digits):
 
 
 def test_other_files_are_refused_with_a_list_of_data_sets(tmp_path):
-    (tmp_path / "set.csv").write_text("")
+    (tmp_path / "set.txt").write_text("")
     for spec, message in (
         ("mnist-fashion", "no data set, file or folder 'mnist-fashion'"),
-        ("set.csv", "is not a data set"),
+        ("set.txt", "is not a data set"),
     ):
         with pytest.raises(DatasetError, match=message) as caught:
             datasets.load(tmp_path / spec if spec == "set.csv" else spec)
