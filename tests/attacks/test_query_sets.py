@@ -48,7 +48,7 @@ def test_answers_are_averaged_over_copies_and_every_copy_is_sent():
         seen.append(inputs)
         return np.full((len(inputs), 2), len(seen), np.float32)
 
-    mean, sent = query_sets.averaged_over_copies(api, np.zeros((4, 3), np.float32), copies=3, seed=1)
+    mean, sent = query_sets.averaged_over_copies(api, np.eye(4, 3, dtype=np.float32), copies=3, seed=1)
     np.testing.assert_array_equal(mean, 2)
     np.testing.assert_array_equal(sent, np.concatenate(seen))
     assert len(sent) == 12

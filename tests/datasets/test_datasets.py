@@ -242,7 +242,7 @@ def test_other_files_are_refused_with_a_list_of_data_sets(tmp_path):
         ("set.txt", "is not a data set"),
     ):
         with pytest.raises(DatasetError, match=message) as caught:
-            datasets.load(tmp_path / spec if spec == "set.csv" else spec)
+            datasets.load(tmp_path / spec if spec == "set.txt" else spec)
         assert "accepted: fashion-mnist, cifar10, digits, a folder" in str(caught.value)
     with pytest.raises(DatasetError, match=r"image_size=\(4, 4\) is for image folders; digits has images of \(8, 8\)"):
         datasets.load("digits", image_size=(4, 4))
