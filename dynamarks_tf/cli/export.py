@@ -22,6 +22,7 @@ SUFFIX = ".tflite"
 @click.option("--warmup", type=click.Path(path_type=Path), help=".npy file with inputs for TF Serving's warm-up.")
 @click.option("--quantize", type=click.Choice(QUANTIZATIONS), help="Type to quantize to.  [default: float32]")
 @click.option("--representative", type=click.Path(path_type=Path), help=".npy file with some inputs, for int8.")
+@click.option("--output", help="Name of the output to export, of a model with several.")
 @own_model_options
 @json_option
 def export(
@@ -31,6 +32,7 @@ def export(
     warmup: Path | None,
     quantize: str | None,
     representative: Path | None,
+    output: str | None,
     modules: tuple[str, ...],
     unsafe_load: bool,
     as_json: bool,
@@ -59,10 +61,11 @@ def export(
     if marking.find_mark(loaded) is None:
         click.echo(f"warning: {model} is not marked; theft of this model cannot be proven", err=True)
     if is_lite:
-        written = export_tflite(loaded, target, quantize=quantize, representative=_inputs(representative, None))
+        given = _inputs(representative, None)
+        written = export_tflite(loaded, target, quantize=quantize, representative=given, output=output)
     else:
         folder = target / str(version or _next_version(target))
-        written = export_saved_model(loaded, folder, warmup=_inputs(warmup, 32))
+        written = export_saved_model(loaded, folder, warmup=_inputs(warmup, 32), output=output)
     if as_json:
         print_json({"path": written} if is_lite else {"path": written, "version": int(written.name)})
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dynamarks_tf.errors import ModelError
 from dynamarks_tf.export.signature import ServedInputs, only_output, output_alias
-from dynamarks_tf.watermark.outputs import OutputKind, check_output_kind
+from dynamarks_tf.watermark.outputs import OutputKind, check_output_kind, output_index
 
 
 def check_exportable(model: Any) -> None:
@@ -41,6 +41,26 @@ def check_exportable(model: Any) -> None:
             f"The Keras backend is {keras.backend.backend()!r}; only models on 'tensorflow' can be exported. Save the "
             "model as .keras, load it in a process with KERAS_BACKEND=tensorflow and export it there."
         )
+
+
+def with_output(model: Any, output: str | None) -> Any:
+    """The model with one of its outputs alone, under the same name.
+
+    Args:
+        model: a Keras model.
+        output: the name of the output; `None` for the only one.
+
+    Raises:
+        ModelError: there is none of that name, or there are several and none is named.
+    """
+    import keras
+
+    if not isinstance(model, keras.Model) or (output is None and len(getattr(model, "outputs", None) or ()) < 2):
+        return model
+    if not getattr(model, "outputs", None):
+        raise ModelError(f"The model {model.name!r} has no graph, so its outputs have no names. Leave `output` out.")
+    index = output_index(model, output, "export")
+    return model if len(model.outputs) == 1 else keras.Model(model.input, model.outputs[index], name=model.name)
 
 
 def marking_layers(model: Any) -> Iterator[Any]:

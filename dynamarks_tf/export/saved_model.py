@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import files
 from dynamarks_tf.errors import ExportError
-from dynamarks_tf.export.inference_graph import check_exportable, quiet_tensorflow, write_inference_graph
+from dynamarks_tf.export.inference_graph import check_exportable, quiet_tensorflow, with_output, write_inference_graph
 from dynamarks_tf.export.reloaded import compare_reloaded
 from dynamarks_tf.export.servable import refuse_unservable
 from dynamarks_tf.export.signature import served_inputs
@@ -25,6 +25,7 @@ def export_saved_model(
     *,
     warmup: npt.ArrayLike | Mapping[str, npt.ArrayLike] | None = None,
     signature_name: str = "serving_default",
+    output: str | None = None,
 ) -> Path:
     """Writes a Keras model as a SavedModel that TensorFlow runs alone, without Keras and without this package.
 
@@ -39,7 +40,7 @@ def export_saved_model(
     access to the server's account explicitly.
 
     Args:
-        model: a built `keras.Model` with one output, on the TensorFlow backend.
+        model: a built `keras.Model` on the TensorFlow backend.
         path: the folder to create; its last part is the version number, its parent is named after the model,
             as in `served/clf/1`.
         warmup: example inputs of shape `(n, ...)`, 1 <= n <= 1000, or a dict of them by input name. They become the
@@ -47,6 +48,7 @@ def export_saved_model(
             before the version answers clients. They are readable in that file: use inputs that are not confidential.
         signature_name: the name of the signature. TensorFlow Serving needs `serving_default`, so with any other name
             the same function is written under both.
+        output: name of the output to serve, of a model with several; the others are not exported.
 
     Returns:
         `path`.
@@ -54,7 +56,8 @@ def export_saved_model(
     Raises:
         ExportError: `path` does not end in a version number or exists, or the disk is full. Or TensorFlow Serving could
             not run the model, or the model answers differently after loading. Nothing is left behind.
-        ModelError: `model` is not a built Keras model on the TensorFlow backend with one output.
+        ModelError: `model` is not a built Keras model on the TensorFlow backend, or has several outputs of
+            which none is named.
         ArgumentError: `warmup` does not fit the inputs.
 
     Example:
@@ -62,6 +65,7 @@ def export_saved_model(
         PosixPath('served/clf/1')
     """
     target = _version_folder(Path(path))
+    model = with_output(model, output)
     check_exportable(model)
     inputs = served_inputs(model)
     examples = None if warmup is None else inputs.arrays(warmup, "warm-up")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dynamarks_tf._support import files
 from dynamarks_tf.errors import ExportError, ModelError
 from dynamarks_tf.export import tflite_graph
-from dynamarks_tf.export.inference_graph import check_exportable, marking_layers
+from dynamarks_tf.export.inference_graph import check_exportable, marking_layers, with_output
 from dynamarks_tf.export.reloaded import compare_lite
 from dynamarks_tf.export.signature import served_inputs
 from dynamarks_tf.export.tflite_conversion import LiteModel, convert
@@ -26,6 +26,7 @@ def export_tflite(
     *,
     quantize: str | None = None,
     representative: npt.ArrayLike | Mapping[str, npt.ArrayLike] | None = None,
+    output: str | None = None,
 ) -> Path:
     """Writes a Keras model as a TensorFlow Lite file that needs built-in operators only.
 
@@ -43,13 +44,14 @@ def export_tflite(
     It is written private to its owner (0600). For devices in other people's hands, see docs/edge.md.
 
     Args:
-        model: a built `keras.Model` with one output, on the TensorFlow backend. A marked one ends in its
+        model: a built `keras.Model` on the TensorFlow backend. A marked one ends in its
             `DynaMarkLayer`.
         path: the file to write, `.tflite`.
         quantize: `None`: float32; `"float16"`: weights in half precision, half the size; `"int8"`: weights and
             activations in eight bits, a quarter of the size.
         representative: a few hundred unlabeled inputs of shape `(n, ...)` as the model takes them, or a dict of them by
             input name. `"int8"` takes the range of each activation from them. The file does not hold them.
+        output: name of the output to export, of a model with several.
 
     Returns:
         `path`.
@@ -58,7 +60,8 @@ def export_tflite(
         ArgumentError: `quantize` is unknown, or `"int8"` has no representative inputs.
         ExportError: `path` exists or does not end in `.tflite`, cannot be written, TensorFlow Lite cannot express the
             model, or the file answers differently than the model. Nothing is left behind.
-        ModelError: `model` is not a built Keras model on the TensorFlow backend with one output, or is marked
+        ModelError: `model` is not a built Keras model on the TensorFlow backend, has several outputs of
+            which none is named, or is marked
             elsewhere than at its end.
 
     Example:
@@ -71,6 +74,7 @@ def export_tflite(
         raise ExportError(f"{target} does not end in {SUFFIX}. Name a file: {target.with_suffix(SUFFIX)}")
     if target.exists():
         raise _exists(target)
+    model = with_output(model, output)
     check_exportable(model)
     clean, mark = _parted(model)
     content = tflite_graph.with_float_softmax(convert(clean, quantize, representative))

@@ -13,7 +13,7 @@ from dynamarks_tf.errors import ModelError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark.layer import DynaMarkLayer
 from dynamarks_tf.watermark.model_digest import model_sha256
-from dynamarks_tf.watermark.outputs import OutputKind, find_output_kind, overrides_call
+from dynamarks_tf.watermark.outputs import OutputKind, find_output_kind, output_index, overrides_call
 from dynamarks_tf.watermark.params import (
     DEFAULT_BUDGET,
     DEFAULT_TIE_MARGIN,
@@ -76,7 +76,7 @@ def mark(
     >>> marked.evaluate(x_test, y_test)  # the accuracy of the clean model
     """
     _check_markable(model)
-    index = _output_index(model, output)
+    index = output_index(model, output, "mark")
     probe = probe_model(model)
     kind = find_output_kind(model, activation=activation, from_logits=from_logits, index=index, probe=probe)
     num_classes, _ = answer_shape(model.outputs[index].shape[-1], kind.activation)
@@ -154,20 +154,6 @@ def marked_output(model: keras.Model) -> int:
 
 def _maker(model: keras.Model, index: int) -> Any:
     return model.layers[-1] if isinstance(model, keras.Sequential) else model.outputs[index]._keras_history[0]
-
-
-def _output_index(model: keras.Model, output: str | None) -> int:
-    if output is None and len(model.outputs) == 1:
-        return 0
-    structure = None if isinstance(model, keras.Sequential) else model.output
-    names = sorted(structure) if isinstance(structure, dict) else list(getattr(model, "output_names", ()))
-    if output is None or names.count(output) != 1:
-        what = f"has {len(model.outputs)} outputs" if output is None else f"has no output {output!r}"
-        raise ModelError(
-            f"Model {model.name!r} {what}. Name the one to mark, output=NAME (--output NAME); its outputs: "
-            f"{', '.join(names)}."
-        )
-    return names.index(output)
 
 
 def find_mark(model: keras.Model) -> DynaMarkLayer | None:

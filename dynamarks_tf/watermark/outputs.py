@@ -317,3 +317,33 @@ def _producer(model: Any, index: int) -> tuple[Any, Any]:
 def overrides_call(model: Any) -> bool:
     """Whether a model with a graph computes something else than its graph, in a `call` of its own."""
     return isinstance(model, keras.Model) and not type(model).call.__module__.startswith("keras.")
+
+
+def output_index(model: keras.Model, output: str | None, purpose: str) -> int:
+    """Which of a model's outputs, counted flat, has a name.
+
+    Args:
+        model: a model with a graph.
+        output: the name: the key in a dict of outputs, or the name of the layer that makes it. `None` for the only one.
+        purpose: what the output is chosen for, a verb, for messages.
+
+    Raises:
+        ModelError: there is none of that name, or there are several and none is named.
+    """
+    if output is None and len(model.outputs) == 1:
+        return 0
+    structure = None if isinstance(model, keras.Sequential) else model.output
+    names = sorted(structure) if isinstance(structure, dict) else [_maker_name(tensor) for tensor in model.outputs]
+    if output is None or names.count(output) != 1:
+        what = f"has {len(model.outputs)} outputs" if output is None else f"has no output {output!r}"
+        raise ModelError(
+            f"Model {model.name!r} {what}. Name the one to {purpose}, output=NAME (--output NAME); its outputs: "
+            f"{', '.join(names)}."
+        )
+    return names.index(output)
+
+
+def _maker_name(tensor: Any) -> str:
+    """The name of the layer that makes an output; marking does not change it."""
+    maker = tensor._keras_history[0]
+    return _maker_name(maker.input) if hasattr(maker, "is_blank") else str(maker.name)

@@ -19,8 +19,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from dynamarks_tf.errors import ArgumentError, ExportError, ModelError
-from dynamarks_tf.export import export_saved_model, saved_model
+from dynamarks_tf.export import export_saved_model, export_tflite, saved_model
 from dynamarks_tf.export.servable import refuse_unservable
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.watermark.marking import mark
 from tests.helpers import ROOT
 
 
@@ -345,12 +347,22 @@ def test_refuses_a_model_that_was_never_built(version: Path) -> None:
         export_saved_model(model, version)
 
 
-def test_refuses_two_outputs(version: Path) -> None:
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(2)(inputs)])
-    with pytest.raises(ModelError, match="has 2 outputs; a classifier to be served has one"):
-        export_saved_model(model, version)
-    assert not list(version.parent.iterdir())
+@pytest.mark.parametrize("as_dict", [False, True], ids=["list", "dictionary"])
+def test_one_of_two_outputs_is_exported_by_its_name(as_dict: bool, version: Path, key: MarkKey, tmp_path: Path) -> None:
+    inputs = keras.Input((4,), name="readings")
+    box, label = keras.layers.Dense(3, name="box")(inputs), keras.layers.Dense(12, "softmax", name="label")(inputs)
+    model = keras.Model(inputs, {"label": label, "box": box} if as_dict else [box, label], name="two")
+    marked = mark(model, key, output="label")
+    for output, message in ((None, "has 2 outputs. Name the one to export"), ("none", "has no output 'none'")):
+        with pytest.raises(ModelError, match=f"'two' {message}.*; its outputs: box, label"):
+            export_saved_model(marked, version, output=output)
+    assert not version.parent.exists()
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    expected = keras.tree.flatten(marked(x))[1]
+    served = signature_of(export_saved_model(marked, version, output="label"))(readings=tf.constant(x))
+    np.testing.assert_allclose(served["probabilities"], expected, atol=1e-6)
+    lite = tf.lite.Interpreter(str(export_tflite(marked, tmp_path / "two.tflite", output="label")))
+    np.testing.assert_allclose(lite.get_signature_runner()(readings=x[:1])["probabilities"], expected[:1], atol=1e-5)
 
 
 @pytest.mark.parametrize(
