@@ -17,6 +17,9 @@ from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choos
 
 Array = npt.NDArray[Any]
 
+_ROUNDED = 1  # steps beyond the limits that rounding and calibration leave
+_MOST_LOST = 0.1  # of a batch's values; four fifths of a drawing are background
+
 
 class TFLiteSuspect:
     """A `.tflite` model with one input, run on the CPU by LiteRT or, where that is missing, by TensorFlow.
@@ -95,6 +98,14 @@ class TFLiteSuspect:
             raise SuspectError(f"{self.description} takes {dtype}, and was given NaN or infinity.")
         limits = np.iinfo(dtype)
         steps: Array = np.round(array / scale) + zero_point
+        lost = float(np.mean((steps < limits.min - _ROUNDED) | (steps > limits.max + _ROUNDED)))
+        if lost > _MOST_LOST:
+            low, high = (float(scale) * (limit - zero_point) for limit in (limits.min, limits.max))
+            raise SuspectError(
+                f"{self.description} takes quantized inputs from {low:.4g} to {high:.4g}; {lost:.0%} of the values "
+                f"given are beyond (from {array.min():.4g} to {array.max():.4g}). Bring the queries to the range that "
+                "the model was trained on, such as by a callable that scales them."
+            )
         return np.clip(steps, limits.min, limits.max).astype(dtype)
 
 

@@ -81,8 +81,12 @@ def test_tflite_whole_numbers_are_converted_by_scale_and_zero_point(tmp_path: Pa
     with pytest.raises(SuspectError, match="takes int8, and was given NaN or infinity"):
         suspect.predict(np.full((1, 4), np.nan))
     scale, zero_point = quantization(path)
-    largest = np.full((1, 4), (127 - zero_point) * scale)
-    np.testing.assert_array_equal(suspect.predict(largest * 3), suspect.predict(largest))  # no overflow
+    largest = np.full((10, 4), (127 - zero_point) * scale)
+    beyond = largest.copy()
+    beyond[0, :3] *= 3
+    np.testing.assert_array_equal(suspect.predict(beyond), suspect.predict(largest))  # no overflow
+    with pytest.raises(SuspectError, match=r"inputs from 0 to 1; 100% of the values given are beyond \(from 3 to 3\)"):
+        suspect.predict(largest * 3)
 
 
 @pytest.mark.parametrize("named", [True, False])
