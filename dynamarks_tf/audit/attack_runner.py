@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -42,6 +43,29 @@ def audit_key(seed: int, which: int = 0) -> MarkKey:
     """A key for audits, which anyone can derive. It is not secret; never mark a real model with it."""
     words = f"dynamarks rehearsal, seed {seed}, key {which}"  # other words would be another key, and other figures
     return MarkKey(hashlib.sha256(words.encode()).digest(), "Rehearsal")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recipe:
+    """What an `AttackRunner` is made of.
+
+    Attributes:
+        owner: the clean model.
+        rival: another model, or `None`.
+        options: the other arguments.
+    """
+
+    owner: keras.Model
+    rival: keras.Model | None
+    options: dict[str, Any]
+
+
+class Jobs(Protocol):
+    """Runs groups of scenarios elsewhere; `audit.parallel.Processes` does."""
+
+    def map(self, recipe: Recipe, groups: Sequence[Sequence[Scenario]]) -> Iterator[list[dict[str, Any]]]:
+        """Yields the rows of each group, in the order of the groups."""
+        ...
 
 
 class AttackRunner:
@@ -87,6 +111,22 @@ class AttackRunner:
         self._rival = None if rival is None else _probabilities(rival, from_logits=False)
         self._seed, self._epochs, self._batch_size, self._verbose = seed, epochs, batch_size, verbose
         self._num_classes = int(owner.outputs[0].shape[-1])
+        self._last: tuple[MarkParams, Examiner, Attacker] | None = None
+        self._made_by = Recipe(
+            owner,
+            rival,
+            dict(
+                pool=pool,
+                pool_labels=pool_labels,
+                labeled=labeled,
+                fresh=fresh,
+                other_domain=other_domain,
+                from_logits=from_logits,
+                seed=seed,
+                epochs=epochs,
+                batch_size=batch_size,
+            ),
+        )
 
     @property
     def kind(self) -> Kind:
@@ -106,12 +146,14 @@ class AttackRunner:
         steps = self._epochs * -(-len(self._pool) // self._batch_size)
         return sum(per_step[name] for name in trained.values()) * steps
 
-    def run(self, scenarios: Sequence[Scenario], results: Results) -> None:
+    def run(self, scenarios: Sequence[Scenario], results: Results, *, jobs: Jobs | None = None) -> None:
         """Runs the scenarios that the results lack, and adds their rows.
 
         Args:
             scenarios: in the order of running. Scenarios with the same surrogate share its training.
             results: receives a row for each scenario, and one for the cost of each setting of the mark.
+            jobs: runs surrogates in processes of their own; `None` runs one after the other in this one. The rows are
+                the same.
 
         Raises:
             ArgumentError: the attacker lacks something that a scenario needs.
@@ -120,35 +162,49 @@ class AttackRunner:
         waiting = [scenario for scenario in scenarios if not results.has(**scenario.to_dict())]
         with progress.Meter("running attacks", len(waiting), enabled=self._verbose, unit="scenarios") as meter:
             for params, same in itertools.groupby(waiting, key=lambda scenario: scenario.params):
-                for row in self._with_mark(params, list(same), results):
+                for row in self._with_mark(params, list(same), results, jobs):
                     results.add(row, package_versions())
                     if "extraction" in row:
                         meter.advance()
 
-    def _with_mark(self, params: MarkParams, scenarios: list[Scenario], results: Results) -> Iterator[dict[str, Any]]:
+    def _with_mark(
+        self, params: MarkParams, scenarios: list[Scenario], results: Results, jobs: Jobs | None
+    ) -> Iterator[dict[str, Any]]:
         """The rows of all scenarios with one setting of the mark."""
-        key = audit_key(self._seed)
-        examiner = Examiner(key.bind(self._model_sha256), params, self._clean, self._fresh, seed=self._seed)
-        attacker = self._attacker(self._api(key, params))
         setting = {"budget": params.budget, "tie_margin": params.tie_margin}
         if not results.has(kind="cost", **setting):
-            yield {"kind": "cost", **setting, **self._cost(attacker.api)}
+            yield {"kind": "cost", **setting, **self._cost(self._api(audit_key(self._seed), params))}
         groups: dict[tuple[Any, ...], list[Scenario]] = {}
         for scenario in scenarios:
             groups.setdefault(scenario.surrogate, []).append(scenario)
-        for same in groups.values():
-            start = time.monotonic()
+        same = list(groups.values())
+        for rows in map(self.with_surrogate, same) if jobs is None else jobs.map(self._made_by, same):
+            yield from rows
+
+    def with_surrogate(self, scenarios: Sequence[Scenario]) -> Iterator[dict[str, Any]]:
+        """The rows of scenarios that share their surrogate."""
+        start = time.monotonic()
+        params = scenarios[0].params
+        examiner, attacker = self._sides(params)
+        keras.utils.set_random_seed(self._seed)
+        transfer_set = self._transfer_set(scenarios[0], attacker, params)
+        surrogate = self._trained(scenarios[0], transfer_set)
+        for scenario in scenarios:
             keras.utils.set_random_seed(self._seed)
-            transfer_set = self._transfer_set(same[0], attacker, params)
-            surrogate = self._trained(same[0], transfer_set)
-            for scenario in same:
-                keras.utils.set_random_seed(self._seed)
-                suspect = as_suspect(REMOVALS[scenario.removal].apply(surrogate, transfer_set, attacker))
-                found = examiner.examine(_in_batches(suspect.predict), transfer_set.sent)
-                seconds = round(time.monotonic() - start, 1)
-                kind = "independent" if scenario.is_independent else "theft"
-                yield {"kind": kind, **scenario.to_dict(), **found, "seconds": seconds}
-                start = time.monotonic()
+            suspect = as_suspect(REMOVALS[scenario.removal].apply(surrogate, transfer_set, attacker))
+            found = examiner.examine(_in_batches(suspect.predict), transfer_set.sent)
+            seconds = round(time.monotonic() - start, 1)
+            kind = "independent" if scenario.is_independent else "theft"
+            yield {"kind": kind, **scenario.to_dict(), **found, "seconds": seconds}
+            start = time.monotonic()
+
+    def _sides(self, params: MarkParams) -> tuple[Examiner, Attacker]:
+        """The owner's and the attacker's side with one setting of the mark; those of the last one are kept."""
+        if self._last is None or self._last[0] != params:
+            key = audit_key(self._seed)
+            examiner = Examiner(key.bind(self._model_sha256), params, self._clean, self._fresh, seed=self._seed)
+            self._last = params, examiner, self._attacker(self._api(key, params))
+        return self._last[1:]
 
     def _api(self, key: MarkKey, params: MarkParams) -> Callable[[Array], Array]:
         marked = marking.mark(

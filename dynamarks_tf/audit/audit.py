@@ -16,7 +16,8 @@ from dynamarks_tf._support import files
 from dynamarks_tf._support.input_kind import Kind
 from dynamarks_tf.attacks.query_sets import adapted
 from dynamarks_tf.audit import plots, tables
-from dynamarks_tf.audit.attack_runner import BATCH_SIZE, AttackRunner
+from dynamarks_tf.audit.attack_runner import BATCH_SIZE, AttackRunner, Jobs
+from dynamarks_tf.audit.parallel import Processes
 from dynamarks_tf.audit.recommendation import (
     DEFAULT_ACCURACY_COST,
     DEFAULT_STRENGTH,
@@ -83,6 +84,7 @@ def run_audit(
     accuracy_cost: float = DEFAULT_ACCURACY_COST,
     say: Callable[[str], None] = print,
     verbose: bool = False,
+    jobs: int | Jobs = 1,
 ) -> AuditResult:
     """Attacks a model as an attacker would, and measures how strong the evidence would be.
 
@@ -109,6 +111,8 @@ def run_audit(
         accuracy_cost: largest loss of accuracy, as a share of all answers, for the recommendation.
         say: receives each line for people.
         verbose: whether to show progress on standard error.
+        jobs: how many processes train surrogates at once, or the processes themselves (`audit.parallel.Processes`). The
+            rows are the same. Each needs the memory of one audit; with one GPU, leave it at 1.
 
     Returns:
         The rows and the recommendation. Report, results and plots are in `folder`.
@@ -122,6 +126,7 @@ def run_audit(
     >>> print(result.recommendation.description)
     """
     start = time.monotonic()
+    processes = None if jobs == 1 else Processes(jobs) if isinstance(jobs, int) else jobs
     owner, from_logits = _clean(model, from_logits)
     data = _fitted(owner, data)
     _check_labels(owner, data)
@@ -163,7 +168,7 @@ def run_audit(
         if waiting:
             needed = _minutes(runner.estimated_seconds(waiting))
             say(f"seed {seed}: {len(waiting)} of {len(chosen)} scenarios to go; training takes about {needed}")
-        runner.run(chosen, results)
+        runner.run(chosen, results, jobs=processes)
     rows = tuple(read_all(paths))
     recommendation = recommend(rows, wanted=wanted, accuracy_cost=accuracy_cost)
     seconds = time.monotonic() - start

@@ -68,6 +68,7 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
 @click.option(
     "--list", "lists", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Name all attacks."
 )
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that run at once.")
 @own_model_options
 @json_option
 def audit(
@@ -90,6 +91,7 @@ def audit(
     from_logits: bool,
     strength: float,
     accuracy_cost: float,
+    jobs: int,
     modules: tuple[str, ...],
     unsafe_load: bool,
     as_json: bool,
@@ -114,6 +116,7 @@ def audit(
     load_tensorflow()
     from dynamarks_tf import datasets
     from dynamarks_tf.audit import run_audit
+    from dynamarks_tf.audit.parallel import Processes
 
     loaded = datasets.load(data, labels=labels, image_size=image_size, verbose=True)
     result = run_audit(
@@ -133,6 +136,7 @@ def audit(
         accuracy_cost=accuracy_cost / 100,
         say=click.echo,
         verbose=True,
+        jobs=jobs if jobs == 1 else Processes(jobs, modules=modules, allow_code=unsafe_load),
     )
     if as_json:
         print_json(result.to_dict())

@@ -99,6 +99,11 @@ def test_an_interrupted_audit_continues(model_file, tmp_path, monkeypatch):
     assert [row.get("extraction") for row in found.rows] == [None, "full", "labels"]
     assert {**found.rows[1], "seed": 0} == {**before[1], "seed": 0}
 
+    # Several processes give the same rows, in the same order.
+    parallel = run_audit(model_file, data, tmp_path / "parallel", jobs=2, **options)
+    untimed = [[{**row, "seconds": None} for row in result.rows] for result in (found, parallel)]
+    assert untimed[0] == untimed[1]
+
 
 def test_an_audit_with_another_rival_is_another_audit(model_file, tmp_path, unmarked_surrogate):
     data, scenarios = datasets.load("digits"), crossed(["full"], ["none"], ["mlp"])
