@@ -91,6 +91,15 @@ def test_what_is_no_whole_log_or_no_group_is_refused(stolen, key):
             dm.trace(surrogate, owner=api, key=key, log=path, groups=[group])
 
 
+def test_no_group_hides_a_client_of_its_name(stolen, key, tmp_path):
+    api, surrogate, path = stolen
+    with np.load(path) as log:
+        names = np.where(log["client"] == "carol", "bob + dave", log["client"])
+        np.savez(tmp_path / "log.npz", inputs=log["inputs"], client=names, time=log["time"])
+    with pytest.raises(ArgumentError, match="A client is called 'bob \\+ dave', as this group would be"):
+        dm.trace(surrogate, owner=api, key=key, log=tmp_path / "log.npz", groups=[("bob", "dave")])
+
+
 @given(st.lists(st.floats(-30, 0), min_size=1, max_size=8))
 def test_holm_rejects_what_the_step_down_procedure_rejects(log10_p):
     adjusted = holm(log10_p)
