@@ -52,7 +52,7 @@ def client_lines(clients: Mapping[str, ClientEvidence], alpha: float) -> list[st
     shown, left_out = shown_clients(clients)
     names = [shown_name(client.name) for client in shown]
     width = max(map(len, ["client", *names]))
-    lines = [f"{'client':<{width}} {'own signs':>10} {'log10 p':>9} {'adjusted':>9}"]
+    lines = [f"{'client':<{width}} {'exclusive':>10} {'log10 p':>9} {'adjusted':>9}"]
     for name, client in zip(names, shown, strict=True):
         numbers = f"{client.exclusive_signs:>10,} {client.log10_p:>9.2f} {client.adjusted_log10_p:>9.2f}"
         lines.append(f"{name:<{width}} {numbers}  {'FOUND' if is_found(client, alpha) else 'not found'}")

@@ -95,8 +95,8 @@ def _text(result: TraceResult) -> str:
         "",
         *(f"  {line}" for line in client_lines(result.clients, verified.plan.alpha)),
         "",
-        "  own signs   secret signs that only this client's requests met in the whole log",
-        "  adjusted    log10 p for the number of clients and groups, which decides",
+        "  exclusive   number of secret signs that only this client's requests met in the whole log",
+        "  adjusted    log10 p after Holm's adjustment for the number of clients and groups; it decides",
     ]
     lines += [f"  warning     {warning}" for warning in verified.warnings]
     lines += [f"  plan        sha256 {verified.plan.digest}"]

@@ -171,8 +171,8 @@ def clients_meaning(report: BundleReport) -> list[str]:
     threshold = probability(math.log10(report.evidence.plan.alpha))
     return [
         *_stated(report),
-        "Each client is tested with its own signs: the secret signs that only its requests met in the whole log. If "
-        "the suspect never learned from its answers, these agree with the suspect by chance alone.",
+        "Each client is tested with its exclusive signs: the secret signs that only its requests met in the whole "
+        "log. If the suspect never learned from its answers, these agree with the suspect by chance alone.",
         f"“Found” means that the adjusted p-value is at most {threshold}. The adjustment by Holm’s method bounds the "
         "chance of any false name in the table.",
         "A group is tested with the signs that its clients met together and nobody else met.",
@@ -181,8 +181,8 @@ def clients_meaning(report: BundleReport) -> list[str]:
 
 
 CLIENTS_NO_MEANING = (
-    "It does not clear a client that was not found. A client with few own signs cannot be found, and clients who sent "
-    "the same inputs have none: they can be tested as a group only.",
+    "It does not clear a client that was not found. A client with few exclusive signs cannot be found, and clients who "
+    "sent the same inputs have none: they can be tested as a group only.",
     "The p-values are not exact if what clients share depends on the answers. An example is a client who passes on the "
     "inputs that were answered wrongly.",
     "It shows whose answers were used, not who used them. A client’s name is what the log recorded, and its answers "
