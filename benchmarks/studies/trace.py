@@ -152,7 +152,10 @@ def facts(clients: dict[str, ClientEvidence]) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown: the weakest evidence about an attacker, the strongest about any other client."""
+    """The rows as Markdown: the weakest evidence about an attacker, the strongest about any other client.
+
+    Settings without a row, of a study that was stopped, are left out.
+    """
     lines = [
         "| the suspect was trained on the answers of | on which part | each client also sent "
         "| adjusted log10 p of these clients | of all others | of the two together |",
@@ -163,24 +166,33 @@ def table(rows: list[dict[str, Any]]) -> str:
         for kept in KEPT:
             for sent in SENT:
                 found = [row for row in rows if (row["attackers"], row["kept"], row["sent"]) == (attackers, kept, sent)]
+                if not found:
+                    continue
                 p = [row["adjusted_log10_p"] for row in found]
-                theirs = [f"{max(values):.1f}" for name in names if (values := [each[name] for each in p])]
+                theirs = [f"{max(each[name] for each in p):.1f}" for name in names]
                 others = min(each[name] for each in p for name in CLIENTS if name not in names)
                 together = f"{max(each[' + '.join(names)] for each in p):.1f}" if len(names) > 1 else "-"
                 what = KEPT[kept] if names else f"it answers {kept}"
                 cells = (words[attackers], what, SENT[sent], ", ".join(theirs) or "-", f"{others:.1f}", together)
                 lines.append(f"| {' | '.join(cells)} |")
-    signs = [row["exclusive_signs"][name] for row in rows for name in CLIENTS if row["sent"] == "disjoint"]
-    shared = [row["exclusive_signs"][name] for row in rows for name in CLIENTS if row["sent"] == "shared"]
-    seeds = len({row["seed"] for row in rows})
+    signs = {
+        sent: [
+            row["exclusive_signs"][name]
+            for row in rows
+            for name in CLIENTS
+            if (row["sent"], row["kept"]) == (sent, "probabilities")
+        ]
+        for sent in SENT
+    }
+    own, shared = (f"{min(counts):,} to {max(counts):,}" for counts in signs.values())
+    seeds = sorted({row["seed"] for row in rows})
     return "\n".join(
         [
             *lines,
             "",
-            f"Owner models and keys: {seeds}. Each figure is the worst of them: the weakest for clients whose answers "
-            "were used, the strongest for all others.",
-            f"Exclusive signs of a client that are tested: {min(signs):,} to {max(signs):,}; where clients share "
-            f"inputs, {min(shared):,} to {max(shared):,}.",
+            f"Seeds of owner model and key: {', '.join(map(str, seeds))}. Each figure is the worst of them: the "
+            "weakest for clients whose answers were used, the strongest for all others.",
+            f"For probabilities, a client has {own} exclusive signs; where clients share inputs, {shared}.",
             "",
         ]
     )
