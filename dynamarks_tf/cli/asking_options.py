@@ -28,8 +28,8 @@ EXIT_NOT_FOUND = 1
 SECTIONS = {
     "Owner": "owner key statement from_logits modules unsafe_load",
     "Queries": "max_queries seed",
-    "Suspect": "signature output input datatype suspect_scale suspect_from_logits labels class_names batch_size "
-    "timeout rate api_key_header",
+    "Suspect": "signature output input datatype suspect_scale suspect_from_logits labels class_names "
+    "align_classes batch_size timeout rate api_key_header",
     "Result": "alpha out bundle include_queries reveal_key as_json",
     "Report": "report plots true_labels confidential",
 }

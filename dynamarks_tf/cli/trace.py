@@ -48,9 +48,10 @@ def trace(
     Exits with 0 if a client is found (p <= alpha, adjusted for the number of clients), 1 if none is, 2 on an error.
 
     \b
-      dynamarks trace suspect.keras --owner marked.keras --key acme.key --log logs/
-      dynamarks trace grpc://10.0.0.7:8500/clf --owner marked.keras --key acme.key \\
-          --log logs/ --group customer-7,customer-9 --bundle bundle.zip
+      dynamarks trace suspect.keras --owner marked.keras --key acme.key \\
+          --log logs/ --report report.html
+      dynamarks trace grpc://10.0.0.7:8500/clf --owner marked.keras \\
+          --key acme.key --log logs/ --group customer-7,customer-9
     """
     groups = [_names(text) for text in group]
     prepared = asking.prepared(reports)
