@@ -25,6 +25,7 @@ from dynamarks_tf._version import __version__
 
 if TYPE_CHECKING:
     from dynamarks_tf.case.result import VerificationResult
+    from dynamarks_tf.case.trace import TraceResult
     from dynamarks_tf.export import export_saved_model, export_tflite
     from dynamarks_tf.keys.commitment import Statement, commit
     from dynamarks_tf.keys.key import MarkKey
@@ -46,6 +47,7 @@ __all__ = [
     "MarkReport",
     "Statement",
     "SuspectOptions",
+    "TraceResult",
     "VerificationResult",
     "__version__",
     "commit",
@@ -64,6 +66,7 @@ __all__ = [
 _HOME_OF = {
     "BundleOptions": "verification.options",
     "SuspectOptions": "verification.options",
+    "TraceResult": "case.trace",
     "VerificationResult": "case.result",
     "DynaMarkLayer": "watermark.layer",
     "Evidence": "case.result",

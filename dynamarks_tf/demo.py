@@ -1,4 +1,7 @@
-"""The main task, end to end, on real images: mark a model, serve it, steal it over the wire, detect the surrogate."""
+"""The main task, end to end, on real images: mark a model, serve it, steal it over the wire, detect the surrogate.
+
+Three clients query the marked model, one of whom is the attacker; the request log then shows whose answers were used.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,21 @@ from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import pooled_cnn, separable_cnn
 from dynamarks_tf.attacks.extraction import query_api, train_classifier
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult
+from dynamarks_tf.case.trace import TraceResult
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.report import write_report
 from dynamarks_tf.request_logs import open_log
+from dynamarks_tf.request_logs.client_header import CLIENT_HEADER
 from dynamarks_tf.serving.local_server import LocalServer, ModelServer, open_server
-from dynamarks_tf.suspects import as_suspect
+from dynamarks_tf.suspects.addresses import parse_grpc
+from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.keras_model import KerasSuspect
+from dynamarks_tf.suspects.tf_serving_grpc import GrpcSuspect
 from dynamarks_tf.verification.options import SuspectOptions
 from dynamarks_tf.verification.owner import Owner, resolve_owner
+from dynamarks_tf.verification.trace import trace
 from dynamarks_tf.verification.verify import verify
 from dynamarks_tf.watermark import marking, metrics
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
@@ -39,9 +47,11 @@ from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 Array = npt.NDArray[Any]
 
 FORMAT = "dynamarks-demo"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MODEL_NAME = "classifier"
 NUM_SAVED_QUERIES = 2000
+CLIENTS = ("customer-1", "customer-2", "customer-3")
+ATTACKER = CLIENTS[1]
 QUERY_COUNTS = (10, 100)
 LOGGED = "logged"
 BATCH_SIZE = 128
@@ -58,6 +68,7 @@ class SuspectResult:
         is_stolen: whether it was trained on marked answers.
         accuracy: on the test images.
         evidence: the result of `verify` by the queries that were sent: `"10 fresh"`, `"100 fresh"`, `"logged"`.
+        trace: from which client's answers the suspect learned; `None` for a suspect that answers labels.
     """
 
     name: str
@@ -65,11 +76,19 @@ class SuspectResult:
     is_stolen: bool
     accuracy: float
     evidence: dict[str, VerificationResult]
+    trace: TraceResult | None
 
     @property
     def final(self) -> VerificationResult:
         """The result for the logged queries, which has all channels."""
         return self.evidence[LOGGED]
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the mark, and the client whose answers were used, were found if it was stolen, and only then."""
+        clients = (ATTACKER,) if self.is_stolen else ()
+        traced = self.trace is None or self.trace.detected(DEFAULT_ALPHA) == clients
+        return traced and self.final.detected(DEFAULT_ALPHA) == self.is_stolen
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -79,6 +98,7 @@ class SuspectResult:
             "is_stolen": self.is_stolen,
             "accuracy": self.accuracy,
             "evidence": {name: evidence.to_dict() for name, evidence in self.evidence.items()},
+            "trace": None if self.trace is None else self.trace.to_dict(),
         }
 
 
@@ -104,8 +124,8 @@ class DemoResult:
 
     @property
     def as_expected(self) -> bool:
-        """Whether the mark was detected in every surrogate of the marked API, and in no independent model."""
-        return all(suspect.final.detected(DEFAULT_ALPHA) == suspect.is_stolen for suspect in self.suspects)
+        """Whether mark and client were found for every surrogate of the marked API, and for no independent model."""
+        return all(suspect.as_expected for suspect in self.suspects)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -184,9 +204,12 @@ def run_demo(
     _save_model(marked, out / "marked.keras")
 
     served = out / "served"
-    answers = _answers_over_the_wire(marked, served / "marked" / MODEL_NAME, attacker_x, say, verbose, out / "logs")
-    unmarked_answers = _answers_over_the_wire(clean, served / "unmarked" / MODEL_NAME, attacker_x, say, verbose, None)
-    np.save(out / "queries.npy", images.x_test[:NUM_SAVED_QUERIES])
+    saved, *others = _fresh_and_others(images.x_test)
+    asked = dict(zip(CLIENTS, [others[0], attacker_x, others[1]], strict=True))
+    answers = _answers_over_the_wire(marked, served / "marked" / MODEL_NAME, asked, say, verbose, out / "logs")
+    asked = {ATTACKER: attacker_x}
+    unmarked_answers = _answers_over_the_wire(clean, served / "unmarked" / MODEL_NAME, asked, say, verbose, None)
+    np.save(out / "queries.npy", saved)
 
     owner = resolve_owner(out / "marked.keras", key)
 
@@ -196,7 +219,7 @@ def run_demo(
         _save_model(model, out / file)
         accuracy = metrics.accuracy(_predict(model, images.x_test), images.y_test)
         suspect = _labels_of(model) if answers_labels else KerasSuspect(out / file)
-        return SuspectResult(name, out / file, is_stolen, accuracy, _evidence(suspect, out, owner, key, seed))
+        return SuspectResult(name, out / file, is_stolen, accuracy, *_evidence(suspect, out, owner, key, seed))
 
     suspects = [tested("trained on marked probabilities", "surrogate.keras", answers, is_stolen=True)]
     if tie_margin:
@@ -207,7 +230,7 @@ def run_demo(
         tested("trained on the unmarked API", "surrogate-of-unmarked.keras", unmarked_answers, is_stolen=False),
         tested("trained on true labels", "independent.keras", attacker_y, is_stolen=False),
     ]
-    _report(out, key, attacker_y, say)
+    _report(out, key, say)
     seconds = time.monotonic() - start
     result = DemoResult(images.name, cost, tuple(suspects), seconds, out, _commands(out, seed, tie_margin))
     files.write_atomically(out / "report.json", (json.dumps(result.to_dict(), indent=2) + "\n").encode())
@@ -217,12 +240,15 @@ def run_demo(
 def _answers_over_the_wire(
     model: keras.Model,
     folder: Path,
-    inputs: Array,
+    asked: dict[str, Array],
     say: Callable[[str], None],
     verbose: bool,
     request_log: Path | None,
 ) -> Array:
-    """Serves a model and queries it with all inputs; with a request log, through the server that can log."""
+    """Serves a model, which each client queries with its inputs, and returns what the attacker was answered.
+
+    With a request log, through the server that can log.
+    """
     export_saved_model(model, folder / "1")
     server: ModelServer = (
         open_server(folder, grpc_port=0, rest_port=0)
@@ -230,16 +256,25 @@ def _answers_over_the_wire(
         else LocalServer(folder, grpc_port=0, rest_port=0, request_log=request_log)
     )
     with server:
-        logged = f"; its requests are logged to {request_log}" if request_log else ""
+        logged = f"; all requests are logged to {request_log}" if request_log else ""
+        others = "".join(f", {client} {len(asked[client])} others" for client in asked if client != ATTACKER)
         say(
-            f"Serving {folder} by {type(server).__name__} at {server.grpc_url}; the attacker queries {len(inputs)} "
-            f"images{logged}."
+            f"Serving {folder} by {type(server).__name__} at {server.grpc_url}; {ATTACKER}, the attacker, queries "
+            f"{len(asked[ATTACKER])} images{others}{logged}."
         )
-        api = as_suspect(server.grpc_url)
-        try:
-            return query_api(api, inputs, verbose=verbose)
-        finally:
-            api.close()
+        return {client: _queried(server.grpc_url, client, inputs, verbose) for client, inputs in asked.items()}[
+            ATTACKER
+        ]
+
+
+def _queried(url: str, client: str, inputs: Array, verbose: bool) -> Array:
+    """What a client is answered, who is named by the header that servers log."""
+    address = parse_grpc(url)
+    api = GrpcSuspect(address.host, address.port, address.name, api_key=ApiKey(client, CLIENT_HEADER))
+    try:
+        return query_api(api, inputs, verbose=verbose)
+    finally:
+        api.close()
 
 
 def _labels_of(model: keras.Model) -> Callable[[Array], Array]:
@@ -253,26 +288,27 @@ def _labels_of(model: keras.Model) -> Callable[[Array], Array]:
 
 def _evidence(
     suspect: KerasSuspect | Callable[[Array], Array], out: Path, owner: Owner, key: MarkKey, seed: int
-) -> dict[str, VerificationResult]:
+) -> tuple[dict[str, VerificationResult], TraceResult | None]:
     common: dict[str, Any] = {"owner": owner, "key": key, "seed": seed}
     log = open_log(out / "logs")
     if not isinstance(suspect, KerasSuspect):  # labels can be tested on logged queries only
         options = SuspectOptions(labels=True, batch_size=1000)
-        return {LOGGED: verify(suspect, queries=log, suspect_options=options, **common)}
+        return {LOGGED: verify(suspect, queries=log, suspect_options=options, **common)}, None
     assert suspect.path is not None
     bundle, options = out / f"{suspect.path.stem}-bundle.zip", SuspectOptions(batch_size=1000)
     fresh = {
         f"{count} fresh": verify(suspect, queries=out / "queries.npy", max_queries=count, **common)
         for count in QUERY_COUNTS
     }
-    return {**fresh, LOGGED: verify(suspect, queries=log, suspect_options=options, bundle=bundle, **common)}
+    traced = trace(suspect, log=log, suspect_options=options, bundle=bundle, **common)
+    return {**fresh, LOGGED: traced.verification}, traced
 
 
-def _report(out: Path, key: MarkKey, true_labels: Array, say: Callable[[str], None]) -> None:
+def _report(out: Path, key: MarkKey, say: Callable[[str], None]) -> None:
     """Writes the report on the surrogate trained on probabilities, if the libraries for it are installed."""
     page = out / "surrogate-report.html"
     try:
-        write_report(page, out / "surrogate-bundle.zip", key=key, true_labels=true_labels)
+        write_report(page, out / "surrogate-bundle.zip", key=key)
         say(f"Report on the first suspect, for people: {page}")
     except ArgumentError as error:
         say(f"no report for people: {error}")
@@ -284,6 +320,7 @@ def _commands(out: Path, seed: int, tie_margin: float) -> tuple[str, ...]:
     fresh = ["--queries", out / "queries.npy", "--max-queries", max(QUERY_COUNTS), "--seed", seed]
     commands = [
         [program, "verify", out / "surrogate.keras", *owner, *fresh],
+        [program, "trace", out / "surrogate.keras", *owner, "--log", out / "logs"],
         [program, "check", out / "surrogate-bundle.zip", "--key", out / "owner.key"],
     ]
     if tie_margin:
@@ -301,6 +338,12 @@ def _halves(images: datasets.ImageData, max_images: int | None) -> tuple[Array, 
     x, y = images.x_train[:max_images], images.y_train[:max_images]
     half = len(x) // 2
     return x[:half], y[:half], x[half:], y[half:]
+
+
+def _fresh_and_others(images: Array) -> list[Array]:
+    """Fresh queries, and what the two other clients ask: real images that neither owner nor attacker trains on."""
+    fresh = min(NUM_SAVED_QUERIES, len(images) // 2)
+    return [images[:fresh], *np.array_split(images[fresh:], 2)]
 
 
 def _predict(model: keras.Model, inputs: Array) -> Array:

@@ -25,6 +25,7 @@ from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members, transcript
 from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, untested_channels
 from dynamarks_tf.case.bundle import Bundle
+from dynamarks_tf.case.client_table import client_lines, num_found
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.plausibility import warnings_of
 from dynamarks_tf.case.result import VerificationResult
@@ -432,9 +433,22 @@ def _selected(log: dict[str, Any], num_asked: int) -> str:
 
 
 def public_summary(result: Recheck) -> dict[str, Any]:
-    """What may be published of a bundle: aggregates only, and what was checked; plain values for JSON."""
+    """What may be published of a bundle: aggregates only, and what was checked; plain values for JSON.
+
+    Of the clients of a trace it gives the number, and how many were found: their names are the owner's customers.
+    """
     checked = {"with_key": result.with_key, "steps": [*result.steps], "caveats": [*result.caveats]}
-    return {**result.evidence.to_dict(), "checked": checked}
+    summary = {**result.evidence.to_dict(), "checked": checked}
+    if result.clients:
+        found = num_found(result.clients, result.evidence.plan.alpha)
+        summary["client_counts"] = {"tested": len(result.clients), "found": found}
+    return summary
+
+
+def summary(result: Recheck) -> dict[str, Any]:
+    """The same with what was found for each client, whose names are not for publication."""
+    clients = {"clients": [client.to_dict() for client in result.clients.values()]} if result.clients else {}
+    return {**public_summary(result), **clients}
 
 
 def report(result: Recheck) -> str:
@@ -447,6 +461,8 @@ def report(result: Recheck) -> str:
         f"{outcome}: log10 p = {evidence.log10_p:.2f} (threshold {evidence.plan.alpha:g}) for {evidence.suspect}, "
         f"claimed by {evidence.owner}"
     )
+    if result.clients:
+        lines += ["", *client_lines(result.clients, evidence.plan.alpha)]
     return "\n".join(lines)
 
 
@@ -462,8 +478,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DynaMarksError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    summary = json.dumps(public_summary(result), indent=2, ensure_ascii=False) if options.public else report(result)
-    print(summary)
+    print(json.dumps(public_summary(result), indent=2, ensure_ascii=False) if options.public else report(result))
     return 0
 
 

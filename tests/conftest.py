@@ -70,6 +70,14 @@ def unmarked_surrogate(digits, owner_model):
     return train_classifier(*_surrogate_and_answers(digits, owner_model), epochs=60, batch_size=32)
 
 
+@pytest.fixture(scope="session")
+def stolen(tmp_path_factory, digits, owner_model, key):
+    """A marked model, a surrogate of what bob and dave got from it, and the log of all four clients."""
+    from tests.helpers.tracing import stolen_by_two_clients
+
+    return stolen_by_two_clients(tmp_path_factory.mktemp("log") / "log.npz", digits, owner_model, key)
+
+
 def _surrogate_and_answers(digits, api):
     stolen = digits.x_train[len(digits.x_train) // 2 :]
     return small_surrogate(), stolen, np.asarray(api.predict(stolen, verbose=0))

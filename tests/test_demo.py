@@ -1,5 +1,6 @@
 """The demo, end to end over real sockets on real (small) images."""
 
+import dataclasses
 import json
 import os
 import re
@@ -37,6 +38,21 @@ def test_the_surrogate_is_detected_and_independent_models_are_not(finished):
     assert all(evidence.log10_p > -3 for suspect in independent for evidence in suspect.evidence.values())
 
 
+def test_of_three_clients_the_one_whose_answers_were_used_is_found(finished):
+    surrogate, *independent = finished[0].suspects
+    assert [*surrogate.trace.clients] == [*demo.CLIENTS]
+    assert surrogate.trace.detected() == (demo.ATTACKER,)
+    others = [surrogate.trace.clients[name] for name in demo.CLIENTS if name != demo.ATTACKER]
+    assert all(client.exclusive_signs > 50 and client.adjusted_log10_p > -2 for client in others)
+    assert [suspect.trace.detected() for suspect in independent] == [(), ()]
+
+
+def test_a_wrong_client_is_not_as_expected(finished):
+    surrogate, independent, *_ = finished[0].suspects
+    assert surrogate.as_expected
+    assert not dataclasses.replace(surrogate, trace=independent.trace).as_expected
+
+
 def test_the_mark_costs_no_accuracy(finished):
     cost = finished[0].cost
     assert cost.top1_agreement == 1
@@ -51,7 +67,7 @@ def test_the_folder_holds_everything_and_the_lines_explain_it(finished):
     assert "The mark of Demo Owner was detected in the suspect." in (folder / "surrogate-report.html").read_text()
     assert {"owner.key", "owner.keras", "marked.keras", "surrogate.keras", "queries.npy", "report.json"} <= left
     report = json.loads((folder / "report.json").read_text())
-    assert (report["format"], report["version"]) == ("dynamarks-demo", 3)
+    assert (report["format"], report["version"]) == ("dynamarks-demo", 4)
     assert report["suspects"][0]["evidence"]["100 fresh"]["log10_p"] == result.suspects[0].evidence["100 fresh"].log10_p
     secret = json.loads((folder / "owner.key").read_text())["secret"]
     assert secret not in "".join(lines) + json.dumps(report)
@@ -60,16 +76,20 @@ def test_the_folder_holds_everything_and_the_lines_explain_it(finished):
 
 def test_the_printed_commands_repeat_detection_and_recheck(finished, capsys):
     result, _, _ = finished
-    verify, check = (command.split() for command in result.commands)
-    assert (verify[:2], check[:2]) == (["dynamarks", "verify"], ["dynamarks", "check"])
+    verify, trace, check = (command.split() for command in result.commands)
+    assert [words[1] for words in (verify, trace, check)] == ["verify", "trace", "check"]
+    assert {words[0] for words in (verify, trace, check)} == {"dynamarks"}
     expected = result.suspects[0].evidence["100 fresh"]
     code = main([*verify[1:], "--json"])
     again = json.loads(capsys.readouterr().out)
     assert code == (0 if expected.detected() else 1)
     assert again["log10_p"] == pytest.approx(expected.log10_p, abs=1e-3)
     assert again["plan_sha256"] == expected.plan.digest
-    assert main(check[1:]) == 0
-    assert "MARK FOUND" in capsys.readouterr().out
+    for command in (trace, check):
+        assert main(command[1:]) == 0
+        out = capsys.readouterr().out
+        assert "MARK FOUND" in out
+        assert re.search(rf"^ *'{demo.ATTACKER}' .* FOUND$", out, re.MULTILINE)
 
 
 def test_the_table_names_each_suspect_and_its_outcome(finished, capsys, monkeypatch):
@@ -81,6 +101,8 @@ def test_the_table_names_each_suspect_and_its_outcome(finished, capsys, monkeypa
     names = ["trained on marked probabilities", "trained on the unmarked API", "trained on true labels"]
     for name, outcome in zip(names, outcomes, strict=True):
         assert re.search(rf"^{name} .* {outcome}$", shown, re.MULTILINE)
+        client = demo.ATTACKER if outcome == "DETECTED" else "none found"
+        assert re.search(rf"^{name} .* {client}$", shown, re.MULTILINE)
     assert all(command in shown for command in result.commands)
 
 
@@ -113,6 +135,7 @@ def test_fashion_mnist(tmp_path, monkeypatch):
     assert label_surrogate.final.answers == "labels"
     assert label_surrogate.final.log10_p <= -6  # from 5,000 queries, of which some 280 are ties
     assert all(not evidence.detected() for suspect in independent for evidence in suspect.evidence.values())
+    assert result.as_expected  # the client whose answers were used was found, and no other
     assert result.cost.top1_agreement > 0.95
     assert result.cost.marked_accuracy > result.cost.clean_accuracy - 0.005
 

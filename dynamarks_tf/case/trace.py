@@ -15,7 +15,6 @@ from dynamarks_tf.case.result import VerificationResult, check_alpha
 from dynamarks_tf.errors import BundleError, FormatError
 from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
 from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence
-from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator, holm
 from dynamarks_tf.watermark.codebook import Codebook
 
@@ -137,7 +136,7 @@ def evidence_of(accumulator: TracingAccumulator, codebook: Codebook) -> dict[str
     return _adjusted(
         [
             (party, tuple(channel_evidence(name, codebook.signs(name), each) for name, each in found.items()))
-            for party, found in zip(accumulator.parties, _residuals(accumulator), strict=True)
+            for party, found in zip(accumulator.parties, accumulator.residuals_of_parties(), strict=True)
         ]
     )
 
@@ -158,7 +157,7 @@ def check_evidence(
         BundleError: something comes out otherwise.
     """
     found = []
-    for party, residuals in zip(accumulator.parties, _residuals(accumulator), strict=True):
+    for party, residuals in zip(accumulator.parties, accumulator.residuals_of_parties(), strict=True):
         channels = stated[party.name].channels
         if tuple(each.channel for each in channels) != tuple(residuals):
             raise _differs(party.name, "channels")
@@ -184,11 +183,6 @@ def check_evidence(
         for one, other in zip(_numbers(ours), _numbers(stated[name]), strict=True):
             if not math.isclose(one, other, rel_tol=_RELATIVE_TOLERANCE, abs_tol=_TOLERANCE):
                 raise _differs(name, "numbers")
-
-
-def _residuals(accumulator: TracingAccumulator) -> list[dict[str, Residuals]]:
-    """The residuals of each client that any answer is about."""
-    return [gathered.residuals() if gathered.num_queries else {} for gathered in accumulator.of_parties]
 
 
 def _adjusted(found: Sequence[tuple[Exclusive, tuple[ChannelEvidence, ...]]]) -> dict[str, ClientEvidence]:

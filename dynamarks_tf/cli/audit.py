@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynamarks_tf._support.input_kind import Kind
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, MarkParams
 
 if TYPE_CHECKING:
+    from dynamarks_tf._support.input_kind import Kind
     from dynamarks_tf.audit import AuditResult
 
 _DEFAULT_OUT = Path("dynamarks-audit")

@@ -14,7 +14,7 @@ from dynamarks_tf.keys.key import MarkKey
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), help="Key file of the owner, to check the signs too.")
-@click.option("--public", is_flag=True, help="Print what may be published: aggregates only, as JSON.")
+@click.option("--public", is_flag=True, help="Print what may be published: aggregates only, as JSON; no client's name.")
 @report_options
 @json_option
 def check(bundle: Path, key: Path | None, public: bool, reports: ReportOptions, as_json: bool) -> None:
@@ -33,8 +33,10 @@ def check(bundle: Path, key: Path | None, public: bool, reports: ReportOptions, 
     reports.check()
     loaded_key = None if key is None else MarkKey.load(key)
     result = recheck.recheck(bundle, key=loaded_key)
-    if public or as_json:
+    if public:
         print_json(recheck.public_summary(result))
+    elif as_json:
+        print_json(recheck.summary(result))
     else:
         click.echo(recheck.report(result))
     reports.write(bundle, loaded_key)

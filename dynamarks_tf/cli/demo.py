@@ -41,7 +41,7 @@ def demo(
     """Mark, serve, steal over the wire and detect, on real images.
 
     Takes about 7 minutes on 2 cores. Exits with 0 if the mark is detected in every surrogate of the marked model and
-    in no independent model, otherwise with 1.
+    in no independent model, and if the trace finds the client whose answers were used and no other; otherwise with 1.
 
     \b
       dynamarks demo --out my-demo --seed 1
@@ -79,4 +79,16 @@ def _print_table(result: DemoResult) -> None:
         values = "".join(f"{found.get(name, '-'):>11}" for name in queries)
         outcome = "DETECTED" if suspect.final.detected() else "not detected"
         click.echo(f"{suspect.name:<42}{suspect.accuracy:>9.4f}{values}  {outcome}")
+    _print_clients(result)
     click.echo(f"\n{result.dataset}, {result.seconds:.0f} s")
+
+
+def _print_clients(result: DemoResult) -> None:
+    from dynamarks_tf.demo import CLIENTS
+
+    columns = "".join(f"{name:>12}" for name in CLIENTS)
+    click.echo(f"\n{'adjusted log10 p of each client (trace)':<42}{columns}  clients whose answers were used")
+    for suspect in result.suspects:
+        if suspect.trace is not None:
+            values = "".join(f"{suspect.trace.clients[name].adjusted_log10_p:>12.2f}" for name in CLIENTS)
+            click.echo(f"{suspect.name:<42}{values}  {', '.join(suspect.trace.detected()) or 'none found'}")

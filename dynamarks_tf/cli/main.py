@@ -26,6 +26,7 @@ MODULE_OF = {
     "serve": "serve",
     "proxy": "proxy",
     "verify": "verify",
+    "trace": "trace",
     "check": "check",
     "inspect": "inspect",
     "audit": "audit",
@@ -55,7 +56,7 @@ def commands() -> None:
     """Prove that a classifier was stolen through its prediction API.
 
     \b
-    Exit codes: 0 done, 1 mark not found (verify), 2 error. Examples: COMMAND -h
+    Exit codes: 0 done, 1 not found (verify, trace), 2 error. Examples: COMMAND -h
     """
 
 

@@ -26,8 +26,8 @@ def json_option(function: Function) -> Function:
 
 
 def print_json(facts: Mapping[str, Any]) -> None:
-    """Prints plain values as JSON to standard output."""
-    text = json.dumps(facts, indent=2, ensure_ascii=False, default=str)  # paths are text
+    """Prints plain values as JSON to standard output, in ASCII: names are foreign text."""
+    text = json.dumps(facts, indent=2, default=str)  # paths are text
     click.echo(text, file=click.get_current_context().meta.get(_STDOUT))
 
 

@@ -61,8 +61,8 @@ def proxy(
     \b
       dynamarks proxy --upstream localhost:8500 --upstream-rest localhost:8501 \\
           --log-dir logs --api-keys clients.keys
-      dynamarks verify suspect.keras --owner marked.keras --key acme.key \\
-          --log logs --client alice
+      dynamarks trace suspect.keras --owner marked.keras --key acme.key \\
+          --log logs
     """
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together.")

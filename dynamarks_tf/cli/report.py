@@ -1,4 +1,4 @@
-"""The options of commands that can write a report: `verify` and `check`."""
+"""The options of commands that can write a report: `verify`, `trace` and `check`."""
 
 from __future__ import annotations
 
@@ -88,8 +88,10 @@ class ReportOptions:
                     err=True,
                 )
             raise
-        who = "Confidential: part of the key is in it." if found.is_confidential else "It may be published."
-        click.echo(f"Report: {self.report}. {who}", err=True)
+        use = "It may be published." if found.may_be_published else "It names clients and is not for publication."
+        if found.is_confidential:
+            use = "Confidential: part of the key is in it."
+        click.echo(f"Report: {self.report}. {use}", err=True)
 
     def _keep(self, bundle: Path) -> Path:
         """Moves a bundle from its temporary folder to the report, or where there is room and permission."""

@@ -9,7 +9,7 @@ everybody sees, has no part in this. docs/statistics.md says when sharing among 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.meetings import MetBefore, meetings, num_class_cells, num_tie_cells
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
+from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 from dynamarks_tf.watermark.params import MarkParams
 
@@ -47,7 +48,9 @@ class Exclusive:
 
 
 class TracingAccumulator(ResidualAccumulator):
-    """Gathers a suspect's answers for all channels, and once more for each client.
+    """Gathers a suspect's answers for all channels, and keeps those that count for a client.
+
+    Tables of a client take megabytes, so they are made for one client after the other: a log may name thousands.
 
     Args:
         channels, keyed_hash, params, pairs, met_before: as for `ResidualAccumulator`, of logged queries.
@@ -55,7 +58,6 @@ class TracingAccumulator(ResidualAccumulator):
 
     Attributes:
         parties: as given.
-        of_parties: what was gathered for each, in that order.
     """
 
     def __init__(
@@ -70,12 +72,9 @@ class TracingAccumulator(ResidualAccumulator):
     ) -> None:
         super().__init__(channels, keyed_hash, params, pairs, logged=True, met_before=met_before)
         self._params = params
-        traced = tuple(channel for channel in channels if channel in TRACED_CHANNELS)
+        self._traced = tuple(channel for channel in channels if channel in TRACED_CHANNELS), keyed_hash, params, pairs
+        self._answers: list[list[tuple[Array, Array]]] = [[] for _ in parties]
         size = keyed_hash.num_classes, keyed_hash.num_labels
-        self.of_parties = [
-            ResidualAccumulator(traced, keyed_hash, params, pairs, logged=True, met_before=party.met_before(*size))
-            for party in parties
-        ]
         self._is_exclusive = np.zeros(num_class_cells(*size) + num_tie_cells(*size), bool)
         for party in parties:
             self._is_exclusive[party.entries] = True
@@ -88,11 +87,23 @@ class TracingAccumulator(ResidualAccumulator):
         found = meetings(batch, self._keyed_hash, self._params)
         counts = self._is_exclusive[found.entries] & found.is_own
         entries, rows = found.entries[counts], found.queries[counts] // (len(batch) // max(len(clean), 1))
-        for party, gathered in zip(self.parties, self.of_parties, strict=True):
+        for party, answers in zip(self.parties, self._answers, strict=True):
             place = np.searchsorted(party.entries, entries).clip(max=max(len(party.entries) - 1, 0))
             theirs = np.unique(rows[party.entries[place] == entries]) if len(party.entries) else rows[:0]
             if len(theirs):
-                gathered.add(clean[theirs], suspect[theirs])
+                answers.append((clean[theirs], suspect[theirs]))
+
+    def residuals_of_parties(self) -> Iterator[dict[str, Residuals]]:
+        """Yields the residuals of each client by channel, in the order of `parties`; none if no answer is about it."""
+        size = self._keyed_hash.num_classes, self._keyed_hash.num_labels
+        for party, answers in zip(self.parties, self._answers, strict=True):
+            if not answers:
+                yield {}
+                continue
+            gathered = ResidualAccumulator(*self._traced, logged=True, met_before=party.met_before(*size))
+            for clean, suspect in answers:
+                gathered.add(clean, suspect)
+            yield gathered.residuals()
 
 
 def holm(log10_p: Sequence[float]) -> list[float]:

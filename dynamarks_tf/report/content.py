@@ -1,6 +1,6 @@
 """The content of a report: plain data, from which the page, the figures and the JSON file are made.
 
-It may be published unless it holds the sign table. Drawing and HTML are in other modules.
+It may be published unless it holds the sign table or names clients. Drawing and HTML are in other modules.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from dynamarks_tf._version import __version__
 from dynamarks_tf.case import transcript
 from dynamarks_tf.case.result import VerificationResult
+from dynamarks_tf.case.trace import ClientEvidence
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.recheck import Recheck
@@ -73,6 +74,7 @@ class BundleReport:
         sign_table: signs and residuals; `None` unless the report is confidential.
         bundle: name of the bundle's file; `None` if it was not kept.
         bundle_sha256: its digest.
+        clients: what was found for each client, if the bundle is that of a trace; otherwise empty.
         made_with: version of this package.
     """
 
@@ -88,12 +90,18 @@ class BundleReport:
     sign_table: ChannelTable | None
     bundle: str | None
     bundle_sha256: str | None
+    clients: dict[str, ClientEvidence] = dataclasses.field(default_factory=dict)
     made_with: str = __version__
 
     @property
     def is_confidential(self) -> bool:
         """Whether the report reveals secret signs."""
         return self.sign_table is not None
+
+    @property
+    def may_be_published(self) -> bool:
+        """Whether the report neither reveals secret signs nor names clients."""
+        return not self.is_confidential and not self.clients
 
     @property
     def were_answers_given(self) -> bool:
@@ -109,6 +117,7 @@ class BundleReport:
         """Plain values for JSON, with a format version."""
         content = dataclasses.asdict(self)
         content["evidence"] = self.evidence.to_dict()
+        content["clients"] = [client.to_dict() for client in self.clients.values()]
         content["statement"] = None if self.statement is None else self.statement.to_dict()
         return {"format": FORMAT, "version": FORMAT_VERSION, "confidential": self.is_confidential, **content}
 
@@ -156,6 +165,7 @@ def bundle_report(
         sign_table=_sign_table(result) if confidential else None,
         bundle=bundle,
         bundle_sha256=bundle_sha256,
+        clients=result.clients,
     )
 
 

@@ -6,6 +6,7 @@ import math
 import shlex
 from typing import Any
 
+from dynamarks_tf.case.client_table import is_found, shown_clients, shown_name
 from dynamarks_tf.report import style, wording
 from dynamarks_tf.report.content import BundleReport
 from dynamarks_tf.report.figures import bundle_figures
@@ -14,6 +15,7 @@ from dynamarks_tf.report.style import Figure
 
 def bundle_page(report: BundleReport) -> str:
     """A report as HTML."""
+    clients, left_out = shown_clients(report.clients)
     return render(
         "bundle.html.j2",
         bundle_figures(report),
@@ -26,6 +28,10 @@ def bundle_page(report: BundleReport) -> str:
         assumptions=wording.assumptions(report),
         channels=wording.CHANNELS,
         channel_names=wording.CHANNEL_NAMES,
+        clients=[(shown_name(client.name), client, is_found(client, report.evidence.plan.alpha)) for client in clients],
+        clients_left_out=left_out,
+        clients_meaning=wording.clients_meaning(report),
+        clients_no_meaning=wording.CLIENTS_NO_MEANING,
     )
 
 

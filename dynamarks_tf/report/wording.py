@@ -166,6 +166,31 @@ def no_meaning(report: BundleReport) -> list[str]:
     ]
 
 
+def clients_meaning(report: BundleReport) -> list[str]:
+    """The meaning of the table of clients, as sentences."""
+    threshold = probability(math.log10(report.evidence.plan.alpha))
+    return [
+        *_stated(report),
+        "Each client is tested with its exclusive signs: the secret signs that only its requests met in the whole "
+        "log. If the suspect never learned from its answers, these agree with the suspect by chance alone.",
+        f"“Found” means that the adjusted p-value is at most {threshold}. The adjustment by Holm’s method bounds the "
+        "chance of any false name in the table.",
+        "A group is tested with the signs that its clients met together and nobody else met.",
+        "Requests without a recorded client count as one more client.",
+    ]
+
+
+CLIENTS_NO_MEANING = (
+    "It does not clear a client that was not found. A client with few exclusive signs cannot be found, and clients who "
+    "sent the same inputs have none: they can be tested as a group only.",
+    "The p-values are not exact if what clients share depends on the answers. An example is a client who passes on the "
+    "inputs that were answered wrongly.",
+    "It shows whose answers were used, not who used them. A client’s name is what the log recorded, and its answers "
+    "may have been passed on.",
+    "The class channel has no part in this table, since all clients see its signs.",
+)
+
+
 def _fixed_beforehand(report: BundleReport) -> str:
     order = "the plan states them, and the transcript of all answers is chained to its digest."
     if report.were_answers_given:

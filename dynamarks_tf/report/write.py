@@ -37,12 +37,12 @@ def write_report(
 
     Needs no TensorFlow, but the extra `report`. The page is one HTML file that loads nothing and runs no script; the
     numbers are in a JSON file beside it, `report.report.json` for `report.html`. Both hold aggregates only, may be
-    published, and are written with mode 0644. The files of a confidential report have mode 0600. Older files are
-    replaced.
+    published, and are written with mode 0644. The files of a confidential report have mode 0600, and so have those of
+    a trace, which names clients. Older files are replaced.
 
     Args:
         path: the HTML file to write.
-        bundle: the file that `verify(bundle=...)` wrote.
+        bundle: the file that `verify(bundle=...)` or `trace(bundle=...)` wrote.
         key: the owner's key; without it, the report lacks the agreement of the suspect with the key.
         true_labels: class indices of the queries that were asked, in their order, or of all inputs that they were
             chosen from, ints of shape `(n,)`: adds the accuracy of suspect and owner's model.
@@ -69,7 +69,7 @@ def write_report(
         true_labels=true_labels,
         confidential=confidential,
     )
-    mode = files.PRIVATE_FILE if report.is_confidential else PUBLIC_FILE
+    mode = PUBLIC_FILE if report.may_be_published else files.PRIVATE_FILE
     if plots is not None:
         save_figures(bundle_figures(report), plots, mode=mode)
     write_page(path, bundle_page(report), report.to_dict(), mode=mode)

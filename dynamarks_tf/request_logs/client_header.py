@@ -41,4 +41,9 @@ def read_client(headers: Iterable[tuple[str, str | bytes]], header: str) -> str 
         header: the name of the header, in lower case.
     """
     names = [str(value).strip() for name, value in headers if name.lower() == header]
-    return ",".join(names).encode("utf-8", "backslashreplace").decode("utf-8")[:LONGEST_NAME] or None
+    return writable(",".join(names))[:LONGEST_NAME] or None
+
+
+def writable(name: str) -> str:
+    """A name that UTF-8 can hold: half a surrogate pair becomes an escape such as `\\ud800`."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -346,7 +346,10 @@ class LogChoice:
                     f"`groups` (--group) takes two to {MOST_CLIENTS} clients of the log each: {known}. "
                     f"Received: {', '.join(map(repr, group))}"
                 )
-            members[GROUP_SIGN.join(sorted(set(group)))] = {names.index(name) for name in group}
+            joined = GROUP_SIGN.join(sorted(set(group)))
+            if joined in names:  # it would hide the client
+                raise ArgumentError(f"A client is called {joined!a}, as this group would be. Leave the group out.")
+            members[joined] = {names.index(name) for name in group}
         found = []
         for name, numbers in members.items():
             are_theirs = np.isin(clients, [*numbers, NO_CLIENT]).all(axis=1)

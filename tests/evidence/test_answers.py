@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dynamarks_tf.cli import verify as cli
+from dynamarks_tf.cli import asking_options as cli
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence.answer_scale import SCALES
 from dynamarks_tf.evidence.answers import check_suspect_answers

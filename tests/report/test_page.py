@@ -1,5 +1,6 @@
 """The page in a browser: nothing loaded, nothing run, nothing clipped, accessible."""
 
+import dataclasses
 import html
 import re
 
@@ -8,6 +9,8 @@ import pytest
 from dynamarks_tf import recheck
 from dynamarks_tf.audit import plots, tables
 from dynamarks_tf.audit.recommendation import recommend
+from dynamarks_tf.case.client_table import MOST_SHOWN
+from dynamarks_tf.case.trace import ClientEvidence
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.report.content import bundle_report
 from dynamarks_tf.report.page import bundle_page, render
@@ -47,6 +50,10 @@ def pages(bundles, key, tmp_path_factory, digits):
         "without-key": bundle_report(recheck.recheck(bundles / "independent.zip"), num_decoys=300),
         "hostile": bundle_report(hostile, **{**named, "bundle": "hostile & <b>.zip"}),
     }
+    names = ["<img src=x onerror=alert(3)>", "\u202eevil", "W" * 300, *map(str, range(MOST_SHOWN))]
+    found = [ClientEvidence(name, 3511, (), -45.0 + place, -44.0 + place) for place, name in enumerate(names)]
+    traced = dataclasses.replace(rechecked, clients={client.name: client for client in found})
+    reports["clients"] = bundle_report(traced, **named)
     texts = {name: bundle_page(report) for name, report in reports.items()}
     texts["audit"] = audit_page()
     for name, text in texts.items():
@@ -85,6 +92,25 @@ def test_foreign_texts_are_escaped(pages):
     assert "&lt;img src=x onerror=alert(2)&gt;" in text
     assert "check &#39;hostile &amp; &lt;b&gt;.zip&#39;" in text
     assert "&lt;b&gt;images&lt;/b&gt;" in pages["audit"].read_text()
+    text = pages["clients"].read_text()
+    assert "<img" not in text
+    assert "\u202e" not in text
+    assert "&lt;img src=x onerror=alert(3)&gt;" in text
+
+
+def test_a_page_with_clients_says_what_the_table_means_and_that_it_is_not_for_publication(pages):
+    text = html.unescape(pages["clients"].read_text())
+    assert text.count("<td>found</td>") + text.count("<td>not found</td>") == MOST_SHOWN
+    assert "The strongest 30; 3 more are in the JSON file" in text
+    for said in (
+        "The p-values are not exact if what clients share depends on the answers.",
+        "Requests without a recorded client count as one more client.",
+        "The class channel has no part in this table",
+        "It names clients of the owner and is not for publication.",
+    ):
+        assert said in text
+    assert "may be published" not in text
+    assert "Which client" not in pages["detected"].read_text()
 
 
 def test_the_page_names_nothing_outside_itself(pages):
@@ -96,7 +122,9 @@ def test_the_page_names_nothing_outside_itself(pages):
         assert len(ids) == len(set(ids)), name
 
 
-@pytest.mark.parametrize("name", ["detected", "confidential", "not-detected", "without-key", "hostile", "audit"])
+@pytest.mark.parametrize(
+    "name", ["detected", "confidential", "not-detected", "without-key", "hostile", "clients", "audit"]
+)
 def test_a_browser_shows_all_of_it_accessibly(pages, chromium, name):
     """On a dark phone and on a wide screen: no message in the console, no request, all figures, nothing clipped.
 

@@ -77,6 +77,11 @@ def test_inputs_that_are_no_array(path: Path, inputs: Any, reason: str) -> None:
         next(open_log(write(path, {"inputs": inputs})).batches(9))
 
 
+def test_a_clients_name_that_utf_8_cannot_hold_becomes_an_escape_and_an_empty_one_is_none(path: Path) -> None:
+    path.write_text("".join(f'{{"inputs": [[1]], "client": "{name}"}}\n' for name in (r"\ud800", "")))
+    assert open_log(path).clients() == {r"\ud800": 1, None: 1}
+
+
 def test_the_last_line_cut_anywhere_is_reported_and_skipped(path: Path) -> None:
     first = json.dumps(ALICE).encode() + b"\n"
     last = json.dumps({**BOB, "client": "Bjørn"}, ensure_ascii=False).encode()

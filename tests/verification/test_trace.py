@@ -16,26 +16,7 @@ from dynamarks_tf.evidence.tracing import holm
 from dynamarks_tf.request_logs import open_log
 from tests.helpers import small_surrogate
 from tests.helpers.bundles import npz, rewritten
-
-CLIENTS = ("alice", "bob", "carol", "dave")
-EACH = 600
-
-
-@pytest.fixture(scope="module")
-def stolen(tmp_path_factory, digits, owner_model, key):
-    """Four clients ask mixtures of digits, a quarter of them the same ones; bob and dave train a surrogate together."""
-    api = dm.mark(owner_model, key, budget=0.1)
-    rng = np.random.default_rng(0)
-    count = len(CLIENTS) * EACH
-    one, other = rng.permutation(count) % len(digits.x_train), rng.permutation(count) % len(digits.x_train)
-    inputs = (0.7 * digits.x_train[one] + 0.3 * digits.x_train[other]).astype(np.float32)
-    asked = [inputs[number * EACH : (number + 1) * EACH] for number in range(len(CLIENTS))]
-    asked[2] = np.concatenate([asked[0][: EACH // 4], asked[2][EACH // 4 :]])  # carol asks some of alice's again
-    path = tmp_path_factory.mktemp("log") / "log.npz"
-    np.savez(path, inputs=np.concatenate(asked), client=np.repeat(CLIENTS, EACH), time=np.arange(count) / 10)
-    theirs = np.concatenate([asked[1], asked[3]])
-    surrogate = train_classifier(small_surrogate(), theirs, api.predict(theirs, verbose=0), epochs=60, batch_size=32)
-    return api, surrogate, path
+from tests.helpers.tracing import CLIENTS
 
 
 @pytest.mark.parametrize("labels", [False, True], ids=["probabilities", "labels"])
@@ -108,6 +89,15 @@ def test_what_is_no_whole_log_or_no_group_is_refused(stolen, key):
     for group in (("bob",), ("bob", "eve"), CLIENTS * 2 + ("eve",)):
         with pytest.raises(ArgumentError, match=r"two to 4 clients of the log each: 'alice', 'bob'"):
             dm.trace(surrogate, owner=api, key=key, log=path, groups=[group])
+
+
+def test_no_group_hides_a_client_of_its_name(stolen, key, tmp_path):
+    api, surrogate, path = stolen
+    with np.load(path) as log:
+        names = np.where(log["client"] == "carol", "bob + dave", log["client"])
+        np.savez(tmp_path / "log.npz", inputs=log["inputs"], client=names, time=log["time"])
+    with pytest.raises(ArgumentError, match="A client is called 'bob \\+ dave', as this group would be"):
+        dm.trace(surrogate, owner=api, key=key, log=tmp_path / "log.npz", groups=[("bob", "dave")])
 
 
 @given(st.lists(st.floats(-30, 0), min_size=1, max_size=8))
