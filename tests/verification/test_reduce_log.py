@@ -70,7 +70,7 @@ def interrupted(log, owner, key, tmp_path, monkeypatch):
     original = Reducer.file
 
     def file(self, file, **options):
-        read.append(file.name)
+        read.append(file.file.last_name)
         if read == ["a.jsonl", "b.jsonl", "c.jsonl"]:
             raise KeyboardInterrupt
         return original(self, file, **options)
