@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Where the images are, if `make data` fetched them.
 WITH_DATA = DYNAMARKS_DATA="$${DYNAMARKS_DATA:-$$(ls -d "$(CURDIR)/.data/fashion-mnist" 2>/dev/null)}"
 
-.PHONY: demo test test-servers check docs format data glyphs clean
+.PHONY: demo test test-servers test-spark check docs format data glyphs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo data            ## the main job, end to end, on real images
@@ -24,6 +24,10 @@ test-servers: $(VENV)/.test $(SERVERS:%=.venv-%/.installed)   ## installs both, 
 	DYNAMARKS_MLSERVER_PYTHON="$(CURDIR)/.venv-mlserver/bin/python" \
 	DYNAMARKS_KSERVE_PYTHON="$(CURDIR)/.venv-kserve/bin/python" \
 	$(BIN)/python -m pytest tests/suspects/test_real_open_inference_servers.py
+
+test-spark: $(VENV)/.test           ## log reduction on a Spark cluster; fetches 400 MB, needs Java 17
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[spark]'
+	$(BIN)/python -m pytest tests/distributed
 
 check: $(VENV)/.test                ## linter and type checker
 	$(BIN)/ruff check .

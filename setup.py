@@ -63,6 +63,7 @@ setup(
         "zstd": ZSTD,
         "report": REPORT,  # reports for people, and the figures of audits
         "proxy": PROXY,
+        "spark": ["pyspark[sql]>=4", "pandas<3"],  # logs reduced on a cluster; needs Java 17
         "demo": [*DATASETS, *REPORT],
         "docs": DOCS,
         "study": [

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dynamarks_tf.report import write_report
     from dynamarks_tf.request_logs import open_log
     from dynamarks_tf.verification.options import BundleOptions, SuspectOptions
+    from dynamarks_tf.verification.reduce_log import reduce_log
     from dynamarks_tf.verification.trace import trace
     from dynamarks_tf.verification.verify import verify
     from dynamarks_tf.watermark.callbacks import MarkReport, measure_cost
@@ -57,6 +58,7 @@ __all__ = [
     "mark",
     "measure_cost",
     "open_log",
+    "reduce_log",
     "strip",
     "trace",
     "verify",
@@ -81,6 +83,7 @@ _HOME_OF = {
     "mark": "watermark.marking",
     "measure_cost": "watermark.callbacks",
     "open_log": "request_logs",
+    "reduce_log": "verification.reduce_log",
     "strip": "watermark.marking",
     "trace": "verification.trace",
     "verify": "verification.verify",

@@ -69,6 +69,9 @@ RULES = {
         "`verify`, from suspect to result",
         "case evidence suspects request_logs watermark keys _support _version errors",
     ),
+    "distributed": Rule(
+        "log reduction on a cluster", "verification request_logs watermark _support errors", "", "kit worker"
+    ),
     "audit": Rule(
         "attacks run on the owner's model",
         "verification report attacks datasets case evidence suspects watermark keys _support errors",
@@ -80,8 +83,8 @@ RULES = {
     ),
     "cli": Rule(
         "the command `dynamarks`",
-        "demo audit verification report recheck attacks datasets serving.gateway serving.local_server request_logs "
-        "suspects case export watermark keys _support _version errors",
+        "demo audit distributed verification report recheck attacks datasets serving.gateway serving.local_server "
+        "request_logs suspects case export watermark keys _support _version errors",
     ),
 }
 SECRETS = {"keys.key", "keys.commitment", "watermark.codebook"}

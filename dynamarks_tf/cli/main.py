@@ -25,6 +25,7 @@ MODULE_OF = {
     "export": "export",
     "serve": "serve",
     "proxy": "proxy",
+    "reduce": "reduce",
     "verify": "verify",
     "trace": "trace",
     "check": "check",

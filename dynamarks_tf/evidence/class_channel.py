@@ -9,8 +9,9 @@ the mark stands out from small probabilities. Then
 takes out what the suspect shares with the clean model for honest reasons, by least squares over all cells: a constant a
 and a slope b for the whole table, and, held small by a ridge, how much the suspect prefers each column whatever the row
 (g) and spreads each row (h). The weights W grow with -B: where the clean model already gives a class much probability,
-the mark can add little to its logarithm. Every step uses the answers alone, no sign; the constants were fixed on other
-models and keys than those that the documentation reports on (docs/statistics.md).
+the mark can add little to its logarithm. Sums are in double precision, so they do not depend on how queries were put
+into batches. Every step uses the answers alone, no sign; the constants were fixed on other models and keys than those
+that the documentation reports on (docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ COLUMN_RIDGE = 2.0  # in units of the mean energy of a column
 ROW_RIDGE = 1.0  # in units of the mean energy of a row
 _SOLVER_PRECISION = 1e-13
 _ROUNDING = 1e-9  # of the largest logarithm: what is smaller is left by the arithmetic, not by the suspect
-_SHORT = 4096  # queries, few enough for a sum in the answers' own precision
+_SHORT = 1024  # queries, few enough for their logarithms in double precision to stay in a processor's cache
 _CACHED = 2**18  # numbers that are handled at once, few enough for a processor's cache
 _SHORTER = 512  # queries, few enough for the sum of a row, in which the processor adds up one after the other
 
@@ -169,6 +170,7 @@ class _NarrowSums:
         # A row for each class of clean model and suspect, and one for the weights alone: they are the sums of ones.
         # Products of matrices are fastest where rows come in eights.
         self._sums = np.zeros((8 * math.ceil((self._num_logs + 1) / 8), cells.num_classes))
+        self._factors = np.ones((len(self._sums), _SHORT))
         self._memory = Memory()
 
     def add(self, batch: Batch) -> None:
@@ -178,14 +180,14 @@ class _NarrowSums:
         weights = self._memory.array("weights", (len(is_best[0]), n), answers.dtype)
         np.copyto(weights, is_best[0])
         weights *= _confidence(batch)
-        factors = self._memory.array("factors", (len(self._sums), n), answers.dtype)
-        logs = factors[: self._num_logs]
+        logs = self._memory.array("logs", (self._num_logs, n), answers.dtype)
         np.maximum(answers.reshape(logs.shape), np.full(n, LOG_FLOOR, answers.dtype), out=logs)
         np.log(logs, out=logs)
-        factors[self._num_logs :] = 1
         for start in range(0, n, _SHORT):
             part = slice(start, start + _SHORT)
-            self._sums += factors[:, part] @ weights[:, part].T
+            factors = self._factors[:, : min(_SHORT, n - start)]
+            factors[: self._num_logs] = logs[:, part]
+            self._sums += factors @ weights[:, part].T.astype(np.float64)
 
     def tables(self) -> tuple[Array, Array, Array]:
         """Sums of clean model and suspect and the weight in them, of the table's shape."""
@@ -207,7 +209,7 @@ class _WideSums:
 
     def add(self, batch: Batch) -> None:
         """Adds one batch."""
-        weights = _confidence(batch)
+        weights = _confidence(batch).astype(np.float64)
         in_row = weights * (self._cells.rows[batch.top] == np.arange(self._cells.num_rows)[:, None])
         size = max(1, min(_CACHED // self._cells.num_classes, _SHORTER))
         for start in range(0, len(batch), size):
@@ -215,7 +217,7 @@ class _WideSums:
             for sums, answers in zip(self._sums, (batch.clean, batch.suspect), strict=True):
                 logs = floored_log(answers[part])
                 logs[np.arange(len(logs)), batch.top[part]] = 0  # nobody stands beside himself
-                sums += in_row[:, part] @ logs
+                sums += in_row[:, part] @ logs.astype(np.float64)
         self._weights += np.bincount(batch.top, weights, len(self._weights))
 
     def tables(self) -> tuple[Array, Array, Array]:

@@ -98,6 +98,18 @@ class LogFile(abc.ABC):
         """
 
     @functools.cached_property
+    def sha256(self) -> str:
+        """Digest of the stored bytes, 64 hexadecimal digits.
+
+        Raises:
+            LogError: the file cannot be read.
+        """
+        try:
+            return self.file.sha256()
+        except OSError as error:
+            raise LogError(str(error)) from error
+
+    @functools.cached_property
     def start_time(self) -> float | None:
         """The first time in the file; `None` if it has none, or is damaged before it."""
         try:

@@ -98,18 +98,18 @@ def open_log(
         input=input,
     )
     try:
-        located, problems = _located(given)
-        are_reduced = [reduction_file.is_reduction(file) for file in located]
+        found, problems = located(given)
+        are_reduced = [reduction_file.is_reduction(file) for file in found]
         if any(are_reduced) and not all(are_reduced):
             raise LogError("Some of the files are reduced logs, others are not. Reduce these too: dynamarks reduce.")
-        files = [] if any(are_reduced) else [_open(file, dtype) for file in located]
-        reduced = [reduction_file.read(file) for file in located] if any(are_reduced) else []
+        files = [] if any(are_reduced) else [open_file(file, dtype) for file in found]
+        reduced = [reduction_file.read(file) for file in found] if any(are_reduced) else []
     except OSError as error:
         raise LogError(str(error)) from error
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
     if reduced:
-        return ReducedLog(merge(reduced), selection, tuple(file.name for file in located))
+        return ReducedLog(merge(reduced), selection, tuple(file.name for file in found))
     log = QueryLog(files, selection, found=problems)
     return log if input_shape is None else log.taking(input_shape)
 
@@ -121,7 +121,7 @@ def _versions(version: int | Sequence[int]) -> frozenset[int]:
     return frozenset(map(int, given))
 
 
-def _located(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[StoredFile], list[str]]:
+def located(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[StoredFile], list[str]]:
     """Returns the files of all that was given, each once and in order, and what is wrong with them."""
     files: dict[Hashable, StoredFile] = {}
     problems: dict[str, None] = {}
@@ -178,7 +178,13 @@ def _rotated(
     return [files[key] for key in sorted(files)]
 
 
-def _open(file: StoredFile, dtype: str) -> LogFile:
+def open_file(file: StoredFile, dtype: str) -> LogFile:
+    """The reader of one file, which is no reduced log.
+
+    Raises:
+        LogError: it is no request log.
+        StorageError: it cannot be read.
+    """
     is_record = file.last_name.removesuffix(".gz").removesuffix(".zst").endswith(rotation.SUFFIX)
     try:
         with file.open() as opened:

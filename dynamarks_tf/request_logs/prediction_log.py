@@ -124,13 +124,14 @@ class PredictionLogFile(LogFile):
                 yield UnreadableEntry(file=self.file, offset=offset, problem="it is no PredictionLog message")
                 continue
             metadata = log.log_metadata
+            spec = metadata.model_spec
             yield PredictionEntry(
                 file=self.file,
                 offset=offset,
                 client=metadata.request_origin or None,
                 time=_time(metadata),
-                model=metadata.model_spec.name or log.predict_log.request.model_spec.name or None,
-                version=_version(log),
+                model=spec.name or log.predict_log.request.model_spec.name or None,
+                version=_version(log, spec),
                 message=log,
             )
 
@@ -167,9 +168,11 @@ def _time(metadata: Any) -> float | None:
     return seconds or None
 
 
-def _version(log: prediction_log_pb2.PredictionLog) -> int | None:
+def _version(log: prediction_log_pb2.PredictionLog, spec: Any) -> int | None:
     """Returns the version that answered; one that was asked for by number is the one that answered."""
-    for part in (log.log_metadata, log.predict_log.response, log.predict_log.request):
+    if spec.HasField("version"):
+        return int(spec.version.value)
+    for part in (log.predict_log.response, log.predict_log.request):
         if part.model_spec.HasField("version"):
             return int(part.model_spec.version.value)
     return None
@@ -207,6 +210,9 @@ def _decode(tensor: tensor_pb2.TensorProto) -> Array:
     """As `tf.make_ndarray`, several times as fast for what clients send."""
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     dtype = _numpy_dtype(tensor.dtype)
+    content = tensor.tensor_content
+    if content and dtype.kind != "O":
+        return np.frombuffer(content, dtype).reshape(shape)
     if dtype.kind == "O":  # one value may stand for many, but not for so many that they fill the memory
         size = math.prod(shape)
         if len(tensor.string_val) != size and not (len(tensor.string_val) == 1 and 0 < size <= MOST_FILLED):
@@ -214,8 +220,6 @@ def _decode(tensor: tensor_pb2.TensorProto) -> Array:
         strings = np.empty(size, object)
         strings[:] = list(tensor.string_val) * (size if len(tensor.string_val) == 1 else 1)
         return strings.reshape(shape)
-    if tensor.tensor_content:
-        return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)
     if dtype == np.float32 and len(tensor.float_val) == math.prod(shape):
         return np.array(tensor.float_val, np.float32).reshape(shape)
     import tensorflow as tf

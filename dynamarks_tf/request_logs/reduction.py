@@ -15,6 +15,7 @@ import array
 import dataclasses
 import math
 import tempfile
+import weakref
 from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
@@ -98,9 +99,10 @@ class FilePart:
         name: of the file, without its folder.
         size: how many bytes of it were read.
         sha256: digest of these bytes.
-        position: place among the files given, if the file records no times; otherwise 0.
+        position: place among the files given, from 1, if several were given and this one records no times; otherwise 0.
         counts: how much of each origin it holds.
         problem: the first reason why something was left out; empty if nothing was.
+        notes: what else an owner should know, such as that its end is missing.
     """
 
     name: str
@@ -109,6 +111,7 @@ class FilePart:
     position: int
     counts: dict[Origin, Counts]
     problem: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def identity(self) -> tuple[int, str]:
@@ -126,6 +129,7 @@ class InputStore:
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 -- lives as long as this object
+        weakref.finalize(self, self._file.close)
         self._starts = array.array("q", [0])
         self._at = 0
 
@@ -186,6 +190,7 @@ class Reduction:
             log. `origin` and `form` are numbers of `origins` and `forms`, `best` and `confidence` the clean model's
             best class and its probability.
         inputs: the inputs of these queries, in that order.
+        input_name: which input was read, of requests with several; `None` for the only one.
     """
 
     hash_sha256: str
@@ -195,6 +200,7 @@ class Reduction:
     meetings: Array
     queries: Array
     inputs: InputStore
+    input_name: str | None = None
 
     @property
     def clients(self) -> tuple[str | None, ...]:
@@ -206,15 +212,19 @@ class Reduction:
         """How many queries the log holds."""
         return sum(counts.queries for part in self.files for counts in part.counts.values())
 
-    def check_made_with(self, hash_sha256: str) -> None:
+    def check_made_with(self, hash_sha256: str, name: str = "The log") -> None:
         """Checks by what the log was reduced.
+
+        Args:
+            hash_sha256: of the model, key and settings at hand.
+            name: of the log, for the message.
 
         Raises:
             LogError: a different model, key or setting of the mark.
         """
         if hash_sha256 != self.hash_sha256:
             raise LogError(
-                "The log was reduced with another owner model, another key or other settings of the mark than those "
+                f"{name} was reduced with another owner model, another key or other settings of the mark than those "
                 "given. Use the same, or reduce the log again: dynamarks reduce."
             )
 
@@ -262,6 +272,8 @@ def merge(reductions: Sequence[Reduction]) -> Reduction:
     """
     if len({each.hash_sha256 for each in reductions}) != 1:
         raise LogError("The reduced logs were made with different owner models, keys or settings of the mark.")
+    if len({each.input_name for each in reductions}) != 1:
+        raise LogError("The reduced logs hold different inputs of the model (--input NAME).")
     parts: dict[tuple[int, str], FilePart] = {}
     for part in sorted((part for each in reductions for part in each.files), key=lambda part: part.order):
         parts.setdefault(part.identity, part)
@@ -292,7 +304,8 @@ def merge(reductions: Sequence[Reduction]) -> Reduction:
     store = InputStore()
     for which, number in source[where].tolist():
         store.add(reductions[which].inputs.read(number))
-    return Reduction(reductions[0].hash_sha256, files, origins, forms, first, asked[where], store)
+    name = reductions[0].input_name
+    return Reduction(reductions[0].hash_sha256, files, origins, forms, first, asked[where], store, name)
 
 
 def _renumbered(old: Sequence[Any], new: Sequence[Any]) -> npt.NDArray[np.int32]:

@@ -126,6 +126,7 @@ def _head(reduction: Reduction) -> dict[str, Any]:
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "hash_sha256": reduction.hash_sha256,
+        "input_name": reduction.input_name,
         "files": [
             {
                 "name": part.name,
@@ -133,6 +134,7 @@ def _head(reduction: Reduction) -> dict[str, Any]:
                 "sha256": part.sha256,
                 "position": part.position,
                 "problem": part.problem,
+                "notes": list(part.notes),
                 "counts": sorted([origin_of[origin], *counts] for origin, counts in part.counts.items()),
             }
             for part in reduction.files
@@ -162,6 +164,7 @@ def _read(archive: zipfile.ZipFile, source: str) -> Reduction:
             each["position"],
             {origins[number]: Counts(*counts) for number, *counts in each["counts"]},
             each["problem"],
+            tuple(each["notes"]),
         )
         for each in head["files"]
     )
@@ -169,7 +172,9 @@ def _read(archive: zipfile.ZipFile, source: str) -> Reduction:
         meetings = _table(member, MEETING, infos[MEETINGS].file_size)
     with archive.open(QUERIES) as member:
         queries = _table(member, QUERY, infos[QUERIES].file_size)
-    reduction = Reduction(head["hash_sha256"], parts, origins, forms, meetings, queries, InputStore())
+    reduction = Reduction(
+        head["hash_sha256"], parts, origins, forms, meetings, queries, InputStore(), head["input_name"]
+    )
     _check(reduction)
     with archive.open(INPUTS) as member:
         for size in queries["size"].tolist():
@@ -190,6 +195,8 @@ def _check(reduction: Reduction) -> None:
     """
     meetings, queries = reduction.meetings, reduction.queries
     texts = [part.name for part in reduction.files] + [part.problem for part in reduction.files]
+    texts += [note for part in reduction.files for note in part.notes]
+    texts += [] if reduction.input_name is None else [reduction.input_name]
     numbers = [each for part in reduction.files for each in (part.size, part.position)]
     numbers += [each for part in reduction.files for counts in part.counts.values() for each in counts]
     fits = (

@@ -13,6 +13,7 @@ from dynamarks_tf.request_logs.entries import TruncatedError
 
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
+_HEADER = struct.Struct("<QI")
 HEADER_BYTES = _LENGTH.size + _CHECKSUM.size
 
 
@@ -46,9 +47,9 @@ def read_records(file: StoredFile) -> Iterator[tuple[int, bytes]]:
         while header := opened.read(HEADER_BYTES):
             if len(header) < HEADER_BYTES:
                 raise _truncated(file, offset, len(header))
-            if not is_header(header):
+            length, of_length = _HEADER.unpack(header)
+            if _masked(header[: _LENGTH.size]) != of_length:
                 raise _corrupt(opened, file, offset, "the checksum of its length is wrong")
-            (length,) = _LENGTH.unpack_from(header)
             if length > opened.largest_entry:
                 raise _corrupt(opened, file, offset, f"its length is {length} bytes")
             if not opened.is_packed and offset + length > file.size:  # not read only to find its end missing
@@ -57,15 +58,20 @@ def read_records(file: StoredFile) -> Iterator[tuple[int, bytes]]:
             checksum = opened.read(_CHECKSUM.size)
             if len(checksum) < _CHECKSUM.size:
                 raise _truncated(file, offset, HEADER_BYTES + len(data) + len(checksum))
-            if _checksum(data) != checksum:
+            if _CHECKSUM.pack(_masked(data)) != checksum:
                 raise _corrupt(opened, file, offset, "the checksum of its data is wrong")
             yield offset, data
             offset += HEADER_BYTES + length + _CHECKSUM.size
 
 
 def _checksum(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return _CHECKSUM.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)  # masked: a record may hold records
+    return _CHECKSUM.pack(_masked(data))
+
+
+def _masked(data: bytes) -> int:
+    """The checksum of a record, which is masked, since a record may hold records."""
+    crc: int = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _truncated(file: StoredFile, offset: int, count: int) -> TruncatedError:

@@ -29,7 +29,7 @@ from dynamarks_tf.suspects import Suspect
 from dynamarks_tf.suspects.queries import QuerySource, confident_balanced_choice
 from dynamarks_tf.verification.choosing import CheckedQueries, Chosen, digest_of, no_queries
 from dynamarks_tf.verification.owner import Owner
-from dynamarks_tf.verification.reducing import Marked, Reducer
+from dynamarks_tf.verification.reducing import Marked, Reducer, in_order, placed
 from dynamarks_tf.watermark.keyed_hash import TWO_CLASSES, KeyedHash
 
 Array = npt.NDArray[Any]
@@ -218,13 +218,18 @@ def reduced(log: QuerySource, marked: Marked, *, batch_size: int, verbose: bool 
     """
     if isinstance(log, ReducedLog):
         log.reduction.check_made_with(marked.sha256)
+        for part in log.reduction.files:
+            for note in part.notes:
+                warnings.warn(note, stacklevel=2)
         return log.reduction
     reducer = Reducer(marked, input=log.selection.input if isinstance(log, QueryLog) else None, batch_size=batch_size)
     if isinstance(log, QueryLog):
         last = -math.inf
-        for position, file in enumerate(progress.track(log.files, "reading the whole log", enabled=verbose)):
-            untimed = file.start_time is None
-            last = reducer.file(file, position=position if untimed else 0, after=last if untimed else -math.inf)
+        files = placed(log.files)
+        if len({position > 0 for _, position in files}) == 1:  # otherwise the order given places some among the others
+            files = in_order(files)
+        for file, position in progress.track(files, "reading the whole log", len(files), enabled=verbose, unit="files"):
+            last = reducer.file(file, position=position, after=last if position else -math.inf)
         for problem in reducer.problems:
             log.warn(problem)
         return reducer.reduction()

@@ -7,20 +7,18 @@ import os
 from typing import Any
 
 import keras
-import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support import files
 from dynamarks_tf.errors import ArgumentError, ModelError
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
-from dynamarks_tf.suspects.keras_model import KerasSuspect
+from dynamarks_tf.verification.clean_answers import clean_answers
 from dynamarks_tf.watermark import marking
 from dynamarks_tf.watermark.codebook import Codebook, expand
 from dynamarks_tf.watermark.model_digest import code_outside, model_sha256
 from dynamarks_tf.watermark.outputs import OutputKind, check_output_kind, find_output_kind
 from dynamarks_tf.watermark.params import MarkParams, answer_shape
-from dynamarks_tf.watermark.probabilities import probabilities_of, probability_problem
 
 Array = npt.NDArray[Any]
 
@@ -80,16 +78,7 @@ class Owner:
         Raises:
             ModelError: its outputs are no probability vectors.
         """
-        outputs = KerasSuspect(self.model).predict(batch)
-        if outputs.dtype not in (np.float32, np.float64):
-            outputs = outputs.astype(np.float32)
-        probabilities = probabilities_of(outputs, self.activation, from_logits=self.from_logits)
-        if problem := probability_problem(probabilities):
-            hint = "" if self.from_logits else " If they are logits, say from_logits=True."
-            raise ModelError(
-                f"The outputs of the owner model {self.model.name!r} are no probability vectors: {problem}.{hint}"
-            )
-        return probabilities
+        return clean_answers(self.model, batch, self.activation, from_logits=self.from_logits)
 
 
 def resolve_owner(

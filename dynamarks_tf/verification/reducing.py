@@ -45,6 +45,8 @@ from dynamarks_tf.watermark.params import MarkParams
 Array = npt.NDArray[Any]
 
 _BLOCK_BYTES = 2**24  # of inputs that are answered at once
+_LONGEST_REASON = 500  # characters; it may quote what a client sent
+_STEP_BACK = 300  # seconds; requests that are answered at once may be logged in any order
 _MOST_REFUSED = 256  # inputs that the model does not take, before the first that it takes
 
 
@@ -86,6 +88,32 @@ class Marked:
         return num_class_cells(classes, labels) + num_tie_cells(classes, labels)
 
 
+class PlacedFile(NamedTuple):
+    """A file of a log, and its place.
+
+    Attributes:
+        file: the file.
+        position: its place among the files given, from 1, if it records no times and is not the only one; otherwise 0.
+    """
+
+    file: LogFile
+    position: int
+
+
+def placed(files: Sequence[LogFile]) -> list[PlacedFile]:
+    """Files with their places, in the order given."""
+    if len(files) == 1:
+        return [PlacedFile(files[0], 0)]
+    return [PlacedFile(file, 0 if file.start_time is not None else place) for place, file in enumerate(files, 1)]
+
+
+def in_order(files: Sequence[PlacedFile]) -> list[PlacedFile]:
+    """Files in the order of their numbers, whatever order they were given in, so that equal times decide the same."""
+    return sorted(
+        files, key=lambda each: (each.position, each.file.file.last_name, each.file.sha256, each.file.file.size)
+    )
+
+
 class Row(NamedTuple):
     """Where a query stands.
 
@@ -122,6 +150,7 @@ class Reducer:
 
     def __init__(self, marked: Marked, *, input: str | None = None, batch_size: int = 256) -> None:
         self._marked = marked
+        self._input_name = input
         self._taken = Selection(input=input, input_shapes=(marked.input_shape,), text=marked.takes_text)
         self._batch_size = batch_size
         self._first = np.zeros(marked.num_entries, MEETING)
@@ -151,29 +180,43 @@ class Reducer:
         Raises:
             LogError: it is damaged, or cannot be read.
         """
-        counts: dict[Origin, Counts] = {}
-        reason: list[str] = []
-        last = [after]
+        asked: dict[tuple[str | None, str | None, int | None], _Asked] = {}
+        name, reason, notes = file.file.last_name, "", list[str]()
+        last, step_back = after, 0.0
 
         def rows() -> Iterator[tuple[Array, Row]]:
-            for entry in self._entries(file):
-                if is_time(entry.time):
-                    last[0] = max(last[0], entry.time)
-                origin = Origin(entry.client, entry.model, entry.version)
-                seen = counts.get(origin, Counts())
+            nonlocal reason, last, step_back
+            for entry in self._entries(file, notes):
+                if is_time(time := entry.time):
+                    if time > last:
+                        last = time
+                    elif last - time > step_back:
+                        step_back = last - time
+                by = entry.client, entry.model, entry.version
+                seen = asked.get(by)
+                if seen is None:
+                    seen = asked[by] = _Asked(self.row(Origin(*by)))
                 try:
                     inputs = self._taken.inputs(entry)
                 except UnusableError as error:
-                    counts[origin] = seen._replace(left_out=seen.left_out + 1)
-                    if not reason:
-                        reason.append(f"{entry.place}: {error}")
+                    seen.left_out += 1
+                    reason = reason or f"{name}, offset {entry.offset}: {error}"[:_LONGEST_REASON]
                     continue
-                counts[origin] = Counts(seen.requests + 1, seen.queries + len(inputs), seen.left_out)
-                yield inputs, self.row(origin, time=last[0], offset=entry.offset)
+                seen.requests += 1
+                seen.queries += len(inputs)
+                yield inputs, Row(last, entry.offset, 0, seen.origin, seen.client)
 
         self.add(rows(), number=len(self.files))
-        self.files.append(FilePart(file.file.last_name, file.file.size, _digest(file), position, counts, *reason))
-        return last[0]
+        if step_back > _STEP_BACK:
+            notes.append(
+                f"{name}: its times step back by up to {step_back:.0f} s: a clock was set, or clocks disagree. "
+                "Its queries count as no earlier than those before them in the file, so of several clients who asked "
+                "the same, another than the first may count as the first."
+            )
+        self.problems += notes
+        counts = {Origin(*by): Counts(seen.requests, seen.queries, seen.left_out) for by, seen in asked.items()}
+        self.files.append(FilePart(name, file.file.size, file.sha256, position, counts, reason, tuple(notes)))
+        return last
 
     def add(self, requests: Iterable[tuple[Array, Row]], *, number: int) -> None:
         """Adds the requests of one file, in their order.
@@ -206,15 +249,18 @@ class Reducer:
                     met,
                     queries,
                     self._inputs,
+                    self._input_name,
                 )
             ]
         )
 
-    def _entries(self, file: LogFile) -> Iterator[LogEntry]:
+    def _entries(self, file: LogFile, notes: list[str]) -> Iterator[LogEntry]:
         try:
             yield from file.entries()
         except (TruncatedError, CutOffError) as error:
-            self.problems.append(str(error))
+            notes.append(
+                str(error).replace(str(file.file), file.file.last_name)
+            )  # wherever the file lies, the same bytes
         except OSError as error:
             raise LogError(str(error)) from error
 
@@ -298,30 +344,34 @@ class Reducer:
         self._queries.append(kept)
 
 
+class _Asked:
+    """How much of one origin was read so far."""
+
+    __slots__ = ("client", "left_out", "origin", "queries", "requests")
+
+    def __init__(self, row: Row) -> None:
+        self.origin, self.client = row.origin, row.client
+        self.requests = self.queries = self.left_out = 0
+
+
 _ROW = np.dtype([("time", "<f8"), ("offset", "<i8"), ("row", "<i4"), ("origin", "<i4"), ("client", "<i4")])
-
-
-def _digest(file: LogFile) -> str:
-    try:
-        return file.file.sha256()
-    except OSError as error:
-        raise LogError(str(error)) from error
 
 
 def _blocks(requests: Iterable[tuple[Array, Row]], batch_size: int) -> Iterator[tuple[Array, Array]]:
     """Joins requests of one form, and splits what is large."""
     waiting: list[tuple[Array, Row]] = []
     count, size = 0, 0
+    form: tuple[Any, ...] = ()
     for inputs, row in requests:
         for start in range(0, len(inputs), batch_size):
-            part = inputs[start : start + batch_size]
-            form = part.dtype, part.shape[1:]
-            is_full = count + len(part) > batch_size or size + part.nbytes > _BLOCK_BYTES
-            if waiting and (is_full or form != (waiting[0][0].dtype, waiting[0][0].shape[1:])):
+            part = inputs if len(inputs) <= batch_size else inputs[start : start + batch_size]
+            length, nbytes, of_part = len(part), part.nbytes, (part.dtype, *part.shape[1:])
+            if waiting and (count + length > batch_size or size + nbytes > _BLOCK_BYTES or of_part != form):
                 yield _joined(waiting)
                 waiting, count, size = [], 0, 0
-            waiting.append((part, row._replace(row=row.row + start)))
-            count, size = count + len(part), size + part.nbytes
+            form = of_part
+            waiting.append((part, row._replace(row=row.row + start) if start else row))
+            count, size = count + length, size + nbytes
     if waiting:
         yield _joined(waiting)
 
