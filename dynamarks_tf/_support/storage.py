@@ -171,7 +171,7 @@ def find(given: str | os.PathLike[str]) -> list[StoredFile | StoredFolder]:
         StorageError: there is nothing, it cannot be looked at, or a package is missing.
     """
     text = os.fspath(given)
-    if _is_url(text):
+    if is_url(text):
         return _find_remote(text)
     with _guarded(_printable(text)):
         entry = _local(Path(text))
@@ -332,7 +332,8 @@ def _local_content(folder: Path) -> list[StoredFile | StoredFolder]:
         return [_local(path) or _local_file(path, 0) for path in sorted(folder.iterdir())]
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Whether a text is an fsspec URL, not a path."""
     return "://" in text and _PROTOCOL.match(text) is not None
 
 

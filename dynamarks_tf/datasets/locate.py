@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
+import shutil
+import tempfile
 from pathlib import Path
 
+from dynamarks_tf._support import storage
+from dynamarks_tf._support.storage import StoredFile
 from dynamarks_tf.datasets.idx import is_idx_folder, load_idx_folder
 from dynamarks_tf.datasets.image_data import ImageData, sample
 from dynamarks_tf.datasets.image_folder import IMAGE_SIZE, LAYOUT, open_image_folder
@@ -36,7 +42,8 @@ def load(
         spec: `fashion-mnist`, `cifar10` or `digits`; a folder with the IDX files of MNIST's format; or an `.npz` file
             with `x_train`, `y_train`, perhaps `x_test`, `y_test`. Or a folder with images: `train/CLASS/*.jpg` with
             `val/CLASS/*.jpg` or `test/CLASS/*.jpg`, or `CLASS/*.jpg`. Vectors or text: a `.csv` or `.parquet` file
-            (see `load_table`), an `.npz` file, or an `.npy` file with `labels`.
+            (see `load_table`), an `.npz` file, or an `.npy` file with `labels`. Files may be fsspec URLs such as
+            `s3://BUCKET/customers.parquet`, and compressed by gzip or Zstandard.
         labels: the `.npy` file of the labels, for inputs in an `.npy` file.
         image_size: height and width to which images from an image folder are brought, 64 x 64 if omitted. Other sets
             keep their size.
@@ -58,6 +65,12 @@ def load(
         flowers: 1,600 training and 400 test images of 96 x 96 x 3, 5 classes, from flowers (...)
     """
     name = os.fspath(spec)
+    if storage.is_url(name):
+        with tempfile.TemporaryDirectory(prefix="dynamarks-data-") as place:
+            copy = _fetched(name, place)
+            beside = None if labels is None else _fetched(os.fspath(labels), place)
+            data = load(copy, labels=beside, max_images=max_images, seed=seed, verbose=verbose)
+            return dataclasses.replace(data, source=data.source.replace(copy, storage.without_secrets(name)))
     path = Path(name).expanduser()
     if labels is not None and path.suffix != ".npy":
         raise DatasetError(f"labels={os.fspath(labels)!r} (--labels) is for inputs in an .npy file. Leave it out.")
@@ -83,3 +96,22 @@ def load(
             f"{images.x_train.shape[1:3]}. Leave it out."
         )
     return images if max_images is None else sample(images, max_images, seed)
+
+
+def _fetched(url: str, folder: str) -> str:
+    """Copies a file at a URL to a folder, unpacked; returns its path there.
+
+    Raises:
+        DatasetError: there is no such file, or it cannot be read.
+    """
+    try:
+        found = storage.find(url)
+        if len(found) != 1 or not isinstance(found[0], StoredFile):
+            raise DatasetError(f"{storage.without_secrets(url)} is not one file; of URLs, only files are loaded.")
+        name = re.sub(r"[^\w.-]", "_", found[0].last_name).removesuffix(".gz").removesuffix(".zst")
+        path = os.path.join(folder, name)
+        with found[0].open_seekable() as source, open(path, "wb") as target:
+            shutil.copyfileobj(source, target)
+        return path
+    except OSError as error:
+        raise DatasetError(str(error)) from error

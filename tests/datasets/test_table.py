@@ -1,6 +1,8 @@
 """Vectors and text with labels from files: what is taken, what is said about it, and what is refused."""
 
+import gzip
 import sys
+import uuid
 
 import numpy as np
 import pytest
@@ -136,3 +138,25 @@ def test_arrays_of_vectors_and_text(tmp_path):
     np.save(tmp_path / "few.npy", y[:5])
     with pytest.raises(DatasetError, match="has 20 rows; .*few.npy has 5"):
         datasets.load(tmp_path / "x.npy", labels=tmp_path / "few.npy")
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz", "table.csv.zst"])
+def test_a_table_at_a_url_is_the_table_on_the_disk(tmp_path, name):
+    import fsspec
+
+    content = _csv(tmp_path, "a,label", [(index / 2, index % 2) for index in range(60)]).read_bytes()
+    if name.endswith("gz"):
+        content = gzip.compress(content)
+    elif name.endswith("zst"):
+        content = pytest.importorskip("backports.zstd").compress(content)
+    root = f"memory://{uuid.uuid4()}"
+    with fsspec.open(f"{root}/{name}", "wb") as file:
+        file.write(content)
+    there, here = datasets.load(f"{root}/{name}"), datasets.load(tmp_path / "table.csv")
+    np.testing.assert_array_equal(there.x_train, here.x_train)
+    assert f"{root}/{name}" in there.describe()
+    assert there.describe() == datasets.load(f"{root}/{name}").describe()  # an audit goes on by it
+    with pytest.raises(DatasetError, match="is not one file; of URLs, only files are loaded"):
+        datasets.load(root)
+    with pytest.raises(DatasetError, match="none.csv"):
+        datasets.load(f"{root}/none.csv")
