@@ -116,7 +116,7 @@ def choose_logged(
         raise LogError(_nothing_to_ask(choice, reduction, labels=labels))
     progress.note(
         f"the log holds {reduction.num_queries} queries; {len(choice.all())} of those selected met a secret sign "
-        f"first; {len(chosen)} are asked",
+        f"first, {len(choice.ties)} of these are ties; {len(chosen)} are asked",
         enabled=verbose,
     )
     asked = CheckedQueries(LoggedQueries(reduction, chosen), owner.input_shape, suspect)
