@@ -84,11 +84,11 @@ def test_cosine_detects_its_own_answers_and_not_the_clean_ones(images, key, othe
 
 
 def test_cosine_p_values_of_an_independent_model_are_uniform(images):
-    answers = probabilities(300)
+    answers = probabilities(150)
     answers[:, :] = np.sort(answers, axis=1)
     log10_p = [
-        CosineWatermark(some_key(number), 10, num_decoys=39).evidence(images[:300], answers, answers).log10_p
-        for number in range(100)
+        CosineWatermark(some_key(number), 10, num_decoys=39).evidence(images[:150], answers, answers).log10_p
+        for number in range(60)
     ]
     assert stats.kstest(10 ** np.array(log10_p), "uniform").pvalue > 0.01
 
