@@ -198,7 +198,8 @@ def start(surrogate: keras.Model, tmp_path: Path) -> Iterator[Start]:
 
         def kill() -> None:
             process.kill()
-            process.communicate()
+            process.wait()
+            process.stdout.close()
 
         ends.append(kill)
         return kill, f"{address}/{protocol}/models/clf"
