@@ -225,10 +225,17 @@ def test_importing_the_package_loads_neither_keras_nor_tensorflow_but_registers_
         assert not {"keras", "tensorflow"} & set(sys.modules)
         assert dm.MarkKey.generate("x").key_id and "tensorflow" not in sys.modules
         import keras
-        assert keras.saving.get_registered_object("dynamarks_tf>DynaMarkLayer") is dm.DynaMarkLayer
+        registered = lambda: keras.saving.get_registered_object("dynamarks_tf>DynaMarkLayer")
+        assert registered() is dm.DynaMarkLayer
+        # The other way round: Keras is there first.
+        keras.saving.get_custom_objects().clear()
+        for name in [name for name in sys.modules if name.split(".")[0] == "dynamarks_tf"]:
+            del sys.modules[name]
+        assert registered() is None
+        import dynamarks_tf as again
+        assert again is not dm and registered() is again.DynaMarkLayer
         """
     )
-    run_python("import keras, dynamarks_tf; assert keras.saving.get_registered_object('dynamarks_tf>DynaMarkLayer')")
 
 
 def test_public_names_are_there_and_unknown_ones_are_not():

@@ -64,7 +64,7 @@ def vector_owner(vectors):
 
 @pytest.fixture(scope="module")
 def text_owner(texts):
-    return _owner(texts, "embedding_pooling", 8)
+    return _owner(texts, "embedding_pooling", 12)
 
 
 def _attacker(data, owner):
@@ -84,7 +84,7 @@ def test_surrogates_of_text_are_detected_and_independent_models_are_not(texts, t
     labeled, fresh = (texts.x_test[:100], texts.y_test[:100]), (texts.x_test[100:], texts.y_test[100:])
     more = {"pool": texts.x_train, "pool_labels": texts.y_train, "labeled": labeled, "fresh": fresh, "batch_size": 32}
     results = Results(tmp_path / "results.json", {})
-    for source, epochs in (("full", 14), ("true labels", 3)):
+    for source, epochs in (("full", 10), ("true labels", 3)):
         runner = AttackRunner(text_owner, epochs=epochs, **more)
         runner.run(crossed([source], ["none"], ["embedding_pooling"]), results)
     theft, independent = (row for row in read_all([results.path]) if row["kind"] != "cost")

@@ -84,11 +84,11 @@ def test_cosine_detects_its_own_answers_and_not_the_clean_ones(images, key, othe
 
 
 def test_cosine_p_values_of_an_independent_model_are_uniform(images):
-    answers = probabilities(300)
+    answers = probabilities(150)
     answers[:, :] = np.sort(answers, axis=1)
     log10_p = [
-        CosineWatermark(some_key(number), 10, num_decoys=99).evidence(images[:300], answers, answers).log10_p
-        for number in range(150)
+        CosineWatermark(some_key(number), 10, num_decoys=39).evidence(images[:150], answers, answers).log10_p
+        for number in range(60)
     ]
     assert stats.kstest(10 ** np.array(log10_p), "uniform").pvalue > 0.01
 
@@ -149,7 +149,7 @@ def test_dawn_detects_models_that_remember_and_no_others(owner_model, images, ke
 def test_dawn_p_values_of_an_inaccurate_independent_model_are_valid(images):
     clean, answers = probabilities(500), probabilities(500, seed=1)
     p = []
-    for number in range(300):
+    for number in range(150):
         watermark = DynamicAdversarialWatermark(some_key(number), rate=0.1)
         asked = watermark.questions(images[:500], clean)
         p.append(10 ** watermark.evidence(images[asked], clean[asked], answers[asked]).log10_p)

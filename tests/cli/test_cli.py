@@ -1,8 +1,8 @@
 """The command line: whole stories through `main([...])`, exit codes, and errors a user can act on."""
 
+import importlib
 import json
 import stat
-import subprocess
 import sys
 import threading
 
@@ -388,14 +388,16 @@ class Halved(keras.layers.Layer):
 
 
 def test_a_model_with_layers_of_its_own(run, tmp_path, key, monkeypatch):
-    """One process writes the model; the command, which never saw its module, loads it with --import."""
+    """The command, which does not know the module of the model, loads it with --import."""
+    import keras
+
     (tmp_path / "own_layers_for_import.py").write_text(OWN_LAYER)
     monkeypatch.chdir(tmp_path)
-    script = """
-import keras, own_layers_for_import as own
-keras.Sequential([keras.Input((4,)), own.Halved(), keras.layers.Dense(5, "softmax")]).save("own.keras")
-"""
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = importlib.import_module("own_layers_for_import")
+    keras.Sequential([keras.Input((4,)), own.Halved(), keras.layers.Dense(5, "softmax")]).save("own.keras")
+    del sys.modules["own_layers_for_import"], keras.saving.get_custom_objects()["own>Halved"]
+    sys.path.remove(str(tmp_path))
     key.save(tmp_path / "acme.key")
     code, _, err = run("mark", "own.keras", "--key", "acme.key")
     assert code == 2

@@ -12,7 +12,7 @@ residual_lists = st.lists(st.floats(-100, 100).filter(lambda r: r == 0 or abs(r)
 
 
 @given(residual_lists, st.floats(0, 1.2))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_the_bound_is_never_below_the_exact_tail(residuals, share):
     statistic = share * float(np.abs(residuals).sum())
     assert 10 ** chernoff_log10_p(residuals, statistic) >= reference.exact_tail(residuals, statistic) * (1 - 1e-9)
@@ -78,14 +78,14 @@ def test_residuals_lost_in_the_rounding_of_the_sum_are_no_signs(dust):
 
 
 def test_p_values_of_fair_signs_are_valid():
-    """Share of p <= a is at most a, over 20,000 draws of signs.
+    """Share of p <= a is at most a, over 8,000 draws of signs.
 
     The bound makes p larger than uniform, so the counts sit well below the limits; a limit of a n + 6 sqrt(a n) fails
-    by chance with probability below 1e-8.
+    by chance with probability below 1e-5.
     """
     rng = np.random.default_rng(7)
     residuals = rng.lognormal(sigma=1.0, size=90)
-    signs = rng.choice([-1, 1], size=(20_000, 90))
+    signs = rng.choice([-1, 1], size=(8_000, 90))
     p = np.array([chernoff_log10_p(residuals, t) for t in signs @ residuals])
     for alpha in (0.1, 0.01, 0.001):
         expected = alpha * len(p)

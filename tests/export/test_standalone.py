@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,42 +13,36 @@ import numpy as np
 import tensorflow as tf
 
 WITHOUT_US = """
-    import json, sys
+    import sys
 
     for name in ("keras", "tf_keras", "dynamarks_tf"):
         sys.modules[name] = None  # importing it raises ModuleNotFoundError
+    import numpy as np
     import tensorflow as tf
+    from tensorflow.python.tools import saved_model_cli
 
     loaded = tf.saved_model.load(sys.argv[1])
-    x = tf.constant(json.loads(sys.argv[2]), tf.float32)
-    print(json.dumps(loaded.signatures["serving_default"](pixels=x)["probabilities"].numpy().tolist()))
+    x = tf.constant(np.load("pixels.npy"))
+    np.save("loaded.npy", loaded.signatures["serving_default"](pixels=x)["probabilities"])
+    sys.argv[1:] = ["run", "--dir", sys.argv[1], "--tag_set", "serve", "--signature_def", "serving_default"]
+    sys.argv += ["--inputs", "pixels=pixels.npy", "--outdir", "."]
+    saved_model_cli.main()
 """
 
 
-def run(*command: str) -> str:
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_runs_without_keras_and_this_package(convolutional_case: Any, tmp_path: Path) -> None:
+def test_runs_without_keras_and_this_package_and_in_the_command_line_of_tensorflow(
+    convolutional_case: Any, tmp_path: Path
+) -> None:
     inputs = convolutional_case.inputs(3)
-    script = tmp_path / "standalone.py"
-    script.write_text(textwrap.dedent(WITHOUT_US))
-    answers = json.loads(
-        run(sys.executable, str(script), str(convolutional_case.path), json.dumps(inputs["pixels"].tolist()))
-    )
-    np.testing.assert_allclose(answers, convolutional_case.answers(inputs), atol=1e-6)
-
-
-def test_runs_in_the_command_line_of_tensorflow(convolutional_case: Any, tmp_path: Path) -> None:
-    inputs = convolutional_case.inputs(2)
     np.save(tmp_path / "pixels.npy", inputs["pixels"])
-    arguments = ["--dir", str(convolutional_case.path), "--tag_set", "serve", "--signature_def", "serving_default"]
-    arguments += ["--inputs", f"pixels={tmp_path / 'pixels.npy'}", "--outdir", str(tmp_path)]
-    run(sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run", *arguments)
-    np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), convolutional_case.answers(inputs), atol=1e-6)
+    command = [sys.executable, "-c", textwrap.dedent(WITHOUT_US), str(convolutional_case.path)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for answers in ("loaded.npy", "probabilities.npy"):
+        np.testing.assert_allclose(np.load(tmp_path / answers), convolutional_case.answers(inputs), atol=1e-6)
 
 
 def test_runs_in_a_session_with_feeds_and_fetches(exported: Any) -> None:

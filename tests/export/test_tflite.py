@@ -1,5 +1,6 @@
 """TensorFlow Lite files: built-in operators only, the mark in float32 whatever the model is quantized to."""
 
+import functools
 import os
 import stat
 
@@ -26,16 +27,26 @@ def marked(owner_model, key):
     return dm.mark(owner_model, key, budget=BUDGET)
 
 
-@pytest.fixture(scope="module", params=[None, "float16", "int8"], ids=str)
-def exported(request, marked, owner_model, digits, tmp_path_factory):
-    """Marked and clean model, exported in the same way, and their answers."""
-    folder = tmp_path_factory.mktemp("lite")
-    options = {"quantize": request.param, "representative": digits.x_train[:100]}
-    answers = {}
-    for name, model in (("marked", marked), ("clean", owner_model)):
-        path = dm.export_tflite(model, folder / f"{name}.tflite", **options)
-        answers[name] = LiteModel(path.read_bytes()).answer({"image": digits.x_test})
-    return request.param, folder / "marked.tflite", answers
+@pytest.fixture(scope="module")
+def export(marked, owner_model, digits, tmp_path_factory):
+    """Exports marked and clean model in the same way, once for each, and says what they answer."""
+
+    @functools.cache
+    def export(quantize):
+        folder = tmp_path_factory.mktemp("lite")
+        options = {"quantize": quantize, "representative": digits.x_train[:100]}
+        answers = {}
+        for name, model in (("marked", marked), ("clean", owner_model)):
+            path = dm.export_tflite(model, folder / f"{name}.tflite", **options)
+            answers[name] = LiteModel(path.read_bytes()).answer({"image": digits.x_test})
+        return quantize, folder / "marked.tflite", answers
+
+    return export
+
+
+@pytest.fixture(params=[None, "float16", "int8"], ids=str)
+def exported(request, export):
+    return export(request.param)
 
 
 def test_the_file_marks_its_own_clean_answers_as_the_layer_does(exported, marked):
@@ -95,8 +106,8 @@ def test_any_batch_size_gives_the_same_answers(exported, digits):
         np.testing.assert_allclose(interpreter.get_tensor(given["index"]), answers["marked"][:size], atol=1e-5)
 
 
-def test_a_surrogate_of_the_int8_file_is_detected(marked, key, digits, tmp_path):
-    path = dm.export_tflite(marked, tmp_path / "m.tflite", quantize="int8", representative=digits.x_train[:100])
+def test_a_surrogate_of_the_int8_file_is_detected(export, marked, key, digits):
+    _, path, _ = export("int8")
     stolen = digits.x_train[len(digits.x_train) // 2 :]
     answers = LiteModel(path.read_bytes()).answer({"image": stolen})
     surrogate = train_classifier(small_surrogate(), stolen, answers, epochs=40, batch_size=32)
@@ -119,8 +130,7 @@ def test_logits_of_many_classes(key, tmp_path):
     assert np.abs(given - relative).max() > 0.01
 
 
-def test_exporting_leaves_the_model_as_it_was(marked, owner_model, tmp_path):
-    dm.export_tflite(marked, tmp_path / "m.tflite")
+def test_exporting_leaves_the_model_as_it_was(exported, marked, owner_model):
     assert dm.strip(marked).get_config() == owner_model.get_config()
 
 

@@ -21,6 +21,7 @@ from dynamarks_tf.case import transcript
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.export import export_saved_model
+from dynamarks_tf.serving.local_server import LocalServer
 from tests.helpers import ROOT, verifying
 from tests.helpers.model_server import ModelServer, serving
 
@@ -166,43 +167,50 @@ def test_a_server_that_describes_nothing_is_asked_as_the_options_say(
     assert server.asked["outputs"] == [{"name": "predict_proba"}]
 
 
-Start = Callable[[str, int], tuple[subprocess.Popen[str], str]]
+Start = Callable[[str, int], tuple[Callable[[], None], str]]
 
 
 @pytest.fixture
 def start(surrogate: keras.Model, tmp_path: Path) -> Iterator[Start]:
-    """Starts a server of the surrogate as a process, for a protocol, on a port; returns its address too."""
+    """Starts a server of the surrogate for a protocol, on a port; returns what ends it at once, and its address."""
     folder = tmp_path / "served"
     weights = folder / "weights.npz"
-    processes: list[subprocess.Popen[str]] = []
+    ends: list[Callable[[], None]] = []
 
-    def start(protocol: str, port: int) -> tuple[subprocess.Popen[str], str]:
+    def start(protocol: str, port: int) -> tuple[Callable[[], None], str]:
         if not folder.exists():
             export_saved_model(surrogate, folder / "clf" / "1")
             np.savez(weights, *(weight.numpy() for weight in surrogate.weights))
-        words = ["-m", "dynamarks_tf", "serve", f"{folder}/clf", "--grpc-port", f"{port}", "--rest-port", "0"]
-        if protocol != "grpc":
-            words = [str(ROOT / "tests" / "helpers" / "model_server.py"), f"{port}", str(weights)]
+        if protocol == "grpc":
+            server = LocalServer(folder / "clf", grpc_port=port, rest_port=None)
+            server.start()
+            ends.append(server.stop)
+            return server.stop, server.grpc_url
         process = subprocess.Popen(
-            [sys.executable, "-u", *words],
+            [sys.executable, "-u", str(ROOT / "tests" / "helpers" / "model_server.py"), f"{port}", str(weights)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             env={**os.environ, "DYNAMARKS_API_KEY": KEY},
         )
-        processes.append(process)
         assert process.stdout is not None
         address = next(line.split()[-1] for line in process.stdout if "://" in line)
-        return process, address if protocol == "grpc" else f"{address}/{protocol}/models/clf"
+
+        def kill() -> None:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+        ends.append(kill)
+        return kill, f"{address}/{protocol}/models/clf"
 
     yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+    for end in ends:
+        end()
 
 
 @pytest.mark.parametrize("protocol", ["v1", "v2", "grpc"])
-def test_a_test_goes_on_when_a_killed_server_is_back(
+def test_a_test_goes_on_when_a_server_that_ended_is_back(
     run: Run,
     start: Start,
     expected: dm.VerificationResult,
@@ -211,18 +219,17 @@ def test_a_test_goes_on_when_a_killed_server_is_back(
     protocol: str,
 ) -> None:
     monkeypatch.setenv("DYNAMARKS_API_KEY", KEY)
-    process, url = start(protocol, 0)
+    end, url = start(protocol, 0)
     words = (url, "--batch-size", 25, "--bundle", tmp_path / "bundle.zip", "--json")
     add, written = transcript.Transcript.add, []
 
-    def add_and_kill_the_server(*args: Any, **kwargs: Any) -> None:
+    def add_and_end_the_server(*args: Any, **kwargs: Any) -> None:
         add(*args, **kwargs)
         written.append(1)
         if len(written) == 2:
-            process.kill()
-            process.wait()
+            end()
 
-    monkeypatch.setattr(transcript.Transcript, "add", add_and_kill_the_server)
+    monkeypatch.setattr(transcript.Transcript, "add", add_and_end_the_server)
     code, out, err = run(*words)
     assert (code, out, len(written)) == (2, "", 2)
     assert "cannot be reached" in err

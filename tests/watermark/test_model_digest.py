@@ -63,7 +63,7 @@ def functional():
 
 def compiled():
     model = sequential()
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
     model.fit(np.ones((4, 8, 8, 1)), np.zeros(4), class_weight={0: 2.0}, verbose=0)
     return model
 
@@ -199,6 +199,7 @@ def test_names_and_use_do_not_count(make):
     if make is not quantized:  # its weights are as they were drawn
         assert model_sha256(make()) == before
     x = tf.constant(["a b"]) if make is text else np.ones((1, *model.inputs[0].shape[1:]), "float32")
+    model.run_eagerly = True  # or each traces a graph
     model.predict({"image": x} if make is dict_output else x, verbose=0)
     model.trainable = False
     assert model_sha256(model) == before

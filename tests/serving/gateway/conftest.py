@@ -72,21 +72,12 @@ def proxy(upstream: LocalServer) -> Iterator[Proxy]:
 
 @pytest.fixture
 def start(upstream: LocalServer) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `dynamarks proxy` in front of the server, as a process; its attribute `grpc_address` is its gRPC address.
-
-    With `file_limit_kb`, it cannot write files above that size, as if the disk were full.
-    """
+    """Starts `dynamarks proxy` in front of the server, as a process; its attribute `grpc_address` says where."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(*words: str, file_limit_kb: int | None = None) -> subprocess.Popen[str]:
-        limit = f"ulimit -f {file_limit_kb}; " if file_limit_kb else ""
+    def start(*words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-u", "-m", "dynamarks_tf", "proxy", "--upstream", upstream.grpc_address, *words]
-        process = subprocess.Popen(
-            ["bash", "-c", f'{limit}exec "$@"', "bash", *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout is not None
         line = next(line for line in process.stdout if line.startswith("gRPC"))

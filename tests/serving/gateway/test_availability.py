@@ -25,7 +25,7 @@ from dynamarks_tf.errors import ArgumentError, ServingError
 from dynamarks_tf.serving.gateway import Proxy, rest_front
 from dynamarks_tf.serving.local_server import LocalServer
 from tests.helpers.logs import read_predictions
-from tests.helpers.server_clients import ROWS, grpc_status, over_rest, predict_request, requests_under_way
+from tests.helpers.server_clients import grpc_status, over_rest, predict_request, requests_under_way
 from tests.helpers.waiting import eventually
 
 UNREACHABLE = "The server behind this proxy cannot be reached"
@@ -205,21 +205,29 @@ def test_the_command_names_missing_options(capsys: pytest.CaptureFixture[str], t
         assert re.search(problem, capsys.readouterr().err)
 
 
-def test_the_command_serves_until_it_is_terminated(upstream: LocalServer, tmp_path: Path) -> None:
+def test_the_command_serves_until_it_is_terminated_also_when_the_disk_is_full(
+    upstream: LocalServer, tmp_path: Path
+) -> None:
+    """The disk is full for files above 20 KB: for requests of 2,000 rows, which are 32,000 bytes."""
     words = [sys.executable, "-m", "dynamarks_tf", "proxy", "--upstream-rest", f"127.0.0.1:{upstream.rest_port}"]
     words += ["--rest-port", "0", "--log-dir", str(tmp_path / "logs")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    words = ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash", *words]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         killer = threading.Timer(60, process.kill)
         killer.start()
         assert process.stdout is not None
         url = process.stdout.readline().split()[1]
-        assert requests.post(f"{url}/v1/models/m:predict", json={"instances": ROWS}, timeout=30).status_code == 200
+        for rows in (5, 2000, 5, 2000):
+            body = {"instances": [[1.0, 2.0, 3.0, 4.0]] * rows}
+            answer = requests.post(f"{url}/v1/models/m:predict", json=body, timeout=30)
+            assert (answer.status_code, len(answer.json()["predictions"])) == (200, rows)
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=60)
         killer.cancel()
     assert process.returncode == 0
-    assert out.endswith("stopping\nlogged 1 predictions, dropped 0\n")
-    assert len(read_predictions(tmp_path / "logs")) == 1
+    assert out.endswith("stopping\nlogged 2 predictions, dropped 2\n")
+    assert "2 requests dropped so far, the last one because writing failed: File too large" in err
+    assert [len(logged.inputs["image"]) for logged in read_predictions(tmp_path / "logs")] == [5, 5]
 
 
 def test_requests_that_are_too_large_together_are_refused(make_proxy: Callable[..., Proxy]) -> None:

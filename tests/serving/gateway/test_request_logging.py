@@ -22,7 +22,7 @@ from dynamarks_tf.serving.gateway.request_logger import RequestLogger
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.suspects import as_suspect
 from tests.helpers.logs import read_predictions
-from tests.helpers.server_clients import over_grpc, over_rest, predict_request, stub
+from tests.helpers.server_clients import over_grpc, over_rest, predict_request
 
 ROWS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 
@@ -83,22 +83,6 @@ def test_predictions_that_cannot_be_logged_are_counted(
         request_logger.log_grpc(b"\xff", b"\xff", None)
     assert (writer.written, writer.dropped) == (0, 4)
     assert "4 requests dropped so far" in caplog.text
-
-
-def test_answers_continue_when_the_disk_is_full(start: Callable[..., Any], tmp_path: Path) -> None:
-    large, small = (
-        predict_request("m", image=np.ones((rows, 4), np.float32)) for rows in (2000, 5)
-    )  # 32,000 bytes and 80
-    process = start("--grpc-port", "0", "--log-dir", str(tmp_path / "logs"), file_limit_kb=20)
-    with stub(process) as service:
-        for request in (small, large, small, large):
-            rows = request.inputs["image"].tensor_shape.dim[0].size
-            assert service.Predict(request, timeout=30).outputs["probabilities"].tensor_shape.dim[0].size == rows
-    process.terminate()
-    out, err = process.communicate(timeout=30)
-    assert "logged 2 predictions, dropped 2" in out
-    assert "2 requests dropped so far, the last one because writing failed: File too large" in err
-    assert [len(logged.inputs["image"]) for logged in read_predictions(tmp_path / "logs")] == [5, 5]
 
 
 def test_a_theft_through_the_proxy_is_proven_from_its_log(

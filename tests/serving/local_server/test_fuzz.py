@@ -79,13 +79,13 @@ def check(response: requests.Response) -> None:
         response.content.decode()  # an error is UTF-8
 
 
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(document=documents | values)
 def test_json_of_any_form(server: LocalServer, session: Any, document: Any) -> None:
     check(session.post(server.rest_url + ":predict", data=json.dumps(document), timeout=30))
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     start=st.sampled_from([b"", b"{", b'{"instances": ', b'{"inputs": [', b'{"signature_name": "text", "inputs": "']),
     middle=st.binary(max_size=40) | st.text(max_size=20).map(lambda text: text.encode("utf-8", "surrogatepass")),
@@ -127,7 +127,7 @@ pieces |= st.sampled_from(["versions", "labels", "10", "-1", "9" * 30, "metadata
 pieces |= st.text("abc~;#&=+!$'(),*@[]|^`<>\"", min_size=1, max_size=3)
 
 
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "OPTIONS", "DELETE", "BREW"]),
     prefix=st.sampled_from(["/v1/models/", "/v1/models/zoo", "/v1/", "/", ""]),
@@ -163,7 +163,7 @@ def test_model_names_are_not_used_as_paths(server: LocalServer, name: str) -> No
         assert list(json.loads(body)) == ["error"]
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(
     data=st.binary(max_size=60) | st.sampled_from([b"GET / HTTP/9.9\r\n\r\n", b"GET /v1 HTTP/1.1\r\nA: \x00\r\n\r\n"])
 )
@@ -231,7 +231,7 @@ def refused_or_answered(call: Any, request: Any, refusals: set[str] = REFUSALS) 
     assert error is None or error.code().name in refusals, error.details()
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(
     spec=st.fixed_dictionaries(specs),
     inputs=st.dictionaries(names, tensors, max_size=3),
