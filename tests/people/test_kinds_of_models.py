@@ -45,7 +45,8 @@ def _images(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 def test_a_mobilenet_over_grpc(tmp_path, key):
     keras.utils.set_random_seed(0)
     image = keras.Input((32, 32, 3), name="image")
-    body = keras.applications.MobileNet(input_tensor=image, alpha=0.25, weights=None, include_top=False, pooling="avg")
+    options = {"alpha": 0.35, "weights": None, "include_top": False, "pooling": "avg"}
+    body = keras.applications.MobileNetV2(input_tensor=image, **options)
     x, y = _images(1, 400)
     for layer in body.layers:
         layer.momentum = 0  # the statistics of the next call are those to keep

@@ -112,7 +112,7 @@ def test_a_theft_through_the_proxy_is_proven_from_its_log(
     arguments = [word if word.startswith("--") or word == "verify" else str(tmp_path / word) for word in words]
     assert main([*arguments, "--client", "alice", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["num_queries"] == len(stolen)
+    assert report["plan"]["log"]["num_queries"] == len(stolen)
     assert main([*arguments, "--client", "bob"]) == 2
 
 
