@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Where the images are, if `make data` fetched them.
 WITH_DATA = DYNAMARKS_DATA="$${DYNAMARKS_DATA:-$$(ls -d "$(CURDIR)/.data/fashion-mnist" 2>/dev/null)}"
 
-.PHONY: demo test test-servers test-spark check docs format data glyphs clean
+.PHONY: demo test test-servers test-spark test-keras-hub check docs format data glyphs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo data            ## the main job, end to end, on real images
@@ -28,6 +28,11 @@ test-servers: $(VENV)/.test $(SERVERS:%=.venv-%/.installed)   ## installs both, 
 test-spark: $(VENV)/.test           ## log reduction on a Spark cluster; fetches 400 MB, needs Java 17
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[spark]'
 	$(BIN)/python -m pytest tests/distributed
+
+# keras_hub asks for a tensorflow-text that does not exist for every TensorFlow; these tests need none.
+test-keras-hub: $(VENV)/.test       ## classifiers of keras_hub, with random weights
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/watermark/keras_hub.txt
+	$(BIN)/python -m pytest tests/watermark/test_keras_hub.py
 
 check: $(VENV)/.test                ## linter and type checker
 	$(BIN)/ruff check .
