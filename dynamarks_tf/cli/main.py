@@ -54,9 +54,8 @@ class LazyCommands(click.Group):
 @click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dynamarks")
 def commands() -> None:
-    """Prove that a classifier was stolen through its prediction API.
-
-    \b
+    """\b
+    Prove that a classifier was stolen through its prediction API.
     Exit codes: 0 done, 1 not found (verify, trace), 2 error. Examples: COMMAND -h
     """
 
