@@ -34,7 +34,7 @@ from dynamarks_tf.keys.key import MarkKey
     help="What reads the files: this process, or a Spark cluster.",
 )
 @click.option("--master", help="Spark: the master's address.  [default: that of Spark's own settings]")
-@click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1), help="Inputs per batch.")
+@click.option("--batch-size", default=1024, show_default=True, type=click.IntRange(min=1), help="Inputs per batch.")
 @own_model_options
 @json_option
 def reduce(

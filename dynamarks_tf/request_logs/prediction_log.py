@@ -186,18 +186,25 @@ def _parse(data: bytes) -> prediction_log_pb2.PredictionLog:
     Raises:
         DecodeError: it is another message.
     """
-    from tensorflow_serving.apis import prediction_log_pb2
-
+    message = _message()
     try:
-        return prediction_log_pb2.PredictionLog.FromString(data)
+        return message.FromString(data)
     except DecodeError:
-        log = prediction_log_pb2.PredictionLog()
+        log = message()
         parts = _split(data)
         log.log_metadata.MergeFromString(parts.get(_METADATA, b""))
         parts = _split(parts.get(_PREDICT_LOG, b""))
         log.predict_log.request.MergeFromString(parts.get(_REQUEST, b""))
         log.predict_log.response.MergeFromString(parts.get(_RESPONSE, b""))
         return log
+
+
+@functools.cache
+def _message() -> type[prediction_log_pb2.PredictionLog]:
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    message: type[prediction_log_pb2.PredictionLog] = prediction_log_pb2.PredictionLog
+    return message
 
 
 def _split(data: bytes) -> dict[int, bytes]:

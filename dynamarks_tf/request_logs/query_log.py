@@ -294,6 +294,8 @@ def _form_of(inputs: Array) -> Form:
 
 
 def _fits(shape: tuple[int, ...], wanted: Shape) -> bool:
+    if shape == wanted:
+        return True
     return len(shape) == len(wanted) and all(want in (None, size) for size, want in zip(shape, wanted, strict=True))
 
 

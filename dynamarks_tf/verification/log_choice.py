@@ -29,7 +29,7 @@ from dynamarks_tf.suspects import Suspect
 from dynamarks_tf.suspects.queries import QuerySource, confident_balanced_choice
 from dynamarks_tf.verification.choosing import CheckedQueries, Chosen, digest_of, no_queries
 from dynamarks_tf.verification.owner import Owner
-from dynamarks_tf.verification.reducing import Marked, Reducer, in_order, placed
+from dynamarks_tf.verification.reducing import BATCH_SIZE, Marked, Reducer, in_order, placed
 from dynamarks_tf.watermark.keyed_hash import TWO_CLASSES, KeyedHash
 
 Array = npt.NDArray[Any]
@@ -94,7 +94,7 @@ def choose_logged(
     log = queries if isinstance(queries, (QueryLog, ReducedLog)) else None
     selection = Selection() if log is None else log.selection
     source = log or CheckedQueries(queries, owner.input_shape, suspect)
-    reduction = reduced(source, marked_of(owner, keyed_hash), batch_size=batch_size, verbose=verbose)
+    reduction = reduced(source, marked_of(owner, keyed_hash), verbose=verbose)
     if log is not None:
         _check_selection(log, reduction, selection)
     elif not reduction.num_queries:
@@ -204,7 +204,7 @@ def marked_of(owner: Owner, keyed_hash: KeyedHash) -> Marked:
     return Marked(owner.model_sha256, owner.answers, keyed_hash, owner.params, owner.input_shape, owner.takes_text)
 
 
-def reduced(log: QuerySource, marked: Marked, *, batch_size: int, verbose: bool = False) -> Reduction:
+def reduced(log: QuerySource, marked: Marked, *, batch_size: int = BATCH_SIZE, verbose: bool = False) -> Reduction:
     """The reduction of a log, or of inputs that were logged.
 
     Args:

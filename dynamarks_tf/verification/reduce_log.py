@@ -23,7 +23,7 @@ from dynamarks_tf.request_logs.reduced_log import ReducedLog
 from dynamarks_tf.request_logs.reduction import FilePart, Reduction, merge
 from dynamarks_tf.verification.log_choice import marked_of
 from dynamarks_tf.verification.owner import Owner, resolve_owner
-from dynamarks_tf.verification.reducing import Marked, PlacedFile, Reducer, in_order, placed
+from dynamarks_tf.verification.reducing import BATCH_SIZE, Marked, PlacedFile, Reducer, in_order, placed
 
 SHOWN_NAMES = 5
 PARTIAL = ".partial"
@@ -74,7 +74,7 @@ def reduce_log(
     out: str | os.PathLike[str],
     input: str | None = None,
     from_logits: bool | None = None,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
     engine: Engine = in_this_process,
     verbose: bool = False,
 ) -> ReducedLog:

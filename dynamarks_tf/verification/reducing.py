@@ -44,6 +44,7 @@ from dynamarks_tf.watermark.params import MarkParams
 
 Array = npt.NDArray[Any]
 
+BATCH_SIZE = 1024  # queries that the clean model answers at once; the same everywhere, to the last bit
 _BLOCK_BYTES = 2**24  # of inputs that are answered at once
 _LONGEST_REASON = 500  # characters; it may quote what a client sent
 _STEP_BACK = 300  # seconds; requests that are answered at once may be logged in any order
@@ -148,7 +149,7 @@ class Reducer:
     >>> reducer.reduction()
     """
 
-    def __init__(self, marked: Marked, *, input: str | None = None, batch_size: int = 256) -> None:
+    def __init__(self, marked: Marked, *, input: str | None = None, batch_size: int = BATCH_SIZE) -> None:
         self._marked = marked
         self._input_name = input
         self._taken = Selection(input=input, input_shapes=(marked.input_shape,), text=marked.takes_text)
