@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("PIL", reason="Pillow is in the extra `study`")
 
 from benchmarks import result_file
-from benchmarks.studies import calibration, class_choice, edge, picture, robustness, sigmoids, trace
+from benchmarks.studies import calibration, class_choice, edge, picture, questions, robustness, sigmoids, trace
 from benchmarks.studies.baselines import page as baselines
 from benchmarks.studies.baselines import study
 from dynamarks_tf.audit.results import Results, read
@@ -30,6 +30,7 @@ def content(path):
         ("class-choice.md", lambda page: class_choice.report(robustness.RESULTS)),
         ("edge.md", lambda page: edge.report(page, content(edge.RESULTS)["rows"])),
         ("heads.md", lambda page: sigmoids.report(page, content(sigmoids.RESULTS)["rows"])),
+        ("questions.md", lambda page: questions.report(page, content(questions.RESULTS)["rows"])),
         ("trace.md", lambda page: trace.report(page, content(trace.RESULTS)["rows"])),
     ],
 )
