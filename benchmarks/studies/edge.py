@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,12 @@ import numpy as np
 import tensorflow as tf
 
 import dynamarks_tf as dm
-from benchmarks import result_file
+from benchmarks import study_file
 from benchmarks.studies import fashion_mnist
 from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.export.tflite_conversion import LiteModel
-from dynamarks_tf.verification.provenance import package_versions
 from dynamarks_tf.watermark import codebook, marking, metrics
 from dynamarks_tf.watermark.layer import SCHEME
 
@@ -170,8 +168,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def report(page: str, rows: list[dict[str, Any]]) -> str:
     """The page with its table made anew."""
-    before, rest = page.split(BEGIN)
-    return before + BEGIN + table(rows) + END + rest.split(END)[1]
+    return study_file.with_table(page, BEGIN, END, table(rows))
 
 
 def main() -> None:
@@ -186,15 +183,7 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(SETTINGS["threads"])
     tf.config.threading.set_inter_op_parallelism_threads(SETTINGS["threads"])
     rows = [row for seed in options.seed or [0, 1, 2] for row in study(seed)]
-    content = {
-        "format": "dynamarks-edge-study",
-        "version": 2,
-        "settings": SETTINGS,
-        "versions": package_versions(),
-        "machine": platform.machine(),
-        "rows": rows,
-    }
-    result_file.write(RESULTS, content)
+    study_file.write(RESULTS, "dynamarks-edge-study", 2, SETTINGS, rows)
     print(table(rows))
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,11 @@ import numpy as np
 import tensorflow as tf
 
 import dynamarks_tf as dm
-from benchmarks import result_file
+from benchmarks import result_file, study_file
 from benchmarks.studies import fashion_mnist
 from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.verification.owner import Owner, resolve_owner
-from dynamarks_tf.verification.provenance import package_versions
 from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash
 from dynamarks_tf.watermark.layer import SCHEME
 
@@ -205,8 +203,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def report(page: str, rows: list[dict[str, Any]]) -> str:
     """The page with its table made anew."""
-    before, rest = page.split(BEGIN)
-    return before + BEGIN + table(rows) + END + rest.split(END)[1]
+    return study_file.with_table(page, BEGIN, END, table(rows))
 
 
 def main() -> None:
@@ -219,15 +216,7 @@ def main() -> None:
         files.write_atomically(GUIDE, report(GUIDE.read_text(), json.loads(RESULTS.read_text())["rows"]).encode())
         return
     rows = [study(kind, seed) for seed in options.seed or [10, 11, 12] for kind in KINDS]
-    content = {
-        "format": "dynamarks-sigmoids-study",
-        "version": 1,
-        "settings": SETTINGS,
-        "versions": package_versions(),
-        "machine": platform.machine(),
-        "rows": rows,
-    }
-    result_file.write(RESULTS, content)
+    study_file.write(RESULTS, "dynamarks-sigmoids-study", 1, SETTINGS, rows)
     print(table(rows))
 
 

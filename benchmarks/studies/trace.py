@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,15 @@ import keras
 import numpy as np
 
 import dynamarks_tf as dm
-from benchmarks import result_file
+from benchmarks import result_file, study_file
 from benchmarks.studies import fashion_mnist
 from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.case.trace import ClientEvidence
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
-from dynamarks_tf.verification.log_choice import marked_of, reduced
 from dynamarks_tf.verification.owner import resolve_owner
-from dynamarks_tf.verification.provenance import package_versions
+from dynamarks_tf.verification.whole_log import marked_of, reduced
 from dynamarks_tf.watermark.layer import SCHEME
 
 HERE = Path(__file__).parent
@@ -200,8 +198,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def report(page: str, rows: list[dict[str, Any]]) -> str:
     """The page with its table made anew."""
-    before, rest = page.split(BEGIN)
-    return before + BEGIN + table(rows) + END + rest.split(END)[1]
+    return study_file.with_table(page, BEGIN, END, table(rows))
 
 
 def main() -> None:
@@ -216,15 +213,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for seed in options.seed or [10, 11, 12]:
         rows += study(seed)
-        content = {
-            "format": "dynamarks-trace-study",
-            "version": 1,
-            "settings": SETTINGS,
-            "versions": package_versions(),
-            "machine": platform.machine(),
-            "rows": rows,
-        }
-        result_file.write(RESULTS, content)  # after each seed: what is done is kept
+        study_file.write(RESULTS, "dynamarks-trace-study", 1, SETTINGS, rows)  # after each seed: what is done is kept
     print(table(rows))
 
 

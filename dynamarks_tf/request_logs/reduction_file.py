@@ -108,15 +108,7 @@ def read(file: StoredFile | str | os.PathLike[str]) -> Reduction:
             return _read(archive, str(stored))
     except OSError as error:
         raise LogError(f"Cannot read the reduced log: {error}") from error
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        RecursionError,
-        NotImplementedError,
-    ) as error:
+    except _DAMAGE as error:
         raise LogError(f"{file} is no reduced log, or is damaged. Reduce the log again.") from error
 
 

@@ -8,7 +8,6 @@ of the suspect (docs/statistics.md).
 from __future__ import annotations
 
 import collections
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,19 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support import progress
-from dynamarks_tf._support.digests import ArrayDigest
 from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.evidence.meetings import MetBefore, num_class_cells, num_tie_cells
 from dynamarks_tf.evidence.tracing import Exclusive
 from dynamarks_tf.request_logs import QueryLog
 from dynamarks_tf.request_logs.query_log import SHOWN_CLIENTS, Selection, nothing_found, several_versions
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
-from dynamarks_tf.request_logs.reduction import MOST_CLIENTS, NO_CLIENT, Counts, FilePart, Origin, Reduction
+from dynamarks_tf.request_logs.reduction import MOST_CLIENTS, NO_CLIENT, Origin, Reduction
 from dynamarks_tf.suspects import Suspect
 from dynamarks_tf.suspects.queries import QuerySource, confident_balanced_choice
 from dynamarks_tf.verification.choosing import CheckedQueries, Chosen, digest_of, no_queries
 from dynamarks_tf.verification.owner import Owner
-from dynamarks_tf.verification.reducing import BATCH_SIZE, Marked, Reducer, in_order, placed
+from dynamarks_tf.verification.whole_log import marked_of, reduced
 from dynamarks_tf.watermark.keyed_hash import TWO_CLASSES, KeyedHash
 
 Array = npt.NDArray[Any]
@@ -197,59 +195,6 @@ def _nothing_to_ask(choice: LogChoice, reduction: Reduction, *, labels: bool) ->
         f"None of the requests that were selected met a secret sign first: of the {reduction.num_queries} logged "
         "queries, others had shown their signs before, so they can say nothing. Select more, or take the whole log."
     )
-
-
-def marked_of(owner: Owner, keyed_hash: KeyedHash) -> Marked:
-    """What decides which query meets which hash entry."""
-    return Marked(owner.model_sha256, owner.answers, keyed_hash, owner.params, owner.input_shape, owner.takes_text)
-
-
-def reduced(log: QuerySource, marked: Marked, *, batch_size: int = BATCH_SIZE, verbose: bool = False) -> Reduction:
-    """The reduction of a log, or of inputs that were logged.
-
-    Args:
-        log: a request log, a reduced one, or inputs in the order in which clients sent them.
-        marked: decides which query meets which hash entry.
-        batch_size: how many queries the clean model answers at once.
-        verbose: whether to show progress.
-
-    Raises:
-        LogError: the log cannot be read, or was reduced with another model, key or settings.
-    """
-    if isinstance(log, ReducedLog):
-        log.reduction.check_made_with(marked.sha256)
-        for part in log.reduction.files:
-            for note in part.notes:
-                warnings.warn(note, stacklevel=2)
-        return log.reduction
-    reducer = Reducer(marked, input=log.selection.input if isinstance(log, QueryLog) else None, batch_size=batch_size)
-    if isinstance(log, QueryLog):
-        last = -math.inf
-        files = placed(log.files)
-        if len({position > 0 for _, position in files}) == 1:  # otherwise the order given places some among the others
-            files = in_order(files)
-        for file, position in progress.track(files, "reading the whole log", len(files), enabled=verbose, unit="files"):
-            last = reducer.file(file, position=position, after=last if position else -math.inf)
-        for problem in reducer.problems:
-            log.warn(problem)
-        return reducer.reduction()
-    return _of_inputs(log, reducer, batch_size, verbose)
-
-
-def _of_inputs(source: QuerySource, reducer: Reducer, batch_size: int, verbose: bool) -> Reduction:
-    """The reduction of inputs of which nothing else is known."""
-    origin, digest, count = Origin(None, None, None), ArrayDigest(), 0
-
-    def requests() -> Iterator[tuple[Array, Any]]:
-        nonlocal count
-        for batch in progress.track(source.batches(batch_size), "reading the queries", enabled=verbose):
-            digest.update(batch)
-            yield batch, reducer.row(origin, offset=count)
-            count += len(batch)
-
-    reducer.add(requests(), number=0)
-    reducer.files.append(FilePart("", count, digest.hexdigest(), 0, {origin: Counts(count, count)}))
-    return reducer.reduction()
 
 
 class LogChoice:

@@ -21,9 +21,9 @@ from dynamarks_tf.request_logs.locate import ACCEPTED, located, open_file
 from dynamarks_tf.request_logs.query_log import Selection, nothing_found
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
 from dynamarks_tf.request_logs.reduction import FilePart, Reduction, merge
-from dynamarks_tf.verification.log_choice import marked_of
 from dynamarks_tf.verification.owner import Owner, resolve_owner
 from dynamarks_tf.verification.reducing import BATCH_SIZE, Marked, PlacedFile, Reducer, in_order, placed
+from dynamarks_tf.verification.whole_log import marked_of
 
 SHOWN_NAMES = 5
 PARTIAL = ".partial"

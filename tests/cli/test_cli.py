@@ -9,18 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from dynamarks_tf.cli.main import main
 from dynamarks_tf.keys.key import MarkKey
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

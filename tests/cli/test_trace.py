@@ -9,19 +9,8 @@ import pytest
 from dynamarks_tf import recheck
 from dynamarks_tf.case.client_table import MOST_SHOWN, client_lines, shown_name
 from dynamarks_tf.case.trace import ClientEvidence
-from dynamarks_tf.cli.main import main
 
 GROUP = "bob + dave"
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -223,7 +223,7 @@ def test_a_worker_says_what_it_cannot_read(key, tmp_path, monkeypatch):
     import pyarrow as pa
 
     from dynamarks_tf.distributed import kit, worker
-    from dynamarks_tf.verification.log_choice import marked_of
+    from dynamarks_tf.verification.whole_log import marked_of
 
     owner = resolve_owner(marked_model(key), key)
     settings = {"activation": "softmax", "from_logits": False, "input": None, "batch_size": 64, "modules": []}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamarks_tf.evidence.batch import Batch
-from dynamarks_tf.evidence.meetings import ClassMeetings, TieMeetings, num_class_cells, num_tie_cells
+from dynamarks_tf.evidence.meetings import ClassMeetings, TieMeetings, meetings, num_class_cells, num_tie_cells
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, pair_group
@@ -95,3 +95,22 @@ def test_a_tie_counts_for_the_cell_of_its_second_best_class_too():
     assert meetings.among(Batch(turned[None], np.zeros(1, int)))[0].tolist() == []
     without_ties = ClassMeetings(keyed_hash, MarkParams(budget=0.1, tie_margin=0))
     assert without_ties.among(Batch(np.stack([tie, turned]), np.zeros(2, int)))[0].tolist() == [0, 1]
+
+
+@settings(max_examples=40)
+@given(st.integers(2, 12), st.integers(0, 2**32 - 1))
+def test_the_first_of_all_meetings_are_those_of_the_slow_reference(num_classes, seed):
+    """What a log is reduced by: of the first meetings, those that are a query's own are the ones that count."""
+    clean = few_different_answers(np.random.default_rng(seed), 60, num_classes)
+    keyed_hash = codebook.expand(KEY, num_classes, PARAMS).keyed_hash
+    found = meetings(Batch(clean, np.zeros(len(clean), int)), keyed_hash, PARAMS)
+    first = {}
+    for query, entry, is_own in zip(*(column.tolist() for column in found), strict=True):
+        first.setdefault(entry, (query, is_own))
+    own = sorted((query, entry) for entry, (query, is_own) in first.items() if is_own)
+    num_cells = num_class_cells(num_classes)
+    of_classes = slow_class_meetings(clean, keyed_hash, np.zeros(num_cells, bool))
+    assert [pair for pair in own if pair[1] < num_cells] == sorted(of_classes)
+    if num_classes > 2:  # two classes have a tie hash of their own
+        of_ties = slow_tie_meetings(clean, keyed_hash, np.zeros(num_tie_cells(num_classes), bool))
+        assert [(query, entry - num_cells) for query, entry in own if entry >= num_cells] == sorted(of_ties)

@@ -1,5 +1,6 @@
 """Which client's requests a suspect learned from: found by the signs that only this client saw, and by no other's."""
 
+import io
 import json
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_a_bundle_that_states_something_else_about_a_client_is_refused(stolen, k
         members[bundles.TRACE] = json.dumps(content).encode()
 
     def give_alice_all_signs(members):
-        with np.load(__import__("io").BytesIO(members[bundles.PARTIES])) as arrays:
+        with np.load(io.BytesIO(members[bundles.PARTIES])) as arrays:
             sizes, entries = arrays["sizes"], arrays["entries"]
         members[bundles.PARTIES] = npz(sizes=np.array([len(entries), 0, 0, 0]), entries=np.sort(entries))
         assert len(sizes) == 4
