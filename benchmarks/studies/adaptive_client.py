@@ -82,10 +82,6 @@ def main() -> None:
     x, y = (x[order] / 16).astype(np.float32), y[order]
     owner = fit(x[:600], y[:600], 64, 0)
     independent, own = fit(x[600:1200], y[600:1200], 48, 1), fit(x[1200:], y[1200:], 48, 2)
-        fit(x[:600], y[:600], 64, 0),
-        fit(x[600:1200], y[600:1200], 48, 1),
-        fit(x[1200:], y[1200:], 48, 2),
-    )
     one, other = rng.integers(0, len(x), (2, CANDIDATES))
     weight = rng.uniform(0.5, 1, (CANDIDATES, 1))
     inputs = weight * x[one] + (1 - weight) * x[other]
@@ -106,9 +102,8 @@ def main() -> None:
         "| the client goes by | questions | all channels: share at 0.1 / 0.01 / 0.001 | class channel alone |\n|---|---|---|---|"
     )
     for (name, count), values in found.items():
-        shares = [
-            " / ".join(f"{np.mean(column <= np.log10(level)):.2f}" for level in LEVELS) for column in np.array(values).T
-        ]
+        columns = np.array(values).T
+        shares = [" / ".join(f"{np.mean(column <= np.log10(level)):.2f}" for level in LEVELS) for column in columns]
         print(f"| {name} | {count or 'all'} | {shares[0]} | {shares[1]} |")
 
 
