@@ -99,7 +99,7 @@ def main() -> None:
             for count in COUNTS:
                 found[name, count].append(p_values(book, clean[sent], suspect[sent], count))
     print(
-        "| the client goes by | questions | all channels: share at 0.1 / 0.01 / 0.001 | class channel alone |\n|---|---|---|---|"
+        "| client goes by | questions | all channels: share at 0.1 / 0.01 / 0.001 | class channel |\n|---|---|---|---|"
     )
     for (name, count), values in found.items():
         columns = np.array(values).T
