@@ -32,7 +32,8 @@ from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.case.trace import ClientEvidence, check_evidence, clients_from_dict
 from dynamarks_tf.case.transcript import TranscriptBatch
 from dynamarks_tf.errors import BundleError, DynaMarksError
-from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
+from dynamarks_tf.evidence import anytime
+from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.evidence.class_order import in_order
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.evidence.residuals import Residuals
@@ -245,6 +246,7 @@ class _Recheck:
         plan = TestPlan.from_dict(self._head["plan"], f"{path}, {transcript.HEAD}")
         if plan != self._plan or self._head["plan_sha256"] != plan.digest:
             raise BundleError(f"{path}: the evidence is not about the plan that was fixed beforehand.")
+        self._blocks = transcript.blocks_of_head(self._head, plan, str(path))
         if self._bundle.manifest["commitment"] != plan.commitment:
             raise BundleError(f"{path}: plan and manifest name different commitments.")
         if (self._evidence.suspect, self._evidence.suspect_sha256) != (
@@ -263,7 +265,7 @@ class _Recheck:
 
     def _batches(self) -> Iterator[TranscriptBatch]:
         """The recorded batches, each checked against the chain that starts with the plan."""
-        where = str(self._bundle.path)
+        where, plan = str(self._bundle.path), self._plan
         chain, previous_time = self._bundle.manifest["members"][transcript.HEAD], self._head["fixed_at"]
         queries = ArrayDigest()
         index = 0
@@ -275,6 +277,8 @@ class _Recheck:
                 raise BundleError(f"{where}, batch {index}: it was asked or answered before what precedes it.")
             chain, previous_time = record["chain"], record["answered_at"]
             batch = members.read_batch(data, self._plan, record["rows"])
+            if plan.sequential and (record["rows"], record["queries_sha256"]) != (*self._blocks[index],):
+                raise BundleError(f"{where}, batch {index}: it is not the block of queries that was planned.")
             if (batch.queries is not None) != self._keeps_queries:
                 raise BundleError(f"{where}, batch {index}: the plan and the batch disagree about keeping queries.")
             if batch.queries is not None:
@@ -283,7 +287,7 @@ class _Recheck:
                     raise BundleError(f"{where}, batch {index}: its queries are not those that were asked.")
             yield batch
             index += 1
-        if self._keeps_queries and queries.hexdigest() != self._plan.queries_sha256:
+        if self._keeps_queries and not plan.sequential and queries.hexdigest() != self._plan.queries_sha256:
             raise BundleError(f"{where}: its queries are not those of the plan.")
 
     def _assess(self) -> Assessment:
@@ -300,9 +304,17 @@ class _Recheck:
             self._clients = clients_from_dict(self._bundle.read_json(bundles.TRACE), source)
             self._parties = members.read_parties(self._bundle.read(bundles.PARTIES), [*self._clients], plan)
         accumulator = self._accumulator = accumulator_of(plan, keyed_hash, pairs, met_before, self._parties)
-        assessment = assess(self._answers(), accumulator, self._codebook, align_classes=plan.align_classes)
+        assessment = assess(
+            self._answers(),
+            accumulator,
+            self._codebook,
+            rule=plan.rule,
+            looks=plan.looks,
+            align_classes=plan.align_classes,
+        )
         self._align_best_classes(assessment.class_order)
-        if assessment.num_queries != plan.num_queries:
+        stopped = plan.sequential and self._evidence.detected()
+        if assessment.num_queries != plan.num_queries and not (stopped and assessment.num_queries < plan.num_queries):
             raise BundleError(
                 f"{self._bundle.path} holds the answers to {assessment.num_queries} queries; the plan was to ask "
                 f"{plan.num_queries}."
@@ -385,14 +397,21 @@ class _Recheck:
         )
 
     def _check_p_values(self, residuals: dict[str, Residuals]) -> str:
-        for channel in self._evidence.channels:
-            found = chernoff_log10_p(residuals[channel.channel].values, channel.statistic)
-            self._compare(f"log10 p of the {channel.channel} channel", channel.log10_p, found)
-        combined = combined_log10_p([channel.log10_p for channel in self._evidence.channels])
-        self._compare("combined log10 p", self._evidence.log10_p, combined)
+        evidence = self._evidence
+        if self._plan.rule == anytime.RULE:
+            assert evidence.log10_e is not None
+            self._compare("log10 p", evidence.log10_p, min(-evidence.log10_e, 0.0))
+            return (
+                f"The p-value (10^{evidence.log10_p:.2f}) is the reciprocal of the e-value stated. That this follows "
+                "from the tables can be checked with the key only."
+            )
+        (channel,) = evidence.channels
+        found = chernoff_log10_p(residuals[channel.channel].values, channel.statistic)
+        self._compare(f"log10 p of the {channel.channel} channel", channel.log10_p, found)
+        self._compare("log10 p", evidence.log10_p, found)
         return (
-            f"The p-values (combined: 10^{combined:.2f}) follow from the tables and the statistics T. That T is the "
-            "sum of sign times residual, and how it grew, can be checked with the key only."
+            f"The p-value (10^{found:.2f}) follows from the table and the statistic T. That T is the sum of sign times "
+            "residual, and how it grew, can be checked with the key only."
         )
 
     def _check_clients(self) -> str:
@@ -407,16 +426,17 @@ class _Recheck:
         for ours, theirs in zip(found.channels, evidence.channels, strict=True):
             self._compare(f"T of the {ours.channel} channel", theirs.statistic, ours.statistic, ours.largest_possible)
             self._compare(f"log10 p of the {ours.channel} channel", theirs.log10_p, ours.log10_p)
-        self._compare("combined log10 p", evidence.log10_p, found.log10_p)
+        self._compare("log10 p", evidence.log10_p, found.log10_p)
+        self._compare("log10 e", evidence.log10_e or 0.0, found.log10_e or 0.0)
         if [point.num_queries for point in found.growth] != [point.num_queries for point in evidence.growth]:
             raise BundleError(f"{self._bundle.path}: the growth of the evidence is not stated where it is computed.")
         for mine, stated in zip(found.growth, evidence.growth, strict=True):
             self._compare(f"log10 p after {mine.num_queries} queries", stated.log10_p, mine.log10_p)
-        return f"With the key, signs, statistics and p-values come out as stated (combined: 10^{found.log10_p:.2f})."
+        return f"With the key, signs, statistics and p-values come out as stated (together: 10^{found.log10_p:.2f})."
 
     def _compare(self, what: str, stated: float, found: float, scale: float = 1.0) -> None:
         """Compares two numbers that were computed on different processors."""
-        tolerance = _LOG_TOLERANCE if "log10 p" in what else _RELATIVE_TOLERANCE * max(1.0, scale)
+        tolerance = _LOG_TOLERANCE if "log10" in what else _RELATIVE_TOLERANCE * max(1.0, scale)
         if not math.isclose(stated, found, rel_tol=_RELATIVE_TOLERANCE, abs_tol=tolerance):
             raise BundleError(f"{self._bundle.path}: {what} is stated as {stated:.6g} and comes out as {found:.6g}.")
 

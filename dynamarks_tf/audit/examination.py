@@ -12,6 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from dynamarks_tf.case.assessment import assess
+from dynamarks_tf.case.plan import rule_of
 from dynamarks_tf.case.result import DEFAULT_ALPHA, GrowthPoint, queries_needed
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, testable_channels
 from dynamarks_tf.keys.key import BoundKey
@@ -111,11 +112,16 @@ class Examiner:
         }
 
     def _assessed(self, expected: Array, given: Array, *, logged: bool) -> Finding:
-        channels = testable_channels(self._params, self._num_classes, logged=logged, labels=given.ndim == 1)
+        form = {"fresh": not logged, "logged": logged, "labels": given.ndim == 1}
+        channels = testable_channels(self._params, self._num_classes, **form)
         book = self._codebook
-        accumulator = ResidualAccumulator(channels, book.keyed_hash, self._params, book.contrasts(), logged=logged)
+        num_fresh = 0 if logged else len(expected)
+        accumulator = ResidualAccumulator(
+            channels, book.keyed_hash, self._params, book.contrasts(), num_fresh=num_fresh
+        )
         rows = (slice(start, start + _BATCH) for start in range(0, len(expected), _BATCH))
-        found = assess(((expected[batch], given[batch]) for batch in rows), accumulator, book)
+        rule = rule_of(logged=logged, sequential=False)
+        found = assess(((expected[batch], given[batch]) for batch in rows), accumulator, book, rule=rule)
         growth = found.growth or (GrowthPoint(found.num_queries, found.log10_p),)
         by_channel = {channel.channel: channel.log10_p for channel in found.channels}
         return Finding(found.log10_p, by_channel, queries_needed(growth, DEFAULT_ALPHA))

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.plausibility import warnings_of
 from dynamarks_tf.case.result import GrowthPoint, VerificationResult
 from dynamarks_tf.errors import SuspectError
-from dynamarks_tf.evidence.bounds import combined_log10_p
+from dynamarks_tf.evidence import anytime
 from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence
 from dynamarks_tf.evidence.class_order import Confusion
 from dynamarks_tf.evidence.meetings import MetBefore
@@ -39,6 +40,8 @@ class Assessment:
     Attributes:
         residuals: the table of each channel that the answers can be tested in.
         channels: the secret signs held against them; empty without a codebook.
+        log10_p: log10 of the p-value, all channels together; 0 if no channel can be tested.
+        log10_e: log10 of the largest e-value so far, of a test by the rule of `evidence.anytime`; otherwise `None`.
         growth: the evidence after 10, 20, 50, 100 ... queries and after all; empty without a codebook.
         num_queries: how many inputs were answered.
         fidelity: share of answers in which suspect and clean owner model give the same best class.
@@ -53,6 +56,8 @@ class Assessment:
 
     residuals: dict[str, Residuals]
     channels: tuple[ChannelEvidence, ...]
+    log10_p: float
+    log10_e: float | None
     growth: tuple[GrowthPoint, ...]
     num_queries: int
     fidelity: float
@@ -61,11 +66,6 @@ class Assessment:
     confusion: Confusion
     clean_spread: float
     class_order: tuple[int, ...] | None
-
-    @property
-    def log10_p(self) -> float:
-        """log10 of the combined p-value; 0 if no channel can be tested."""
-        return _combined(self.channels)
 
 
 def accumulator_of(
@@ -86,7 +86,7 @@ def accumulator_of(
     """
     if parties is None:
         return ResidualAccumulator(
-            plan.channels, keyed_hash, plan.params, pairs, logged=plan.logged, met_before=met_before
+            plan.channels, keyed_hash, plan.params, pairs, num_fresh=plan.num_fresh, met_before=met_before
         )
     return TracingAccumulator(plan.channels, keyed_hash, plan.params, pairs, met_before=met_before, parties=parties)
 
@@ -96,7 +96,11 @@ def assess(
     accumulator: ResidualAccumulator,
     codebook: Codebook | None,
     *,
+    rule: str,
+    looks: Sequence[int] = (),
+    stop_at: float | None = None,
     align_classes: bool = False,
+    watch: Callable[[int, float], None] | None = None,
 ) -> Assessment:
     """Gathers answers, and holds the secret signs against them.
 
@@ -108,15 +112,20 @@ def assess(
             indices of shape `(n, ...)`.
         accumulator: gathers the residuals; new.
         codebook: the codebook that the model was marked with; `None` gathers residuals alone.
+        rule: how signs are held against residuals, as the plan names it.
+        looks: after how many queries the class channel is looked at, increasing; if empty, once, after all.
+        stop_at: log10 of the p-value at which no more answers are taken; `None` takes all.
         align_classes: whether the suspect's order of classes is found from all answers first. Its answers may then have
             any number of classes.
+        watch: is told after each batch how many queries were answered and what log10 p is.
 
     Example:
 
-    >>> accumulator = ResidualAccumulator(("class",), book.keyed_hash, params)
-    >>> assess([(clean, suspect)], accumulator, book).log10_p
+    >>> accumulator = ResidualAccumulator(("class",), book.keyed_hash, params, num_fresh=len(clean))
+    >>> assess([(clean, suspect)], accumulator, book, rule=bounds.RULE).log10_p
     -21.4
     """
+    weigh = _Scales(codebook, rule, looks)
     growth: list[GrowthPoint] = []
     order = None
     if align_classes:
@@ -124,19 +133,28 @@ def assess(
     for clean, suspect in answers:
         start = 0
         while start < len(clean):
-            stop = min(len(clean), start + _next_point(accumulator.num_queries) - accumulator.num_queries)
+            done = accumulator.num_queries
+            stop = min(len(clean), start + min(_next_point(done), weigh.next_look(done)) - done)
             accumulator.add(clean[start:stop], suspect[start:stop])
             start = stop
+            if accumulator.num_queries in looks:
+                weigh.look(accumulator.residuals())
             if codebook is not None and _is_point(accumulator.num_queries):
-                tested = _tested(accumulator.residuals(), codebook)
-                growth += [GrowthPoint(accumulator.num_queries, _combined(tested))] if tested else []
+                found = weigh.now(accumulator.residuals())
+                growth += [GrowthPoint(accumulator.num_queries, found.log10_p)] if found.channels else []
+        if watch is not None or stop_at is not None:
+            log10_p = weigh.now(accumulator.residuals()).log10_p
+            if watch is not None:
+                watch(accumulator.num_queries, log10_p)
+            if stop_at is not None and log10_p <= stop_at:
+                break
     residuals = accumulator.residuals()
-    channels = () if codebook is None else _tested(residuals, codebook)
-    if channels and not (growth and growth[-1].num_queries == accumulator.num_queries):
-        growth.append(GrowthPoint(accumulator.num_queries, _combined(channels)))
+    found = weigh.now(residuals)
+    if found.channels and not (growth and growth[-1].num_queries == accumulator.num_queries):
+        growth.append(GrowthPoint(accumulator.num_queries, found.log10_p))
     return Assessment(
         residuals,
-        channels,
+        *found,
         tuple(growth),
         accumulator.num_queries,
         accumulator.fidelity,
@@ -177,6 +195,7 @@ def result_of(
         raise no_evidence_from_labels(untested)
     return VerificationResult(
         log10_p=assessment.log10_p,
+        log10_e=assessment.log10_e,
         channels=assessment.channels,
         untested=untested,
         growth=assessment.growth,
@@ -210,19 +229,62 @@ def no_evidence_from_labels(reasons: Mapping[str, str | None]) -> SuspectError:
 
 def untested_channels(plan: TestPlan, tested: tuple[str, ...]) -> dict[str, str]:
     """Why each of the other channels was not tested: the settings, or that the suspect turned out to answer labels."""
-    planned = channel_obstacles(plan.params, plan.num_classes, logged=plan.logged, labels=plan.labels)
-    with_labels = channel_obstacles(plan.params, plan.num_classes, logged=plan.logged, labels=True)
+    form = {"fresh": plan.num_fresh > 0, "logged": plan.logged}
+    planned = channel_obstacles(plan.params, plan.num_classes, **form, labels=plan.labels)
+    with_labels = channel_obstacles(plan.params, plan.num_classes, **form, labels=True)
     reasons = {channel: planned[channel] or with_labels[channel] or "" for channel in planned}
     return {channel: reason for channel, reason in reasons.items() if channel not in tested}
 
 
-def _tested(residuals: dict[str, Residuals], codebook: Codebook) -> tuple[ChannelEvidence, ...]:
-    """Holds the secret signs of each channel against its residuals."""
-    return tuple(channel_evidence(name, codebook.signs(name), found) for name, found in residuals.items())
+class _Weighed(NamedTuple):
+    """What the signs say: the evidence of each channel, log10 p and log10 e."""
+
+    channels: tuple[ChannelEvidence, ...]
+    log10_p: float
+    log10_e: float | None
 
 
-def _combined(channels: tuple[ChannelEvidence, ...]) -> float:
-    return combined_log10_p([channel.log10_p for channel in channels]) if channels else 0.0
+class _Scales:
+    """Holds the secret signs of each channel against its residuals, by the rule of the plan."""
+
+    def __init__(self, codebook: Codebook | None, rule: str, looks: Sequence[int]) -> None:
+        self._codebook = codebook
+        self._rule = rule
+        self._planned = looks
+        self._seen: list[Residuals] = []
+
+    def next_look(self, count: int) -> int:
+        """The first look after some number of queries."""
+        return next((look for look in self._planned if look > count), sys.maxsize)
+
+    def look(self, residuals: dict[str, Residuals]) -> None:
+        """Keeps the class channel as it is now: a look counts from now on."""
+        if "class" in residuals:
+            self._seen.append(residuals["class"])
+
+    def now(self, residuals: dict[str, Residuals]) -> _Weighed:
+        """What is found; it leaves no trace."""
+        if self._codebook is None or not residuals:
+            return _Weighed((), 0.0, None)
+        signs = self._codebook.signs
+        if self._rule == anytime.RULE:
+            channels, log10_e = anytime.evidence(residuals, signs, self._seen if self._planned else None)
+            return _Weighed(channels, min(-log10_e, 0.0), log10_e)
+        (only,) = (channel_evidence(name, signs(name), found) for name, found in residuals.items())
+        return _Weighed((only,), only.log10_p, None)
+
+
+def looks_of(num_fresh: int, before: Sequence[int] = ()) -> tuple[int, ...]:
+    """After how many fresh queries the class channel is looked at: 10, 20, 50, 100 ... and all.
+
+    Args:
+        num_fresh: how many there will be.
+        before: the looks of an earlier test that is extended by this one.
+    """
+    looks = [*before]
+    while (count := _next_point(looks[-1] if looks else 0)) < num_fresh:
+        looks.append(count)
+    return tuple(looks) if looks and looks[-1] >= num_fresh else (*looks, num_fresh)
 
 
 def _next_point(count: int) -> int:

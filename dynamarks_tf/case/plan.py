@@ -10,17 +10,17 @@ from typing import Any
 from dynamarks_tf._support import digests
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
+from dynamarks_tf.evidence import anytime, bounds
 from dynamarks_tf.evidence.answer_scale import SCALES
-from dynamarks_tf.evidence.bounds import COMBINATION_RULE
 from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, testable_channels
 from dynamarks_tf.watermark.keyed_hash import KEYED_HASH, TWO_CLASSES
 from dynamarks_tf.watermark.params import ACTIVATIONS, MarkParams
 
 FORMAT = "dynamarks-plan"
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 OF_FRESH = ("all", "confident-balanced/1")
 OF_LOGGED = ("first-meetings/1", "first-ties/1", "fewest/1")
-_LISTS = ("channels", "code_outside")
+_LISTS = ("channels", "code_outside", "looks")
 _MOST_CLASSES = 10_000_000
 
 
@@ -45,11 +45,14 @@ class TestPlan:
         amplitudes: whether the mark varies its strength from input to input.
         table_rows: rows of the class channel's sign table.
         table_columns: columns of that table.
-        logged: whether the queries are what clients of the marked API really sent.
+        logged: whether there are queries that clients of the marked API really sent.
+        num_fresh: how many of the queries are fresh; these are asked first.
+        sequential: whether the evidence is looked at after each batch, and no more is asked once p <= alpha.
+        looks: of a sequential test, after how many queries the class channel is looked at.
         labels: whether the suspect was said to answer labels only.
         channels: the channels that will be tested, if the form of the answers lets them be.
         num_queries: how many inputs will be asked.
-        queries_sha256: digest of those inputs, in order.
+        queries_sha256: digest of those inputs, in order; of a sequential test, digest of the digests of its blocks.
         selection: how they were chosen from those given.
         max_queries: how many were asked for; `None` for all.
         seed: seed of that choice.
@@ -66,7 +69,7 @@ class TestPlan:
         parties_sha256: digest of which secret signs count for which client, where clients are told apart.
         keyed_hash: name and version of the hash that picks an input's secret signs.
         transforms: for each channel, name and version of its residual transform.
-        combination: name and version of the rule that combines the channels.
+        rule: name and version of the rule by which signs are held against residuals.
     """
 
     __test__ = False  # not a test class, whatever pytest makes of the name
@@ -86,6 +89,9 @@ class TestPlan:
     table_rows: int
     table_columns: int
     logged: bool
+    num_fresh: int
+    sequential: bool
+    looks: tuple[int, ...]
     labels: bool
     channels: tuple[str, ...]
     num_queries: int
@@ -98,12 +104,12 @@ class TestPlan:
     owner_marked: bool
     code_outside: tuple[str, ...]
     alpha: float
+    rule: str
     log: dict[str, Any] | None = None
     met_before_sha256: str | None = None
     parties_sha256: str | None = None
     keyed_hash: str = KEYED_HASH
     transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
-    combination: str = COMBINATION_RULE
 
     @property
     def params(self) -> MarkParams:
@@ -142,7 +148,14 @@ class TestPlan:
             raise FormatError(f"{source} is damaged: its numbers of classes and labels do not fit {plan.activation}.")
         if plan.align_classes and plan.activation == "sigmoid":
             raise FormatError(f"{source} is damaged: there is no order of classes to find for sigmoids.")
-        known = {"keyed_hash": KEYED_HASH, "transforms": TRANSFORMS, "combination": COMBINATION_RULE}
+        numbers_fit = plan.num_fresh < plan.num_queries if plan.logged else plan.num_fresh == plan.num_queries
+        looks_fit = [*plan.looks] == sorted({*plan.looks}) and plan.looks[-1:] in ((), (plan.num_fresh,))
+        if not numbers_fit or not looks_fit or (plan.looks and not plan.sequential):
+            raise FormatError(f"{source} is damaged: its numbers of fresh and logged queries and looks do not fit.")
+        if plan.sequential and (plan.align_classes or plan.parties_sha256):
+            raise FormatError(f"{source} is damaged: a sequential test aligns no classes and tells no clients apart.")
+        expected = rule_of(logged=plan.logged, sequential=plan.sequential)
+        known = {"keyed_hash": KEYED_HASH, "transforms": TRANSFORMS, "rule": expected}
         for name, value in known.items():
             if getattr(plan, name) != value:
                 raise FormatError(
@@ -159,7 +172,8 @@ class TestPlan:
                 f"{source} was made for a table of {plan.table_rows} x {plan.table_columns}; this release gives "
                 f"{plan.num_classes} classes one of {shape[0]} x {shape[1]}. Use the release that wrote it."
             )
-        if plan.channels != testable_channels(params, plan.num_classes, logged=plan.logged, labels=plan.labels):
+        form = {"fresh": plan.num_fresh > 0, "logged": plan.logged, "labels": plan.labels}
+        if plan.channels != testable_channels(params, plan.num_classes, **form):
             raise FormatError(f"{source} is damaged: its channels {plan.channels} are not those that can be tested.")
         return plan
 
@@ -167,6 +181,16 @@ class TestPlan:
     def digest(self) -> str:
         """SHA-256 over the plan, 64 hexadecimal digits."""
         return digests.json_digest(self.to_dict())
+
+
+def rule_of(*, logged: bool, sequential: bool) -> str:
+    """The rule by which signs are held against residuals, which follows from the kind of test alone.
+
+    Args:
+        logged: whether there are logged queries: clients may have chosen these by earlier answers.
+        sequential: whether the test may stop before all is asked.
+    """
+    return anytime.RULE if logged or sequential else bounds.RULE
 
 
 def _is_digest(value: Any) -> bool:
@@ -212,6 +236,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "table_rows": _is_count,
     "table_columns": _is_count,
     "logged": _is_flag,
+    "num_fresh": lambda value: type(value) is int and value >= 0,
+    "sequential": _is_flag,
+    "looks": lambda value: isinstance(value, list) and len(value) < 100 and all(map(_is_count, value)),
     "labels": _is_flag,
     "channels": lambda value: isinstance(value, list),
     "align_classes": _is_flag,

@@ -17,7 +17,7 @@ from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence.channels import ChannelEvidence
 
 FORMAT = "dynamarks-evidence"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 DEFAULT_ALPHA = 1e-6
 
 
@@ -42,6 +42,8 @@ class VerificationResult:
         log10_p: log10 of the exact p-value, all channels combined: a bound on the chance that an independent
             model gives evidence at least as strong. It holds for every sample size, with no assumption about the
             suspect. At most 0.
+        log10_e: of logged queries and sequential tests, log10 of the largest e-value while the test went on; p is its
+            reciprocal. `None` for a test of fixed size on fresh queries.
         channels: the same for each channel of the mark that was tested.
         untested: why each of the other channels was not.
         growth: how the evidence grew with the queries, in the order in which they were asked.
@@ -60,6 +62,7 @@ class VerificationResult:
     """
 
     log10_p: float
+    log10_e: float | None
     channels: tuple[ChannelEvidence, ...]
     untested: dict[str, str]
     growth: tuple[GrowthPoint, ...]
@@ -77,8 +80,8 @@ class VerificationResult:
 
     @property
     def num_queries(self) -> int:
-        """How many queries the suspect answered."""
-        return self.plan.num_queries
+        """How many queries the suspect answered: all of the plan, or fewer if a sequential test stopped."""
+        return self.growth[-1].num_queries
 
     def detected(self, alpha: float | None = None) -> bool:
         """Whether the mark is found: p <= alpha.
@@ -96,8 +99,8 @@ class VerificationResult:
         """How many queries would have been enough.
 
         The evidence was computed after 10, 20, 50, 100 ... of the queries, in the order in which they were asked; the
-        answer is the smallest of these numbers from which on it stays at p <= alpha. It describes this suspect in
-        hindsight: a test that stops as soon as it likes what it sees has another error rate.
+        answer is the smallest of these numbers from which on it stays at p <= alpha. Of fresh queries it is hindsight:
+        a test that stops as soon as it likes what it sees has another error rate, unless it is planned as sequential.
 
         Args:
             alpha: as for `detected`.
@@ -116,6 +119,7 @@ class VerificationResult:
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "log10_p": self.log10_p,
+            "log10_e": self.log10_e,
             "detected": self.detected(),
             "suspect": self.suspect,
             "suspect_sha256": self.suspect_sha256,
@@ -151,7 +155,10 @@ class VerificationResult:
         check_format(content, FORMAT, FORMAT_VERSION, source, "evidence")
         try:
             evidence = cls(
-                **{name: content[name] for name in ("log10_p", "untested", "owner", "key_id", "suspect", "answers")},
+                **{
+                    name: content[name]
+                    for name in ("log10_p", "log10_e", "untested", "owner", "key_id", "suspect", "answers")
+                },
                 **{name: content[name] for name in ("suspect_sha256", "fidelity", "tested_at", "versions")},
                 class_order=None if content["class_order"] is None else tuple(content["class_order"]),
                 warnings=tuple(content["warnings"]),

@@ -13,8 +13,9 @@ import numpy as np
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.case.result import VerificationResult, check_alpha
 from dynamarks_tf.errors import BundleError, FormatError
-from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
-from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence
+from dynamarks_tf.evidence import anytime
+from dynamarks_tf.evidence.channels import ChannelEvidence
+from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator, holm
 from dynamarks_tf.watermark.codebook import Codebook
 
@@ -135,7 +136,7 @@ def evidence_of(accumulator: TracingAccumulator, codebook: Codebook) -> dict[str
     """
     return _adjusted(
         [
-            (party, tuple(channel_evidence(name, codebook.signs(name), each) for name, each in found.items()))
+            (party, *_weighed(found, codebook))
             for party, found in zip(accumulator.parties, accumulator.residuals_of_parties(), strict=True)
         ]
     )
@@ -151,7 +152,7 @@ def check_evidence(
     Args:
         stated: by the bundle.
         accumulator: to which all recorded answers were added.
-        codebook: the codebook; without it, the statistics have to be believed.
+        codebook: the codebook; without it, what the signs say has to be believed.
 
     Raises:
         BundleError: something comes out otherwise.
@@ -161,35 +162,37 @@ def check_evidence(
         channels = stated[party.name].channels
         if tuple(each.channel for each in channels) != tuple(residuals):
             raise _differs(party.name, "channels")
-        recomputed = []
-        for each in channels:
-            table = residuals[each.channel]
-            if codebook is not None:
-                recomputed.append(channel_evidence(each.channel, codebook.signs(each.channel), table))
-                continue
-            recomputed.append(
-                ChannelEvidence(
-                    each.channel,
-                    chernoff_log10_p(table.values, each.statistic),
-                    each.statistic,
-                    float(np.abs(table.values).sum()),
-                    table.num_queries,
-                    table.num_cells,
-                    table.slope,
-                )
+        if codebook is not None:
+            found.append((party, *_weighed(residuals, codebook)))
+            continue
+        unsigned = tuple(
+            dataclasses.replace(
+                each,
+                largest_possible=float(np.abs(residuals[each.channel].values).sum()),
+                num_queries=residuals[each.channel].num_queries,
+                num_cells=residuals[each.channel].num_cells,
+                slope=residuals[each.channel].slope,
             )
-        found.append((party, tuple(recomputed)))
+            for each in channels
+        )
+        found.append((party, unsigned, stated[party.name].log10_p))
     for name, ours in _adjusted(found).items():
         for one, other in zip(_numbers(ours), _numbers(stated[name]), strict=True):
             if not math.isclose(one, other, rel_tol=_RELATIVE_TOLERANCE, abs_tol=_TOLERANCE):
                 raise _differs(name, "numbers")
 
 
-def _adjusted(found: Sequence[tuple[Exclusive, tuple[ChannelEvidence, ...]]]) -> dict[str, ClientEvidence]:
-    combined = [combined_log10_p([each.log10_p for each in channels]) if channels else 0.0 for _, channels in found]
+def _weighed(residuals: dict[str, Residuals], codebook: Codebook) -> tuple[tuple[ChannelEvidence, ...], float]:
+    """The evidence of each channel, and log10 p of all together."""
+    channels, log10_e = anytime.evidence(residuals, codebook.signs)
+    return channels, min(-log10_e, 0.0)
+
+
+def _adjusted(found: Sequence[tuple[Exclusive, tuple[ChannelEvidence, ...], float]]) -> dict[str, ClientEvidence]:
+    adjusted = holm([log10_p for _, _, log10_p in found])
     return {
-        party.name: ClientEvidence(party.name, len(party.entries), channels, log10_p, adjusted)
-        for (party, channels), log10_p, adjusted in zip(found, combined, holm(combined), strict=True)
+        party.name: ClientEvidence(party.name, len(party.entries), channels, log10_p, of_all)
+        for (party, channels, log10_p), of_all in zip(found, adjusted, strict=True)
     }
 
 

@@ -13,9 +13,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from dynamarks_tf.errors import TranscriptError
 Array = npt.NDArray[Any]
 
 FORMAT = "dynamarks-transcript"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 HEAD = "transcript.json"
 _OLD_HEAD = "recording.json"  # of releases that wrote version 1
 ANSWER_FILES = (".npz", ".csv", ".parquet", ".jsonl")
@@ -40,8 +40,39 @@ _HEAD_ENTRIES: dict[str, Any] = {
     "suspect_sha256": (str, type(None)),
     "batch_size": int,
     "keeps_queries": bool,
+    "blocks": (list, type(None)),
     "fixed_at": str,
 }
+
+
+class Block(NamedTuple):
+    """A block of queries that a sequential test asks at once: how many, and their digest."""
+
+    rows: int
+    queries_sha256: str
+
+
+def blocks_sha256(blocks: Sequence[Block]) -> str:
+    """Digest of all that a sequential test may ask: what it has asked when it stops can be seen to be its start."""
+    return digests.json_digest({"blocks": [[*block] for block in blocks]})
+
+
+def blocks_of_head(head: dict[str, Any], plan: TestPlan, where: str) -> list[Block]:
+    """The blocks that the first file of a transcript names; none if the test is not sequential.
+
+    Raises:
+        TranscriptError: they are not those of the plan.
+    """
+    try:
+        blocks = [Block(*block) for block in head["blocks"] or ()]
+        planned = (
+            blocks_sha256(blocks) == plan.queries_sha256 and sum(block.rows for block in blocks) == plan.num_queries
+        )
+    except (TypeError, ValueError):
+        planned = False
+    if (head["blocks"] is not None) != plan.sequential or (plan.sequential and not planned):
+        raise TranscriptError(f"{where}: its blocks of queries are not those of the plan.")
+    return blocks
 
 
 def were_answers_given(suspect: str, suspect_sha256: str | None) -> bool:
@@ -108,6 +139,7 @@ class Transcript:
         batch_size: how many queries a batch holds; an interrupted transcript keeps its own.
         suspect_sha256: digest of the suspect's file or weights, if it has one.
         keep_queries: whether to write down the inputs too.
+        blocks: of a sequential test, what it will ask.
 
     Attributes:
         batch_size: how many queries a batch holds.
@@ -125,6 +157,7 @@ class Transcript:
         *,
         suspect_sha256: str | None = None,
         keep_queries: bool,
+        blocks: Sequence[Block] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._keep_queries = keep_queries
@@ -148,6 +181,7 @@ class Transcript:
                 **about,
                 "plan": plan.to_dict(),
                 "batch_size": batch_size,
+                "blocks": None if blocks is None else [[*block] for block in blocks],
                 "fixed_at": now(),
             }
             _write(head, json.dumps(content, indent=2).encode())

@@ -14,12 +14,16 @@ from dynamarks_tf.cli.report import ReportOptions, report_options
 if TYPE_CHECKING:
     from dynamarks_tf.case.result import VerificationResult
 
-QUERIES = {"Queries": "queries log client log_model log_version logged max_queries seed"}
+QUERIES = {"Queries": "queries log client log_model log_version logged max_queries seed sequential"}
 
 
 @click.command(cls=SectionedCommand, sections={**SECTIONS, **QUERIES})
 @click.argument("suspect")
-@click.option("--queries", type=click.Path(path_type=Path), help=".npy or .npz file of inputs.")
+@click.option(
+    "--queries",
+    type=click.Path(path_type=Path),
+    help=".npy or .npz file of inputs. Beside --log: fresh ones, for the class channel.",
+)
 @click.option(
     "--log",
     multiple=True,
@@ -35,6 +39,7 @@ QUERIES = {"Queries": "queries log client log_model log_version logged max_queri
     help="Take only what this version answered, from the logs: a mark's key belongs to one version.",
 )
 @click.option("--logged/--fresh", default=None, help="Whether --queries were really sent to the marked API.")
+@click.option("--sequential", is_flag=True, help="Stop as soon as p <= alpha; the p-value stays exact.")
 @report_options
 @asking_options
 @json_option
@@ -46,6 +51,7 @@ def verify(
     log_model: str | None,
     log_version: tuple[int, ...],
     logged: bool | None,
+    sequential: bool,
     as_json: bool,
     asking: AskingOptions,
     reports: ReportOptions,
@@ -69,8 +75,10 @@ def verify(
       dynamarks verify grpc://10.0.0.7:8500/clf --owner marked.keras \\
           --key acme.key --log logs/ --client customer-7 --bundle bundle.zip
     """
-    if (queries is None) == (not log):
-        raise click.UsageError("Give the inputs to ask by either --queries or --log.")
+    if queries is None and not log:
+        raise click.UsageError("Give the inputs to ask by --queries, --log, or both.")
+    if log and logged is not None:
+        raise click.UsageError("--logged and --fresh say what --queries are; beside --log, these are fresh.")
     for option, value in (("--client", client), ("--log-model", log_model), ("--log-version", log_version)):
         if value not in (None, ()) and not log:
             raise click.UsageError(f"{option} chooses from request logs; give them by --log.")
@@ -78,12 +86,13 @@ def verify(
     from dynamarks_tf.request_logs import open_log
     from dynamarks_tf.verification import verify as verification
 
+    opened = open_log(log, client=client or None, model=log_model, version=log_version or None) if log else None
     result = verification.verify(
         suspect,
-        queries=queries
-        if queries is not None
-        else open_log(log, client=client or None, model=log_model, version=log_version or None),
+        queries=queries if opened is None else opened,
+        fresh=None if opened is None else queries,
         logged=logged,
+        sequential=sequential,
         **prepared.arguments,
     )
     found = result.detected()
@@ -105,9 +114,11 @@ def _text(result: VerificationResult) -> str:
         f"  suspect     {result.suspect}, answers {result.answers}",
         f"  owner       {result.owner}, key {result.key_id}",
         f"  log10 p     {result.log10_p:.2f} (threshold {result.plan.alpha:g})",
-        f"  queries     {result.num_queries} ({'logged' if result.plan.logged else 'fresh'}){_enough(result)}",
+        f"  queries     {_kinds(result)}{_enough(result)}",
         f"  fidelity    {result.fidelity:.3f} of top-1 answers as the clean owner model's",
     ]
+    if result.log10_e is not None:
+        lines.insert(4, f"  log10 e     {result.log10_e:.2f} at its largest; p is 1/e")
     lines += [
         f"  {channel.channel:<12}log10 p = {channel.log10_p:.2f}, {channel.agreement:+.2f} of the largest T, "
         f"{channel.num_queries} queries, {channel.num_cells} secret signs"
@@ -124,6 +135,14 @@ def _text(result: VerificationResult) -> str:
 def _alignment(order: tuple[int, ...]) -> str:
     moved, missing = sum(theirs not in (-1, ours) for ours, theirs in enumerate(order)), order.count(-1)
     return f"in an order found from the answers: {moved} of {len(order)} moved, {missing} missing"
+
+
+def _kinds(result: VerificationResult) -> str:
+    plan = result.plan
+    fresh = min(plan.num_fresh, result.num_queries)
+    kinds = [f"{fresh} fresh"] * (fresh > 0) + [f"{result.num_queries - fresh} logged"] * (result.num_queries > fresh)
+    stopped = f" of {plan.num_queries} planned; enough" if result.num_queries < plan.num_queries else ""
+    return " and ".join(kinds) + stopped
 
 
 def _enough(result: VerificationResult) -> str:

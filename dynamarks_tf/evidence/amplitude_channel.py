@@ -15,7 +15,7 @@ from dynamarks_tf.evidence import regression
 from dynamarks_tf.evidence.first_answers import FirstAnswers
 from dynamarks_tf.evidence.residuals import Residuals
 
-TRANSFORM = "amplitude/3: log(1 - s_t) of the first query of each sign less its regression on the clean logs by group"
+TRANSFORM = "amplitude/4: log(1 - s_t) of each sign's first query less its regression by group and by the past"
 
 
 def residuals(first: FirstAnswers) -> Residuals:
@@ -27,6 +27,6 @@ def residuals(first: FirstAnswers) -> Residuals:
     Returns:
         R of shape `(min(C, 64), 4096)`.
     """
-    left, shared = regression.unexplained(first.regressors, first.doubt[:, None], first.starts)
+    left, shared = first.unexplained(first.doubt[:, None], regression.doubt_of_copy(len(first.classes)))
     slope = float(regression.of_doubt(shared)[0] * regression.DOUBT_SCALE)
-    return Residuals(first.table(left[:, 0]), len(left), len(left), slope)
+    return Residuals(first.table(left[:, 0]), len(left), len(left), slope, first.met, first.times)

@@ -1,19 +1,14 @@
-"""p-values: the exact bound on the tail of a sum of fair signs for each channel, and Fisher's rule that combines them.
-
-Reference of the rule: R. A. Fisher, Statistical Methods for Research Workers, 4th ed. (1932), section 21.1; the proof
-for the conservative p-values used here is in docs/statistics.md.
-"""
+"""p-values: the exact bound on the tail of a sum of fair signs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-COMBINATION_RULE = "fisher/1"
+RULE = "chernoff/1"
 _STEPS = 200
 _ROUNDING = 2.0**-50
 
@@ -92,34 +87,3 @@ def _minimizer(r: npt.NDArray[np.float64], t: float) -> float:
         else:
             high = middle
     return high
-
-
-def combined_log10_p(log10_p: Sequence[float]) -> float:
-    """Combines the p-values of independent channels.
-
-    If p_1 ... p_J are independent and each is at most a with chance at most a, the chance that their product is at most
-    x is at most x (1 + L + L^2/2! + ... + L^(J-1)/(J-1)!), L = -ln x.
-
-    Args:
-        log10_p: log10 of the p-value of each channel that was tested, each at most 0; at least one.
-
-    Returns:
-        log10 of the combined p-value, at most 0. A single channel's p-value is returned as it is.
-
-    Raises:
-        ValueError: there is no channel.
-
-    Example:
-
-    >>> round(combined_log10_p([-10.0, -5.0]), 2)
-    -13.45
-    """
-    if not log10_p:
-        raise ValueError("No channel was tested, so there is no p-value. Received: an empty sequence.")
-    product = min(float(sum(log10_p)), 0.0)
-    size = -product * math.log(10)
-    term = total = 1.0
-    for i in range(1, len(log10_p)):
-        term *= size / i
-        total += term
-    return min(product + math.log10(total), 0.0)

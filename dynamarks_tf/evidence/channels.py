@@ -58,9 +58,20 @@ def channel_evidence(channel: str, signs: npt.NDArray[np.int8], residuals: Resid
         residuals: of the same shape, computed without the signs.
     """
     statistic = float((signs * residuals.values).sum())
+    return statistic_of(channel, signs, residuals, chernoff_log10_p(residuals.values, statistic))
+
+
+def statistic_of(channel: str, signs: npt.NDArray[np.int8], residuals: Residuals, log10_p: float) -> ChannelEvidence:
+    """The statistic of a channel beside the p-value that it has by some rule.
+
+    Args:
+        channel, signs, residuals: as for `channel_evidence`.
+        log10_p: log10 of the p-value.
+    """
+    statistic = float((signs * residuals.values).sum())
     return ChannelEvidence(
         channel=channel,
-        log10_p=chernoff_log10_p(residuals.values, statistic),
+        log10_p=log10_p,
         statistic=statistic,
         largest_possible=float(np.abs(residuals.values).sum()),
         num_queries=residuals.num_queries,

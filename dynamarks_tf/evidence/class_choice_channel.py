@@ -24,7 +24,7 @@ from dynamarks_tf.evidence.residuals import Residuals
 Array = npt.NDArray[Any]
 
 TRANSFORM = (
-    "class-choice/2: clipped difference, between the classes of each sign's pair, of log s_c less its regression"
+    "class-choice/3: clipped difference, in each sign's pair of classes, of log s_c less its regression by the past"
 )
 CLIP = 3.0
 
@@ -39,14 +39,14 @@ def residuals(first: FirstAnswers, pairs: npt.NDArray[np.int32]) -> Residuals:
     Returns:
         R of shape `(C, 4096)`.
     """
-    left, shared = regression.unexplained(first.regressors, first.logs, first.starts)
+    left, shared = first.unexplained(first.logs, regression.logs_of_copy(first.classes, pairs.shape[0]))
     np.clip(left, -CLIP, CLIP, out=left)
     of_met = pairs.reshape(-1, 2)[first.met]
     has_pair = of_met[:, 0] >= 0
     one, other = np.take_along_axis(left, np.maximum(of_met, 0), axis=1).T
     values = np.where(has_pair, one - other, 0.0)
     count = int(np.count_nonzero(has_pair))
-    return Residuals(first.table(values), count, count, _own_slope(shared))
+    return Residuals(first.table(values), count, count, _own_slope(shared), first.met[has_pair], first.times[has_pair])
 
 
 def met_pairs(first: FirstAnswers, pairs: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

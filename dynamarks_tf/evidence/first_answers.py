@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.meetings import ClassMeetings, num_class_cells
-from dynamarks_tf.evidence.regression import REGRESSED_CLASSES, regressors
+from dynamarks_tf.evidence.regression import REGRESSED_CLASSES, regressors, unexplained
 from dynamarks_tf.evidence.residuals import floored_log
 from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash
 from dynamarks_tf.watermark.params import MarkParams
@@ -46,13 +46,14 @@ class FirstAnswers:
         every_class: bool = False,
     ) -> None:
         self.num_groups = keyed_hash.num_class_groups
-        self._classes = keyed_hash.hashed_classes[:REGRESSED_CLASSES]
+        self.classes = keyed_hash.hashed_classes[:REGRESSED_CLASSES]
         num_cells = num_class_cells(keyed_hash.num_classes, keyed_hash.num_labels)
         self._meetings = ClassMeetings(keyed_hash, params, met_before)
         # One row for each cell met, in the order in which they were; the system finds the memory when it is filled.
-        self._size = 0
+        self._size = self._num_answers = 0
+        self._times = np.empty(num_cells, np.int64)
         self._cells = np.empty(num_cells, np.intp)
-        self._clean = np.empty((num_cells, len(self._classes)))
+        self._clean = np.empty((num_cells, len(self.classes)))
         self._best = np.empty(num_cells)
         self._suspect_of_top = np.empty(num_cells)
         self._suspect = np.empty((num_cells, keyed_hash.num_classes)) if every_class else None
@@ -66,41 +67,49 @@ class FirstAnswers:
         first, cells = self._meetings.among(batch)
         rows = slice(self._size, self._size + len(first))
         self._cells[rows] = cells
-        self._clean[rows] = batch.clean[first[:, None], self._classes]
+        self._clean[rows] = batch.clean[first[:, None], self.classes]
         self._best[rows] = batch.best[first]
         self._suspect_of_top[rows] = batch.suspect[first, batch.top[first]]
         if self._suspect is not None:
             self._suspect[rows] = batch.suspect[first]
-        self._size = rows.stop
+        self._times[rows] = self._num_answers + first + 1
+        self._size, self._num_answers = rows.stop, self._num_answers + len(batch)
         return first
 
     @property
     def met(self) -> Array:
-        """The cells that some query has met, increasing, ints of shape `(m,)`."""
-        return np.sort(self._cells[: self._size])
+        """The cells that some query has met, in the order in which they were, ints of shape `(m,)`."""
+        return self._cells[: self._size]
 
     @property
-    def starts(self) -> Array:
-        """Where the cells of each group begin in `met`, and m."""
-        return np.asarray(np.searchsorted(self.met, np.arange(self.num_groups + 1) * HASH_SIZE))
-
-    @property
-    def regressors(self) -> Array:
-        """What explains the answers, float64 of shape `(m, k)`."""
-        rows = self._in_order()
-        return regressors(self._best[rows], self._clean[rows])
+    def times(self) -> Array:
+        """How many answers there were when each of them was met, its own included, int64 of shape `(m,)`."""
+        return self._times[: self._size]
 
     @property
     def doubt(self) -> Array:
         """log(1 - s_t), t the class that the clean model predicts, float64 of shape `(m,)`."""
-        return floored_log(1 - self._suspect_of_top[self._in_order()])
+        return floored_log(1 - self._suspect_of_top[: self._size])
 
     @property
     def logs(self) -> Array:
         """The suspect's log-probabilities of all classes, float64 of shape `(m, C)`; kept with `every_class` only."""
         if self._suspect is None:
             raise RuntimeError("The suspect's answers for all classes were not kept: every_class=True keeps them.")
-        return floored_log(self._suspect[self._in_order()])
+        return floored_log(self._suspect[: self._size])
+
+    def unexplained(self, values: Array, of_copy: Array) -> tuple[Array, Array]:
+        """Takes out of some quantities of the suspect's answers what the clean model's explain (`regression`).
+
+        Args:
+            values: the quantities, shape `(m, q)`.
+            of_copy: the coefficients of a copy of the clean model, shape `(k, q)`.
+
+        Returns:
+            What is left, shape `(m, q)`, and the coefficients that all groups share, shape `(k, q)`.
+        """
+        rows = regressors(self._best[: self._size], self._clean[: self._size])
+        return unexplained(rows, values, self.met // HASH_SIZE, of_copy)
 
     def table(self, values: Array) -> Array:
         """Puts values of the cells met in their place, and 0 in the others.
@@ -114,9 +123,3 @@ class FirstAnswers:
         table = np.zeros(self.num_groups * HASH_SIZE)
         table[self.met] = values
         return table.reshape(self.num_groups, HASH_SIZE)
-
-    def _in_order(self) -> Array:
-        """The row of each cell of `met`."""
-        row_of_cell = np.zeros(len(self._cells), np.intp)
-        row_of_cell[self._cells[: self._size]] = np.arange(self._size)
-        return row_of_cell[self.met]

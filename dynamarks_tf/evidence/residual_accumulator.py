@@ -38,28 +38,36 @@ _FEWEST_CLASSES = 3
 _LARGE_SPREAD = 0.1
 
 
-def channel_obstacles(params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> dict[str, str | None]:
+def channel_obstacles(
+    params: MarkParams, num_classes: int, *, fresh: bool, logged: bool, labels: bool
+) -> dict[str, str | None]:
     """Says for each channel whether it will be tested.
 
     Args:
         params: settings of the mark.
         num_classes: number of classes C.
-        logged: whether the queries are what clients of the marked API really sent.
+        fresh: whether there are queries that nobody chose by what the marked API answered.
+        logged: whether there are queries that clients of the marked API really sent.
         labels: whether the suspect answers labels only.
 
     Returns:
         For each channel of `CHANNELS`, `None` if it will be tested, otherwise the reason why not.
     """
-    return {channel: _obstacle(channel, params, num_classes, logged=logged, labels=labels) for channel in CHANNELS}
+    form = {"fresh": fresh, "logged": logged, "labels": labels}
+    return {channel: _obstacle(channel, params, num_classes, **form) for channel in CHANNELS}
 
 
-def testable_channels(params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> tuple[str, ...]:
+def testable_channels(
+    params: MarkParams, num_classes: int, *, fresh: bool, logged: bool, labels: bool
+) -> tuple[str, ...]:
     """Names of the channels that will be tested; the arguments are those of `channel_obstacles`."""
-    obstacles = channel_obstacles(params, num_classes, logged=logged, labels=labels)
+    obstacles = channel_obstacles(params, num_classes, fresh=fresh, logged=logged, labels=labels)
     return tuple(channel for channel, obstacle in obstacles.items() if obstacle is None)
 
 
-def _obstacle(channel: str, params: MarkParams, num_classes: int, *, logged: bool, labels: bool) -> str | None:
+def _obstacle(
+    channel: str, params: MarkParams, num_classes: int, *, fresh: bool, logged: bool, labels: bool
+) -> str | None:
     if channel not in params.channels:
         setting = "tie_margin is 0" if channel == "tie" else "amplitudes are off"
         return f"the model was marked without it ({setting})"
@@ -69,6 +77,8 @@ def _obstacle(channel: str, params: MarkParams, num_classes: int, *, logged: boo
         return f"with {num_classes} classes and this table, inputs raise all favored classes at once"
     if channel not in _ON_FRESH_QUERIES and not logged:
         return "it needs logged queries: inputs that clients sent to the marked API"
+    if channel in _ON_FRESH_QUERIES and not fresh:
+        return "it needs fresh queries too, which no client chose by what the API answered"
     if channel not in _WITH_LABELS and labels:
         return "the suspect answers labels only, and it lives in the probabilities"
     return None
@@ -82,8 +92,8 @@ class ResidualAccumulator:
         keyed_hash: which secret signs an output gets.
         params: settings of the mark.
         pairs: the class-choice channel's, as `Codebook.contrasts` gives them; needed if that channel is gathered.
-        logged: whether the queries come from clients, who may send again what they liked. The class channel then takes
-            only the first of those that look alike to the hash; the other channels always do.
+        num_fresh: how many of the inputs are fresh; they come first. The class channel takes these alone, and the other
+            channels the logged ones after them.
         met_before: secret signs that other queries met first, which are not among those to come.
 
     Attributes:
@@ -101,7 +111,7 @@ class ResidualAccumulator:
         params: MarkParams,
         pairs: npt.NDArray[np.int32] | None = None,
         *,
-        logged: bool = False,
+        num_fresh: int = 0,
         met_before: MetBefore | None = None,
     ) -> None:
         self._channels = channels
@@ -111,11 +121,12 @@ class ResidualAccumulator:
             for channel in channels
             if channel not in _OF_FIRST_ANSWERS
         }
-        needs_first = (logged and "class" in channels) or _OF_FIRST_ANSWERS & set(channels)
-        keeps_all = "class-choice" in channels
-        self._first = FirstAnswers(keyed_hash, params, met.classes, every_class=keeps_all) if needs_first else None
+        self._first = None
+        if _OF_FIRST_ANSWERS & set(channels):
+            keeps_all = "class-choice" in channels
+            self._first = FirstAnswers(keyed_hash, params, met.classes, every_class=keeps_all)
         self._pairs = pairs if "class-choice" in channels else None
-        self._logged = logged
+        self._num_fresh = num_fresh
         self._keyed_hash = keyed_hash
         self._memory = Memory()
         self.num_queries = 0
@@ -133,20 +144,21 @@ class ResidualAccumulator:
             suspect: the suspect's probabilities, the same shape, or class indices, shape `(n, ...)`; -1 stands for a
                 class that the owner model does not know.
         """
-        batch = Batch.of_answers(clean, suspect, self._keyed_hash, self._memory)
+        num_fresh = max(min(self._num_fresh - self.num_queries, len(clean)), 0)
+        for part, is_fresh in ((slice(num_fresh), True), (slice(num_fresh, None), False)):
+            if len(clean[part]):
+                self._add(Batch.of_answers(clean[part], suspect[part], self._keyed_hash, self._memory), is_fresh)
+        self.num_queries += len(clean)
+
+    def _add(self, batch: Batch, is_fresh: bool) -> None:
         self.labels_only = self.labels_only and (batch.has_labels or is_one_hot(batch.suspect))
-        counted = batch
-        if self._first and not batch.has_labels:
-            first = self._first.add(batch)
-            counted = batch.counting(first) if self._logged else batch
+        if self._first and not is_fresh and not batch.has_labels:
+            self._first.add(batch)
         for channel, table in self._tables.items():
-            if channel in _WITH_LABELS:
+            if (channel in _ON_FRESH_QUERIES) == is_fresh and (channel in _WITH_LABELS or not batch.has_labels):
                 table.add(batch)
-            elif not batch.has_labels and len(counted):
-                table.add(counted)
         self.confusion.add(batch.top, batch.suspect_top)
         self._follow_spread(batch)
-        self.num_queries += len(clean)
 
     @property
     def num_classes(self) -> int:

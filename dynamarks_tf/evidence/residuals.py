@@ -28,12 +28,17 @@ class Residuals:
         num_queries: how many queries had something to say about the channel.
         num_cells: how many secret signs they met.
         slope: how closely the suspect follows the clean owner model (1: as its copy).
+        cells: the signs in the order in which they were met, as indices into the flattened table, ints of shape
+            `(num_cells,)`; `None` if that order is of no use, as for signs that recur.
+        times: how many answers there were when each of these was met, its own included; not decreasing, same shape.
     """
 
     values: npt.NDArray[np.float64]
     num_queries: int
     num_cells: int
     slope: float
+    cells: npt.NDArray[np.intp] | None = None
+    times: npt.NDArray[np.int64] | None = None
 
 
 class ResidualTable(Protocol):

@@ -70,7 +70,7 @@ class TracingAccumulator(ResidualAccumulator):
         met_before: MetBefore | None = None,
         parties: Sequence[Exclusive],
     ) -> None:
-        super().__init__(channels, keyed_hash, params, pairs, logged=True, met_before=met_before)
+        super().__init__(channels, keyed_hash, params, pairs, met_before=met_before)
         self._params = params
         self._traced = tuple(channel for channel in channels if channel in TRACED_CHANNELS), keyed_hash, params, pairs
         self._answers: list[list[tuple[Array, Array]]] = [[] for _ in parties]
@@ -100,7 +100,7 @@ class TracingAccumulator(ResidualAccumulator):
             if not answers:
                 yield {}
                 continue
-            gathered = ResidualAccumulator(*self._traced, logged=True, met_before=party.met_before(*size))
+            gathered = ResidualAccumulator(*self._traced, met_before=party.met_before(*size))
             for clean, suspect in answers:
                 gathered.add(clean, suspect)
             yield gathered.residuals()

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.result import VerificationResult
-from dynamarks_tf.evidence.bounds import combined_log10_p, log_cosh
+from dynamarks_tf.evidence import anytime, e_process
+from dynamarks_tf.evidence.bounds import log_cosh
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook
@@ -57,7 +58,8 @@ class Decoys:
     Attributes:
         num_keys: number of decoys.
         seed: the seed that they were made from.
-        num_as_extreme: number of decoys whose p-value, all channels combined, is at most that of the owner's key.
+        num_as_extreme: number of decoys whose p-value after all answers, of all channels together, is at most that of
+            the owner's key.
         smallest_log10_p: log10 of the smallest p-value of a decoy.
         channels: the comparison for each channel.
     """
@@ -81,27 +83,31 @@ def compare(
         seed: the seed to make them from.
     """
     statistics = decoy_statistics(evidence.plan, residuals, num_keys, seed)
-    channels, log10_p = [], []
+    channels, log10_p = [], np.zeros(num_keys)
+    by_e_process = evidence.plan.rule == anytime.RULE
     for channel in evidence.channels:
-        values, decoys = residuals[channel.channel].values, statistics[channel.channel]
-        log10_p.append(log10_p_of(values, decoys))
-        deviation = math.sqrt(float((values**2).sum())) or 1.0
-        channels.append(_histogram(channel.channel, channel.statistic / deviation, decoys / deviation))
-    combined = np.array([combined_log10_p(each) for each in zip(*log10_p, strict=True)])
-    num_as_extreme = int((combined <= evidence.log10_p).sum())
-    return Decoys(num_keys, seed, num_as_extreme, round(float(combined.min()), 2), tuple(channels))
+        table, decoys = residuals[channel.channel], statistics[channel.channel]
+        if by_e_process:
+            log10_p -= log10_e_of(table, decoys)
+        else:
+            log10_p = log10_p_of(table.values, decoys[0])
+        deviation = math.sqrt(float((table.values**2).sum())) or 1.0
+        channels.append(_histogram(channel.channel, channel.statistic / deviation, decoys[0] / deviation))
+    log10_p = np.minimum(log10_p, 0.0)
+    num_as_extreme = int((log10_p <= evidence.log10_p).sum())
+    return Decoys(num_keys, seed, num_as_extreme, round(float(log10_p.min()), 2), tuple(channels))
 
 
 def decoy_statistics(
     plan: TestPlan, residuals: Mapping[str, Residuals], num_keys: int, seed: int
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """T of each decoy key for each channel, shape `(num_keys,)`.
+    """T of each decoy key for each channel, and the same sum over standardized residuals, shape `(2, num_keys)`.
 
     Decoy i is the key whose 32 bytes are the SHA-256 of `dynamarks decoy SEED/i`.
     """
     params = plan.params
-    met = {channel: np.flatnonzero(table.values) for channel, table in residuals.items()}
-    values = {channel: table.values.ravel()[met[channel]] for channel, table in residuals.items()}
+    met = {channel: _met(table) for channel, table in residuals.items()}
+    values = {channel: _values(table).T for channel, table in residuals.items()}
     statistics: dict[str, list[Array]] = {channel: [] for channel in residuals}
     for start in range(0, num_keys, _AT_ONCE):
         names = [f"dynamarks decoy {seed}/{index}" for index in range(start, min(start + _AT_ONCE, num_keys))]
@@ -110,7 +116,29 @@ def decoy_statistics(
             tables = (codebook.channel_signs(key, channel, plan.num_classes, params) for key in keys)
             signs = np.stack([table.ravel()[cells] for table in tables])
             statistics[channel].append(signs @ values[channel])
-    return {channel: np.concatenate(parts) for channel, parts in statistics.items()}
+    return {channel: np.concatenate(parts).T for channel, parts in statistics.items()}
+
+
+def log10_e_of(table: Residuals, statistics: Array) -> npt.NDArray[np.float64]:
+    """log10 of the e-value of each decoy after all answers.
+
+    Args:
+        table: the residuals.
+        statistics: as `decoy_statistics` gives them, shape `(2, n)`.
+    """
+    return e_process.log_e_of_sums(statistics[1], _values(table)[1]) / math.log(10)
+
+
+def _met(table: Residuals) -> Array:
+    """The signs that were met, in the order in which they were, if that counts."""
+    return np.flatnonzero(table.values) if table.cells is None else table.cells
+
+
+def _values(table: Residuals) -> Array:
+    """Their residuals, and the standardized ones, shape `(2, n)`."""
+    values = table.values.ravel()[_met(table)]
+    scaled = e_process.of_unit_size(values) if table.cells is None else e_process.standardized(values)
+    return np.stack([values, scaled])
 
 
 def log10_p_of(residuals: Array, statistics: Array) -> npt.NDArray[np.float64]:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from dynamarks_tf._support import progress
-from dynamarks_tf._support.digests import ArrayDigest
+from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case.assessment import no_evidence_from_labels
 from dynamarks_tf.case.plan import TestPlan
-from dynamarks_tf.case.transcript import Transcript, now
+from dynamarks_tf.case.transcript import Block, Transcript, now
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence import answers
 from dynamarks_tf.evidence.residual_accumulator import channel_obstacles
 from dynamarks_tf.suspects import Suspect, as_suspect
 from dynamarks_tf.suspects.answer_forms import as_array, as_table
 from dynamarks_tf.suspects.queries import QuerySource
+from dynamarks_tf.verification.blocks import in_blocks
 from dynamarks_tf.verification.choosing import Chosen
 from dynamarks_tf.verification.options import BundleOptions, SuspectOptions
 from dynamarks_tf.verification.owner import Owner
@@ -53,7 +55,12 @@ def opened(suspect: Any, options: SuspectOptions, queries: QuerySource) -> Itera
 
 @contextlib.contextmanager
 def transcript_of(
-    bundle: BundleOptions | None, plan: TestPlan, suspect: str, suspect_sha256: str | None, batch_size: int
+    bundle: BundleOptions | None,
+    plan: TestPlan,
+    suspect: str,
+    suspect_sha256: str | None,
+    batch_size: int,
+    blocks: Sequence[Block] | None = None,
 ) -> Iterator[Transcript | None]:
     """The transcript that becomes the bundle, in a folder beside it; `None` if no bundle is wanted.
 
@@ -70,6 +77,7 @@ def transcript_of(
         batch_size,
         suspect_sha256=suspect_sha256,
         keep_queries=bundle.include_queries,
+        blocks=blocks,
     )
     try:
         yield transcript
@@ -112,11 +120,14 @@ def ask(
     """
     batch_size = options.batch_size if transcript is None else transcript.batch_size
     limiter, form, digest, done = RateLimiter(options.rate), _AnswerForm(plan), ArrayDigest(), 0
-    batches = progress.track(
-        chosen.source.batches(batch_size), "asking the suspect", -(-chosen.count // batch_size), enabled=verbose
-    )
-    for batch in batches:
+    batches, total = chosen.source.batches(batch_size), -(-chosen.count // batch_size)
+    if chosen.blocks is not None:
+        ends = itertools.accumulate(block.rows for block in chosen.blocks)
+        batches, total = in_blocks(batches, tuple(ends)), len(chosen.blocks)
+    for index, batch in enumerate(progress.track(batches, "asking the suspect", total, enabled=verbose)):
         digest.update(batch)
+        if chosen.blocks is not None and query_digest(batch) != chosen.blocks[index].queries_sha256:
+            raise _other_queries(transcript)
         kept = None if transcript is None else transcript.recorded(batch)
         if kept is not None:
             clean, given = kept.clean, kept.suspect
@@ -131,14 +142,18 @@ def ask(
             transcript.add(batch, clean, given, asked_at=asked_at)
         done += len(batch)
         yield clean, given
-    if digest.hexdigest() != plan.queries_sha256:
-        if transcript is not None:  # worthless: its plan is about other queries
-            shutil.rmtree(transcript.folder, ignore_errors=True)
-        raise ArgumentError(
-            "`queries` gave other inputs when they were read again, so what was asked is not what was fixed before. "
-            "Remove the shuffling: dataset.shuffle(..., reshuffle_each_iteration=False)"
-        )
+    if chosen.blocks is None and digest.hexdigest() != plan.queries_sha256:
+        raise _other_queries(transcript)
     form.check_understood(options)
+
+
+def _other_queries(transcript: Transcript | None) -> ArgumentError:
+    if transcript is not None:  # worthless: its plan is about other queries
+        shutil.rmtree(transcript.folder, ignore_errors=True)
+    return ArgumentError(
+        "`queries` gave other inputs when they were read again, so what was asked is not what was fixed before. "
+        "Remove the shuffling: dataset.shuffle(..., reshuffle_each_iteration=False)"
+    )
 
 
 def _answers(suspect: Suspect, batch: Array, clean: Array, plan: TestPlan, options: SuspectOptions) -> Array:
@@ -191,6 +206,7 @@ class _AnswerForm:
 
     def _check_that_labels_help(self) -> None:
         plan = self._plan
-        obstacles = channel_obstacles(plan.params, plan.num_classes, logged=plan.logged, labels=True)
+        form = {"fresh": plan.num_fresh > 0, "logged": plan.logged, "labels": True}
+        obstacles = channel_obstacles(plan.params, plan.num_classes, **form)
         if not any(obstacles[channel] is None for channel in plan.channels):
             raise no_evidence_from_labels(obstacles)

@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import ArrayDigest
+from dynamarks_tf.case.transcript import Block, blocks_sha256
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence.answers import confidence, main_class
 from dynamarks_tf.evidence.meetings import MetBefore
 from dynamarks_tf.evidence.tracing import Exclusive
 from dynamarks_tf.suspects import Suspect
 from dynamarks_tf.suspects.queries import QuerySource, SelectedQueries, confident_balanced_choice
+from dynamarks_tf.verification.blocks import block_ends, blocks_of
 from dynamarks_tf.verification.owner import Owner
 
 Array = npt.NDArray[Any]
@@ -43,6 +45,8 @@ class Chosen:
         log: of a request log, which one, and what was selected from it: `files`, `num_queries`, `clients`, `model`,
             `versions`.
         parties: the secret signs of each client and group; `None` if clients are not told apart.
+        num_fresh: how many of the queries are fresh; they come first.
+        blocks: of a sequential test, what is asked at once; otherwise `None`.
     """
 
     source: QuerySource
@@ -54,6 +58,8 @@ class Chosen:
     met_before: MetBefore | None
     log: dict[str, Any] | None
     parties: list[Exclusive] | None = None
+    num_fresh: int = 0
+    blocks: tuple[Block, ...] | None = None
 
 
 def choose_queries(
@@ -85,7 +91,7 @@ def choose_queries(
     source: QuerySource = CheckedQueries(queries, owner.input_shape, suspect)
     if max_queries is None:
         count, digest = digest_of(source, batch_size)
-        return Chosen(source, "all", count, digest, None, None, None, None)
+        return Chosen(source, "all", count, digest, None, None, None, None, num_fresh=count)
     every = KeptAnswers()
     found = []
     batches = source.batches(batch_size)
@@ -98,7 +104,47 @@ def choose_queries(
     classes, sure = (np.concatenate(column) for column in zip(*found, strict=True))
     chosen = SelectedQueries(source, confident_balanced_choice(classes, sure, max_queries, seed))
     count, digest = digest_of(chosen, batch_size)
-    return Chosen(chosen, SURE, count, digest, chosen.indices, every.of(chosen.indices), None, None)
+    clean = every.of(chosen.indices)
+    return Chosen(chosen, SURE, count, digest, chosen.indices, clean, None, None, num_fresh=count)
+
+
+def with_fresh(logged: Chosen, fresh: Chosen, batch_size: int) -> Chosen:
+    """Logged queries with fresh ones before them.
+
+    Args:
+        logged: by `choose_logged`.
+        fresh: by `choose_queries`.
+        batch_size: how many inputs are read at once.
+    """
+    source = Joined(fresh.source, logged.source)
+    count, digest = digest_of(source, batch_size)
+    return dataclasses.replace(
+        logged, source=source, count=count, sha256=digest, indices=None, clean=None, num_fresh=fresh.count
+    )
+
+
+def in_blocks_of(chosen: Chosen, batch_size: int) -> Chosen:
+    """The same queries, to be asked block by block.
+
+    Args:
+        chosen: the queries.
+        batch_size: size of a block, at most.
+    """
+    ends = block_ends(chosen.count, chosen.num_fresh, batch_size)
+    blocks = blocks_of(chosen.source.batches(batch_size), ends)
+    return dataclasses.replace(chosen, blocks=blocks, sha256=blocks_sha256(blocks))
+
+
+class Joined:
+    """One source of queries after another; no batch holds queries of both."""
+
+    def __init__(self, *sources: QuerySource) -> None:
+        self._sources = sources
+
+    def batches(self, batch_size: int) -> Iterator[Array]:
+        """Yields the inputs."""
+        for source in self._sources:
+            yield from source.batches(batch_size)
 
 
 class KeptAnswers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,8 +18,8 @@ import numpy.typing as npt
 from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.case import members
-from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, result_of
-from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, looks_of, result_of
+from dynamarks_tf.case.plan import TestPlan, rule_of
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult, check_alpha
 from dynamarks_tf.case.trace import ClientEvidence, evidence_of, parties_sha256
 from dynamarks_tf.case.transcript import Transcript
@@ -29,9 +30,9 @@ from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.request_logs import QueryLog
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
 from dynamarks_tf.suspects import Suspect
-from dynamarks_tf.suspects.queries import as_queries
+from dynamarks_tf.suspects.queries import QuerySource, as_queries
 from dynamarks_tf.verification.asking import ask, opened, transcript_of
-from dynamarks_tf.verification.choosing import Chosen, choose_queries
+from dynamarks_tf.verification.choosing import Chosen, choose_queries, in_blocks_of, with_fresh
 from dynamarks_tf.verification.log_choice import choose_logged
 from dynamarks_tf.verification.options import BundleOptions, SuspectOptions, whole_number
 from dynamarks_tf.verification.owner import Owner, resolve_owner
@@ -46,6 +47,8 @@ def verify(
     key: MarkKey,
     queries: Any,
     logged: bool | None = None,
+    fresh: Any = None,
+    sequential: bool = False,
     max_queries: int | None = None,
     seed: int = 0,
     alpha: float = DEFAULT_ALPHA,
@@ -69,7 +72,12 @@ def verify(
             or a request log.
         logged: whether the queries are inputs that clients sent to the marked API, all of them: a log from which the
             answers decided what is missing gives false detections. By default, only those of a request log are.
+        fresh: inputs that nobody chose by what the marked API answered, beside logged queries: the class channel takes
+            these alone. Any form that `queries` may have, but a log.
+        sequential: whether to stop as soon as p <= alpha. The p-value is exact all the same: the evidence may be looked
+            at at any time (`evidence.anytime`).
         max_queries: the largest number of queries: a confident and balanced choice; of logged ones, half of them ties.
+            Of those beside a log, at most half are fresh.
         seed: seed of that choice.
         alpha: the accepted chance of a false detection; `result.detected()` goes by it.
         from_logits: whether a clean owner model answers logits. A marked one tells itself.
@@ -96,6 +104,8 @@ def verify(
         key=key,
         queries=queries,
         logged=logged,
+        fresh=fresh,
+        sequential=sequential,
         max_queries=max_queries,
         seed=seed,
         alpha=alpha,
@@ -113,6 +123,8 @@ def run(
     key: MarkKey,
     queries: Any,
     logged: bool | None,
+    fresh: Any = None,
+    sequential: bool = False,
     max_queries: int | None,
     seed: int,
     alpha: float,
@@ -129,22 +141,30 @@ def run(
     logged = isinstance(queries, (QueryLog, ReducedLog)) if logged is None else bool(logged)
     claimed = resolve_owner(owner, key, from_logits=from_logits, statement=None if target is None else target.statement)
     options = (suspect_options or SuspectOptions()).for_classes(claimed.num_classes, claimed.activation)
-    channels = _channels(claimed, logged, options)
+    _check_kind(logged=logged, fresh=fresh, sequential=sequential, options=options)
+    channels = _channels(claimed, options, fresh=fresh is not None or not logged, logged=logged)
     given, codebook = as_queries(queries), claimed.codebook(key)
     with opened(suspect, options, given) as adapter:
-        limits: dict[str, Any] = {"max_queries": max_queries, "seed": seed, "batch_size": options.batch_size}
-        if logged:
-            limits |= {"labels": options.labels, "groups": groups}
-            chosen = choose_logged(given, claimed, adapter, codebook.keyed_hash, verbose=verbose, **limits)
-        else:
-            chosen = choose_queries(given, claimed, adapter, verbose=verbose, **limits)
+        chosen = _chosen(given, fresh, claimed, adapter, codebook, options, logged, max_queries, seed, groups, verbose)
+        if sequential:
+            chosen = in_blocks_of(chosen, options.batch_size)
         plan = _plan(key, claimed, chosen, options, channels, logged, max_queries, seed, alpha)
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
         sha256 = suspect_sha256(suspect)
         accumulator = accumulator_of(plan, codebook.keyed_hash, codebook.contrasts(), chosen.met_before, chosen.parties)
-        with transcript_of(target, plan, adapter.description, sha256, options.batch_size) as transcript:
+        record = transcript_of(target, plan, adapter.description, sha256, options.batch_size, chosen.blocks)
+        with record as transcript:
             asked = ask(adapter, claimed, chosen, plan, options, transcript, verbose=verbose)
-            assessment = assess(asked, accumulator, codebook, align_classes=plan.align_classes)
+            assessment = assess(
+                asked,
+                accumulator,
+                codebook,
+                rule=plan.rule,
+                looks=plan.looks,
+                stop_at=math.log10(alpha) if sequential else None,
+                align_classes=plan.align_classes,
+                watch=_shown(plan) if sequential and verbose else None,
+            )
     named: dict[str, Any] = {"owner": key.owner, "suspect": adapter.description, "suspect_sha256": sha256}
     result = result_of(assessment, plan, tested_at=_now(), versions=package_versions(), **named)
     clients = evidence_of(accumulator, codebook) if isinstance(accumulator, TracingAccumulator) else {}
@@ -165,13 +185,69 @@ def _writable(bundle: BundleOptions | str | os.PathLike[str] | None) -> BundleOp
     return target
 
 
-def _channels(owner: Owner, logged: bool, options: SuspectOptions) -> tuple[str, ...]:
+def _check_kind(*, logged: bool, fresh: Any, sequential: bool, options: SuspectOptions) -> None:
+    """Refuses what does not go together.
+
+    Raises:
+        ArgumentError: it does not.
+    """
+    if fresh is not None and not logged:
+        raise ArgumentError("`fresh` are queries beside logged ones; without those, give them as `queries`.")
+    if fresh is not None and options.labels:
+        raise ArgumentError("`fresh` queries are for the class channel, which a suspect that answers labels has not.")
+    if sequential and options.align_classes:
+        raise ArgumentError(
+            "`align_classes` (--align-classes) takes all answers at once, so a `sequential` test cannot stop before. "
+            "Leave one of them out, or wrap the suspect in a callable that puts its classes into the owner's order."
+        )
+
+
+def _chosen(
+    given: QuerySource,
+    fresh: Any,
+    owner: Owner,
+    suspect: Suspect,
+    codebook: Codebook,
+    options: SuspectOptions,
+    logged: bool,
+    max_queries: int | None,
+    seed: int,
+    groups: Sequence[Sequence[str]] | None,
+    verbose: bool,
+) -> Chosen:
+    """Fixes the queries."""
+    common: dict[str, Any] = {"seed": seed, "batch_size": options.batch_size, "verbose": verbose}
+    if not logged:
+        return choose_queries(given, owner, suspect, max_queries=max_queries, **common)
+    beside = None
+    if fresh is not None:
+        at_most = None if max_queries is None else max(max_queries // 2, 1)
+        beside = choose_queries(as_queries(fresh), owner, suspect, max_queries=at_most, **common)
+        max_queries = None if max_queries is None else max(max_queries - beside.count, 1)
+    limits = {"max_queries": max_queries, "labels": options.labels, "groups": groups, **common}
+    chosen = choose_logged(given, owner, suspect, codebook.keyed_hash, **limits)
+    return chosen if beside is None else with_fresh(chosen, beside, options.batch_size)
+
+
+def _shown(plan: TestPlan) -> Callable[[int, float], None]:
+    """Shows how the evidence grows."""
+
+    def show(num_queries: int, log10_p: float) -> None:
+        progress.note(
+            f"{num_queries} of {plan.num_queries} questions, log10 p = {log10_p:.2f}; enough at "
+            f"{math.log10(plan.alpha):.2f}"
+        )
+
+    return show
+
+
+def _channels(owner: Owner, options: SuspectOptions, *, fresh: bool, logged: bool) -> tuple[str, ...]:
     """The channels that will be tested.
 
     Raises:
         ArgumentError: there are none.
     """
-    form: dict[str, bool] = {"logged": logged, "labels": options.labels}
+    form: dict[str, bool] = {"fresh": fresh, "logged": logged, "labels": options.labels}
     channels = testable_channels(owner.params, owner.num_classes, **form)
     if not channels:
         obstacles = channel_obstacles(owner.params, owner.num_classes, **form)
@@ -210,6 +286,9 @@ def _plan(
         table_rows=rows,
         table_columns=columns,
         logged=logged,
+        num_fresh=chosen.num_fresh,
+        sequential=chosen.blocks is not None,
+        looks=looks_of(chosen.num_fresh) if chosen.blocks is not None and chosen.num_fresh else (),
         labels=options.labels,
         channels=channels,
         num_queries=chosen.count,
@@ -222,6 +301,7 @@ def _plan(
         owner_marked=owner.marked,
         code_outside=owner.code_outside,
         alpha=alpha,
+        rule=rule_of(logged=logged, sequential=chosen.blocks is not None),
         log=chosen.log,
         met_before_sha256=None if chosen.met_before is None else members.met_before_sha256(chosen.met_before),
         parties_sha256=None if chosen.parties is None else parties_sha256(chosen.parties),
