@@ -26,6 +26,7 @@ Array = npt.NDArray[Any]
 
 SURE = "confident-balanced/1"
 
+_ENOUGH_FRESH = 20  # for each class; fixed on a seed of its own (docs/questions.md)
 _IN_MEMORY = 64 * 2**20  # bytes of clean answers; what is more goes to a temporary file
 
 
@@ -106,6 +107,16 @@ def choose_queries(
     count, digest = digest_of(chosen, batch_size)
     clean = every.of(chosen.indices)
     return Chosen(chosen, SURE, count, digest, chosen.indices, clean, None, None, num_fresh=count)
+
+
+def fresh_share(max_queries: int, num_classes: int) -> int:
+    """How many of some queries are fresh, if there are logged ones too: two thirds, while that pays.
+
+    Args:
+        max_queries: the largest number of both together.
+        num_classes: number of classes C.
+    """
+    return max(min(2 * max_queries // 3, _ENOUGH_FRESH * num_classes), 1)
 
 
 def with_fresh(logged: Chosen, fresh: Chosen, batch_size: int) -> Chosen:

@@ -32,7 +32,7 @@ from dynamarks_tf.request_logs.reduced_log import ReducedLog
 from dynamarks_tf.suspects import Suspect
 from dynamarks_tf.suspects.queries import QuerySource, as_queries
 from dynamarks_tf.verification.asking import ask, opened, transcript_of
-from dynamarks_tf.verification.choosing import Chosen, choose_queries, in_blocks_of, with_fresh
+from dynamarks_tf.verification.choosing import Chosen, choose_queries, fresh_share, in_blocks_of, with_fresh
 from dynamarks_tf.verification.log_choice import choose_logged
 from dynamarks_tf.verification.options import BundleOptions, SuspectOptions, whole_number
 from dynamarks_tf.verification.owner import Owner, resolve_owner
@@ -77,7 +77,7 @@ def verify(
         sequential: whether to stop as soon as p <= alpha. The p-value is exact all the same: the evidence may be looked
             at at any time (`evidence.anytime`).
         max_queries: the largest number of queries: a confident and balanced choice; of logged ones, half of them ties.
-            Of those beside a log, at most half are fresh.
+            With `fresh` ones beside a log, up to two thirds of them are fresh.
         seed: seed of that choice.
         alpha: the accepted chance of a false detection; `result.detected()` goes by it.
         from_logits: whether a clean owner model answers logits. A marked one tells itself.
@@ -221,7 +221,7 @@ def _chosen(
         return choose_queries(given, owner, suspect, max_queries=max_queries, **common)
     beside = None
     if fresh is not None:
-        at_most = None if max_queries is None else max(max_queries // 2, 1)
+        at_most = None if max_queries is None else fresh_share(max_queries, owner.num_classes)
         beside = choose_queries(as_queries(fresh), owner, suspect, max_queries=at_most, **common)
         max_queries = None if max_queries is None else max(max_queries - beside.count, 1)
     limits = {"max_queries": max_queries, "labels": options.labels, "groups": groups, **common}

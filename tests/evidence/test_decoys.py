@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dynamarks_tf.evidence.batch import Batch
-from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
+from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.evidence.class_channel import ClassChannelTable
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook
@@ -42,15 +42,3 @@ def test_the_bound_is_above_the_share_of_decoys_and_within_its_known_slack(resid
     p = 10 ** chernoff_log10_p(residuals, float(reached))
     error = 6 * np.sqrt(share / DECOYS)
     assert share - error <= p <= 2 * 2.5 * np.sqrt(2 * np.log(1 / share)) * (share + error)
-
-
-def test_combined_p_values_of_decoys_are_valid(residuals):
-    """Two channels with the same residuals and independent decoys: the share of p <= a is at most a, but for six
-    deviations."""
-    one, two = decoy_statistics(residuals, 2)[:2000], decoy_statistics(residuals, 3)[:2000]
-    pairs = zip(one, two, strict=True)
-    bounds = [[chernoff_log10_p(residuals, float(t)) for t in pair] for pair in pairs]
-    log10_p = np.array([combined_log10_p(pair) for pair in bounds])
-    for a in (0.3, 0.1, 0.01):
-        assert (log10_p <= np.log10(a)).mean() <= a + 6 * np.sqrt(a / 2000)
-    assert (log10_p <= np.log10(0.3)).mean() > 0.01  # it is not simply 1
