@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -23,9 +24,11 @@ import numpy.typing as npt
 from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members, transcript
+from dynamarks_tf.case import transcript_chain as chains
 from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, untested_channels
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.case.client_table import client_lines, num_found
+from dynamarks_tf.case.extension import check_continues, read_heads
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.plausibility import warnings_of
 from dynamarks_tf.case.result import VerificationResult
@@ -242,11 +245,13 @@ class _Recheck:
 
     def _check_plan(self) -> str:
         path = self._bundle.path
-        self._head = transcript.read_head(self._bundle.read(transcript.HEAD), f"{path}, {transcript.HEAD}")
-        plan = TestPlan.from_dict(self._head["plan"], f"{path}, {transcript.HEAD}")
+        heads = read_heads(self._bundle)
+        self._head = chains.read_head(heads[-1], f"{path}, {chains.HEAD}")
+        self._joints = chains.joints(heads, f"{path}, {chains.HEAD}")
+        plan = TestPlan.from_dict(self._head["plan"], f"{path}, {chains.HEAD}")
         if plan != self._plan or self._head["plan_sha256"] != plan.digest:
             raise BundleError(f"{path}: the evidence is not about the plan that was fixed beforehand.")
-        self._blocks = transcript.blocks_of_head(self._head, plan, str(path))
+        self._blocks = chains.blocks_of_head(self._head, plan, str(path))
         if self._bundle.manifest["commitment"] != plan.commitment:
             raise BundleError(f"{path}: plan and manifest name different commitments.")
         if (self._evidence.suspect, self._evidence.suspect_sha256) != (
@@ -257,7 +262,19 @@ class _Recheck:
         given = transcript.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256)
         before = "the given answers were looked up" if given else "the first question"
         selected = "" if plan.log is None else f" {_selected(plan.log, plan.num_queries)}"
-        return f"The plan (sha256 {plan.digest}) was fixed at {self._head['fixed_at']}, before {before}.{selected}"
+        fixed = f"The plan (sha256 {plan.digest}) was fixed at {self._head['fixed_at']}, before {before}."
+        return f"{fixed}{selected}{self._check_extended(heads)}"
+
+    def _check_extended(self, heads: Sequence[bytes]) -> str:
+        """Checks that this test goes on with those that it extends."""
+        where, found = str(self._bundle.path), []
+        for data, batches in zip(heads, self._joints, strict=False):
+            head = chains.read_head(data, where)
+            earlier = TestPlan.from_dict(head["plan"], where)
+            blocks = chains.blocks_of_head(head, earlier, where)[:batches]
+            check_continues(self._plan, self._blocks, earlier, blocks)
+            found.append(f"{sum(block.rows for block in blocks)} questions planned at {head['fixed_at']}")
+        return f" It extends a sequential test: {', then '.join(found)}." if found else ""
 
     @property
     def _keeps_queries(self) -> bool:
@@ -266,13 +283,14 @@ class _Recheck:
     def _batches(self) -> Iterator[TranscriptBatch]:
         """The recorded batches, each checked against the chain that starts with the plan."""
         where, plan = str(self._bundle.path), self._plan
-        chain, previous_time = self._bundle.manifest["members"][transcript.HEAD], self._head["fixed_at"]
+        heads = read_heads(self._bundle)
+        chain, previous_time = hashlib.sha256(heads[0]).hexdigest(), chains.read_head(heads[0], where)["fixed_at"]
         queries = ArrayDigest()
         index = 0
-        while transcript.batch_names(index)[1] in self._bundle:
-            name, record_name = transcript.batch_names(index)
+        while chains.batch_names(index)[1] in self._bundle:
+            name, record_name = chains.batch_names(index)
             data, record = self._bundle.read(name), self._bundle.read_json(record_name)
-            transcript.check_record(record, data, index, chain, where)
+            chains.check_record(record, data, index, chains.follows(chain, index, self._joints), where)
             if not previous_time <= record["asked_at"] <= record["answered_at"]:
                 raise BundleError(f"{where}, batch {index}: it was asked or answered before what precedes it.")
             chain, previous_time = record["chain"], record["answered_at"]

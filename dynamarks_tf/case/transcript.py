@@ -11,68 +11,38 @@ import dataclasses
 import datetime
 import hashlib
 import io
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support import digests, files, texts
-from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.case.transcript_chain import (
+    FORMAT,
+    FORMAT_VERSION,
+    HEAD,
+    Block,
+    Continued,
+    batch_names,
+    check_record,
+    earlier_name,
+    follows,
+    joints,
+    read_head,
+)
 from dynamarks_tf.errors import TranscriptError
 
 Array = npt.NDArray[Any]
 
-FORMAT = "dynamarks-transcript"
-FORMAT_VERSION = 4
-HEAD = "transcript.json"
 _OLD_HEAD = "recording.json"  # of releases that wrote version 1
 ANSWER_FILES = (".npz", ".csv", ".parquet", ".jsonl")
 """How files of answers end: no other suspect is named so."""
-_HEAD_ENTRIES: dict[str, Any] = {
-    "plan_sha256": str,
-    "plan": dict,
-    "suspect": str,
-    "suspect_sha256": (str, type(None)),
-    "batch_size": int,
-    "keeps_queries": bool,
-    "blocks": (list, type(None)),
-    "fixed_at": str,
-}
-
-
-class Block(NamedTuple):
-    """A block of queries that a sequential test asks at once: how many, and their digest."""
-
-    rows: int
-    queries_sha256: str
-
-
-def blocks_sha256(blocks: Sequence[Block]) -> str:
-    """Digest of all that a sequential test may ask: what it has asked when it stops can be seen to be its start."""
-    return digests.json_digest({"blocks": [[*block] for block in blocks]})
-
-
-def blocks_of_head(head: dict[str, Any], plan: TestPlan, where: str) -> list[Block]:
-    """The blocks that the first file of a transcript names; none if the test is not sequential.
-
-    Raises:
-        TranscriptError: they are not those of the plan.
-    """
-    try:
-        blocks = [Block(*block) for block in head["blocks"] or ()]
-        planned = (
-            blocks_sha256(blocks) == plan.queries_sha256 and sum(block.rows for block in blocks) == plan.num_queries
-        )
-    except (TypeError, ValueError):
-        planned = False
-    if (head["blocks"] is not None) != plan.sequential or (plan.sequential and not planned):
-        raise TranscriptError(f"{where}: its blocks of queries are not those of the plan.")
-    return blocks
 
 
 def were_answers_given(suspect: str, suspect_sha256: str | None) -> bool:
@@ -140,6 +110,7 @@ class Transcript:
         suspect_sha256: digest of the suspect's file or weights, if it has one.
         keep_queries: whether to write down the inputs too.
         blocks: of a sequential test, what it will ask.
+        continued: the sequential test that this one extends.
 
     Attributes:
         batch_size: how many queries a batch holds.
@@ -158,6 +129,7 @@ class Transcript:
         suspect_sha256: str | None = None,
         keep_queries: bool,
         blocks: Sequence[Block] | None = None,
+        continued: Continued | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._keep_queries = keep_queries
@@ -175,6 +147,7 @@ class Transcript:
             )
         if not head.exists():
             self.folder.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
+            self._take_over(continued)
             content: dict[str, Any] = {
                 "format": FORMAT,
                 "version": FORMAT_VERSION,
@@ -182,6 +155,7 @@ class Transcript:
                 "plan": plan.to_dict(),
                 "batch_size": batch_size,
                 "blocks": None if blocks is None else [[*block] for block in blocks],
+                "continues": None if continued is None else continued.to_dict(),
                 "fixed_at": now(),
             }
             _write(head, json.dumps(content, indent=2).encode())
@@ -194,13 +168,29 @@ class Transcript:
                     "the folder if its answers are not needed."
                 )
         self.batch_size = int(content["batch_size"])
-        self._chain = hashlib.sha256(head.read_bytes()).hexdigest()
+        heads = [path.read_bytes() for path in (*self._earlier(), head)]
+        self._chain, self._joints = hashlib.sha256(heads[0]).hexdigest(), joints(heads, str(head))
         self._next = 0
         self._lock = _locked(head)
 
     def close(self) -> None:
         """Lets another process go on with the transcript. May be called twice."""
         self._lock.close()
+
+    def _take_over(self, continued: Continued | None) -> None:
+        """Writes down what an earlier test holds, before the first file says that this is a transcript."""
+        if continued is None:
+            return
+        named = [(earlier_name(index), head) for index, head in enumerate(continued.heads)]
+        for index, record in enumerate(continued.records):
+            named += zip(batch_names(index), record, strict=True)
+        for name, data in named:
+            _write(self.folder / name, data)
+
+    def _earlier(self) -> list[Path]:
+        """The first files of the tests that this one extends, the oldest first."""
+        paths = (self.folder / earlier_name(index) for index in itertools.count())
+        return [*itertools.takewhile(Path.exists, paths)]
 
     def recorded(self, queries: Array) -> TranscriptBatch | None:
         """Returns the next batch if it was recorded before the interruption.
@@ -218,7 +208,7 @@ class Transcript:
             data = self._answers_path.read_bytes()
         except (OSError, ValueError, RecursionError) as error:
             raise TranscriptError(f"{self.folder}, batch {self._next}, cannot be read: {error}") from error
-        check_record(record, data, self._next, self._chain, str(self.folder))
+        check_record(record, data, self._next, self._previous, str(self.folder))
         if record["queries_sha256"] != digests.query_digest(queries):
             raise TranscriptError(f"{self.folder}, batch {self._next}, was recorded for other inputs.")
         self._advance(record)
@@ -241,7 +231,7 @@ class Transcript:
             "answers_sha256": hashlib.sha256(data).hexdigest(),
             "asked_at": asked_at,
             "answered_at": now(),
-            "previous": self._chain,
+            "previous": self._previous,
         }
         record["chain"] = digests.json_digest(record)
         _write(self._answers_path, data)
@@ -251,9 +241,15 @@ class Transcript:
     def files(self) -> Iterator[tuple[str, Path]]:
         """Yields name and path of every file, in order."""
         yield HEAD, self.folder / HEAD
+        for path in self._earlier():
+            yield path.relative_to(self.folder).as_posix(), path
         for index in range(self._next):
             for name in batch_names(index):
                 yield name, self.folder / name
+
+    @property
+    def _previous(self) -> str:
+        return follows(self._chain, self._next, self._joints)
 
     @property
     def _answers_path(self) -> Path:
@@ -266,48 +262,6 @@ class Transcript:
     def _advance(self, record: dict[str, Any]) -> None:
         self._chain = record["chain"]
         self._next += 1
-
-
-def batch_names(index: int) -> tuple[str, str]:
-    """Names of the files of one batch: answers and record."""
-    return f"batches/{index:06d}.npz", f"batches/{index:06d}.json"
-
-
-def check_record(record: Any, data: bytes, index: int, previous: str, where: str) -> None:
-    """Checks that a batch is the one that was written down, at its place in the chain.
-
-    Raises:
-        TranscriptError: it is not.
-    """
-    try:
-        content = {name: value for name, value in record.items() if name != "chain"}
-        whole = record["batch"] == index and record["previous"] == previous
-        whole = whole and record["chain"] == digests.json_digest(content)
-        whole = whole and type(record["rows"]) is int
-        whole = whole and all(isinstance(record[name], str) for name in ("queries_sha256", "asked_at", "answered_at"))
-        answers_match = record["answers_sha256"] == hashlib.sha256(data).hexdigest()
-    except (AttributeError, KeyError, TypeError, ValueError):
-        whole = answers_match = False
-    if not whole or not answers_match:
-        what = "its record does not follow from the one before" if not whole else "its answers were changed"
-        raise TranscriptError(f"{where}, batch {index}: {what}.")
-
-
-def read_head(data: bytes, where: str) -> dict[str, Any]:
-    """Reads the first file of a transcript: plan, suspect and when the plan was fixed.
-
-    Raises:
-        TranscriptError: it is none, or of another version.
-    """
-    try:
-        found: Any = json.loads(data)
-    except (ValueError, RecursionError):
-        found = None
-    content = check_format(found, FORMAT, FORMAT_VERSION, where, "the transcript of a test", error=TranscriptError)
-    for name, kind in _HEAD_ENTRIES.items():
-        if not isinstance(content.get(name), kind):
-            raise TranscriptError(f"{where} is damaged: its entry {name} is {content.get(name)!r}.")
-    return content
 
 
 def _locked(path: Path) -> IO[bytes]:

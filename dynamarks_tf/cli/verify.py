@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from dynamarks_tf.cli.report import ReportOptions, report_options
 if TYPE_CHECKING:
     from dynamarks_tf.case.result import VerificationResult
 
-QUERIES = {"Queries": "queries log client log_model log_version logged max_queries seed sequential"}
+QUERIES = {"Queries": "queries log client log_model log_version logged max_queries seed sequential extend"}
 
 
 @click.command(cls=SectionedCommand, sections={**SECTIONS, **QUERIES})
@@ -40,6 +41,12 @@ QUERIES = {"Queries": "queries log client log_model log_version logged max_queri
 )
 @click.option("--logged/--fresh", default=None, help="Whether --queries were really sent to the marked API.")
 @click.option("--sequential", is_flag=True, help="Stop as soon as p <= alpha; the p-value stays exact.")
+@click.option(
+    "--extend",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Go on with the sequential test in this bundle: its answers are taken over.",
+)
 @report_options
 @asking_options
 @json_option
@@ -52,6 +59,7 @@ def verify(
     log_version: tuple[int, ...],
     logged: bool | None,
     sequential: bool,
+    extend: Path | None,
     as_json: bool,
     asking: AskingOptions,
     reports: ReportOptions,
@@ -82,7 +90,11 @@ def verify(
     for option, value in (("--client", client), ("--log-model", log_model), ("--log-version", log_version)):
         if value not in (None, ()) and not log:
             raise click.UsageError(f"{option} chooses from request logs; give them by --log.")
+    if extend is not None and (not sequential or asking.bundle is None):
+        raise click.UsageError("--extend goes on with a sequential test: give --sequential, and --bundle to write.")
     prepared = asking.prepared(reports)
+    if extend is not None:
+        prepared.arguments["bundle"] = dataclasses.replace(prepared.arguments["bundle"], extends=extend)
     from dynamarks_tf.request_logs import open_log
     from dynamarks_tf.verification import verify as verification
 

@@ -15,7 +15,8 @@ from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case.assessment import no_evidence_from_labels
 from dynamarks_tf.case.plan import TestPlan
-from dynamarks_tf.case.transcript import Block, Transcript, now
+from dynamarks_tf.case.transcript import Transcript, now
+from dynamarks_tf.case.transcript_chain import Block, Continued
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence import answers
 from dynamarks_tf.evidence.residual_accumulator import channel_obstacles
@@ -61,6 +62,7 @@ def transcript_of(
     suspect_sha256: str | None,
     batch_size: int,
     blocks: Sequence[Block] | None = None,
+    continued: Continued | None = None,
 ) -> Iterator[Transcript | None]:
     """The transcript that becomes the bundle, in a folder beside it; `None` if no bundle is wanted.
 
@@ -78,6 +80,7 @@ def transcript_of(
         suspect_sha256=suspect_sha256,
         keep_queries=bundle.include_queries,
         blocks=blocks,
+        continued=continued,
     )
     try:
         yield transcript

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support.digests import query_digest
-from dynamarks_tf.case.transcript import Block
+from dynamarks_tf.case.transcript_chain import Block
 
 Array = npt.NDArray[Any]
 

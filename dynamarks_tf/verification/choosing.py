@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import ArrayDigest
-from dynamarks_tf.case.transcript import Block, blocks_sha256
+from dynamarks_tf.case.transcript_chain import Block, blocks_sha256
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence.answers import confidence, main_class
 from dynamarks_tf.evidence.meetings import MetBefore
@@ -134,14 +134,15 @@ def with_fresh(logged: Chosen, fresh: Chosen, batch_size: int) -> Chosen:
     )
 
 
-def in_blocks_of(chosen: Chosen, batch_size: int) -> Chosen:
+def in_blocks_of(chosen: Chosen, batch_size: int, before: Sequence[int] = ()) -> Chosen:
     """The same queries, to be asked block by block.
 
     Args:
         chosen: the queries.
         batch_size: size of a block, at most.
+        before: ends of the blocks that an earlier test asked, which this one extends.
     """
-    ends = block_ends(chosen.count, chosen.num_fresh, batch_size)
+    ends = block_ends(chosen.count, chosen.num_fresh, batch_size, before)
     blocks = blocks_of(chosen.source.batches(batch_size), ends)
     return dataclasses.replace(chosen, blocks=blocks, sha256=blocks_sha256(blocks))
 

@@ -110,6 +110,7 @@ class BundleOptions:
             model file, if it is about one at all.
         include_queries: whether the bundle holds the inputs, not just their digest.
         reveal_key: whether the bundle holds the key. Anybody with the key can forge and strip the mark.
+        extends: the bundle of a sequential test whose answers are taken over; more questions follow.
 
     Raises:
         ArgumentError: the path is a folder, or there is a file already.
@@ -123,6 +124,7 @@ class BundleOptions:
     statement: Statement | None = None
     include_queries: bool = False
     reveal_key: bool = False
+    extends: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         text = os.fspath(self.path)

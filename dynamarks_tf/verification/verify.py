@@ -19,6 +19,7 @@ from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.case import members
 from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, looks_of, result_of
+from dynamarks_tf.case.extension import Earlier, check_continues
 from dynamarks_tf.case.plan import TestPlan, rule_of
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult, check_alpha
 from dynamarks_tf.case.trace import ClientEvidence, evidence_of, parties_sha256
@@ -142,17 +143,22 @@ def run(
     claimed = resolve_owner(owner, key, from_logits=from_logits, statement=None if target is None else target.statement)
     options = (suspect_options or SuspectOptions()).for_classes(claimed.num_classes, claimed.activation)
     _check_kind(logged=logged, fresh=fresh, sequential=sequential, options=options)
+    earlier = _extended(target, sequential=sequential)
     channels = _channels(claimed, options, fresh=fresh is not None or not logged, logged=logged)
     given, codebook = as_queries(queries), claimed.codebook(key)
     with opened(suspect, options, given) as adapter:
         chosen = _chosen(given, fresh, claimed, adapter, codebook, options, logged, max_queries, seed, groups, verbose)
         if sequential:
-            chosen = in_blocks_of(chosen, options.batch_size)
-        plan = _plan(key, claimed, chosen, options, channels, logged, max_queries, seed, alpha)
+            chosen = in_blocks_of(chosen, options.batch_size, earlier.ends if earlier else ())
+        looks = looks_of(chosen.num_fresh, earlier.looks if earlier else ()) if sequential and chosen.num_fresh else ()
+        plan = _plan(key, claimed, chosen, options, channels, logged, looks, max_queries, seed, alpha)
+        if earlier is not None:
+            check_continues(plan, chosen.blocks or (), earlier.plan, earlier.blocks)
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
         sha256 = suspect_sha256(suspect)
         accumulator = accumulator_of(plan, codebook.keyed_hash, codebook.contrasts(), chosen.met_before, chosen.parties)
-        record = transcript_of(target, plan, adapter.description, sha256, options.batch_size, chosen.blocks)
+        continued = None if earlier is None else earlier.continued
+        record = transcript_of(target, plan, adapter.description, sha256, options.batch_size, chosen.blocks, continued)
         with record as transcript:
             asked = ask(adapter, claimed, chosen, plan, options, transcript, verbose=verbose)
             assessment = assess(
@@ -183,6 +189,23 @@ def _writable(bundle: BundleOptions | str | os.PathLike[str] | None) -> BundleOp
     except OSError as error:
         raise ArgumentError(f"`bundle` {target.path} cannot be written: {error}") from error
     return target
+
+
+def _extended(target: BundleOptions | None, *, sequential: bool) -> Earlier | None:
+    """The sequential test that this one extends.
+
+    Raises:
+        ArgumentError: this one is not sequential, or would keep queries where that one did not, or the other way round.
+    """
+    if target is None or target.extends is None:
+        return None
+    if not sequential:
+        raise ArgumentError("`extends` (--extend) goes on with a sequential test; this one is not: sequential=True.")
+    earlier = Earlier.read(target.extends)
+    if earlier.keeps_queries != target.include_queries:
+        kept = "holds its queries" if earlier.keeps_queries else "holds digests of its queries only"
+        raise ArgumentError(f"{target.extends} {kept}, and what extends it does the same: `include_queries`.")
+    return earlier
 
 
 def _check_kind(*, logged: bool, fresh: Any, sequential: bool, options: SuspectOptions) -> None:
@@ -263,6 +286,7 @@ def _plan(
     options: SuspectOptions,
     channels: tuple[str, ...],
     logged: bool,
+    looks: tuple[int, ...],
     max_queries: int | None,
     seed: int,
     alpha: float,
@@ -288,7 +312,7 @@ def _plan(
         logged=logged,
         num_fresh=chosen.num_fresh,
         sequential=chosen.blocks is not None,
-        looks=looks_of(chosen.num_fresh) if chosen.blocks is not None and chosen.num_fresh else (),
+        looks=looks,
         labels=options.labels,
         channels=channels,
         num_queries=chosen.count,

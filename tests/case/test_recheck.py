@@ -16,6 +16,7 @@ import dynamarks_tf.errors
 from dynamarks_tf import recheck
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import transcript
+from dynamarks_tf.case import transcript_chain as chains
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.case.members import read_selection
 from dynamarks_tf.errors import ArgumentError, BundleError, CommitmentError, FormatError, SuspectError, TranscriptError
@@ -81,8 +82,8 @@ def test_a_bundle_is_private_complete_and_bears_out_the_verdict(verify, surrogat
     assert "holds digests only" in with_key.caveats[-1]
     with zipfile.ZipFile(path) as archive:
         assert bundles.KEY not in archive.namelist()
-        head = json.loads(archive.read(transcript.HEAD))
-        first = json.loads(archive.read(transcript.batch_names(0)[1]))
+        head = json.loads(archive.read(chains.HEAD))
+        first = json.loads(archive.read(chains.batch_names(0)[1]))
         assert head["fixed_at"] <= first["asked_at"] <= first["answered_at"]
         assert head["plan_sha256"] == evidence.plan.digest
         contents = b"".join(archive.read(name) for name in archive.namelist())
@@ -100,7 +101,7 @@ def test_the_key_and_the_queries_are_in_the_bundle_only_if_asked_for(verify, sur
     result = recheck.recheck(tmp_path / "open.zip")
     assert result.with_key
     with Bundle(tmp_path / "open.zip") as opened:
-        kept = transcript.TranscriptBatch.from_bytes(opened.read(transcript.batch_names(0)[0]))
+        kept = transcript.TranscriptBatch.from_bytes(opened.read(chains.batch_names(0)[0]))
         np.testing.assert_array_equal(kept.queries, digits.x_test[:25])
         assert dm.MarkKey.from_json(opened.read(bundles.KEY), "k") == key
     assert "holds no published commitment" in result.caveats[0]
@@ -108,7 +109,7 @@ def test_the_key_and_the_queries_are_in_the_bundle_only_if_asked_for(verify, sur
     verify(surrogate, tmp_path / "closed.zip")
     with Bundle(tmp_path / "closed.zip") as opened:
         assert bundles.KEY not in opened
-        assert transcript.TranscriptBatch.from_bytes(opened.read(transcript.batch_names(0)[0])).queries is None
+        assert transcript.TranscriptBatch.from_bytes(opened.read(chains.batch_names(0)[0])).queries is None
 
 
 def test_recheck_runs_where_there_is_only_numpy_and_cryptography(bundle, key, tmp_path):
@@ -174,10 +175,10 @@ def change_plan(**entries):
     def change(members):
         from dynamarks_tf._support.digests import json_digest
 
-        head, evidence = json.loads(members[transcript.HEAD]), json.loads(members[bundles.EVIDENCE])
+        head, evidence = json.loads(members[chains.HEAD]), json.loads(members[bundles.EVIDENCE])
         plan = {**head["plan"], **entries}
         digest = "0" * 64 if plan["alpha"] != plan["alpha"] else json_digest(plan)
-        members[transcript.HEAD] = json.dumps({**head, "plan": plan, "plan_sha256": digest}).encode()
+        members[chains.HEAD] = json.dumps({**head, "plan": plan, "plan_sha256": digest}).encode()
         evidence |= {"plan": plan, "plan_sha256": digest}
         members[bundles.EVIDENCE] = json.dumps(evidence).encode()
         rechain(members)
@@ -186,7 +187,7 @@ def change_plan(**entries):
 
 
 def change_answers(members):
-    name = transcript.batch_names(1)[0]
+    name = chains.batch_names(1)[0]
     batch = transcript.TranscriptBatch.from_bytes(members[name])
     suspect = batch.suspect.copy()
     suspect[0] = np.roll(suspect[0], 1)
@@ -201,21 +202,21 @@ def change_residuals(members):
 
 
 def drop_last_batch(members):
-    for name in transcript.batch_names(4):
+    for name in chains.batch_names(4):
         del members[name]
 
 
 def swap_batches(members):
-    one, two = (transcript.batch_names(index) for index in (1, 2))
+    one, two = (chains.batch_names(index) for index in (1, 2))
     for a, b in zip(one, two, strict=True):
         members[a], members[b] = members[b], members[a]
 
 
 def backdate(members):
     """A plan that says it was fixed after the first question; the chain is made anew to fit."""
-    head = json.loads(members[transcript.HEAD])
+    head = json.loads(members[chains.HEAD])
     head["fixed_at"] = "2999-01-01T00:00:00.000+00:00"
-    members[transcript.HEAD] = json.dumps(head).encode()
+    members[chains.HEAD] = json.dumps(head).encode()
     rechain(members)
 
 
@@ -224,9 +225,9 @@ def rechain(members):
 
     from dynamarks_tf._support.digests import json_digest
 
-    chain = hashlib.sha256(members[transcript.HEAD]).hexdigest()
+    chain = hashlib.sha256(members[chains.HEAD]).hexdigest()
     for index in range(5):
-        answers, name = transcript.batch_names(index)
+        answers, name = chains.batch_names(index)
         record = json.loads(members[name])
         record["previous"] = chain
         record["answers_sha256"] = hashlib.sha256(members[answers]).hexdigest()
@@ -271,8 +272,8 @@ def change_answers_and_chain(members):
             FormatError,
             "is evidence of version 9; this release reads version 4",
         ),
-        (change_json(transcript.HEAD, version=9), TranscriptError, "the transcript of a test of version 9"),
-        (change_json(transcript.HEAD, plan_sha256="0" * 64), BundleError, "not about the plan that was fixed"),
+        (change_json(chains.HEAD, version=9), TranscriptError, "the transcript of a test of version 9"),
+        (change_json(chains.HEAD, plan_sha256="0" * 64), BundleError, "not about the plan that was fixed"),
         (change_answers, TranscriptError, "batch 1: its answers were changed"),
         (change_answers_and_chain, BundleError, "the table of the class channel does not follow from the answers"),
         (change_residuals, BundleError, "the table of the class channel does not follow from the answers"),
@@ -349,13 +350,13 @@ def test_members_of_any_content_are_refused_and_never_crash(bundle, key, tmp_pat
     """Each member is replaced by each kind of junk, and signed by the owner himself; the chain is made to fit."""
     with zipfile.ZipFile(bundle) as archive:
         names = [name for name in archive.namelist() if name != bundles.MANIFEST and "00000" not in name[:-5]]
-        names += [*transcript.batch_names(0)]
+        names += [*chains.batch_names(0)]
     for number, name in enumerate(names):
         for kind, junk in enumerate(junk_of_every_kind()):
 
             def replace(members, name=name, junk=junk):
                 members[name] = junk
-                if name == transcript.batch_names(0)[0]:
+                if name == chains.batch_names(0)[0]:
                     rechain(members)
 
             target = tmp_path / f"{number}-{kind}.zip"
@@ -380,7 +381,7 @@ def test_queries_that_are_kept_are_those_that_were_asked(verify, surrogate, key,
     assert "the queries are in the bundle and are those of the plan" in " ".join(recheck.recheck(path).steps)
 
     def other_queries(members):
-        name = transcript.batch_names(2)[0]
+        name = chains.batch_names(2)[0]
         batch = transcript.TranscriptBatch.from_bytes(members[name])
         members[name] = transcript.TranscriptBatch(batch.clean, batch.suspect, batch.queries + 1).to_bytes()
         rechain(members)
@@ -514,7 +515,7 @@ def test_an_interrupted_test_is_not_mixed_with_another(verify, surrogate, digits
         verify(Flaky(surrogate), path, queries=digits.x_test[1:121])
     with pytest.raises(TranscriptError, match="whose keeps_queries is False; this one's is True"):
         verify(Flaky(surrogate), path, include_queries=True)
-    name = tmp_path / "bundle.zip.partial" / transcript.batch_names(1)[0]
+    name = tmp_path / "bundle.zip.partial" / chains.batch_names(1)[0]
     name.write_bytes(name.read_bytes()[:-1])
     with pytest.raises(TranscriptError, match="batch 1: its answers were changed"):
         verify(Flaky(surrogate), path)
@@ -553,14 +554,14 @@ def test_an_interrupted_test_is_not_gone_on_with_on_another_suspect_of_the_same_
 def test_a_damaged_transcript_is_refused_in_words(verify, surrogate, tmp_path):
     for number, (name, content, message) in enumerate(
         [
-            (transcript.HEAD, b"[" * 100_000, "is not the transcript of a test"),
+            (chains.HEAD, b"[" * 100_000, "is not the transcript of a test"),
             (
-                transcript.HEAD,
+                chains.HEAD,
                 json.dumps({"format": transcript.FORMAT, "version": transcript.FORMAT_VERSION}).encode(),
                 "its entry plan_sha256",
             ),
-            (transcript.batch_names(1)[1], b"{", "batch 1, cannot be read"),
-            (transcript.batch_names(1)[1], b"{}", "batch 1: its record does not follow"),
+            (chains.batch_names(1)[1], b"{", "batch 1, cannot be read"),
+            (chains.batch_names(1)[1], b"{}", "batch 1: its record does not follow"),
         ]
     ):
         path = tmp_path / f"{number}.zip"
@@ -639,7 +640,7 @@ def test_a_bundle_says_which_of_the_inputs_were_asked(verify, surrogate, digits,
     evidence = verify(surrogate, tmp_path / "some.zip", queries=digits.x_test, max_queries=60, include_queries=True)
     selected = recheck.recheck(tmp_path / "some.zip").case.selected
     with Bundle(tmp_path / "some.zip") as opened:
-        first = transcript.TranscriptBatch.from_bytes(opened.read(transcript.batch_names(0)[0]))
+        first = transcript.TranscriptBatch.from_bytes(opened.read(chains.batch_names(0)[0]))
     np.testing.assert_array_equal(first.queries, digits.x_test[selected[:25]])
     for wrong in (selected[:-1], selected[::-1], selected - selected[0] - 1, selected.astype(float)):
         with pytest.raises(BundleError, match="does not hold 60 increasing indices"):

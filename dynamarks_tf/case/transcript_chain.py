@@ -1,0 +1,163 @@
+"""The chain of a transcript: what its first file and its records must be, for those who write it and who check it.
+
+Each record holds the digest of the one before, the first that of the first file, which holds the plan. Where a
+sequential test extends an earlier one, the records go on, and the first of the later ones follows its first file too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from dynamarks_tf._support import digests
+from dynamarks_tf._support.formats import check_format
+from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.errors import TranscriptError
+
+FORMAT = "dynamarks-transcript"
+FORMAT_VERSION = 4
+HEAD = "transcript.json"
+_HEAD_ENTRIES: dict[str, Any] = {
+    "plan_sha256": str,
+    "plan": dict,
+    "suspect": str,
+    "suspect_sha256": (str, type(None)),
+    "batch_size": int,
+    "keeps_queries": bool,
+    "blocks": (list, type(None)),
+    "continues": (dict, type(None)),
+    "fixed_at": str,
+}
+
+
+class Block(NamedTuple):
+    """A block of queries that a sequential test asks at once: how many, and their digest."""
+
+    rows: int
+    queries_sha256: str
+
+
+def blocks_sha256(blocks: Sequence[Block]) -> str:
+    """Digest of all that a sequential test may ask: what it has asked when it stops can be seen to be its start."""
+    return digests.json_digest({"blocks": [[*block] for block in blocks]})
+
+
+def blocks_of_head(head: dict[str, Any], plan: TestPlan, where: str) -> list[Block]:
+    """The blocks that the first file of a transcript names; none if the test is not sequential.
+
+    Raises:
+        TranscriptError: they are not those of the plan.
+    """
+    try:
+        blocks = [Block(*block) for block in head["blocks"] or ()]
+        planned = (
+            blocks_sha256(blocks) == plan.queries_sha256 and sum(block.rows for block in blocks) == plan.num_queries
+        )
+    except (TypeError, ValueError):
+        planned = False
+    if (head["blocks"] is not None) != plan.sequential or (plan.sequential and not planned):
+        raise TranscriptError(f"{where}: its blocks of queries are not those of the plan.")
+    return blocks
+
+
+def batch_names(index: int) -> tuple[str, str]:
+    """Names of the files of one batch: answers and record."""
+    return f"batches/{index:06d}.npz", f"batches/{index:06d}.json"
+
+
+def earlier_name(index: int) -> str:
+    """Name of the first file of an earlier test that this one extends, the oldest being 0."""
+    return f"earlier/{index:03d}.json"
+
+
+class Continued(NamedTuple):
+    """A sequential test that is to be extended.
+
+    Attributes:
+        heads: its first file, and before it those of the tests that it extends, the oldest first.
+        records: answers and record of each batch.
+    """
+
+    heads: tuple[bytes, ...]
+    records: tuple[tuple[bytes, bytes], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the first file of the later transcript says of it."""
+        return {
+            "head_sha256": hashlib.sha256(self.heads[-1]).hexdigest(),
+            "batches": len(self.records),
+            "chain": json.loads(self.records[-1][1])["chain"],
+        }
+
+
+def joints(heads: Sequence[bytes], where: str) -> dict[int, str]:
+    """At which batch each later transcript begins, and the digest of its first file.
+
+    Args:
+        heads: the first files, the oldest first.
+        where: for messages.
+
+    Raises:
+        TranscriptError: one does not continue the one before it.
+    """
+    found = dict[int, str]()
+    contents = [read_head(head, where) for head in heads]
+    for before, (head, content) in itertools.pairwise(zip(heads, contents, strict=True)):
+        about = content["continues"]
+        if about is None or about.get("head_sha256") != hashlib.sha256(before[0]).hexdigest():
+            raise TranscriptError(f"{where}: a part of it does not continue the one before.")
+        found[about.get("batches")] = hashlib.sha256(head).hexdigest()
+    if contents[0]["continues"] is not None:
+        raise TranscriptError(f"{where}: the test that it extends is missing.")
+    return found
+
+
+def follows(chain: str, index: int, at: dict[int, str]) -> str:
+    """What the record of a batch follows: the one before; where a later transcript begins, its first file as well.
+
+    Args:
+        chain: of the batch before, or digest of the oldest first file.
+        index: number of the batch.
+        at: as `joints` gives it.
+    """
+    return digests.json_digest({"chain": chain, "head": at[index]}) if index in at else chain
+
+
+def check_record(record: Any, data: bytes, index: int, previous: str, where: str) -> None:
+    """Checks that a batch is the one that was written down, at its place in the chain.
+
+    Raises:
+        TranscriptError: it is not.
+    """
+    try:
+        content = {name: value for name, value in record.items() if name != "chain"}
+        whole = record["batch"] == index and record["previous"] == previous
+        whole = whole and record["chain"] == digests.json_digest(content)
+        whole = whole and type(record["rows"]) is int
+        whole = whole and all(isinstance(record[name], str) for name in ("queries_sha256", "asked_at", "answered_at"))
+        answers_match = record["answers_sha256"] == hashlib.sha256(data).hexdigest()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        whole = answers_match = False
+    if not whole or not answers_match:
+        what = "its record does not follow from the one before" if not whole else "its answers were changed"
+        raise TranscriptError(f"{where}, batch {index}: {what}.")
+
+
+def read_head(data: bytes, where: str) -> dict[str, Any]:
+    """Reads the first file of a transcript: plan, suspect and when the plan was fixed.
+
+    Raises:
+        TranscriptError: it is none, or of another version.
+    """
+    try:
+        found: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    content = check_format(found, FORMAT, FORMAT_VERSION, where, "the transcript of a test", error=TranscriptError)
+    for name, kind in _HEAD_ENTRIES.items():
+        if not isinstance(content.get(name), kind):
+            raise TranscriptError(f"{where} is damaged: its entry {name} is {content.get(name)!r}.")
+    return content
