@@ -109,14 +109,15 @@ def choose_queries(
     return Chosen(chosen, SURE, count, digest, chosen.indices, clean, None, None, num_fresh=count)
 
 
-def fresh_share(max_queries: int, num_classes: int) -> int:
-    """How many of some queries are fresh, if there are logged ones too: two thirds, while that pays.
+def fresh_share(max_queries: int | None, num_classes: int) -> int:
+    """How many fresh queries are asked beside logged ones: two thirds of all, while the class channel gains by it.
 
     Args:
-        max_queries: the largest number of both together.
+        max_queries: the largest number of both together; `None` for no limit.
         num_classes: number of classes C.
     """
-    return max(min(2 * max_queries // 3, _ENOUGH_FRESH * num_classes), 1)
+    enough = _ENOUGH_FRESH * num_classes
+    return enough if max_queries is None else max(min(2 * max_queries // 3, enough), 1)
 
 
 def with_fresh(logged: Chosen, fresh: Chosen, batch_size: int) -> Chosen:

@@ -78,7 +78,7 @@ def verify(
         sequential: whether to stop as soon as p <= alpha. The p-value is exact all the same: the evidence may be looked
             at at any time (`evidence.anytime`).
         max_queries: the largest number of queries: a confident and balanced choice; of logged ones, half of them ties.
-            With `fresh` ones beside a log, up to two thirds of them are fresh.
+            With `fresh` ones beside a log, up to two thirds of them are fresh: a choice of at most 20 for each class.
         seed: seed of that choice.
         alpha: the accepted chance of a false detection; `result.detected()` goes by it.
         from_logits: whether a clean owner model answers logits. A marked one tells itself.
@@ -244,7 +244,7 @@ def _chosen(
         return choose_queries(given, owner, suspect, max_queries=max_queries, **common)
     beside = None
     if fresh is not None:
-        at_most = None if max_queries is None else fresh_share(max_queries, owner.num_classes)
+        at_most = fresh_share(max_queries, owner.num_classes)
         beside = choose_queries(as_queries(fresh), owner, suspect, max_queries=at_most, **common)
         max_queries = None if max_queries is None else max(max_queries - beside.count, 1)
     limits = {"max_queries": max_queries, "labels": options.labels, "groups": groups, **common}
