@@ -32,7 +32,8 @@ from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.case.trace import ClientEvidence, check_evidence, clients_from_dict
 from dynamarks_tf.case.transcript import TranscriptBatch
 from dynamarks_tf.errors import BundleError, DynaMarksError
-from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
+from dynamarks_tf.evidence.bounds import combined_log10_p
+from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence, evidence_of_stated
 from dynamarks_tf.evidence.class_order import in_order
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.evidence.residuals import Residuals
@@ -45,7 +46,8 @@ from dynamarks_tf.watermark.codebook import Codebook
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
 _RELATIVE_TOLERANCE = 1e-4  # single-precision logarithms and sums, in another order, on another processor
-_LOG_TOLERANCE = 1e-2  # what that can do to log10 p, which is steep where nearly all signs agree
+_GROWTH_TOLERANCE = 0.1  # of log10 p, since a residual may then be rounded to the next step of the lattice
+_EXACT_TOLERANCE = 1e-6  # of what follows from the tables in the bundle
 
 
 _WITHOUT_KEY = (
@@ -96,7 +98,7 @@ class CheckedBundle:
     """What a result was recomputed from. Confidential: tables of a detected surrogate give the secret signs away.
 
     Attributes:
-        residuals: the table of each channel that was tested.
+        residuals: the table of each channel that was tested, as the bundle holds it.
         book: the codebook; `None` without the key.
         statement: the published commitment, if the bundle holds it.
         fixed_at: when the plan was fixed, ISO 8601 in UTC.
@@ -171,12 +173,10 @@ class _Recheck:
         assessment = self._assess()
         kept = "; the queries are in the bundle and are those of the plan" if self._keeps_queries else ""
         steps.append(f"The records of {assessment.num_queries} queries follow from the plan and from each other{kept}.")
-        steps.append(self._check_tables(assessment.residuals))
+        tables = self._stored_tables(assessment.residuals)
+        steps.append(f"The tables ({', '.join(tables)}) follow from the recorded answers.")
         steps.append(self._check_facts(assessment))
-        if self._codebook is None:
-            steps.append(self._check_p_values(assessment.residuals))
-        else:
-            steps.append(self._check_with_key(assessment))
+        steps.append(self._check_p_values(tables, assessment))
         steps.append(self._check_clients())
         return Recheck(
             self._evidence,
@@ -185,7 +185,7 @@ class _Recheck:
             self._key is not None,
             self._clients,
             CheckedBundle(
-                assessment.residuals,
+                tables,
                 self._codebook,
                 self._statement,
                 self._head["fixed_at"],
@@ -340,7 +340,8 @@ class _Recheck:
             pairs = zip(self._best_classes, aligned, strict=True)
             self._best_classes = [np.stack([clean, suspect]) for (clean, _), suspect in pairs]
 
-    def _check_tables(self, residuals: dict[str, Residuals]) -> str:
+    def _stored_tables(self, residuals: dict[str, Residuals]) -> dict[str, Residuals]:
+        """The tables of the bundle, which p-values follow from to the last digit, once the answers confirm them."""
         if tuple(residuals) != tuple(channel.channel for channel in self._evidence.channels):
             raise BundleError(f"{self._bundle.path}: its channels are not those that the answers can be tested in.")
         shapes = {channel: found.values.shape for channel, found in residuals.items()}
@@ -353,7 +354,7 @@ class _Recheck:
                 raise BundleError(
                     f"{self._bundle.path}: the table of the {channel} channel does not follow from the answers."
                 )
-        return f"The tables ({', '.join(residuals)}) follow from the recorded answers."
+        return {channel: dataclasses.replace(found, values=stored[channel]) for channel, found in residuals.items()}
 
     def _check_facts(self, assessment: Assessment) -> str:
         """Compares all that the result states and that needs no secret sign."""
@@ -373,8 +374,6 @@ class _Recheck:
             facts[f"num_queries of the {channel.channel} channel"] = channel.num_queries, found.num_queries
             facts[f"num_cells of the {channel.channel} channel"] = channel.num_cells, found.num_cells
             self._compare(f"slope of the {channel.channel} channel", channel.slope, found.slope)
-            largest = float(np.abs(found.values).sum())
-            self._compare(f"largest T of the {channel.channel} channel", channel.largest_possible, largest)
         for name, (stated, expected) in facts.items():
             if stated != expected:
                 raise BundleError(f"{self._bundle.path}: {name} is stated as {stated!r} and comes out as {expected!r}.")
@@ -384,16 +383,40 @@ class _Recheck:
             "follows from them."
         )
 
-    def _check_p_values(self, residuals: dict[str, Residuals]) -> str:
-        for channel in self._evidence.channels:
-            found = chernoff_log10_p(residuals[channel.channel].values, channel.statistic)
-            self._compare(f"log10 p of the {channel.channel} channel", channel.log10_p, found)
-        combined = combined_log10_p([channel.log10_p for channel in self._evidence.channels])
-        self._compare("combined log10 p", self._evidence.log10_p, combined)
-        return (
-            f"The p-values (combined: 10^{combined:.2f}) follow from the tables and the statistics T. That T is the "
-            "sum of sign times residual, and how it grew, can be checked with the key only."
-        )
+    def _check_p_values(self, tables: dict[str, Residuals], assessment: Assessment) -> str:
+        evidence = self._evidence
+        for channel in evidence.channels:
+            found = self._channel_evidence(channel, tables[channel.channel])
+            for name, stated, expected in (
+                ("T", channel.statistic, found.statistic),
+                ("largest T", channel.largest_possible, found.largest_possible),
+                ("log10 p", channel.log10_p, found.log10_p),
+            ):
+                what = f"{name} of the {channel.channel} channel"
+                self._compare(what, stated, expected, _EXACT_TOLERANCE, _EXACT_TOLERANCE)
+        combined = combined_log10_p([channel.log10_p for channel in evidence.channels])
+        self._compare("combined log10 p", evidence.log10_p, combined, _EXACT_TOLERANCE, _EXACT_TOLERANCE)
+        if self._codebook is None:
+            return (
+                f"The p-values (combined: 10^{combined:.2f}) follow from the tables and the statistics T. That T is "
+                "the sum of sign times residual, and how it grew, can be checked with the key only."
+            )
+        if [point.num_queries for point in assessment.growth] != [point.num_queries for point in evidence.growth]:
+            raise BundleError(f"{self._bundle.path}: the growth of the evidence is not stated where it is computed.")
+        for mine, stated in zip(assessment.growth, evidence.growth, strict=True):
+            what = f"log10 p after {mine.num_queries} queries"
+            self._compare(what, stated.log10_p, mine.log10_p, _RELATIVE_TOLERANCE, _GROWTH_TOLERANCE)
+        return f"With the key, signs, statistics and p-values come out as stated (combined: 10^{combined:.2f})."
+
+    def _channel_evidence(self, stated: ChannelEvidence, table: Residuals) -> ChannelEvidence:
+        if self._codebook is not None:
+            return channel_evidence(stated.channel, self._codebook.signs(stated.channel), table)
+        try:
+            return evidence_of_stated(stated.channel, stated.statistic, table)
+        except ValueError as error:
+            raise BundleError(
+                f"{self._bundle.path}: T of the {stated.channel} channel is stated as {stated.statistic:.6g}; {error}."
+            ) from error
 
     def _check_clients(self) -> str:
         if not isinstance(self._accumulator, TracingAccumulator):
@@ -414,10 +437,16 @@ class _Recheck:
             self._compare(f"log10 p after {mine.num_queries} queries", stated.log10_p, mine.log10_p)
         return f"With the key, signs, statistics and p-values come out as stated (combined: 10^{found.log10_p:.2f})."
 
-    def _compare(self, what: str, stated: float, found: float, scale: float = 1.0) -> None:
+    def _compare(
+        self,
+        what: str,
+        stated: float,
+        found: float,
+        relative: float = _RELATIVE_TOLERANCE,
+        absolute: float = _RELATIVE_TOLERANCE,
+    ) -> None:
         """Compares two numbers that were computed on different processors."""
-        tolerance = _LOG_TOLERANCE if "log10 p" in what else _RELATIVE_TOLERANCE * max(1.0, scale)
-        if not math.isclose(stated, found, rel_tol=_RELATIVE_TOLERANCE, abs_tol=tolerance):
+        if not math.isclose(stated, found, rel_tol=relative, abs_tol=absolute):
             raise BundleError(f"{self._bundle.path}: {what} is stated as {stated:.6g} and comes out as {found:.6g}.")
 
 

@@ -12,12 +12,13 @@ from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence.answer_scale import SCALES
 from dynamarks_tf.evidence.bounds import COMBINATION_RULE
+from dynamarks_tf.evidence.exact_tail import TAIL_RULE
 from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, testable_channels
 from dynamarks_tf.watermark.keyed_hash import KEYED_HASH, TWO_CLASSES
 from dynamarks_tf.watermark.params import ACTIVATIONS, MarkParams
 
 FORMAT = "dynamarks-plan"
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 OF_FRESH = ("all", "confident-balanced/1")
 OF_LOGGED = ("first-meetings/1", "first-ties/1", "fewest/1")
 _LISTS = ("channels", "code_outside")
@@ -66,6 +67,7 @@ class TestPlan:
         parties_sha256: digest of which secret signs count for which client, where clients are told apart.
         keyed_hash: name and version of the hash that picks an input's secret signs.
         transforms: for each channel, name and version of its residual transform.
+        tail: name and version of the rule that gives each channel its p-value.
         combination: name and version of the rule that combines the channels.
     """
 
@@ -103,6 +105,7 @@ class TestPlan:
     parties_sha256: str | None = None
     keyed_hash: str = KEYED_HASH
     transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
+    tail: str = TAIL_RULE
     combination: str = COMBINATION_RULE
 
     @property
@@ -142,7 +145,8 @@ class TestPlan:
             raise FormatError(f"{source} is damaged: its numbers of classes and labels do not fit {plan.activation}.")
         if plan.align_classes and plan.activation == "sigmoid":
             raise FormatError(f"{source} is damaged: there is no order of classes to find for sigmoids.")
-        known = {"keyed_hash": KEYED_HASH, "transforms": TRANSFORMS, "combination": COMBINATION_RULE}
+        known = {"keyed_hash": KEYED_HASH, "transforms": TRANSFORMS, "tail": TAIL_RULE}
+        known["combination"] = COMBINATION_RULE
         for name, value in known.items():
             if getattr(plan, name) != value:
                 raise FormatError(

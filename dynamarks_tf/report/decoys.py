@@ -1,6 +1,6 @@
 """Decoy keys: how well a suspect agrees with keys that cannot have influenced it.
 
-The p-value needs no decoys: it is a proven bound. They show the reader what chance looks like. A decoy is a whole key,
+The p-value needs no decoys: it is proven. They show the reader what chance looks like. A decoy is a whole key,
 made from a stated seed; its sign tables are compared with the same residuals as the owner's.
 """
 
@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.result import VerificationResult
-from dynamarks_tf.evidence.bounds import combined_log10_p, log_cosh
+from dynamarks_tf.evidence.bounds import combined_log10_p
+from dynamarks_tf.evidence.exact_tail import log10_tails, on_lattice
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark import codebook
@@ -27,7 +28,6 @@ Array = npt.NDArray[Any]
 NUM_DECOYS = 10_000
 SEED = 0
 BIN_WIDTH = 0.25
-_CURVE_POINTS = 200
 _AT_ONCE = 50
 
 
@@ -83,10 +83,11 @@ def compare(
     statistics = decoy_statistics(evidence.plan, residuals, num_keys, seed)
     channels, log10_p = [], []
     for channel in evidence.channels:
-        values, decoys = residuals[channel.channel].values, statistics[channel.channel]
-        log10_p.append(log10_p_of(values, decoys))
-        deviation = math.sqrt(float((values**2).sum())) or 1.0
-        channels.append(_histogram(channel.channel, channel.statistic / deviation, decoys / deviation))
+        steps, step = on_lattice(residuals[channel.channel].values)
+        decoys = statistics[channel.channel]
+        log10_p.append(log10_tails(steps, decoys))
+        deviation = math.sqrt(float((steps.astype(float) ** 2).sum())) or 1.0
+        channels.append(_histogram(channel.channel, channel.statistic / (step * deviation), decoys / deviation))
     combined = np.array([combined_log10_p(each) for each in zip(*log10_p, strict=True)])
     num_as_extreme = int((combined <= evidence.log10_p).sum())
     return Decoys(num_keys, seed, num_as_extreme, round(float(combined.min()), 2), tuple(channels))
@@ -95,53 +96,23 @@ def compare(
 def decoy_statistics(
     plan: TestPlan, residuals: Mapping[str, Residuals], num_keys: int, seed: int
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """T of each decoy key for each channel, shape `(num_keys,)`.
+    """T of each decoy key for each channel in steps of its lattice, whole numbers of shape `(num_keys,)`.
 
     Decoy i is the key whose 32 bytes are the SHA-256 of `dynamarks decoy SEED/i`.
     """
     params = plan.params
-    met = {channel: np.flatnonzero(table.values) for channel, table in residuals.items()}
-    values = {channel: table.values.ravel()[met[channel]] for channel, table in residuals.items()}
+    tables = {channel: on_lattice(table.values)[0].ravel() for channel, table in residuals.items()}
+    met = {channel: np.flatnonzero(table) for channel, table in tables.items()}
+    steps = {channel: tables[channel][cells].astype(float) for channel, cells in met.items()}  # floats multiply faster
     statistics: dict[str, list[Array]] = {channel: [] for channel in residuals}
     for start in range(0, num_keys, _AT_ONCE):
         names = [f"dynamarks decoy {seed}/{index}" for index in range(start, min(start + _AT_ONCE, num_keys))]
         keys = [MarkKey(hashlib.sha256(name.encode()).digest(), "decoy", created="-") for name in names]
         for channel, cells in met.items():
-            tables = (codebook.channel_signs(key, channel, plan.num_classes, params) for key in keys)
-            signs = np.stack([table.ravel()[cells] for table in tables])
-            statistics[channel].append(signs @ values[channel])
+            drawn = (codebook.channel_signs(key, channel, plan.num_classes, params) for key in keys)
+            signs = np.stack([table.ravel()[cells] for table in drawn])
+            statistics[channel].append(signs @ steps[channel])
     return {channel: np.concatenate(parts) for channel, parts in statistics.items()}
-
-
-def log10_p_of(residuals: Array, statistics: Array) -> npt.NDArray[np.float64]:
-    """The p-values of many statistics over the same residuals, equal to those of `chernoff_log10_p`, but faster.
-
-    They are read off a curve, on which all bounds lie: over theta, t = sum r tanh(theta r) and
-    ln p = sum log cosh(theta r) - theta t.
-
-    Args:
-        residuals: R, any shape.
-        statistics: values of T, shape `(n,)`.
-
-    Returns:
-        log10 of p, shape `(n,)`.
-    """
-    r = np.abs(residuals[residuals != 0])
-    furthest = float(statistics.max(initial=0))
-    if r.size == 0 or furthest <= 0:
-        return np.zeros(len(statistics))
-    scale = r.max()
-    r = r / scale
-    most = min(furthest / scale, r.sum() * (1 - 1e-9))
-    first = theta = 0.01 / math.sqrt(float((r**2).sum()))
-    while (r * np.tanh(theta * r)).sum() < most:
-        theta *= 1.5
-    curve = [(0.0, 0.0)]
-    for point in np.geomspace(first, theta, _CURVE_POINTS):
-        t = float((r * np.tanh(point * r)).sum())
-        curve.append((t, float(log_cosh(point * r).sum()) - point * t))
-    places, exponents = np.array(curve).T
-    return np.asarray(np.interp(statistics / scale, places, exponents) / math.log(10))
 
 
 def _histogram(channel: str, observed: float, decoys: Array) -> ChannelDecoys:
