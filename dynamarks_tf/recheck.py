@@ -403,9 +403,9 @@ class _Recheck:
             )
         if [point.num_queries for point in assessment.growth] != [point.num_queries for point in evidence.growth]:
             raise BundleError(f"{self._bundle.path}: the growth of the evidence is not stated where it is computed.")
-        for mine, stated in zip(assessment.growth, evidence.growth, strict=True):
-            what = f"log10 p after {mine.num_queries} queries"
-            self._compare(what, stated.log10_p, mine.log10_p, _RELATIVE_TOLERANCE, _GROWTH_TOLERANCE)
+        for ours, theirs in zip(assessment.growth, evidence.growth, strict=True):
+            what = f"log10 p after {ours.num_queries} queries"
+            self._compare(what, theirs.log10_p, ours.log10_p, _RELATIVE_TOLERANCE, _GROWTH_TOLERANCE)
         return f"With the key, signs, statistics and p-values come out as stated (combined: 10^{combined:.2f})."
 
     def _channel_evidence(self, stated: ChannelEvidence, table: Residuals) -> ChannelEvidence:
@@ -424,18 +424,6 @@ class _Recheck:
         check_evidence(self._clients, self._accumulator, self._codebook)
         how = "with the key" if self._codebook is not None else "from the stated statistics"
         return f"The p-values of {len(self._clients)} clients and groups, {how}, come out as stated."
-
-    def _check_with_key(self, found: Assessment) -> str:
-        evidence = self._evidence
-        for ours, theirs in zip(found.channels, evidence.channels, strict=True):
-            self._compare(f"T of the {ours.channel} channel", theirs.statistic, ours.statistic, ours.largest_possible)
-            self._compare(f"log10 p of the {ours.channel} channel", theirs.log10_p, ours.log10_p)
-        self._compare("combined log10 p", evidence.log10_p, found.log10_p)
-        if [point.num_queries for point in found.growth] != [point.num_queries for point in evidence.growth]:
-            raise BundleError(f"{self._bundle.path}: the growth of the evidence is not stated where it is computed.")
-        for mine, stated in zip(found.growth, evidence.growth, strict=True):
-            self._compare(f"log10 p after {mine.num_queries} queries", stated.log10_p, mine.log10_p)
-        return f"With the key, signs, statistics and p-values come out as stated (combined: 10^{found.log10_p:.2f})."
 
     def _compare(
         self,

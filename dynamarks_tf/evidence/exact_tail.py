@@ -22,6 +22,8 @@ _CUT = 1e-22  # tilted probability that may be cut off at an end of a window
 _UNDERFLOW = 2.0**-1000
 _ROUNDING = 2.0**-48  # for each sign: more than the rounding of all sums and products together
 _HALVINGS = 40
+_FEW = 20  # signs whose binomial needs no array
+_AT_ONCE = 20_000  # products that NumPy sums in one call
 _COMMON = 1e-9  # p-values from which on the law without a tilt gives all digits
 
 Array = npt.NDArray[Any]
@@ -170,14 +172,21 @@ def _law(sizes: Array, counts: Array, theta: float, most: int) -> tuple[Array, i
         size, count = int(sizes[index]), int(counts[index])
         weights, fewest, cut = _binomial(count, theta * size)
         law, first = _convolved(law, weights, size, most - first - fewest * size), first + fewest * size
-        law, skipped, cut_now = _trimmed(law)
-        first, lost = first + skipped, lost + cut + cut_now
+        lost += cut
+        if len(law) > _FEW:
+            law, skipped, cut = _trimmed(law)
+            first, lost = first + skipped, lost + cut
     return law, first, lost
 
 
 def _binomial(count: int, log_odds: float) -> tuple[Array, int, float]:
     """Probabilities of how many of `count` signs disagree, the smallest of these numbers, and what was cut off."""
     odds = math.exp(-log_odds)
+    if count <= _FEW:
+        few = [1.0]
+        for number in range(count):
+            few.append(few[-1] * odds * (count - number) / (number + 1))
+        return np.array(few) / math.fsum(few), 0, count * _UNDERFLOW
     peak = int((count + 1) * odds / (1 + odds))
     up, down = np.arange(peak, count), np.arange(peak, 0, -1)
     above = np.cumprod((count - up) / (up + 1) * odds)
@@ -202,6 +211,8 @@ def _convolved(law: Array, weights: Array, stride: int, most: int) -> Array:
         return np.zeros(0)
     other = np.zeros((len(weights) - 1) * stride + 1)
     other[::stride] = weights
+    if len(law) * len(other) <= _AT_ONCE:
+        return np.convolve(law, other)[: most + 1] if len(law) else law
     total = np.zeros(min(len(law) + len(other) - 1, most + 1))
     if len(law) < len(weights):
         few, places, many = law, range(len(law)), other
