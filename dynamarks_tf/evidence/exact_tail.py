@@ -20,7 +20,7 @@ _MANY = 100_000  # residuals; the lattice of more is half as fine, so that a mil
 _SMALLEST = 1e-280  # a table without a larger residual has none
 _CUT = 1e-22  # tilted probability that may be cut off at an end of a window
 _UNDERFLOW = 2.0**-1000
-_ROUNDING = 2.0**-48  # for each sign: more than the rounding of all sums and products together
+_ROUNDING = 2.0**-48  # for each sign, 32 times the rounding of a number: more than all sums and products lose
 _HALVINGS = 40
 _FEW = 20  # signs whose binomial needs no array
 _AT_ONCE = 20_000  # products that NumPy sums in one call
@@ -118,7 +118,8 @@ def log10_tails(steps: npt.NDArray[np.int64], statistics: npt.NDArray[Any]) -> n
 
 
 def _rounding(num_signs: int) -> float:
-    return (num_signs + 16) * _ROUNDING
+    """What is added to ln p, so that no rounding makes it too small."""
+    return (num_signs + 64) * _ROUNDING
 
 
 def _sizes(steps: npt.NDArray[np.int64]) -> tuple[Array, Array]:

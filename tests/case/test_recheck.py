@@ -21,7 +21,7 @@ from dynamarks_tf.case.members import read_selection
 from dynamarks_tf.errors import ArgumentError, BundleError, CommitmentError, FormatError, SuspectError, TranscriptError
 from dynamarks_tf.keys import commitment
 from tests.helpers import ROOT, verifying
-from tests.helpers.bundles import npz, other_key, rewritten, state_the_largest_statistic
+from tests.helpers.bundles import npz, other_key, rewritten, state_a_statistic, state_the_largest_statistic
 
 SETTINGS = dm.MarkParams(budget=0.1, tie_margin=0)
 
@@ -405,6 +405,18 @@ def test_a_statistic_that_the_signs_do_not_give_is_found_out_with_the_key(bundle
     assert "can be checked with the key only" in result.steps[-1]
     with pytest.raises(BundleError, match="T of the class channel is stated as .* and comes out as"):
         recheck.recheck(tmp_path / "forged.zip", key=key)
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [(1.0001, "it is no sum of residuals that are whole multiples of"), (99, "it lies beyond its largest possible")],
+)
+def test_a_statistic_that_no_signs_give_is_found_out_without_the_key(bundle, key, tmp_path, factor, message):
+    rewritten(
+        bundle, tmp_path / "forged.zip", key, lambda members: state_a_statistic(members, lambda c: factor * c.statistic)
+    )
+    with pytest.raises(BundleError, match=f"T of the class channel is stated as .*; {message}"):
+        recheck.recheck(tmp_path / "forged.zip")
 
 
 def test_what_may_be_published_holds_aggregates_only(bundle):

@@ -53,7 +53,7 @@ def state_a_statistic(members, statistic):
     table = read_residuals(members[bundles.RESIDUALS], {"class": (10, 10)})["class"]
     residuals = Residuals(table, channel.num_queries, channel.num_cells, channel.slope)
     stated = statistic(channel)
-    nearest = evidence_of_stated("class", stated, residuals, tolerance=1e9)
+    nearest = evidence_of_stated("class", min(stated, channel.largest_possible), residuals, tolerance=1)
     forged = dataclasses.replace(nearest, statistic=stated)
     forged = dataclasses.replace(evidence, channels=(forged,), log10_p=forged.log10_p)
     members[bundles.EVIDENCE] = json.dumps(forged.to_dict()).encode()
