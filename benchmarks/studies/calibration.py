@@ -45,7 +45,10 @@ STEPS = 20  # counts for each power of ten of p
 WAYS = ("true labels", "unmarked answers", "another key's answers", "another key's labels")
 ARCHITECTURES = ("pooled_cnn", "separable_cnn", "mlp", "resnet", "patch_mixer", "vit")
 TAILS = {
-    None: "These were computed with Chernoff's\nbound, as releases before the exact tail did. It is conservative, so the shares lie well below.",
+    None: (
+        "These were computed with Chernoff's\nbound, as releases before the exact tail did. It is conservative, so the "
+        "shares lie well below."
+    ),
     "exact-on-lattice/1": "These are\nexact tails, so the shares of single channels lie close to a.",
 }
 CHANNELS = ("class", "amplitude", "class-choice", "tie", "tie, labels only", "combined")
