@@ -19,7 +19,9 @@ from dynamarks_tf.case import transcript
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.case.members import read_selection
 from dynamarks_tf.errors import ArgumentError, BundleError, CommitmentError, FormatError, SuspectError, TranscriptError
+from dynamarks_tf.evidence.exact_tail import on_lattice
 from dynamarks_tf.keys import commitment
+from dynamarks_tf.watermark import codebook
 from tests.helpers import ROOT, verifying
 from tests.helpers.bundles import npz, other_key, rewritten, state_a_statistic, state_the_largest_statistic
 
@@ -417,6 +419,25 @@ def test_a_statistic_that_no_signs_give_is_found_out_without_the_key(bundle, key
     )
     with pytest.raises(BundleError, match=f"T of the class channel is stated as .*; {message}"):
         recheck.recheck(tmp_path / "forged.zip")
+
+
+def test_a_bundle_of_another_processor_holds_although_residuals_differ_in_their_last_digits(bundle, key, tmp_path):
+    """Some of them are then rounded to another step of the lattice, and p is that of the tables in the bundle."""
+
+    def elsewhere(members):
+        with np.load(io.BytesIO(members[bundles.RESIDUALS])) as content:
+            arrays = dict(content)
+        noise = np.random.default_rng(0).normal(size=arrays["class.values"].shape)
+        arrays["class.values"] = arrays["class.values"] * (1 + 2e-5 * noise)
+        members[bundles.RESIDUALS] = npz(**arrays)
+        plan = dm.VerificationResult.from_dict(json.loads(members[bundles.EVIDENCE]), "x").plan
+        signs = codebook.expand(key.bind(plan.owner_model_sha256) if plan.bound else key, 10, plan.params).class_signs
+        steps, step = on_lattice(arrays["class.values"])
+        state_a_statistic(members, lambda _: int((signs.ravel()[arrays["class.cells"]] * steps).sum()) * step)
+
+    rewritten(bundle, tmp_path / "elsewhere.zip", key, elsewhere)
+    without_key, with_key = (recheck.recheck(tmp_path / "elsewhere.zip", key=given) for given in (None, key))
+    assert without_key.evidence == with_key.evidence != recheck.recheck(bundle).evidence
 
 
 def test_what_may_be_published_holds_aggregates_only(bundle):
