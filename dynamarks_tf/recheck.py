@@ -36,7 +36,7 @@ from dynamarks_tf.case.trace import ClientEvidence, check_evidence, clients_from
 from dynamarks_tf.case.transcript import TranscriptBatch
 from dynamarks_tf.errors import BundleError, DynaMarksError
 from dynamarks_tf.evidence import anytime
-from dynamarks_tf.evidence.bounds import chernoff_log10_p
+from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence, evidence_of_stated
 from dynamarks_tf.evidence.class_order import in_order
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.evidence.residuals import Residuals
@@ -49,7 +49,8 @@ from dynamarks_tf.watermark.codebook import Codebook
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
 _RELATIVE_TOLERANCE = 1e-4  # single-precision logarithms and sums, in another order, on another processor
-_LOG_TOLERANCE = 1e-2  # what that can do to log10 p, which is steep where nearly all signs agree
+_GROWTH_TOLERANCE = 0.1  # of log10 p, since a residual may then be rounded to the next step of the lattice
+_EXACT_TOLERANCE = 1e-6  # of what follows from the tables in the bundle
 
 
 _WITHOUT_KEY = (
@@ -100,7 +101,7 @@ class CheckedBundle:
     """What a result was recomputed from. Confidential: tables of a detected surrogate give the secret signs away.
 
     Attributes:
-        residuals: the table of each channel that was tested.
+        residuals: the table of each channel that was tested, as the bundle holds it.
         book: the codebook; `None` without the key.
         statement: the published commitment, if the bundle holds it.
         fixed_at: when the plan was fixed, ISO 8601 in UTC.
@@ -175,12 +176,10 @@ class _Recheck:
         assessment = self._assess()
         kept = "; the queries are in the bundle and are those of the plan" if self._keeps_queries else ""
         steps.append(f"The records of {assessment.num_queries} queries follow from the plan and from each other{kept}.")
-        steps.append(self._check_tables(assessment.residuals))
+        tables = self._stored_tables(assessment.residuals)
+        steps.append(f"The tables ({', '.join(tables)}) follow from the recorded answers.")
         steps.append(self._check_facts(assessment))
-        if self._codebook is None:
-            steps.append(self._check_p_values(assessment.residuals))
-        else:
-            steps.append(self._check_with_key(assessment))
+        steps.append(self._check_p_values(tables, assessment))
         steps.append(self._check_clients())
         return Recheck(
             self._evidence,
@@ -189,7 +188,7 @@ class _Recheck:
             self._key is not None,
             self._clients,
             CheckedBundle(
-                assessment.residuals,
+                tables,
                 self._codebook,
                 self._statement,
                 self._head["fixed_at"],
@@ -370,7 +369,8 @@ class _Recheck:
             pairs = zip(self._best_classes, aligned, strict=True)
             self._best_classes = [np.stack([clean, suspect]) for (clean, _), suspect in pairs]
 
-    def _check_tables(self, residuals: dict[str, Residuals]) -> str:
+    def _stored_tables(self, residuals: dict[str, Residuals]) -> dict[str, Residuals]:
+        """The tables of the bundle, which p-values follow from to the last digit, once the answers confirm them."""
         if tuple(residuals) != tuple(channel.channel for channel in self._evidence.channels):
             raise BundleError(f"{self._bundle.path}: its channels are not those that the answers can be tested in.")
         shapes = {channel: found.values.shape for channel, found in residuals.items()}
@@ -383,7 +383,7 @@ class _Recheck:
                 raise BundleError(
                     f"{self._bundle.path}: the table of the {channel} channel does not follow from the answers."
                 )
-        return f"The tables ({', '.join(residuals)}) follow from the recorded answers."
+        return {channel: dataclasses.replace(found, values=stored[channel]) for channel, found in residuals.items()}
 
     def _check_facts(self, assessment: Assessment) -> str:
         """Compares all that the result states and that needs no secret sign."""
@@ -403,8 +403,6 @@ class _Recheck:
             facts[f"num_queries of the {channel.channel} channel"] = channel.num_queries, found.num_queries
             facts[f"num_cells of the {channel.channel} channel"] = channel.num_cells, found.num_cells
             self._compare(f"slope of the {channel.channel} channel", channel.slope, found.slope)
-            largest = float(np.abs(found.values).sum())
-            self._compare(f"largest T of the {channel.channel} channel", channel.largest_possible, largest)
         for name, (stated, expected) in facts.items():
             if stated != expected:
                 raise BundleError(f"{self._bundle.path}: {name} is stated as {stated!r} and comes out as {expected!r}.")
@@ -414,23 +412,63 @@ class _Recheck:
             "follows from them."
         )
 
-    def _check_p_values(self, residuals: dict[str, Residuals]) -> str:
-        evidence = self._evidence
+    def _check_p_values(self, tables: dict[str, Residuals], assessment: Assessment) -> str:
         if self._plan.rule == anytime.RULE:
-            assert evidence.log10_e is not None
-            self._compare("log10 p", evidence.log10_p, min(-evidence.log10_e, 0.0))
-            return (
-                f"The p-value (10^{evidence.log10_p:.2f}) is the reciprocal of the e-value stated. That this follows "
-                "from the tables can be checked with the key only."
-            )
+            return self._check_e_values(assessment)
+        evidence = self._evidence
         (channel,) = evidence.channels
-        found = chernoff_log10_p(residuals[channel.channel].values, channel.statistic)
-        self._compare(f"log10 p of the {channel.channel} channel", channel.log10_p, found)
-        self._compare("log10 p", evidence.log10_p, found)
-        return (
-            f"The p-value (10^{found:.2f}) follows from the table and the statistic T. That T is the sum of sign times "
-            "residual, and how it grew, can be checked with the key only."
-        )
+        found = self._channel_evidence(channel, tables[channel.channel])
+        for name, stated, expected in (
+            ("T", channel.statistic, found.statistic),
+            ("largest T", channel.largest_possible, found.largest_possible),
+            ("log10 p of the channel", channel.log10_p, found.log10_p),
+            ("log10 p", evidence.log10_p, found.log10_p),
+        ):
+            self._compare(name, stated, expected, _EXACT_TOLERANCE, _EXACT_TOLERANCE)
+        if self._codebook is None:
+            return (
+                f"The p-value (10^{found.log10_p:.2f}) follows from the table and the statistic T. That T is the sum "
+                "of sign times residual, and how it grew, can be checked with the key only."
+            )
+        self._check_growth(assessment)
+        return f"With the key, signs, statistic and p-value come out as stated (10^{found.log10_p:.2f})."
+
+    def _check_e_values(self, assessment: Assessment) -> str:
+        evidence = self._evidence
+        if evidence.log10_e is None or evidence.log10_p != min(-evidence.log10_e, 0.0):
+            raise BundleError(f"{self._bundle.path}: p is not stated as the reciprocal of the e-value.")
+        if self._codebook is None:
+            return (
+                f"The p-value (10^{evidence.log10_p:.2f}) is the reciprocal of the largest e-value. That this follows "
+                "from the tables, and how it grew, can be checked with the key only."
+            )
+        for ours, theirs in zip(assessment.channels, evidence.channels, strict=True):
+            of_channel = f"of the {ours.channel} channel"
+            close = _RELATIVE_TOLERANCE * max(1.0, ours.largest_possible)
+            self._compare(f"T {of_channel}", theirs.statistic, ours.statistic, absolute=close)
+            self._compare(f"largest T {of_channel}", theirs.largest_possible, ours.largest_possible)
+            self._compare(f"log10 p {of_channel}", theirs.log10_p, ours.log10_p, absolute=_GROWTH_TOLERANCE)
+        self._compare("log10 e", evidence.log10_e, assessment.log10_e or 0.0, absolute=_GROWTH_TOLERANCE)
+        self._check_growth(assessment)
+        return f"With the key, signs, statistics and e-values come out as stated (p = 10^{evidence.log10_p:.2f})."
+
+    def _check_growth(self, assessment: Assessment) -> None:
+        growth = self._evidence.growth
+        if [point.num_queries for point in assessment.growth] != [point.num_queries for point in growth]:
+            raise BundleError(f"{self._bundle.path}: the growth of the evidence is not stated where it is computed.")
+        for ours, theirs in zip(assessment.growth, growth, strict=True):
+            what = f"log10 p after {ours.num_queries} queries"
+            self._compare(what, theirs.log10_p, ours.log10_p, absolute=_GROWTH_TOLERANCE)
+
+    def _channel_evidence(self, stated: ChannelEvidence, table: Residuals) -> ChannelEvidence:
+        if self._codebook is not None:
+            return channel_evidence(stated.channel, self._codebook.signs(stated.channel), table)
+        try:
+            return evidence_of_stated(stated.channel, stated.statistic, table)
+        except ValueError as error:
+            raise BundleError(
+                f"{self._bundle.path}: T of the {stated.channel} channel is stated as {stated.statistic:.6g}; {error}."
+            ) from error
 
     def _check_clients(self) -> str:
         if not isinstance(self._accumulator, TracingAccumulator):
@@ -439,23 +477,16 @@ class _Recheck:
         how = "with the key" if self._codebook is not None else "from the stated statistics"
         return f"The p-values of {len(self._clients)} clients and groups, {how}, come out as stated."
 
-    def _check_with_key(self, found: Assessment) -> str:
-        evidence = self._evidence
-        for ours, theirs in zip(found.channels, evidence.channels, strict=True):
-            self._compare(f"T of the {ours.channel} channel", theirs.statistic, ours.statistic, ours.largest_possible)
-            self._compare(f"log10 p of the {ours.channel} channel", theirs.log10_p, ours.log10_p)
-        self._compare("log10 p", evidence.log10_p, found.log10_p)
-        self._compare("log10 e", evidence.log10_e or 0.0, found.log10_e or 0.0)
-        if [point.num_queries for point in found.growth] != [point.num_queries for point in evidence.growth]:
-            raise BundleError(f"{self._bundle.path}: the growth of the evidence is not stated where it is computed.")
-        for mine, stated in zip(found.growth, evidence.growth, strict=True):
-            self._compare(f"log10 p after {mine.num_queries} queries", stated.log10_p, mine.log10_p)
-        return f"With the key, signs, statistics and p-values come out as stated (together: 10^{found.log10_p:.2f})."
-
-    def _compare(self, what: str, stated: float, found: float, scale: float = 1.0) -> None:
+    def _compare(
+        self,
+        what: str,
+        stated: float,
+        found: float,
+        relative: float = _RELATIVE_TOLERANCE,
+        absolute: float = _RELATIVE_TOLERANCE,
+    ) -> None:
         """Compares two numbers that were computed on different processors."""
-        tolerance = _LOG_TOLERANCE if "log10" in what else _RELATIVE_TOLERANCE * max(1.0, scale)
-        if not math.isclose(stated, found, rel_tol=_RELATIVE_TOLERANCE, abs_tol=tolerance):
+        if not math.isclose(stated, found, rel_tol=relative, abs_tol=absolute):
             raise BundleError(f"{self._bundle.path}: {what} is stated as {stated:.6g} and comes out as {found:.6g}.")
 
 

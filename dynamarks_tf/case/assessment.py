@@ -122,7 +122,7 @@ def assess(
     Example:
 
     >>> accumulator = ResidualAccumulator(("class",), book.keyed_hash, params, num_fresh=len(clean))
-    >>> assess([(clean, suspect)], accumulator, book, rule=bounds.RULE).log10_p
+    >>> assess([(clean, suspect)], accumulator, book, rule=TAIL_RULE).log10_p
     -21.4
     """
     weigh = _Scales(codebook, rule, looks)

@@ -35,7 +35,7 @@ from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import BundleError
 
 FORMAT = "dynamarks-bundle"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 EVIDENCE = "evidence.json"
 KEYED_HASH = "keyed_hash.npz"

@@ -10,8 +10,9 @@ from typing import Any
 from dynamarks_tf._support import digests
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
-from dynamarks_tf.evidence import anytime, bounds
+from dynamarks_tf.evidence import anytime
 from dynamarks_tf.evidence.answer_scale import SCALES
+from dynamarks_tf.evidence.exact_tail import TAIL_RULE
 from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, testable_channels
 from dynamarks_tf.watermark.keyed_hash import KEYED_HASH, TWO_CLASSES
 from dynamarks_tf.watermark.params import ACTIVATIONS, MarkParams
@@ -190,7 +191,7 @@ def rule_of(*, logged: bool, sequential: bool) -> str:
         logged: whether there are logged queries: clients may have chosen these by earlier answers.
         sequential: whether the test may stop before all is asked.
     """
-    return anytime.RULE if logged or sequential else bounds.RULE
+    return anytime.RULE if logged or sequential else TAIL_RULE
 
 
 def _is_digest(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from dynamarks_tf.watermark.codebook import Codebook
 FORMAT = "dynamarks-trace"
 FORMAT_VERSION = 1
 _RELATIVE_TOLERANCE = 1e-4  # single-precision logarithms and sums, in another order, on another processor
-_TOLERANCE = 1e-2  # what that can do to log10 p, which is steep where nearly all signs agree
+_TOLERANCE = 1e-2
+_LATTICE_TOLERANCE = 0.1  # for T and log10 p, since a residual may then be rounded to the next step of the lattice
+_STEPS_BESIDE = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,8 +179,8 @@ def check_evidence(
         )
         found.append((party, unsigned, stated[party.name].log10_p))
     for name, ours in _adjusted(found).items():
-        for one, other in zip(_numbers(ours), _numbers(stated[name]), strict=True):
-            if not math.isclose(one, other, rel_tol=_RELATIVE_TOLERANCE, abs_tol=_TOLERANCE):
+        for (one, tolerance), (other, _) in zip(_numbers(ours), _numbers(stated[name]), strict=True):
+            if not math.isclose(one, other, rel_tol=_RELATIVE_TOLERANCE, abs_tol=tolerance):
                 raise _differs(name, "numbers")
 
 
@@ -196,24 +198,18 @@ def _adjusted(found: Sequence[tuple[Exclusive, tuple[ChannelEvidence, ...], floa
     }
 
 
-def _numbers(client: ClientEvidence) -> list[float]:
-    return [
-        client.exclusive_signs,
-        client.log10_p,
-        client.adjusted_log10_p,
-        *(
-            number
-            for each in client.channels
-            for number in (
-                each.log10_p,
-                each.statistic / max(each.largest_possible, 1e-9),
-                each.largest_possible,
-                each.num_queries,
-                each.num_cells,
-                each.slope,
-            )
-        ),
-    ]
+def _numbers(client: ClientEvidence) -> Iterator[tuple[float, float]]:
+    """What is stated about a client, each number with its tolerance."""
+    yield client.exclusive_signs, _TOLERANCE
+    yield client.log10_p, _LATTICE_TOLERANCE
+    yield client.adjusted_log10_p, _LATTICE_TOLERANCE
+    for each in client.channels:
+        yield each.log10_p, _LATTICE_TOLERANCE
+        yield each.agreement, _LATTICE_TOLERANCE
+        yield each.largest_possible, _LATTICE_TOLERANCE
+        yield each.num_queries, _TOLERANCE
+        yield each.num_cells, _TOLERANCE
+        yield each.slope, _TOLERANCE
 
 
 def _differs(name: str, what: str) -> BundleError:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.evidence.channels import ChannelEvidence, statistic_of
+from dynamarks_tf.evidence.channels import ChannelEvidence, evidence_by
 from dynamarks_tf.evidence.e_process import log_e_of_looks, log_e_process, log_e_value
 from dynamarks_tf.evidence.residuals import Residuals
 
@@ -52,7 +52,7 @@ def evidence(
             path = log_e_process(of_channel.ravel()[each.cells], each.values.ravel()[each.cells])
             hashed.append((each.times, path))
             largest = float(path.max(initial=_NEVER_LOSES))
-        found.append(statistic_of(channel, of_channel, each, min(-largest / math.log(10), 0.0)))
+        found.append(evidence_by(channel, of_channel, each, min(-largest / math.log(10), 0.0)))
     return tuple(found), max(of_class, of_class + _largest_product(hashed)) / math.log(10)
 
 

@@ -22,12 +22,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.evidence.bounds import log_cosh
-
 Array = npt.NDArray[Any]
 
 THETAS = np.geomspace(0.02, 3.0, 16)
 KEPT = 0.5  # of the stake is never bet, so that a channel without evidence costs log10(2) at most
+
+
+def log_cosh(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """log cosh x without overflow: |x| + log1p(exp(-2|x|)) - log 2."""
+    size = np.abs(x)
+    return np.asarray(size + np.log1p(np.exp(-2 * size)) - math.log(2))
 
 
 def log_e_process(signs: npt.ArrayLike, residuals: npt.ArrayLike) -> npt.NDArray[np.float64]:

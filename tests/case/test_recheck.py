@@ -20,9 +20,11 @@ from dynamarks_tf.case import transcript_chain as chains
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.case.members import read_selection
 from dynamarks_tf.errors import ArgumentError, BundleError, CommitmentError, FormatError, SuspectError, TranscriptError
+from dynamarks_tf.evidence.exact_tail import on_lattice
 from dynamarks_tf.keys import commitment
+from dynamarks_tf.watermark import codebook
 from tests.helpers import ROOT, verifying
-from tests.helpers.bundles import npz, other_key, rewritten, state_the_largest_statistic
+from tests.helpers.bundles import npz, other_key, rewritten, state_a_statistic, state_the_largest_statistic
 
 SETTINGS = dm.MarkParams(budget=0.1, tie_margin=0)
 
@@ -406,6 +408,37 @@ def test_a_statistic_that_the_signs_do_not_give_is_found_out_with_the_key(bundle
     assert "can be checked with the key only" in result.steps[-1]
     with pytest.raises(BundleError, match="T of the class channel is stated as .* and comes out as"):
         recheck.recheck(tmp_path / "forged.zip", key=key)
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [(1.0001, "it is no sum of residuals that are whole multiples of"), (99, "it lies beyond its largest possible")],
+)
+def test_a_statistic_that_no_signs_give_is_found_out_without_the_key(bundle, key, tmp_path, factor, message):
+    rewritten(
+        bundle, tmp_path / "forged.zip", key, lambda members: state_a_statistic(members, lambda c: factor * c.statistic)
+    )
+    with pytest.raises(BundleError, match=f"T of the class channel is stated as .*; {message}"):
+        recheck.recheck(tmp_path / "forged.zip")
+
+
+def test_a_bundle_of_another_processor_holds_although_residuals_differ_in_their_last_digits(bundle, key, tmp_path):
+    """Some of them are then rounded to another step of the lattice, and p is that of the tables in the bundle."""
+
+    def elsewhere(members):
+        with np.load(io.BytesIO(members[bundles.RESIDUALS])) as content:
+            arrays = dict(content)
+        noise = np.random.default_rng(0).normal(size=arrays["class.values"].shape)
+        arrays["class.values"] = arrays["class.values"] * (1 + 2e-5 * noise)
+        members[bundles.RESIDUALS] = npz(**arrays)
+        plan = dm.VerificationResult.from_dict(json.loads(members[bundles.EVIDENCE]), "x").plan
+        signs = codebook.expand(key.bind(plan.owner_model_sha256) if plan.bound else key, 10, plan.params).class_signs
+        steps, step = on_lattice(arrays["class.values"])
+        state_a_statistic(members, lambda _: int((signs.ravel()[arrays["class.cells"]] * steps).sum()) * step)
+
+    rewritten(bundle, tmp_path / "elsewhere.zip", key, elsewhere)
+    without_key, with_key = (recheck.recheck(tmp_path / "elsewhere.zip", key=given) for given in (None, key))
+    assert without_key.evidence == with_key.evidence != recheck.recheck(bundle).evidence
 
 
 def test_what_may_be_published_holds_aggregates_only(bundle):

@@ -125,3 +125,9 @@ def test_the_product_is_taken_at_one_time():
     assert -channels[0].log10_p > 2
     assert log10_e < -channels[1].log10_p < -channels[0].log10_p - channels[1].log10_p
     assert channels[0].num_queries == 40
+
+
+def test_log_cosh_neither_overflows_nor_loses_small_values():
+    x = np.array([-800.0, -1.0, 0.0, 1e-9, 2.0, 800.0])
+    expected = [800 - np.log(2), np.log(np.cosh(1)), 0, 0, np.log(np.cosh(2)), 800 - np.log(2)]
+    np.testing.assert_allclose(e_process.log_cosh(x), expected, atol=1e-15)

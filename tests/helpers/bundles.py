@@ -10,7 +10,8 @@ import numpy as np
 import dynamarks_tf as dm
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case.members import read_residuals
-from dynamarks_tf.evidence.bounds import chernoff_log10_p
+from dynamarks_tf.evidence.channels import evidence_of_stated
+from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys import commitment
 
 
@@ -42,10 +43,17 @@ def npz(**arrays):
 
 def state_the_largest_statistic(members):
     """Changes the evidence of a bundle whose only channel is that of 10 classes: T is as if every sign agreed."""
+    state_a_statistic(members, lambda channel: channel.largest_possible)
+
+
+def state_a_statistic(members, statistic):
+    """The same with a T of the forger's choice; the p-value is made to fit."""
     evidence = dm.VerificationResult.from_dict(json.loads(members[bundles.EVIDENCE]), bundles.EVIDENCE)
     (channel,) = evidence.channels
     table = read_residuals(members[bundles.RESIDUALS], {"class": (10, 10)})["class"]
-    log10_p = chernoff_log10_p(table, channel.largest_possible)
-    channel = dataclasses.replace(channel, statistic=channel.largest_possible, log10_p=log10_p)
-    forged = dataclasses.replace(evidence, channels=(channel,), log10_p=log10_p)
+    residuals = Residuals(table, channel.num_queries, channel.num_cells, channel.slope)
+    stated = statistic(channel)
+    nearest = evidence_of_stated("class", min(stated, channel.largest_possible), residuals, tolerance=1)
+    forged = dataclasses.replace(nearest, statistic=stated)
+    forged = dataclasses.replace(evidence, channels=(forged,), log10_p=forged.log10_p)
     members[bundles.EVIDENCE] = json.dumps(forged.to_dict()).encode()

@@ -7,6 +7,7 @@ import hmac
 import itertools
 import math
 import struct
+from fractions import Fraction
 
 import numpy as np
 
@@ -208,8 +209,25 @@ def class_code_residuals(clean, suspect, rows, columns, shape, budget=0.05):
     return residuals
 
 
-def exact_tail(residuals, statistic) -> float:
-    """P(sum of S R >= t) by going through all signs."""
-    signs = np.array(list(itertools.product((-1, 1), repeat=len(residuals))))
-    slack = 1e-12 * np.abs(residuals).sum()  # sums of the same terms in another order differ by rounding
-    return float((signs @ np.asarray(residuals) >= statistic - slack).mean())
+def tail(steps, statistic: int) -> Fraction:
+    """P(sum of S R >= t) for whole numbers R, by counting the signs that give each sum."""
+    ways = {0: 1}
+    for step in map(int, steps):
+        more: dict[int, int] = {}
+        for total, count in ways.items():
+            for other in (total + step, total - step):
+                more[other] = more.get(other, 0) + count
+        ways = more
+    return Fraction(sum(count for total, count in ways.items() if total >= statistic), 2 ** len(steps))
+
+
+def log10(fraction: Fraction) -> float:
+    """Of fractions far below the smallest float, too."""
+    return (math.log(fraction.numerator) - math.log(fraction.denominator)) / math.log(10)
+
+
+def chernoff_log10_p(steps, statistic: int) -> float:
+    """min over theta of exp(sum of log cosh(theta R) - theta t), on a grid of theta: any of them gives a bound."""
+    r = np.abs(np.asarray(steps, float))
+    exponents = [np.logaddexp(x := theta * r, -x).sum() - theta * statistic for theta in np.geomspace(1e-6, 10, 500)]
+    return min((min(exponents) - len(r) * math.log(2)) / math.log(10), 0.0)

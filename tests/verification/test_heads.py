@@ -8,7 +8,7 @@ import dynamarks_tf as dm
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.errors import ArgumentError, ModelError, SuspectError
 from dynamarks_tf.evidence import answers
-from dynamarks_tf.evidence.bounds import chernoff_log10_p
+from dynamarks_tf.evidence.exact_tail import log10_tails, on_lattice
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.recheck import recheck
 from dynamarks_tf.watermark import codebook
@@ -108,16 +108,16 @@ def test_few_inputs_are_chosen_by_what_most_of_their_positions_show(dense, digit
 
 def test_p_values_of_an_independent_model_hold_although_neighboring_pixels_depend_on_each_other(dense, digits, key):
     """The chance is over the signs, whatever the answers are. With p valid, a share above a + 4 standard errors over
-    2,000 sign tables has a chance of less than 1e-4; Chernoff's bound keeps it well below a."""
+    2,000 sign tables has a chance of less than 1e-4."""
     clean, suspect = (dense[name].predict(digits.x_test, verbose=0) for name in ("owner", "independent"))
     collected = ResidualAccumulator(
         ("class",), codebook.expand(key, 11, dm.MarkParams(BUDGET)).keyed_hash, dm.MarkParams(BUDGET)
     )
     collected.add(clean, suspect)
-    table = collected.residuals()["class"].values
+    steps, _ = on_lattice(collected.residuals()["class"].values)
     keys = (dm.MarkKey(number.to_bytes(32, "big"), "x") for number in range(2000))
     signs = (codebook.signs(one, "class-code/signs", 11, 11) for one in keys)
-    log10_p = np.array([chernoff_log10_p(table, float((one * table).sum())) for one in signs])
+    log10_p = log10_tails(steps, np.array([(one * steps).sum() for one in signs]))
     for a in (0.1, 0.01):
         assert (log10_p <= np.log10(a)).mean() <= a + 4 * np.sqrt(a / 2000)
     assert (log10_p < np.log10(0.3)).any()  # the test is not deaf

@@ -51,11 +51,13 @@ def verify(owner, key, digits):
 def test_it_stops_when_the_evidence_is_enough_and_not_before(verify, surrogate, owner_model):
     suspect, innocent = Counting(surrogate), Counting(owner_model)
     found, nothing = verify(suspect, alpha=1e-3), verify(innocent, alpha=1e-3)
-    assert found.detected() and found.num_queries == suspect.asked < 300
+    assert found.detected()
+    assert found.num_queries == suspect.asked < 300
     assert found.log10_p == -found.log10_e <= -3
     earlier = [point.log10_p for point in found.growth[:-1]]
     assert all(p > -3 for p in earlier)
-    assert innocent.asked == nothing.num_queries == 300 and not nothing.detected()
+    assert innocent.asked == nothing.num_queries == 300
+    assert not nothing.detected()
     assert found.plan.num_queries == nothing.plan.num_queries == 300
     assert found.plan.looks == (10, 20, 50, 100, 200, 300)
 
@@ -63,9 +65,11 @@ def test_it_stops_when_the_evidence_is_enough_and_not_before(verify, surrogate, 
 def test_evidence_never_shrinks_and_is_shown_while_it_grows(verify, surrogate, capsys):
     result = verify(Counting(surrogate), alpha=1e-100, verbose=True)
     grown = [point.log10_p for point in result.growth]
-    assert grown == sorted(grown, reverse=True) and grown[-1] == result.log10_p < grown[0]
+    assert grown == sorted(grown, reverse=True)
+    assert grown[-1] == result.log10_p < grown[0]
     shown = [line for line in capsys.readouterr().err.splitlines() if "questions, log10 p" in line]
-    assert shown[0].startswith("10 of 300 questions") and shown[-1].startswith("300 of 300 questions")
+    assert shown[0].startswith("10 of 300 questions")
+    assert shown[-1].startswith("300 of 300 questions")
     assert f"log10 p = {result.log10_p:.2f}; enough at -100.00" in shown[-1]
 
 
@@ -157,14 +161,18 @@ def test_logged_queries_stop_too_and_fresh_ones_beside_them_come_first(owner, ke
     options = {"owner": owner, "key": key, "queries": log, "sequential": True, "suspect_options": SMALL}
     alone = dm.verify(marked_model, **options)
     both = dm.verify(marked_model, fresh=digits.x_test, bundle=tmp_path / "case.zip", **options)
-    assert alone.detected() and both.detected()
-    assert both.num_queries < both.plan.num_queries and alone.num_queries < alone.plan.num_queries
-    assert both.plan.num_fresh == 200 and alone.plan.num_fresh == 0
+    assert alone.detected()
+    assert both.detected()
+    assert both.num_queries < both.plan.num_queries
+    assert alone.num_queries < alone.plan.num_queries
+    assert both.plan.num_fresh == 200
+    assert alone.plan.num_fresh == 0
     assert {channel.channel for channel in alone.channels} == {"amplitude", "class-choice"}
     assert "it needs fresh queries too" in alone.untested["class"]
     assert recheck.recheck(tmp_path / "case.zip", key=key).evidence == both
     fixed = dm.verify(marked_model, fresh=digits.x_test, max_queries=90, **{**options, "sequential": False})
-    assert fixed.plan.num_fresh == 60 and fixed.num_queries == 90
+    assert fixed.plan.num_fresh == 60
+    assert fixed.num_queries == 90
 
 
 def test_fresh_queries_go_beside_logged_ones_only(owner, key, marked_model, digits, tmp_path):
@@ -172,16 +180,18 @@ def test_fresh_queries_go_beside_logged_ones_only(owner, key, marked_model, digi
     options = {"owner": owner, "key": key, "fresh": digits.x_test}
     with pytest.raises(ArgumentError, match="without those, give them as `queries`"):
         dm.verify(marked_model, queries=digits.x_test, **options)
+    log, labels = dm.open_log(tmp_path / "log.npz"), dm.SuspectOptions(labels=True)
     with pytest.raises(ArgumentError, match="which a suspect that answers labels has not"):
-        labels = dm.SuspectOptions(labels=True)
-        dm.verify(marked_model, queries=dm.open_log(tmp_path / "log.npz"), suspect_options=labels, **options)
+        dm.verify(marked_model, queries=log, suspect_options=labels, **options)
 
 
 @pytest.mark.parametrize(("count", "num_fresh", "largest"), [(1, 0, 256), (57, 13, 5), (3000, 100, 256), (40, 40, 32)])
 def test_blocks_are_small_at_first_and_hold_every_query_once(count, num_fresh, largest):
     ends = block_ends(count, num_fresh, largest)
-    assert ends[-1] == count and [*ends] == sorted({*ends})
-    assert all(stop - start <= min(largest, max(10, start // 10)) for start, stop in zip((0, *ends), ends, strict=False))
+    assert ends[-1] == count
+    assert [*ends] == sorted({*ends})
+    pairs = zip((0, *ends), ends, strict=False)
+    assert all(stop - start <= min(largest, max(10, start // 10)) for start, stop in pairs)
     assert num_fresh in (0, *ends)
     assert block_ends(count, num_fresh, largest, ends[: len(ends) // 2])[: len(ends) // 2] == ends[: len(ends) // 2]
     rows = np.arange(count)
