@@ -1,12 +1,12 @@
 """What can a client do who sends new inputs by what the mark taught? p-values of an independent model.
 
-    python benchmarks/studies/adaptive_client.py      # 20 keys, about two minutes; prints a table
+    python benchmarks/studies/adaptive_client.py      # 100 keys, about five minutes; prints a table
 
 Every query of the log comes from a client who has learned the signs of the class channel. The client picks the 1,500 of
 20,000 mixtures of digits that suit these signs best, by a model of its own, or by the answers of the independent model
-that is to be detected. `verify` asks all that met a secret sign first, or a few of them. The hashed channels are exact
-against such a client; the class channel is not (docs/statistics.md, point 3). A share above its level is a rate of
-false detections that the theorem does not cover.
+that is to be detected. `verify` asks all that met a secret sign first, or a few of them, in the order of the log. The
+p-value is that of the most convenient moment: it may be looked at at any time. On logged queries the class channel is
+not tested: with it, such a client reached p <= 0.1 for 75 of 100 keys (docs/statistics.md, point 3).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
 from dynamarks_tf.case.assessment import assess
+from dynamarks_tf.evidence import anytime
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.request_logs.query_log import Selection
@@ -31,7 +32,7 @@ from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.params import MarkParams
 
 PARAMS = MarkParams()
-CHANNELS = ("class", "amplitude", "class-choice", "tie")
+LOGGED = ("amplitude", "class-choice", "tie")
 CANDIDATES, SENT = 20_000, 1500
 COUNTS = (None, 60, 15)
 LEVELS = (0.1, 0.01, 0.001)
@@ -55,8 +56,8 @@ def how_well(book: codebook.Codebook, clean: Array, other: Array) -> Array:
     return (signs * left).sum(axis=1) / (1.01 - clean.max(axis=1))
 
 
-def p_values(book: codebook.Codebook, clean: Array, suspect: Array, count: int | None) -> tuple[float, float]:
-    """log10 p of all channels together and of the class channel alone, for a log of these queries."""
+def p_value(book: codebook.Codebook, clean: Array, suspect: Array, count: int | None) -> float:
+    """log10 p for a log of these queries."""
     reducer = Reducer(Marked("", lambda inputs: inputs, book.keyed_hash, PARAMS, (10,), False))
     reducer.add([(clean, reducer.row(Origin("client", None, None)))], number=0)
     reducer.files.append(FilePart("log", 0, "", 0, {}))
@@ -65,16 +66,15 @@ def p_values(book: codebook.Codebook, clean: Array, suspect: Array, count: int |
     chosen = choice.all() if count is None else choice.fewest(count, seed=0)
     rows = reduction.queries["row"][chosen]
     gathered = ResidualAccumulator(
-        CHANNELS, book.keyed_hash, PARAMS, book.contrasts(), logged=True, met_before=choice.met_before(chosen)
+        LOGGED, book.keyed_hash, PARAMS, book.contrasts(), met_before=choice.met_before(chosen)
     )
-    found = assess([(clean[rows], suspect[rows])], gathered, book)
-    return found.log10_p, next(each.log10_p for each in found.channels if each.channel == "class")
+    return assess([(clean[rows], suspect[rows])], gathered, book, rule=anytime.RULE).log10_p
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keys", type=int, default=20)
+    parser.add_argument("--keys", type=int, default=100)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     x, y = load_digits(return_X_y=True)
@@ -97,14 +97,11 @@ def main() -> None:
             score = rng.random(CANDIDATES) if known is None else how_well(book, clean, known)
             sent = rng.permutation(np.argsort(-score)[:SENT])
             for count in COUNTS:
-                found[name, count].append(p_values(book, clean[sent], suspect[sent], count))
-    print(
-        "| client goes by | questions | all channels: share at 0.1 / 0.01 / 0.001 | class channel |\n|---|---|---|---|"
-    )
+                found[name, count].append(p_value(book, clean[sent], suspect[sent], count))
+    print("| client goes by | questions | share of keys at 0.1 / 0.01 / 0.001 |\n|---|---|---|")
     for (name, count), values in found.items():
-        columns = np.array(values).T
-        shares = [" / ".join(f"{np.mean(column <= np.log10(level)):.2f}" for level in LEVELS) for column in columns]
-        print(f"| {name} | {count or 'all'} | {shares[0]} | {shares[1]} |")
+        shares = " / ".join(f"{np.mean(np.array(values) <= np.log10(level)):.2f}" for level in LEVELS)
+        print(f"| {name} | {count or 'all'} | {shares} |")
 
 
 if __name__ == "__main__":
