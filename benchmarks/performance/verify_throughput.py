@@ -67,7 +67,7 @@ def main() -> None:
                 yield
 
         def collect(*channels: str, book: Any = book, batches: Any = batches) -> Callable[[], Iterator[None]]:
-            def work() -> Iterator[None]:
+            def work(n: int = n) -> Iterator[None]:
                 pairs = book.contrasts()
                 num_fresh = n if channels == ("class",) else 0
                 accumulator = ResidualAccumulator(channels, book.keyed_hash, params, pairs, num_fresh=num_fresh)

@@ -8,8 +8,8 @@ unmarked owner model; on answers marked with another key; on the labels of those
 the class channel, 5,000 logged ones for amplitude and class-choice channels, and of all 30,000 the ties for the tie
 channel. The ties are tested once with probabilities and once with labels. No model is asked again for another key: keys
 differ in tables only. The class channel is tested by its exact tail after all queries, and as in a sequential test, by
-looks after 10, 20, 50 ... 1,000. All others are e-processes, of which the largest value counts, whenever it was reached;
-*combined* is the largest product of these and of the looks.
+looks after 10, 20, 50 ... 1,000. All others are e-processes, of which the largest value counts, whenever it was
+reached; *combined* is the largest product of these and of the looks.
 
 The results keep, for each model and channel, the smallest p-value and how many are at or below each step of 0.05 of
 log10 p. Table and picture are made from these counts.
@@ -52,7 +52,10 @@ TAILS = {
         "These were computed with Chernoff's\nbound, as releases before the exact tail did. It is conservative, so the "
         "shares lie well below."
     ),
-    "exact-on-lattice/1": "The\nclass channel's are exact tails, so its shares lie close to a; the others bound every moment of a test at once.",
+    "exact-on-lattice/1": (
+        "The\nclass channel's are exact tails, so its shares lie close to a; the others bound every moment of a test at\n"
+        "once, and lie below."
+    ),
 }
 CHANNELS = ("class", "class, looks", "amplitude", "class-choice", "tie", "tie, labels only", "combined")
 

@@ -37,8 +37,8 @@ INTRODUCTION = (
     "Written by `python benchmarks/studies/class_choice.py --report` from its results. The head of",
     "[class_choice.py](../benchmarks/studies/class_choice.py) states how they were made.",
     "",
-    "30,000 logged queries. Figures are log10 p of each channel, each the *worst* of the seeds. They were measured with",
-    "residuals of an earlier release, which fitted each answer on all others, not on earlier ones alone.",
+    "30,000 logged queries. Figures are log10 p of each channel, each the *worst* of the seeds. They are of an earlier",
+    "release, whose residuals were fitted on all answers, not on earlier ones alone.",
     "",
 )
 
