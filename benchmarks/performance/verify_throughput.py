@@ -66,10 +66,11 @@ def main() -> None:
                 np.log(p).sum() + np.log(s).sum()
                 yield
 
-        def collect(*channels: str, book: Any = book, batches: Any = batches) -> Callable[[], Iterator[None]]:
-            def work(n: int = n) -> Iterator[None]:
+        def collect(
+            *channels: str, num_fresh: int = 0, book: Any = book, batches: Any = batches
+        ) -> Callable[[], Iterator[None]]:
+            def work() -> Iterator[None]:
                 pairs = book.contrasts()
-                num_fresh = n if channels == ("class",) else 0
                 accumulator = ResidualAccumulator(channels, book.keyed_hash, params, pairs, num_fresh=num_fresh)
                 for batch in batches:
                     accumulator.add(*batch)
@@ -80,7 +81,9 @@ def main() -> None:
             return work
 
         every = [name for name in CHANNELS if name != "class-choice" or book.pairs is not None]
-        base, *found = fastest(plain, collect("class"), collect(*(name for name in every if name != "class")))
+        base, *found = fastest(
+            plain, collect("class", num_fresh=n), collect(*(name for name in every if name != "class"))
+        )
         print(f"C = {num_classes}, {n:,} queries: numpy {1e6 * base.sum() / n:.3f} us a query")
         for name, seconds in zip(("class channel", "logged channels"), found, strict=True):
             add, finish = seconds[:-1], seconds[-1]

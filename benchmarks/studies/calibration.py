@@ -53,8 +53,8 @@ TAILS = {
         "shares lie well below."
     ),
     "exact-on-lattice/1": (
-        "The\nclass channel's are exact tails, so its shares lie close to a; the others bound every moment of a test at\n"
-        "once, and lie below."
+        "The\nclass channel's are exact tails, so its shares lie close to a. The others bound every moment of a test, "
+        "and lie below."
     ),
 }
 CHANNELS = ("class", "class, looks", "amplitude", "class-choice", "tie", "tie, labels only", "combined")
