@@ -419,7 +419,7 @@ class _Recheck:
         (channel,) = evidence.channels
         found = self._channel_evidence(channel, tables[channel.channel])
         for name, stated, expected in (
-            ("T", channel.statistic, found.statistic),
+            (f"T of the {channel.channel} channel", channel.statistic, found.statistic),
             ("largest T", channel.largest_possible, found.largest_possible),
             ("log10 p of the channel", channel.log10_p, found.log10_p),
             ("log10 p", evidence.log10_p, found.log10_p),
@@ -431,7 +431,7 @@ class _Recheck:
                 "of sign times residual, and how it grew, can be checked with the key only."
             )
         self._check_growth(assessment)
-        return f"With the key, signs, statistic and p-value come out as stated (10^{found.log10_p:.2f})."
+        return f"With the key, signs, statistics and p-values come out as stated (10^{found.log10_p:.2f})."
 
     def _check_e_values(self, assessment: Assessment) -> str:
         evidence = self._evidence
@@ -450,7 +450,7 @@ class _Recheck:
             self._compare(f"log10 p {of_channel}", theirs.log10_p, ours.log10_p, absolute=_GROWTH_TOLERANCE)
         self._compare("log10 e", evidence.log10_e, assessment.log10_e or 0.0, absolute=_GROWTH_TOLERANCE)
         self._check_growth(assessment)
-        return f"With the key, signs, statistics and e-values come out as stated (p = 10^{evidence.log10_p:.2f})."
+        return f"With the key, signs, statistics and p-values come out as stated (10^{evidence.log10_p:.2f})."
 
     def _check_growth(self, assessment: Assessment) -> None:
         growth = self._evidence.growth

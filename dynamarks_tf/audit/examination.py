@@ -32,7 +32,7 @@ class Finding:
     """The evidence against one suspect from one set of queries.
 
     Attributes:
-        log10_p: log10 of the exact p-value, all channels combined.
+        log10_p: log10 of the exact p-value, all channels together.
         channels: the same for each channel.
         queries_needed: how many of the queries would have been enough for p <= 1e-6; `None` if all were not.
     """

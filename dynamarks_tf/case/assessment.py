@@ -1,4 +1,4 @@
-"""From answers to an assessment: residuals are gathered, secret signs held against them, p-values combined.
+"""From answers to an assessment: residuals are gathered, secret signs held against them by the rule of the plan.
 
 `verify`, `dynamarks audit` and `dynamarks check` all call `assess`; NumPy only.
 """
@@ -232,7 +232,8 @@ def untested_channels(plan: TestPlan, tested: tuple[str, ...]) -> dict[str, str]
     form = {"fresh": plan.num_fresh > 0, "logged": plan.logged}
     planned = channel_obstacles(plan.params, plan.num_classes, **form, labels=plan.labels)
     with_labels = channel_obstacles(plan.params, plan.num_classes, **form, labels=True)
-    reasons = {channel: planned[channel] or with_labels[channel] or "" for channel in planned}
+    answers_labels = any(planned[channel] is None for channel in planned if channel not in tested)
+    reasons = {channel: (with_labels if answers_labels else planned)[channel] or "" for channel in planned}
     return {channel: reason for channel, reason in reasons.items() if channel not in tested}
 
 

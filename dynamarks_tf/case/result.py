@@ -27,7 +27,7 @@ class GrowthPoint:
 
     Attributes:
         num_queries: how many.
-        log10_p: log10 of the combined p-value of those alone.
+        log10_p: log10 of the p-value of those alone.
     """
 
     num_queries: int
@@ -39,7 +39,7 @@ class VerificationResult:
     """What `verify` found about one suspect. It holds aggregates only and may be published.
 
     Attributes:
-        log10_p: log10 of the exact p-value, all channels combined: a bound on the chance that an independent
+        log10_p: log10 of the exact p-value, all channels together: a bound on the chance that an independent
             model gives evidence at least as strong. It holds for every sample size, with no assumption about the
             suspect. At most 0.
         log10_e: of logged queries and sequential tests, log10 of the largest e-value while the test went on; p is its

@@ -35,7 +35,7 @@ class ClientEvidence:
         name: of the client or group.
         exclusive_signs: how many secret signs only its requests met in the whole log.
         channels: the evidence of each channel that was tested.
-        log10_p: log10 of the exact p-value, all channels combined; at most 0.
+        log10_p: log10 of the exact p-value, all channels together; at most 0.
         adjusted_log10_p: the same after Holm's adjustment for all clients and groups of the trace.
     """
 

@@ -77,10 +77,10 @@ def _obstacle(
         return f"with {num_classes} classes and this table, inputs raise all favored classes at once"
     if channel not in _ON_FRESH_QUERIES and not logged:
         return "it needs logged queries: inputs that clients sent to the marked API"
-    if channel in _ON_FRESH_QUERIES and not fresh:
-        return "it needs fresh queries too, which no client chose by what the API answered"
     if channel not in _WITH_LABELS and labels:
         return "the suspect answers labels only, and it lives in the probabilities"
+    if channel in _ON_FRESH_QUERIES and not fresh:
+        return "it needs fresh queries beside the logged ones, which no client chose by what the API answered"
     return None
 
 

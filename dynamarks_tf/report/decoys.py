@@ -81,7 +81,7 @@ def compare(
         num_keys: number of decoys.
         seed: the seed to make them from.
     """
-    weights = {channel: _Weights.of(residuals[channel], evidence.plan.rule) for channel in residuals}
+    weights = weights_of(residuals, evidence.plan.rule)
     statistics = decoy_statistics(evidence.plan, weights, num_keys, seed)
     channels, log10_p = [], np.zeros(num_keys)
     for channel in evidence.channels:
@@ -96,7 +96,7 @@ def compare(
     return Decoys(num_keys, seed, num_as_extreme, round(float(log10_p.min()), 2), tuple(channels))
 
 
-class _Weights(NamedTuple):
+class Weights(NamedTuple):
     """What the signs of a channel are multiplied by.
 
     Attributes:
@@ -112,7 +112,7 @@ class _Weights(NamedTuple):
     step: float
 
     @classmethod
-    def of(cls, table: Residuals, rule: str) -> _Weights:
+    def of(cls, table: Residuals, rule: str) -> Weights:
         """Those of a channel by a rule."""
         if rule == anytime.RULE:
             cells = np.flatnonzero(table.values) if table.cells is None else table.cells
@@ -130,8 +130,13 @@ class _Weights(NamedTuple):
         return np.asarray(-e_process.log_e_of_sums(statistics[1], self.scaled) / math.log(10))
 
 
+def weights_of(residuals: Mapping[str, Residuals], rule: str) -> dict[str, Weights]:
+    """What the signs of each channel are multiplied by, by the rule of a plan."""
+    return {channel: Weights.of(table, rule) for channel, table in residuals.items()}
+
+
 def decoy_statistics(
-    plan: TestPlan, weights: Mapping[str, _Weights], num_keys: int, seed: int
+    plan: TestPlan, weights: Mapping[str, Weights], num_keys: int, seed: int
 ) -> dict[str, npt.NDArray[np.float64]]:
     """The sums of sign times weight of each decoy key for each channel, shape `(2, num_keys)`: plain and scaled.
 

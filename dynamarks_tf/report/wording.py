@@ -222,22 +222,23 @@ def _logged_queries(report: BundleReport) -> str:
     plan = report.evidence.plan
     held = f" of {plan.log['num_queries']:,}" if plan.log else ""
     return (
-        f"The {plan.num_queries:,} queries{held} were logged and chosen by what the clean model answers, not by secret "
-        "signs or by the marked model. Each secret sign counts for the first logged query that met it, which guards "
-        "against a client who repeats or passes on chosen inputs. Against a client who invents new inputs from "
-        "knowledge of the mark, there is no proof."
+        f"The {plan.num_queries - plan.num_fresh:,} logged queries{held} were chosen by what the clean model answers, "
+        "not by secret signs or by the marked model. Each secret sign counts for the first logged query that met it, "
+        "and what an answer is compared with is learned from earlier answers alone. So a client may have chosen each "
+        "input by all that earlier answers showed. The log is whole: nothing was left out because of an answer."
     )
 
 
 def assumptions(report: BundleReport) -> list[str]:
     """The assumptions that the p-value rests on."""
-    fresh = "The queries were chosen without looking at any answer of the marked model."
+    fresh = "The fresh queries were chosen without looking at any answer of the marked model."
     return [
         *([] if report.with_key else [UNCHECKED]),
         "The owner’s key is 32 random bytes that the makers of the suspect did not know, and its expansion into secret "
         "signs (HKDF-SHA256, ChaCha20) cannot be distinguished from chance.",
         _fixed_beforehand(report),
         _age(report),
-        _logged_queries(report) if report.evidence.plan.logged else fresh,
+        *([fresh] if report.evidence.plan.num_fresh else []),
+        *([_logged_queries(report)] if report.evidence.plan.logged else []),
         "This is the only test of this kind, or the threshold was divided by the number of tests.",
     ]

@@ -106,7 +106,7 @@ def test_the_result_is_one_plain_sentence_and_claims_no_more_than_is_proven(rech
     assert "does not show that the suspect is an independent model" in wording.no_meaning(independent)[0]
     assert "not the probability that the suspect is an independent model" in wording.no_meaning(found)[0]
     rests_on = " ".join(wording.assumptions(independent))
-    assert "were logged and chosen by what the clean model answers" in rests_on
+    assert "were chosen by what the clean model answers, not by secret signs" in rests_on
     assert "holds no published commitment" in rests_on
     rests_on = " ".join(wording.assumptions(found))
     assert "without looking at any answer of the marked model" in rests_on

@@ -20,7 +20,8 @@ def rechecked(bundles):
 
 def test_a_decoy_is_a_whole_key_from_a_public_seed(rechecked):
     evidence, residuals = rechecked.evidence, rechecked.case.residuals
-    statistics = decoys.decoy_statistics(evidence.plan, residuals, 120, seed=3)["class"]
+    weights = decoys.weights_of(residuals, evidence.plan.rule)
+    statistics = decoys.decoy_statistics(evidence.plan, weights, 120, seed=3)["class"][0]
     key = MarkKey(hashlib.sha256(b"dynamarks decoy 3/101").digest(), "decoy")
     book = codebook.expand(key, evidence.plan.num_classes, evidence.plan.params)
     assert statistics[101] == (book.class_signs * on_lattice(residuals["class"].values)[0]).sum()

@@ -64,7 +64,7 @@ def test_logged_queries_and_labels_give_detections_too(dense, digits, key):
     }
     evidence = verifying.verify(dense["surrogate"], **logged)
     assert evidence.detected()
-    assert {channel.channel for channel in evidence.channels} == {"class", "amplitude", "class-choice", "tie"}
+    assert {channel.channel for channel in evidence.channels} == {"amplitude", "class-choice", "tie"}
     in_labels = verifying.verify(lambda batch: np.asarray(dense["surrogate"](batch)).argmax(axis=-1), **logged)
     assert in_labels.answers == "labels"
     assert in_labels.log10_p < -3
@@ -111,7 +111,7 @@ def test_p_values_of_an_independent_model_hold_although_neighboring_pixels_depen
     2,000 sign tables has a chance of less than 1e-4."""
     clean, suspect = (dense[name].predict(digits.x_test, verbose=0) for name in ("owner", "independent"))
     collected = ResidualAccumulator(
-        ("class",), codebook.expand(key, 11, dm.MarkParams(BUDGET)).keyed_hash, dm.MarkParams(BUDGET)
+        ("class",), codebook.expand(key, 11, dm.MarkParams(BUDGET)).keyed_hash, dm.MarkParams(BUDGET), num_fresh=10**6
     )
     collected.add(clean, suspect)
     steps, _ = on_lattice(collected.residuals()["class"].values)
