@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import ArrayDigest
+from dynamarks_tf.case.query_provenance import OWN
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence.answers import confidence, main_class
 from dynamarks_tf.evidence.meetings import MetBefore
@@ -25,6 +26,21 @@ Array = npt.NDArray[Any]
 SURE = "confident-balanced/1"
 
 _IN_MEMORY = 64 * 2**20  # bytes of clean answers; what is more goes to a temporary file
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draw:
+    """What was drawn from a committed pool, in the order of the draw, and what the clean model says of it.
+
+    Attributes:
+        indices: which inputs of the pool, int64 of shape `(n,)`.
+        classes: the class that the clean model gives each, int64 of the same shape.
+        confidences: its probability, float64 of the same shape.
+    """
+
+    indices: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.int64]
+    confidences: npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +59,8 @@ class Chosen:
         log: of a request log, which one, and what was selected from it: `files`, `num_queries`, `clients`, `model`,
             `versions`.
         parties: the secret signs of each client and group; `None` if clients are not told apart.
+        provenance: who chose them, as the plan says it.
+        draw: what was drawn from a committed pool; `None` for other queries.
     """
 
     source: QuerySource
@@ -54,6 +72,8 @@ class Chosen:
     met_before: MetBefore | None
     log: dict[str, Any] | None
     parties: list[Exclusive] | None = None
+    provenance: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(OWN))
+    draw: Draw | None = None
 
 
 def choose_queries(
