@@ -26,6 +26,7 @@ from dynamarks_tf.case import members, query_provenance, transcript
 from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, untested_channels
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.case.client_table import client_lines, num_found
+from dynamarks_tf.case.draw import choice_sha256, draw, surest
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.plausibility import warnings_of
 from dynamarks_tf.case.result import VerificationResult
@@ -41,7 +42,7 @@ from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
-from dynamarks_tf.keys.pool import CommittedPool, choice_sha256, draw, surest
+from dynamarks_tf.keys.pool import CommittedPool
 from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.codebook import Codebook
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
@@ -301,7 +302,8 @@ class _Recheck:
         positions = surest(classes, confidences, pool.num_queries)
         order = np.argsort(drawn[positions])
         asked, positions = drawn[positions][order], positions[order]
-        if not np.array_equal(asked, self._selection()):
+        selected = self._selection()
+        if selected is None or not np.array_equal(asked, selected):
             raise BundleError(f"{where}: the queries are not those that the draw and the clean answers give.")
         of_asked = [np.concatenate(column) for column in zip(*self._clean, strict=True)]
         if not np.array_equal(of_asked[0], classes[positions]) or not np.allclose(of_asked[1], confidences[positions]):

@@ -270,7 +270,10 @@ def _logged_queries(report: BundleReport) -> str:
 
 def assumptions(report: BundleReport) -> list[str]:
     """The assumptions that the p-value rests on."""
-    fresh = "The queries were chosen by no answer of the marked model, and not by key and suspect together."
+    fresh = (
+        "The queries were chosen without looking at any answer of the marked model. They were not chosen by key and "
+        "suspect together."
+    )
     return [
         *([] if report.with_key else [UNCHECKED]),
         "The owner’s key is 32 random bytes that the makers of the suspect did not know, and its expansion into secret "

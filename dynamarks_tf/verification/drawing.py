@@ -9,11 +9,12 @@ import numpy as np
 
 from dynamarks_tf._support import progress
 from dynamarks_tf.case import query_provenance
+from dynamarks_tf.case.draw import choice_sha256, draw, surest
 from dynamarks_tf.case.plan import OF_DRAWN
 from dynamarks_tf.errors import ArgumentError, CommitmentError
 from dynamarks_tf.evidence.answers import confidence, main_class
 from dynamarks_tf.keys.commitment import Statement
-from dynamarks_tf.keys.pool import DRAWN_FOR_EACH, CommittedPool, choice_sha256, draw, is_public_text, surest
+from dynamarks_tf.keys.pool import DRAWN_FOR_EACH, CommittedPool, is_public_text
 from dynamarks_tf.suspects import Suspect
 from dynamarks_tf.suspects.queries import SelectedQueries, as_queries
 from dynamarks_tf.verification.choosing import CheckedQueries, Chosen, Draw, KeptAnswers, digest_of

@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 
+from dynamarks_tf.case.draw import draw, surest
 from dynamarks_tf.errors import ArgumentError, CommitmentError
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement, commit
 from dynamarks_tf.keys.key import MarkKey
-from dynamarks_tf.keys.pool import CommittedPool, draw, is_public_text, surest
+from dynamarks_tf.keys.pool import CommittedPool, is_public_text
 from tests.helpers import ROOT
 
 KEY = MarkKey(bytes(range(32)), "ACME Vision")

@@ -11,10 +11,11 @@ import pytest
 
 import dynamarks_tf as dm
 from dynamarks_tf import recheck
+from dynamarks_tf.case.draw import draw, surest
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.bounds import chernoff_log10_p
 from dynamarks_tf.evidence.class_channel import ClassChannelTable
-from dynamarks_tf.keys.pool import CommittedPool, draw, surest
+from dynamarks_tf.keys.pool import CommittedPool
 from dynamarks_tf.report import wording
 from dynamarks_tf.report.content import bundle_report
 from dynamarks_tf.suspects.queries import confident_balanced_choice

@@ -10,10 +10,10 @@ import dynamarks_tf as dm
 from dynamarks_tf import recheck
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import transcript
+from dynamarks_tf.case.draw import draw
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError, BundleError, CommitmentError, FormatError
-from dynamarks_tf.keys.pool import draw
 from dynamarks_tf.report import wording
 from dynamarks_tf.report.content import bundle_report
 from dynamarks_tf.suspects.queries import as_queries
