@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dynamarks_tf.keys.key import MarkKey
     from dynamarks_tf.report import write_report
     from dynamarks_tf.request_logs import open_log
+    from dynamarks_tf.verification.drawing import Pool, committed_pool
     from dynamarks_tf.verification.options import BundleOptions, SuspectOptions
     from dynamarks_tf.verification.reduce_log import reduce_log
     from dynamarks_tf.verification.trace import trace
@@ -46,12 +47,14 @@ __all__ = [
     "MarkKey",
     "MarkParams",
     "MarkReport",
+    "Pool",
     "Statement",
     "SuspectOptions",
     "TraceResult",
     "VerificationResult",
     "__version__",
     "commit",
+    "committed_pool",
     "export_saved_model",
     "export_tflite",
     "find_mark",
@@ -75,8 +78,10 @@ _HOME_OF = {
     "MarkKey": "keys.key",
     "MarkParams": "watermark.params",
     "MarkReport": "watermark.callbacks",
+    "Pool": "verification.drawing",
     "Statement": "keys.commitment",
     "commit": "keys.commitment",
+    "committed_pool": "verification.drawing",
     "export_saved_model": "export",
     "export_tflite": "export",
     "find_mark": "watermark.marking",

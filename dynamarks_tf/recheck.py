@@ -16,18 +16,19 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case import bundle as bundles
-from dynamarks_tf.case import members, transcript
+from dynamarks_tf.case import members, query_provenance, transcript
 from dynamarks_tf.case import transcript_chain as chains
 from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, untested_channels
 from dynamarks_tf.case.bundle import Bundle
 from dynamarks_tf.case.client_table import client_lines, num_found
+from dynamarks_tf.case.draw import choice_sha256, draw, surest
 from dynamarks_tf.case.extension import check_continues, read_heads
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.plausibility import warnings_of
@@ -36,6 +37,7 @@ from dynamarks_tf.case.trace import ClientEvidence, check_evidence, clients_from
 from dynamarks_tf.case.transcript import TranscriptBatch
 from dynamarks_tf.errors import BundleError, DynaMarksError
 from dynamarks_tf.evidence import anytime
+from dynamarks_tf.evidence.answers import confidence, main_class
 from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence, evidence_of_stated
 from dynamarks_tf.evidence.class_order import in_order
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
@@ -44,6 +46,7 @@ from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.keys.pool import CommittedPool
 from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.codebook import Codebook
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
@@ -72,6 +75,21 @@ _ANSWERS = (
     "re-querying both models proves it."
 )
 _NO_QUERIES = "That takes the queries, of which this bundle holds digests only (`verify --include-queries`)."
+
+
+_NO_POOL = (
+    "Whether the queries are inputs of the committed pool takes the pool, which is not in the bundle "
+    "(`dynamarks check BUNDLE --pool POOL`)."
+)
+_READ_AT_ONCE = 256  # inputs of a pool
+
+
+class Inputs(Protocol):
+    """Inputs that come in batches: what `suspects.queries.as_queries` makes of a file or an array."""
+
+    def batches(self, batch_size: int) -> Iterator[npt.NDArray[Any]]:
+        """Yields arrays of shape `(n, ...)`."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,12 +136,13 @@ class CheckedBundle:
     selected: npt.NDArray[np.int64] | None
 
 
-def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None) -> Recheck:
+def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None, pool: Inputs | None = None) -> Recheck:
     """Recomputes digests, tables and p-values of an evidence bundle.
 
     Args:
         path: a file that `verify(bundle=...)` wrote.
         key: the owner's key, if it is revealed; by default the one in the bundle, if it holds one.
+        pool: the inputs that the statement commits to, if the queries were drawn from them.
 
     Returns:
         The result and what was checked. If anything does not hold, an error is raised instead.
@@ -141,7 +160,7 @@ def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None) -> Rech
     """
     try:
         with Bundle(path) as bundle:
-            return _Recheck(bundle, key).run()
+            return _Recheck(bundle, key, pool).run()
     except DynaMarksError:
         raise
     except Exception as error:  # a forger may put anything into a member
@@ -151,8 +170,9 @@ def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None) -> Rech
 class _Recheck:
     """The steps of a recheck, in order; each returns a sentence or raises."""
 
-    def __init__(self, bundle: Bundle, key: MarkKey | None) -> None:
+    def __init__(self, bundle: Bundle, key: MarkKey | None, pool: Inputs | None) -> None:
         self._bundle = bundle
+        self._pool = pool
         if key is None and bundles.KEY in bundle:
             key = MarkKey.from_json(bundle.read(bundles.KEY), f"{bundle.path}, {bundles.KEY}")
         self._key = key
@@ -162,6 +182,7 @@ class _Recheck:
         self._codebook: Codebook | None = None
         self._statement: Statement | None = None
         self._best_classes: list[npt.NDArray[np.int64]] = []
+        self._clean: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
         self._clients: dict[str, ClientEvidence] = {}
         self._parties: list[Exclusive] | None = None
         self._accumulator: ResidualAccumulator | None = None
@@ -176,6 +197,7 @@ class _Recheck:
         assessment = self._assess()
         kept = "; the queries are in the bundle and are those of the plan" if self._keeps_queries else ""
         steps.append(f"The records of {assessment.num_queries} queries follow from the plan and from each other{kept}.")
+        steps.append(self._check_provenance())
         tables = self._stored_tables(assessment.residuals)
         steps.append(f"The tables ({', '.join(tables)}) follow from the recorded answers.")
         steps.append(self._check_facts(assessment))
@@ -207,6 +229,9 @@ class _Recheck:
             yield _KEY_ALONE
         if transcript.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
             yield _GIVEN_ANSWERS
+        yield query_provenance.caveat(self._plan.provenance)
+        if self._plan.provenance["kind"] == "drawn" and self._pool is None:
+            yield _NO_POOL
         yield _ANSWERS if self._head["keeps_queries"] else f"{_ANSWERS} {_NO_QUERIES}"
 
     def _selection(self) -> npt.NDArray[np.int64] | None:
@@ -274,6 +299,64 @@ class _Recheck:
             check_continues(self._plan, self._blocks, earlier, blocks)
             found.append(f"{sum(block.rows for block in blocks)} questions planned at {head['fixed_at']}")
         return f" It extends a sequential test: {', then '.join(found)}." if found else ""
+
+    def _check_provenance(self) -> str:
+        """Repeats the draw, if there was one; other claims about who chose the queries are told only."""
+        provenance, where = self._plan.provenance, str(self._bundle.path)
+        told = f"By the plan, the queries are {query_provenance.in_words(provenance)}."
+        if provenance["kind"] != "drawn":
+            if self._pool is not None:
+                raise BundleError(f"{where}: its queries were not drawn from a pool. Check it without one. {told}")
+            return told
+        pool = CommittedPool(**provenance["pool"])
+        if self._statement is None or self._statement.pool != pool:
+            raise BundleError(f"{where}: the statement in it does not name the pool that the plan names.")
+        if not pool.num_queries == self._plan.num_queries == self._plan.max_queries:
+            raise BundleError(f"{where}: its number of queries is not the one that was committed to.")
+        drawn = draw(pool, self._plan.commitment, provenance["beacon"])
+        classes, confidences = members.read_draw(self._bundle.read(bundles.DRAW), self._plan)
+        if choice_sha256(drawn, classes, confidences) != provenance["choice_sha256"]:
+            raise BundleError(f"{where}: what was drawn is not what commitment, pool and public value give.")
+        positions = surest(classes, confidences, pool.num_queries)
+        order = np.argsort(drawn[positions])
+        asked, positions = drawn[positions][order], positions[order]
+        selected = self._selection()
+        if selected is None or not np.array_equal(asked, selected):
+            raise BundleError(f"{where}: the queries are not those that the draw and the clean answers give.")
+        of_asked = [np.concatenate(column) for column in zip(*self._clean, strict=True)]
+        answered = positions[: len(of_asked[0])]  # a sequential test may have stopped before the last
+        if not np.array_equal(of_asked[0], classes[answered]) or not np.allclose(of_asked[1], confidences[answered]):
+            raise BundleError(f"{where}: {bundles.DRAW} does not agree with the clean answers to the queries.")
+        if self._pool is not None:
+            self._check_pool(self._pool, pool, asked)
+        kept = "" if self._pool is None else " The pool given is the committed one, and holds these queries."
+        return (
+            f"{told} The draw of {pool.num_drawn} of them, repeated from pool, commitment and public value, and the "
+            f"choice of the {pool.num_queries} of which the clean model is surest give the queries of the plan.{kept}"
+        )
+
+    def _check_pool(self, given: Inputs, pool: CommittedPool, asked: npt.NDArray[np.int64]) -> None:
+        """Compares the pool that was given with the statement, and what was asked with its inputs."""
+        whole, part, start, rows = ArrayDigest(), ArrayDigest(), 0, []
+        for batch in given.batches(_READ_AT_ONCE):
+            whole.update(batch)
+            low, high = np.searchsorted(asked, [start, start + len(batch)])
+            if high > low:
+                rows.append(batch[asked[low:high] - start])
+                part.update(rows[-1])
+            start += len(batch)
+        if (start, whole.hexdigest()) != (pool.size, pool.sha256):
+            raise BundleError(
+                f"{self._bundle.path}: the statement commits to a pool of {pool.size} inputs with SHA-256 "
+                f"{pool.sha256}; given are {start} with {whole.hexdigest()}."
+            )
+        found = part.hexdigest()
+        if self._plan.sequential:
+            ends = np.cumsum([block.rows for block in self._blocks])[:-1]
+            blocks = np.split(np.concatenate(rows), ends)
+            found = chains.blocks_sha256([chains.Block(len(block), query_digest(block)) for block in blocks])
+        if found != self._plan.queries_sha256:
+            raise BundleError(f"{self._bundle.path}: the queries are not the inputs of the pool that were drawn.")
 
     @property
     def _keeps_queries(self) -> bool:
@@ -360,6 +443,8 @@ class _Recheck:
     def _answers(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         for batch in self._batches():
             labels = batch.suspect if batch.suspect.ndim < batch.clean.ndim else batch.suspect.argmax(axis=-1)
+            if self._plan.provenance["kind"] == "drawn":
+                self._clean.append((main_class(batch.clean), confidence(batch.clean)))
             self._best_classes.append(np.stack([batch.clean.argmax(axis=-1).ravel(), labels.ravel()]))
             yield batch.clean, batch.suspect
 

@@ -52,7 +52,7 @@ RULES = {
         "plan, transcript, assessment, result, bundle",
         "evidence watermark keys _support errors",
         ALL,
-        "plan transcript result bundle",
+        "plan query_provenance draw transcript result bundle",
     ),
     "suspects": Rule("adapters for models under test", "_support errors", "base queries answer_file", ALL),
     "request_logs": Rule("what clients asked: one reader, one writer", "_support errors", ALL, ALL),

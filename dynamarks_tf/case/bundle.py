@@ -11,6 +11,7 @@ A bundle is a ZIP archive without compression. Its members, besides those of the
     parties.npz      which secret signs count for which client, if clients were told apart; secret
     trace.json       what was found for each client then
     selection.npz    which of the inputs that were given were asked, if not all
+    draw.npz         of a draw from a committed pool: what the clean model says of all inputs drawn
     statement.json   the published commitment, if there is one
     key.json         the key, only if its owner wants to reveal it
 
@@ -43,6 +44,7 @@ PAIRS = "pairs.npz"
 RESIDUALS = "residuals.npz"
 MET_BEFORE = "met_before.npz"
 SELECTION = "selection.npz"
+DRAW = "draw.npz"
 PARTIES = "parties.npz"
 TRACE = "trace.json"
 STATEMENT = "statement.json"

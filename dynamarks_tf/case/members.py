@@ -62,6 +62,7 @@ def write(
     selected: npt.NDArray[np.intp] | None = None,
     parties: Sequence[Exclusive] | None = None,
     clients: dict[str, ClientEvidence] | None = None,
+    draw: tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None = None,
 ) -> None:
     """Writes the evidence bundle of a finished test.
 
@@ -78,6 +79,7 @@ def write(
         selected: which of the inputs that were given were asked, shape `(num_queries,)`; `None` for all.
         parties: the secret signs of each client and group; `None` if clients are not told apart.
         clients: what was found for each of them.
+        draw: of a draw from a committed pool, classes and confidences of the clean model, in the order of the draw.
     """
     members = {
         bundles.EVIDENCE: _json(result.to_dict()),
@@ -98,6 +100,8 @@ def write(
         members[bundles.TRACE] = _json(clients_to_dict(clients))
     if selected is not None:
         members[bundles.SELECTION] = _npz({"indices": selected.astype(np.int64)})
+    if draw is not None:
+        members[bundles.DRAW] = _npz({"classes": draw[0], "confidences": draw[1]})
     if statement is not None:
         members[bundles.STATEMENT] = _json(statement.to_dict())
     if reveal_key:
@@ -229,6 +233,21 @@ def read_selection(data: bytes, plan: TestPlan) -> npt.NDArray[np.int64]:
     if not fits or not (np.diff(indices) > 0).all():
         raise BundleError(f"{bundles.SELECTION} does not hold {plan.num_queries} increasing indices.")
     return indices
+
+
+def read_draw(data: bytes, plan: TestPlan) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Reads the member `draw.npz`: classes and confidences of the clean model, in the order of the draw.
+
+    Raises:
+        BundleError: it does not fit the plan.
+    """
+    arrays = _arrays(data, bundles.DRAW)
+    classes, confidences = (arrays.get(name, np.zeros(0)) for name in ("classes", "confidences"))
+    num_drawn = plan.provenance["pool"]["num_drawn"]
+    fits = classes.dtype == np.int64 and confidences.dtype == np.float64
+    if not fits or not classes.shape == confidences.shape == (num_drawn,) or not np.isfinite(confidences).all():
+        raise BundleError(f"{bundles.DRAW} does not hold classes and confidences of {num_drawn} inputs.")
+    return classes, confidences
 
 
 def met_before_sha256(met_before: MetBefore) -> str:

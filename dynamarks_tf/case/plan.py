@@ -9,6 +9,7 @@ from typing import Any
 
 from dynamarks_tf._support import digests
 from dynamarks_tf._support.formats import check_format
+from dynamarks_tf.case.query_provenance import is_provenance
 from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence import anytime
 from dynamarks_tf.evidence.answer_scale import SCALES
@@ -20,6 +21,7 @@ from dynamarks_tf.watermark.params import ACTIVATIONS, MarkParams
 FORMAT = "dynamarks-plan"
 FORMAT_VERSION = 7
 OF_FRESH = ("all", "confident-balanced/1")
+OF_DRAWN = "drawn-surest/1"
 OF_LOGGED = ("first-meetings/1", "first-ties/1", "fewest/1")
 _LISTS = ("channels", "code_outside", "looks")
 _MOST_CLASSES = 10_000_000
@@ -67,6 +69,7 @@ class TestPlan:
             `None` if the queries come from none.
         met_before_sha256: of logged queries, digest of the secret signs that count as met before the first is asked:
             all but those that one of these queries met first in the whole log. `None` for fresh ones.
+        provenance: who chose the queries, weakest `{"kind": "own"}`; docs/provenance.md.
         parties_sha256: digest of which secret signs count for which client, where clients are told apart.
         keyed_hash: name and version of the hash that picks an input's secret signs.
         transforms: for each channel, name and version of its residual transform.
@@ -109,6 +112,7 @@ class TestPlan:
     log: dict[str, Any] | None = None
     met_before_sha256: str | None = None
     parties_sha256: str | None = None
+    provenance: dict[str, Any] = dataclasses.field(default_factory=lambda: {"kind": "own"})
     keyed_hash: str = KEYED_HASH
     transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
 
@@ -144,6 +148,11 @@ class TestPlan:
         is_logged = {plan.logged, plan.met_before_sha256 is not None, plan.selection in OF_LOGGED}
         if len(is_logged) > 1 or ((plan.log or plan.parties_sha256) and not plan.logged):
             raise FormatError(f"{source} is damaged: its entries about logged queries contradict each other.")
+        kind = plan.provenance["kind"]
+        is_drawn, is_log = {kind == "drawn", plan.selection == OF_DRAWN}, {kind.startswith("log"), plan.log is not None}
+        is_both = {kind == "log-and-own", plan.log is not None and plan.num_fresh > 0}
+        if len(is_drawn) > 1 or len(is_log) > 1 or len(is_both) > 1:
+            raise FormatError(f"{source} is damaged: its entries about where the queries come from do not fit.")
         fits = plan.num_classes == TWO_CLASSES if plan.activation == "sigmoid" else plan.num_labels == 1
         if not fits:
             raise FormatError(f"{source} is damaged: its numbers of classes and labels do not fit {plan.activation}.")
@@ -246,12 +255,13 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "code_outside": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "num_queries": _is_count,
     "queries_sha256": _is_digest,
-    "selection": lambda value: value in (*OF_FRESH, *OF_LOGGED),
+    "selection": lambda value: value in (*OF_FRESH, OF_DRAWN, *OF_LOGGED),
     "max_queries": lambda value: value is None or _is_count(value),
     "seed": lambda value: type(value) is int,
     "class_names_sha256": lambda value: value is None or _is_digest(value),
     "log": lambda value: value is None or _is_log_scope(value),
     "parties_sha256": lambda value: value is None or _is_digest(value),
     "met_before_sha256": lambda value: value is None or _is_digest(value),
+    "provenance": is_provenance,
     "alpha": lambda value: isinstance(value, float) and 0 < value < 1,
 }

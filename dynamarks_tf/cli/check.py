@@ -14,10 +14,15 @@ from dynamarks_tf.keys.key import MarkKey
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), help="Key file of the owner, to check the signs too.")
+@click.option(
+    "--pool", type=click.Path(path_type=Path), help=".npy or .npz file of the pool that the queries were drawn from."
+)
 @click.option("--public", is_flag=True, help="Print what may be published: aggregates only, as JSON; no client's name.")
 @report_options
 @json_option
-def check(bundle: Path, key: Path | None, public: bool, reports: ReportOptions, as_json: bool) -> None:
+def check(
+    bundle: Path, key: Path | None, pool: Path | None, public: bool, reports: ReportOptions, as_json: bool
+) -> None:
     """Recompute tables and p-values of an evidence BUNDLE.
 
     Needs neither TensorFlow nor a model. Exits with 0 if the bundle bears out what it says, with 2 if not; whether the
@@ -26,13 +31,15 @@ def check(bundle: Path, key: Path | None, public: bool, reports: ReportOptions, 
     \b
       dynamarks check bundle.zip
       dynamarks check bundle.zip --key acme.key --report report.html
+      dynamarks check bundle.zip --pool pool.npy
       dynamarks check bundle.zip --public > publish.json
     """
     from dynamarks_tf import recheck
+    from dynamarks_tf.suspects.queries import as_queries
 
     reports.check()
     loaded_key = None if key is None else MarkKey.load(key)
-    result = recheck.recheck(bundle, key=loaded_key)
+    result = recheck.recheck(bundle, key=loaded_key, pool=None if pool is None else as_queries(pool))
     if public:
         print_json(recheck.public_summary(result))
     elif as_json:

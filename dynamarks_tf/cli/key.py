@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dynamarks_tf.cli.output import json_option, print_json
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 from dynamarks_tf.keys.commitment import commit as make_statement
 from dynamarks_tf.keys.key import MarkKey
 
@@ -36,18 +36,46 @@ def keygen(owner: str, out: Path, force: bool, as_json: bool) -> None:
 @click.command()
 @click.argument("key", type=click.Path(path_type=Path))
 @click.option("--model", type=click.Path(path_type=Path), help="Model file whose digest the statement must hold.")
+@click.option("--pool", type=click.Path(path_type=Path), help=".npy or .npz file of inputs to draw queries from.")
+@click.option("--max-queries", type=click.IntRange(min=1), help="With --pool: number of queries.  [default: 1000]")
+@click.option(
+    "--draw", type=click.IntRange(min=1), help="With --pool: inputs drawn to choose them from.  [default: 20 a query]"
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the statement to this JSON file.")
 @json_option
-def commit(key: Path, model: Path | None, out: Path | None, as_json: bool) -> None:
+def commit(
+    key: Path,
+    model: Path | None,
+    pool: Path | None,
+    max_queries: int | None,
+    draw: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     """Print the signed, publishable commitment to a KEY file.
 
     Publish it, dated by somebody else (a notary, a time-stamping service, a public repository), before any suspect
     appears: it proves that the key was not chosen to fit the suspect. `verify --statement` checks it.
 
+    With --pool, it also fixes the inputs that queries may come from. `verify --pool POOL --beacon VALUE` then draws
+    them by a public value that is known only afterwards, so that nobody can choose them by the suspect's answers.
+
     \b
       dynamarks commit acme.key --model marked.keras --out statement.json
+      dynamarks commit acme.key --model marked.keras --pool pool.npy \\
+          --max-queries 500 --out statement.json
     """
-    statement = make_statement(MarkKey.load(key), model=model)
+    if pool is None and (max_queries, draw) != (None, None):
+        raise click.UsageError("--max-queries and --draw say what is drawn from a pool; give it by --pool.")
+    loaded_key = MarkKey.load(key)
+    if pool is None:
+        statement = make_statement(loaded_key, model=model)
+    else:
+        load_tensorflow()
+        from dynamarks_tf.verification.drawing import committed_pool
+
+        described = committed_pool(pool, max_queries=max_queries or 1000, draw=draw)
+        statement = make_statement(loaded_key, model=model, pool=described)
     if out is not None:
         statement.save(out)
     print_json(statement.to_dict())

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dynamarks_tf.cli.asking_options import EXIT_FOUND, EXIT_NOT_FOUND, SECTIONS, AskingOptions, asking_options
 from dynamarks_tf.cli.output import SectionedCommand, json_option, print_json
 from dynamarks_tf.cli.report import ReportOptions, report_options
+from dynamarks_tf.keys.commitment import Statement
 
 if TYPE_CHECKING:
     from dynamarks_tf.case.result import VerificationResult
 
-QUERIES = {"Queries": "queries log client log_model log_version logged max_queries seed sequential extend"}
+QUERIES = {
+    "Queries": "queries queries_from pool beacon beacon_source log client log_model log_version logged max_queries "
+    "seed sequential extend"
+}
 
 
 @click.command(cls=SectionedCommand, sections={**SECTIONS, **QUERIES})
@@ -25,6 +29,16 @@ QUERIES = {"Queries": "queries log client log_model log_version logged max_queri
     type=click.Path(path_type=Path),
     help=".npy or .npz file of inputs. Beside --log: fresh ones, for the class channel.",
 )
+@click.option(
+    "--queries-from",
+    type=click.Choice(("owner", "other-side")),
+    help="Who named --queries: goes into plan and report, as the owner's statement.  [default: owner]",
+)
+@click.option(
+    "--pool", type=click.Path(path_type=Path), help="Draw the inputs from this file, which --statement names."
+)
+@click.option("--beacon", metavar="VALUE", help="Public value that draws them, known only after the statement.")
+@click.option("--beacon-source", metavar="TEXT", help="Where that value comes from, for the report.")
 @click.option(
     "--log",
     multiple=True,
@@ -53,6 +67,10 @@ QUERIES = {"Queries": "queries log client log_model log_version logged max_queri
 def verify(
     suspect: str,
     queries: Path | None,
+    queries_from: str | None,
+    pool: Path | None,
+    beacon: str | None,
+    beacon_source: str | None,
     log: tuple[str, ...],
     client: tuple[str, ...],
     log_model: str | None,
@@ -82,11 +100,21 @@ def verify(
           --queries x.npy --max-queries 1000 --report report.html
       dynamarks verify grpc://10.0.0.7:8500/clf --owner marked.keras \\
           --key acme.key --log logs/ --client customer-7 --bundle bundle.zip
+      dynamarks verify suspect.keras --owner marked.keras --key acme.key \\
+          --statement statement.json --pool pool.npy --beacon 9f86d081884c
     """
-    if queries is None and not log:
-        raise click.UsageError("Give the inputs to ask by --queries, --log, or both.")
+    if queries is None and pool is None and not log:
+        raise click.UsageError("Give the inputs to ask by --queries, --pool, --log, or --log and --queries.")
+    if pool is not None and (queries is not None or log):
+        raise click.UsageError("A draw from --pool takes no other inputs; leave out --queries and --log.")
     if log and logged is not None:
         raise click.UsageError("--logged and --fresh say what --queries are; beside --log, these are fresh.")
+    if queries_from is not None and (queries is None or log):
+        raise click.UsageError("--queries-from says who named the inputs of --queries, without a log.")
+    if pool is None and (beacon, beacon_source) != (None, None):
+        raise click.UsageError("--beacon and --beacon-source are about a draw from a pool; give it by --pool.")
+    if pool is not None and (beacon is None or asking.statement is None):
+        raise click.UsageError("A draw from --pool needs --beacon VALUE and the --statement that names the pool.")
     for option, value in (("--client", client), ("--log-model", log_model), ("--log-version", log_version)):
         if value not in (None, ()) and not log:
             raise click.UsageError(f"{option} chooses from request logs; give them by --log.")
@@ -97,12 +125,18 @@ def verify(
         prepared.arguments["bundle"] = dataclasses.replace(prepared.arguments["bundle"], extends=extend)
     from dynamarks_tf.request_logs import open_log
     from dynamarks_tf.verification import verify as verification
+    from dynamarks_tf.verification.drawing import Pool
 
-    opened = open_log(log, client=client or None, model=log_model, version=log_version or None) if log else None
+    given: Any = queries
+    if pool is not None and beacon is not None and asking.statement is not None:
+        given = Pool(pool, Statement.load(asking.statement), beacon, beacon_source)
+    elif log:
+        given = open_log(log, client=client or None, model=log_model, version=log_version or None)
     result = verification.verify(
         suspect,
-        queries=queries if opened is None else opened,
-        fresh=None if opened is None else queries,
+        queries=given,
+        fresh=queries if log else None,
+        queries_from=queries_from or "owner",
         logged=logged,
         sequential=sequential,
         **prepared.arguments,
@@ -121,12 +155,15 @@ def verify(
 
 
 def _text(result: VerificationResult) -> str:
+    from dynamarks_tf.case.query_provenance import in_words
+
     lines = [
         "MARK FOUND" if result.detected() else "mark not found",
         f"  suspect     {result.suspect}, answers {result.answers}",
         f"  owner       {result.owner}, key {result.key_id}",
         f"  log10 p     {result.log10_p:.2f} (threshold {result.plan.alpha:g})",
         f"  queries     {_kinds(result)}{_enough(result)}",
+        f"              {in_words(result.plan.provenance)}",
         f"  fidelity    {result.fidelity:.3f} of top-1 answers as the clean owner model's",
     ]
     if result.log10_e is not None:

@@ -15,11 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from dynamarks_tf._support import files
 from dynamarks_tf._support.formats import check_format
-from dynamarks_tf.errors import CommitmentError
+from dynamarks_tf.errors import ArgumentError, CommitmentError
 from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.keys.pool import CommittedPool
 
 FORMAT = "dynamarks-commitment"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_WITHOUT_POOL = 1  # the version of statements that name no pool: what older releases signed, and still read
 _SIGNATURE_LABEL = "commitment/ed25519"
 _ENTRIES = ("owner", "key_id", "commitment", "model_sha256", "date", "public_key", "signature")
 
@@ -39,6 +41,7 @@ class Statement:
         date: when it was made according to the owner, ISO 8601 in UTC.
         public_key: Ed25519 public key, base64.
         signature: Ed25519 signature over all other entries, base64.
+        pool: the inputs that queries will be drawn from, and how many; `None` if the statement names none.
     """
 
     owner: str
@@ -48,10 +51,15 @@ class Statement:
     date: str
     public_key: str
     signature: str
+    pool: CommittedPool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        content = dataclasses.asdict(self)
+        if self.pool is None:
+            del content["pool"]
+        version = _WITHOUT_POOL if self.pool is None else FORMAT_VERSION
+        return {"format": FORMAT, "version": version, **content}
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the statement as JSON.
@@ -93,10 +101,17 @@ class Statement:
             CommitmentError: it was altered after it was signed.
             FormatError: it is not a statement, or of an unknown version.
         """
-        check_format(content, FORMAT, FORMAT_VERSION, path, "a commitment statement")
-        if set(content) != {"format", "version", *_ENTRIES}:
-            raise CommitmentError(f"{path} is damaged: its entries are not {', '.join(_ENTRIES)}.")
-        statement = cls(**{name: content[name] for name in _ENTRIES})
+        names_no_pool = isinstance(content, dict) and content.get("version") == _WITHOUT_POOL
+        version = _WITHOUT_POOL if names_no_pool else FORMAT_VERSION
+        check_format(content, FORMAT, version, path, "a commitment statement")
+        entries = _ENTRIES if names_no_pool else (*_ENTRIES, "pool")
+        if set(content) != {"format", "version", *entries}:
+            raise CommitmentError(f"{path} is damaged: its entries are not {', '.join(entries)}.")
+        try:
+            pool = None if names_no_pool else CommittedPool(**content["pool"])
+        except (ArgumentError, TypeError) as error:
+            raise CommitmentError(f"{path} is damaged: its entry pool cannot be used. {error}") from error
+        statement = cls(**{name: content[name] for name in _ENTRIES}, pool=pool)
         if not statement.has_valid_signature():
             raise CommitmentError(f"{path} was altered after it was signed: its signature does not fit.")
         return statement
@@ -136,17 +151,30 @@ class Statement:
             )
 
 
-def commit(key: MarkKey, *, model: str | os.PathLike[str] | None = None, date: str | None = None) -> Statement:
+def commit(
+    key: MarkKey,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    date: str | None = None,
+    pool: CommittedPool | None = None,
+) -> Statement:
     """Makes the statement to publish about a key.
 
     Args:
         key: the owner's key.
         model: the model file that the statement is about; only its digest is kept.
         date: ISO 8601; now, if omitted.
+        pool: the inputs that queries will be drawn from, as `committed_pool` describes them.
 
     Raises:
+        ArgumentError: a pool is named, but no model: the clean model chooses among the inputs that are drawn.
         CommitmentError: the model file cannot be read.
     """
+    if pool is not None and model is None:
+        raise ArgumentError(
+            "A statement that names a pool must name the model too, whose answers choose among the inputs drawn: "
+            "commit(key, model=..., pool=...) (dynamarks commit KEY --model FILE --pool POOL)."
+        )
     try:
         model_sha256 = None if model is None else files.file_sha256(model)
     except OSError as error:
@@ -159,6 +187,7 @@ def commit(key: MarkKey, *, model: str | os.PathLike[str] | None = None, date: s
         date=date or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         public_key=public_key(key),
         signature="",
+        pool=pool,
     )
     return dataclasses.replace(unsigned, signature=sign(_signed_bytes(unsigned), key))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from dynamarks_tf.case.query_provenance import in_words
 from dynamarks_tf.report.content import BundleReport
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -113,6 +114,31 @@ def warnings(report: BundleReport) -> list[str]:
 
 def meaning(report: BundleReport) -> list[str]:
     """The meaning of the result, as sentences."""
+    return [*_meaning_of_result(report), *_meaning_of_provenance(report)]
+
+
+def _meaning_of_provenance(report: BundleReport) -> list[str]:
+    """Who chose the queries, and what follows from it."""
+    provenance = report.evidence.plan.provenance
+    if provenance["kind"] != "drawn":
+        return [f"The queries are {in_words(provenance)}. {_MEANING_OF[provenance['kind']]}"]
+    pool = provenance["pool"]
+    said = (
+        ""
+        if provenance["beacon_source"] is None
+        else f" (its source, as the owner says: {provenance['beacon_source']})"
+    )
+    return [
+        f"The queries were drawn: the owner committed to a pool of {pool['size']:,} inputs and to the number of "
+        f"queries. The public value “{provenance['beacon']}”{said} then drew {pool['num_drawn']:,} inputs. Of these, "
+        f"the {pool['num_queries']:,} of which the clean owner’s model is surest were asked. If the statement was "
+        "published before anybody knew that value, nobody could choose among the inputs of the pool.",
+        "The pool itself must have been fixed before the owner could ask the suspect. A pool that was made from the "
+        "suspect’s answers is not mended by a draw.",
+    ]
+
+
+def _meaning_of_result(report: BundleReport) -> list[str]:
     threshold = probability(math.log10(report.evidence.plan.alpha))
     if not report.evidence.detected():
         return [
@@ -126,8 +152,9 @@ def meaning(report: BundleReport) -> list[str]:
         *_stated(report),
         "The suspect’s answers depend on secret signs that only the owner’s key holds, and that only the answers of "
         "the marked model reveal. By chance alone, they would agree this well with at most the stated probability.",
-        "An independent model is one that never learned from marked answers. At this threshold, the test detects the "
-        f"mark in an independent model with a probability of at most {threshold}. This holds for any number of queries "
+        "An independent model is one that was neither trained on marked answers nor selected by them. At this "
+        f"threshold, the test detects the mark in an independent model with a probability of at most {threshold}. This "
+        "holds for any number of queries "
         "and any training data of that model, if the assumptions below hold. The bound is proven, not estimated: no "
         "calibration on other models is involved.",
     ]
@@ -144,6 +171,19 @@ def _grinding(report: BundleReport) -> str:
         f"The statement gives the date {date(report.statement.date)}, which is the owner’s unverified claim. Unless it "
         f"was really published by then, an owner {grinding}."
     )
+
+
+_MEANING_OF = {
+    "own": "This is the weakest case. An owner who holds the key can ask an independent model in secret and choose "
+    "inputs on which it happens to agree with the key. Such a model then looks stolen, and the p-value does not show "
+    "it. Ask for a repetition with queries that are drawn from a committed pool, or name the queries yourself.",
+    "named": "If that is true, the owner could not choose them by the key. Compare the digest of the queries with the "
+    "inputs that were named.",
+    "log": "The digests of the log’s files were fixed before the first question. Nothing dates the log itself, and "
+    "nothing shows that the requests were really sent. An owner could invent a log of chosen inputs, unless somebody "
+    "else dated it.",
+}
+_MEANING_OF["log-and-own"] = f"Of the log: {_MEANING_OF['log']} Of the fresh ones: {_MEANING_OF['own']}"
 
 
 def _stated(report: BundleReport) -> list[str]:
@@ -231,7 +271,10 @@ def _logged_queries(report: BundleReport) -> str:
 
 def assumptions(report: BundleReport) -> list[str]:
     """The assumptions that the p-value rests on."""
-    fresh = "The fresh queries were chosen without looking at any answer of the marked model."
+    fresh = (
+        "The fresh queries were chosen without looking at any answer of the marked model. They were not chosen by key "
+        "and suspect together."
+    )
     return [
         *([] if report.with_key else [UNCHECKED]),
         "The owner’s key is 32 random bytes that the makers of the suspect did not know, and its expansion into secret "

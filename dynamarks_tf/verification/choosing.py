@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import ArrayDigest
+from dynamarks_tf.case.query_provenance import LOG, LOG_AND_OWN, OWN
 from dynamarks_tf.case.transcript_chain import Block, blocks_sha256
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence.answers import confidence, main_class
@@ -28,6 +29,21 @@ SURE = "confident-balanced/1"
 
 _ENOUGH_FRESH = 20  # for each class; fixed on a seed of its own (docs/questions.md)
 _IN_MEMORY = 64 * 2**20  # bytes of clean answers; what is more goes to a temporary file
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draw:
+    """What was drawn from a committed pool, in the order of the draw, and what the clean model says of it.
+
+    Attributes:
+        indices: which inputs of the pool, int64 of shape `(n,)`.
+        classes: the class that the clean model gives each, int64 of the same shape.
+        confidences: its probability, float64 of the same shape.
+    """
+
+    indices: npt.NDArray[np.int64]
+    classes: npt.NDArray[np.int64]
+    confidences: npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +64,8 @@ class Chosen:
         parties: the secret signs of each client and group; `None` if clients are not told apart.
         num_fresh: how many of the queries are fresh; they come first.
         blocks: of a sequential test, what is asked at once; otherwise `None`.
+        provenance: who chose them, as the plan says it.
+        draw: what was drawn from a committed pool; `None` for other queries.
     """
 
     source: QuerySource
@@ -61,6 +79,8 @@ class Chosen:
     parties: list[Exclusive] | None = None
     num_fresh: int = 0
     blocks: tuple[Block, ...] | None = None
+    provenance: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(OWN))
+    draw: Draw | None = None
 
 
 def choose_queries(
@@ -130,9 +150,9 @@ def with_fresh(logged: Chosen, fresh: Chosen, batch_size: int) -> Chosen:
     """
     source = Joined(fresh.source, logged.source)
     count, digest = digest_of(source, batch_size)
-    return dataclasses.replace(
-        logged, source=source, count=count, sha256=digest, indices=None, clean=None, num_fresh=fresh.count
-    )
+    provenance = dict(LOG_AND_OWN if logged.provenance == LOG else OWN)
+    chosen = dataclasses.replace(logged, source=source, count=count, sha256=digest, indices=None, clean=None)
+    return dataclasses.replace(chosen, num_fresh=fresh.count, provenance=provenance)
 
 
 def in_blocks_of(chosen: Chosen, batch_size: int, before: Sequence[int] = ()) -> Chosen:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support import progress
+from dynamarks_tf.case.query_provenance import LOG, OWN
 from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.evidence.meetings import MetBefore, num_class_cells, num_tie_cells
 from dynamarks_tf.evidence.tracing import Exclusive
@@ -122,7 +123,9 @@ def choose_logged(
     scope = None if log is None else _scope(reduction, selection)
     places = (reduction.queries["offset"] + reduction.queries["row"])[chosen] if log is None else None
     parties = None if groups is None else choice.parties(chosen, groups)
-    return Chosen(asked, name, count, digest, places, None, choice.met_before(chosen), scope, parties)
+    provenance = dict(OWN if log is None else LOG)
+    met_before = choice.met_before(chosen)
+    return Chosen(asked, name, count, digest, places, None, met_before, scope, parties, provenance=provenance)
 
 
 def _check_selection(log: QueryLog | ReducedLog, reduction: Reduction, selection: Selection) -> None:

@@ -21,12 +21,14 @@ from dynamarks_tf.case import members
 from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, looks_of, result_of
 from dynamarks_tf.case.extension import Earlier, check_continues
 from dynamarks_tf.case.plan import TestPlan, rule_of
+from dynamarks_tf.case.query_provenance import NAMED
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult, check_alpha
 from dynamarks_tf.case.trace import ClientEvidence, evidence_of, parties_sha256
 from dynamarks_tf.case.transcript import Transcript
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.evidence.residual_accumulator import channel_obstacles, testable_channels
 from dynamarks_tf.evidence.tracing import TracingAccumulator
+from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.request_logs import QueryLog
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
@@ -34,6 +36,7 @@ from dynamarks_tf.suspects import Suspect
 from dynamarks_tf.suspects.queries import QuerySource, as_queries
 from dynamarks_tf.verification.asking import ask, opened, transcript_of
 from dynamarks_tf.verification.choosing import Chosen, choose_queries, fresh_share, in_blocks_of, with_fresh
+from dynamarks_tf.verification.drawing import Pool, choose_drawn
 from dynamarks_tf.verification.log_choice import choose_logged
 from dynamarks_tf.verification.options import BundleOptions, SuspectOptions, whole_number
 from dynamarks_tf.verification.owner import Owner, resolve_owner
@@ -56,6 +59,7 @@ def verify(
     from_logits: bool | None = None,
     suspect_options: SuspectOptions | None = None,
     bundle: BundleOptions | str | os.PathLike[str] | None = None,
+    queries_from: str = "owner",
     verbose: bool = False,
 ) -> VerificationResult:
     """Tests whether a suspect was trained on answers marked with `key`.
@@ -70,7 +74,7 @@ def verify(
             once for several tests. A clean one counts as marked by `dm.mark` with the default settings.
         key: the owner's key.
         queries: inputs of shape `(n, ...)`: an array, a batched `tf.data.Dataset`, the path of a `.npy` or `.npz` file,
-            or a request log.
+            or a request log. A `dm.Pool` draws them from inputs that were committed to, so that nobody chose them.
         logged: whether the queries are inputs that clients sent to the marked API, all of them: a log from which the
             answers decided what is missing gives false detections. By default, only those of a request log are.
         fresh: inputs that nobody chose by what the marked API answered, beside logged queries: the class channel takes
@@ -84,6 +88,7 @@ def verify(
         from_logits: whether a clean owner model answers logits. A marked one tells itself.
         suspect_options: how the suspect is asked, and how its answers are read.
         bundle: where to write an evidence bundle, which `dynamarks check` recomputes.
+        queries_from: who named the inputs: `"owner"` or `"other-side"`. Recorded as the owner's statement.
         verbose: whether to show progress on standard error.
 
     Returns:
@@ -113,6 +118,7 @@ def verify(
         from_logits=from_logits,
         suspect_options=suspect_options,
         bundle=bundle,
+        queries_from=queries_from,
         verbose=verbose,
     )[0]
 
@@ -133,21 +139,27 @@ def run(
     suspect_options: SuspectOptions | None,
     bundle: BundleOptions | str | os.PathLike[str] | None,
     verbose: bool,
+    queries_from: str = "owner",
     groups: Sequence[Sequence[str]] | None = None,
 ) -> tuple[VerificationResult, dict[str, ClientEvidence]]:
     """What `verify` and `trace` do. `groups` are clients to be tested together; `None` tests no clients at all."""
-    target = _writable(bundle)
+    pool = queries if isinstance(queries, Pool) else None
+    target, statement = _with_statement(_writable(bundle), pool)
     max_queries = None if max_queries is None else whole_number("max_queries", max_queries, 1)
     seed, alpha = whole_number("seed", seed, 0), check_alpha(alpha)
     logged = isinstance(queries, (QueryLog, ReducedLog)) if logged is None else bool(logged)
-    claimed = resolve_owner(owner, key, from_logits=from_logits, statement=None if target is None else target.statement)
+    _check_provenance(queries, queries_from, logged=logged, seed=seed)
+    claimed = resolve_owner(owner, key, from_logits=from_logits, statement=statement)
     options = (suspect_options or SuspectOptions()).for_classes(claimed.num_classes, claimed.activation)
     _check_kind(logged=logged, fresh=fresh, sequential=sequential, options=options)
     earlier = _extended(target, sequential=sequential)
     channels = _channels(claimed, options, fresh=fresh is not None or not logged, logged=logged)
-    given, codebook = as_queries(queries), claimed.codebook(key)
+    given, codebook = as_queries(queries if pool is None else pool.inputs), claimed.codebook(key)
     with opened(suspect, options, given) as adapter:
-        chosen = _chosen(given, fresh, claimed, adapter, codebook, options, logged, max_queries, seed, groups, verbose)
+        source = pool or given
+        chosen = _chosen(source, fresh, claimed, adapter, codebook, options, logged, max_queries, seed, groups, verbose)
+        if queries_from == "other-side":
+            chosen = dataclasses.replace(chosen, provenance=dict(NAMED))
         if sequential:
             chosen = in_blocks_of(chosen, options.batch_size, earlier.ends if earlier else ())
         looks = looks_of(chosen.num_fresh, earlier.looks if earlier else ()) if sequential and chosen.num_fresh else ()
@@ -191,6 +203,39 @@ def _writable(bundle: BundleOptions | str | os.PathLike[str] | None) -> BundleOp
     return target
 
 
+def _with_statement(target: BundleOptions | None, pool: Pool | None) -> tuple[BundleOptions | None, Statement | None]:
+    """The options of the bundle, and the statement that is published: that of a pool goes into the bundle.
+
+    Raises:
+        ArgumentError: there are two statements, and they differ.
+    """
+    if pool is None:
+        return target, None if target is None else target.statement
+    if target is not None and target.statement not in (None, pool.statement):
+        raise ArgumentError("The statement of the bundle is not that of the pool. Give one of them.")
+    return None if target is None else dataclasses.replace(target, statement=pool.statement), pool.statement
+
+
+def _check_provenance(queries: Any, queries_from: str, *, logged: bool, seed: int) -> None:
+    """Checks that what is said about the origin of the queries can be true.
+
+    Raises:
+        ArgumentError: it cannot.
+    """
+    if queries_from not in ("owner", "other-side"):
+        raise ArgumentError(f"`queries_from` must be 'owner' or 'other-side'. Received: {queries_from!a}")
+    is_pool = isinstance(queries, Pool)
+    if queries_from == "other-side" and (is_pool or isinstance(queries, (QueryLog, ReducedLog))):
+        raise ArgumentError(
+            "`queries_from` (--queries-from) says who named the inputs of an array or a file (--queries). A request "
+            "log was named by clients, and a pool by the statement. Leave it out."
+        )
+    if is_pool and logged:
+        raise ArgumentError("Only fresh queries can be drawn from a pool; leave out `logged` (--logged).")
+    if is_pool and seed:
+        raise ArgumentError(f"The beacon draws from a pool, and `seed` (--seed) has no part in it. Received: {seed}")
+
+
 def _extended(target: BundleOptions | None, *, sequential: bool) -> Earlier | None:
     """The sequential test that this one extends.
 
@@ -226,7 +271,7 @@ def _check_kind(*, logged: bool, fresh: Any, sequential: bool, options: SuspectO
 
 
 def _chosen(
-    given: QuerySource,
+    given: QuerySource | Pool,
     fresh: Any,
     owner: Owner,
     suspect: Suspect,
@@ -239,7 +284,10 @@ def _chosen(
     verbose: bool,
 ) -> Chosen:
     """Fixes the queries."""
-    common: dict[str, Any] = {"seed": seed, "batch_size": options.batch_size, "verbose": verbose}
+    common: dict[str, Any] = {"batch_size": options.batch_size, "verbose": verbose}
+    if isinstance(given, Pool):
+        return choose_drawn(given, owner, suspect, max_queries=max_queries, **common)
+    common["seed"] = seed
     if not logged:
         return choose_queries(given, owner, suspect, max_queries=max_queries, **common)
     beside = None
@@ -318,7 +366,7 @@ def _plan(
         num_queries=chosen.count,
         queries_sha256=chosen.sha256,
         selection=chosen.selection,
-        max_queries=max_queries,
+        max_queries=chosen.count if chosen.draw is not None else max_queries,
         seed=seed,
         class_names_sha256=None if names is None else json_digest({"names": names}),
         align_classes=options.align_classes,
@@ -329,6 +377,7 @@ def _plan(
         log=chosen.log,
         met_before_sha256=None if chosen.met_before is None else members.met_before_sha256(chosen.met_before),
         parties_sha256=None if chosen.parties is None else parties_sha256(chosen.parties),
+        provenance=chosen.provenance,
     )
 
 
@@ -357,6 +406,7 @@ def _write_bundle(
             parties=chosen.parties,
             clients=clients,
             selected=None if chosen.indices is None else np.asarray(chosen.indices),
+            draw=None if chosen.draw is None else (chosen.draw.classes, chosen.draw.confidences),
         )
     except FileExistsError as error:
         raise ArgumentError(

@@ -70,7 +70,7 @@ def test_files_that_are_not_a_statement(tmp_path):
         commit(KEY).save(path)
     content = json.loads(path.read_text())
     for changed, error, message in (
-        ({**content, "version": 2}, FormatError, "statement of version 2"),
+        ({**content, "version": 3}, FormatError, "statement of version 3"),
         ({**content, "format": "x"}, FormatError, "is not a commitment statement"),
         ({k: v for k, v in content.items() if k != "date"}, CommitmentError, "is damaged: its entries"),
         ({**content, "signature": 7}, CommitmentError, "was altered"),

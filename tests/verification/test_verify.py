@@ -454,8 +454,7 @@ def test_evidence_can_be_read_back_and_damage_is_seen(digits, owner_model, key, 
             {**content, "plan": {**content["plan"], "version": 1}},
             "test plan of version 1; this release reads version 7",
         ),
-        ({**content, "plan": {**content["plan"], "rule": "product/1"}}, "made with rule 'product/1'"),
-        ({**content, "plan": {**content["plan"], "tail": "chernoff/1"}}, "made with tail 'chernoff/1'"),
+        ({**content, "plan": {**content["plan"], "rule": "chernoff/1"}}, "made with rule 'chernoff/1'"),
         ({**content, "plan": {}}, "is not a test plan"),
     ):
         with pytest.raises(FormatError, match=message):
