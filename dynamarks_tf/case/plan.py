@@ -17,7 +17,7 @@ from dynamarks_tf.watermark.keyed_hash import KEYED_HASH, TWO_CLASSES
 from dynamarks_tf.watermark.params import ACTIVATIONS, MarkParams
 
 FORMAT = "dynamarks-plan"
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 OF_FRESH = ("all", "confident-balanced/1")
 OF_LOGGED = ("first-meetings/1", "first-ties/1", "fewest/1")
 _LISTS = ("channels", "code_outside")
@@ -64,6 +64,8 @@ class TestPlan:
         met_before_sha256: of logged queries, digest of the secret signs that count as met before the first is asked:
             all but those that one of these queries met first in the whole log. `None` for fresh ones.
         parties_sha256: digest of which secret signs count for which client, where clients are told apart.
+        client_keys_sha256: digest of clients' names and of the commitments to their keys, where each client has its own
+            key.
         keyed_hash: name and version of the hash that picks an input's secret signs.
         transforms: for each channel, name and version of its residual transform.
         combination: name and version of the rule that combines the channels.
@@ -101,6 +103,7 @@ class TestPlan:
     log: dict[str, Any] | None = None
     met_before_sha256: str | None = None
     parties_sha256: str | None = None
+    client_keys_sha256: str | None = None
     keyed_hash: str = KEYED_HASH
     transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
     combination: str = COMBINATION_RULE
@@ -137,6 +140,8 @@ class TestPlan:
         is_logged = {plan.logged, plan.met_before_sha256 is not None, plan.selection in OF_LOGGED}
         if len(is_logged) > 1 or ((plan.log or plan.parties_sha256) and not plan.logged):
             raise FormatError(f"{source} is damaged: its entries about logged queries contradict each other.")
+        if plan.client_keys_sha256 and plan.logged:
+            raise FormatError(f"{source} is damaged: client keys are tested with fresh queries, and these are logged.")
         fits = plan.num_classes == TWO_CLASSES if plan.activation == "sigmoid" else plan.num_labels == 1
         if not fits:
             raise FormatError(f"{source} is damaged: its numbers of classes and labels do not fit {plan.activation}.")
@@ -224,6 +229,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "class_names_sha256": lambda value: value is None or _is_digest(value),
     "log": lambda value: value is None or _is_log_scope(value),
     "parties_sha256": lambda value: value is None or _is_digest(value),
+    "client_keys_sha256": lambda value: value is None or _is_digest(value),
     "met_before_sha256": lambda value: value is None or _is_digest(value),
     "alpha": lambda value: isinstance(value, float) and 0 < value < 1,
 }

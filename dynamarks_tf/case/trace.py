@@ -1,11 +1,11 @@
-"""The result of a trace: for each client of a log, whether the suspect learned from the answers that it got."""
+"""The result of a trace: for each client, whether the suspect learned from the answers that it got."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ from dynamarks_tf.case.result import VerificationResult, check_alpha
 from dynamarks_tf.errors import BundleError, FormatError
 from dynamarks_tf.evidence.bounds import chernoff_log10_p, combined_log10_p
 from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence
+from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator, holm
 from dynamarks_tf.watermark.codebook import Codebook
 
 FORMAT = "dynamarks-trace"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _RELATIVE_TOLERANCE = 1e-4  # single-precision logarithms and sums, in another order, on another processor
 _TOLERANCE = 1e-2  # what that can do to log10 p, which is steep where nearly all signs agree
 
@@ -30,10 +31,12 @@ class ClientEvidence:
 
     Attributes:
         name: of the client or group.
-        exclusive_signs: how many secret signs only its requests met in the whole log.
+        exclusive_signs: how many secret signs only its requests met in the whole log; of a client with a key of its
+            own, how many signs of this key the queries met.
         channels: the evidence of each channel that was tested.
         log10_p: log10 of the exact p-value, all channels combined; at most 0.
         adjusted_log10_p: the same after Holm's adjustment for all clients and groups of the trace.
+        commitment: to the client's own key; `None` where clients are told apart by a log.
     """
 
     name: str
@@ -41,6 +44,7 @@ class ClientEvidence:
     channels: tuple[ChannelEvidence, ...]
     log10_p: float
     adjusted_log10_p: float
+    commitment: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -52,7 +56,8 @@ class TraceResult:
     """What `trace` found. It holds aggregates only.
 
     Attributes:
-        verification: whether the suspect learned from the marked API at all, from the whole log.
+        verification: whether the suspect learned from the marked API at all, from the whole log. Where clients have
+            keys of their own, it is about the master key alone: whether its own mark is found too.
         clients: what was found for each client, and for each group that was asked for, by its name.
 
     Example:
@@ -133,11 +138,13 @@ def evidence_of(accumulator: TracingAccumulator, codebook: Codebook) -> dict[str
         accumulator: to which all answers were added.
         codebook: the codebook that the model was marked with.
     """
-    return _adjusted(
-        [
-            (party, tuple(channel_evidence(name, codebook.signs(name), each) for name, each in found.items()))
-            for party, found in zip(accumulator.parties, accumulator.residuals_of_parties(), strict=True)
-        ]
+    return adjusted(
+        unadjusted(
+            party.name,
+            len(party.entries),
+            tuple(channel_evidence(name, codebook.signs(name), each) for name, each in found.items()),
+        )
+        for party, found in zip(accumulator.parties, accumulator.residuals_of_parties(), strict=True)
     )
 
 
@@ -160,37 +167,64 @@ def check_evidence(
     for party, residuals in zip(accumulator.parties, accumulator.residuals_of_parties(), strict=True):
         channels = stated[party.name].channels
         if tuple(each.channel for each in channels) != tuple(residuals):
-            raise _differs(party.name, "channels")
-        recomputed = []
-        for each in channels:
-            table = residuals[each.channel]
-            if codebook is not None:
-                recomputed.append(channel_evidence(each.channel, codebook.signs(each.channel), table))
-                continue
-            recomputed.append(
-                ChannelEvidence(
-                    each.channel,
-                    chernoff_log10_p(table.values, each.statistic),
-                    each.statistic,
-                    float(np.abs(table.values).sum()),
-                    table.num_queries,
-                    table.num_cells,
-                    table.slope,
-                )
-            )
-        found.append((party, tuple(recomputed)))
-    for name, ours in _adjusted(found).items():
+            raise differs(party.name, "channels")
+        recomputed = tuple(
+            restated(each, residuals[each.channel])
+            if codebook is None
+            else channel_evidence(each.channel, codebook.signs(each.channel), residuals[each.channel])
+            for each in channels
+        )
+        found.append(unadjusted(party.name, len(party.entries), recomputed))
+    check_same(stated, adjusted(found))
+
+
+def restated(stated: ChannelEvidence, residuals: Residuals) -> ChannelEvidence:
+    """What follows from a channel's residuals if its stated statistic is the true one."""
+    return ChannelEvidence(
+        stated.channel,
+        chernoff_log10_p(residuals.values, stated.statistic),
+        stated.statistic,
+        float(np.abs(residuals.values).sum()),
+        residuals.num_queries,
+        residuals.num_cells,
+        residuals.slope,
+    )
+
+
+def unadjusted(
+    name: str, num_signs: int, channels: tuple[ChannelEvidence, ...], commitment: str | None = None
+) -> ClientEvidence:
+    """The evidence about one client, before it is adjusted for the others.
+
+    Args:
+        name: of the client or group.
+        num_signs: how many secret signs count for it.
+        channels: the evidence of each channel; none if no answer is about it.
+        commitment: to its own key.
+    """
+    log10_p = combined_log10_p([each.log10_p for each in channels]) if channels else 0.0
+    return ClientEvidence(name, num_signs, channels, log10_p, log10_p, commitment)
+
+
+def adjusted(found: Iterable[ClientEvidence]) -> dict[str, ClientEvidence]:
+    """The evidence about all clients by their names, adjusted for their number by Holm's method."""
+    clients = [*found]
+    return {
+        client.name: dataclasses.replace(client, adjusted_log10_p=log10_p)
+        for client, log10_p in zip(clients, holm([client.log10_p for client in clients]), strict=True)
+    }
+
+
+def check_same(stated: dict[str, ClientEvidence], found: dict[str, ClientEvidence]) -> None:
+    """Compares what a bundle states about clients with what comes out.
+
+    Raises:
+        BundleError: something differs.
+    """
+    for name, ours in found.items():
         for one, other in zip(_numbers(ours), _numbers(stated[name]), strict=True):
             if not math.isclose(one, other, rel_tol=_RELATIVE_TOLERANCE, abs_tol=_TOLERANCE):
-                raise _differs(name, "numbers")
-
-
-def _adjusted(found: Sequence[tuple[Exclusive, tuple[ChannelEvidence, ...]]]) -> dict[str, ClientEvidence]:
-    combined = [combined_log10_p([each.log10_p for each in channels]) if channels else 0.0 for _, channels in found]
-    return {
-        party.name: ClientEvidence(party.name, len(party.entries), channels, log10_p, adjusted)
-        for (party, channels), log10_p, adjusted in zip(found, combined, holm(combined), strict=True)
-    }
+                raise differs(name, "numbers")
 
 
 def _numbers(client: ClientEvidence) -> list[float]:
@@ -213,7 +247,8 @@ def _numbers(client: ClientEvidence) -> list[float]:
     ]
 
 
-def _differs(name: str, what: str) -> BundleError:
+def differs(name: str, what: str) -> BundleError:
+    """Makes the error about a client of whom a bundle states what does not follow."""
     return BundleError(f"What is stated about the client {name!a} does not follow from the answers: its {what} differ.")
 
 

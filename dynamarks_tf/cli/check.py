@@ -14,10 +14,13 @@ from dynamarks_tf.keys.key import MarkKey
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), help="Key file of the owner, to check the signs too.")
+@click.option("--key-of", metavar="CLIENT", help="Check with the key of this client, derived from --key.")
 @click.option("--public", is_flag=True, help="Print what may be published: aggregates only, as JSON; no client's name.")
 @report_options
 @json_option
-def check(bundle: Path, key: Path | None, public: bool, reports: ReportOptions, as_json: bool) -> None:
+def check(
+    bundle: Path, key: Path | None, key_of: str | None, public: bool, reports: ReportOptions, as_json: bool
+) -> None:
     """Recompute tables and p-values of an evidence BUNDLE.
 
     Needs neither TensorFlow nor a model. Exits with 0 if the bundle bears out what it says, with 2 if not; whether the
@@ -31,7 +34,11 @@ def check(bundle: Path, key: Path | None, public: bool, reports: ReportOptions, 
     from dynamarks_tf import recheck
 
     reports.check()
+    if key_of is not None and key is None:
+        raise click.UsageError("--key-of derives a client's key from the master key; name its file by --key.")
     loaded_key = None if key is None else MarkKey.load(key)
+    if loaded_key is not None and key_of is not None:
+        loaded_key = loaded_key.for_client(key_of)
     result = recheck.recheck(bundle, key=loaded_key)
     if public:
         print_json(recheck.public_summary(result))

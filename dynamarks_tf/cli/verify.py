@@ -14,7 +14,10 @@ from dynamarks_tf.cli.report import ReportOptions, report_options
 if TYPE_CHECKING:
     from dynamarks_tf.case.result import VerificationResult
 
-QUERIES = {"Queries": "queries log client log_model log_version logged max_queries seed"}
+QUERIES = {
+    "Owner": SECTIONS["Owner"].replace("key ", "key key_of "),
+    "Queries": "queries log client log_model log_version logged max_queries seed",
+}
 
 
 @click.command(cls=SectionedCommand, sections={**SECTIONS, **QUERIES})
@@ -34,6 +37,11 @@ QUERIES = {"Queries": "queries log client log_model log_version logged max_queri
     type=click.IntRange(min=0),
     help="Take only what this version answered, from the logs: a mark's key belongs to one version.",
 )
+@click.option(
+    "--key-of",
+    metavar="CLIENT",
+    help="Test with the key that `mark --client` derived for this client. (--client chooses requests of a log.)",
+)
 @click.option("--logged/--fresh", default=None, help="Whether --queries were really sent to the marked API.")
 @report_options
 @asking_options
@@ -45,6 +53,7 @@ def verify(
     client: tuple[str, ...],
     log_model: str | None,
     log_version: tuple[int, ...],
+    key_of: str | None,
     logged: bool | None,
     as_json: bool,
     asking: AskingOptions,
@@ -74,7 +83,7 @@ def verify(
     for option, value in (("--client", client), ("--log-model", log_model), ("--log-version", log_version)):
         if value not in (None, ()) and not log:
             raise click.UsageError(f"{option} chooses from request logs; give them by --log.")
-    prepared = asking.prepared(reports)
+    prepared = asking.prepared(reports, key_of=key_of)
     from dynamarks_tf.request_logs import open_log
     from dynamarks_tf.verification import verify as verification
 

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.case import members
 from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, result_of
+from dynamarks_tf.case.key_trace import evidence_of_keys
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult, check_alpha
 from dynamarks_tf.case.trace import ClientEvidence, evidence_of, parties_sha256
 from dynamarks_tf.case.transcript import Transcript
 from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.evidence.kept_answers import KeepingAccumulator
 from dynamarks_tf.evidence.residual_accumulator import channel_obstacles, testable_channels
 from dynamarks_tf.evidence.tracing import TracingAccumulator
+from dynamarks_tf.keys.client_keys import client_keys_sha256
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.request_logs import QueryLog
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
@@ -121,13 +124,24 @@ def run(
     bundle: BundleOptions | str | os.PathLike[str] | None,
     verbose: bool,
     groups: Sequence[Sequence[str]] | None = None,
+    client_keys: Mapping[str, MarkKey] | None = None,
 ) -> tuple[VerificationResult, dict[str, ClientEvidence]]:
-    """What `verify` and `trace` do. `groups` are clients to be tested together; `None` tests no clients at all."""
+    """What `verify` and `trace` do.
+
+    `groups` are clients of a log to be tested together, `None` tests no clients of a log at all; `client_keys` are keys
+    to be tested with the same answers.
+    """
     target = _writable(bundle)
     max_queries = None if max_queries is None else whole_number("max_queries", max_queries, 1)
     seed, alpha = whole_number("seed", seed, 0), check_alpha(alpha)
     logged = isinstance(queries, (QueryLog, ReducedLog)) if logged is None else bool(logged)
-    claimed = resolve_owner(owner, key, from_logits=from_logits, statement=None if target is None else target.statement)
+    claimed = resolve_owner(
+        owner,
+        key,
+        from_logits=from_logits,
+        statement=None if target is None else target.statement,
+        client_keys=(client_keys or {}).values(),
+    )
     options = (suspect_options or SuspectOptions()).for_classes(claimed.num_classes, claimed.activation)
     channels = _channels(claimed, logged, options)
     given, codebook = as_queries(queries), claimed.codebook(key)
@@ -138,7 +152,7 @@ def run(
             chosen = choose_logged(given, claimed, adapter, codebook.keyed_hash, verbose=verbose, **limits)
         else:
             chosen = choose_queries(given, claimed, adapter, verbose=verbose, **limits)
-        plan = _plan(key, claimed, chosen, options, channels, logged, max_queries, seed, alpha)
+        plan = _plan(key, claimed, chosen, options, channels, logged, max_queries, seed, alpha, client_keys)
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
         sha256 = suspect_sha256(suspect)
         accumulator = accumulator_of(plan, codebook.keyed_hash, codebook.contrasts(), chosen.met_before, chosen.parties)
@@ -147,7 +161,12 @@ def run(
             assessment = assess(asked, accumulator, codebook, align_classes=plan.align_classes)
     named: dict[str, Any] = {"owner": key.owner, "suspect": adapter.description, "suspect_sha256": sha256}
     result = result_of(assessment, plan, tested_at=_now(), versions=package_versions(), **named)
-    clients = evidence_of(accumulator, codebook) if isinstance(accumulator, TracingAccumulator) else {}
+    clients = {}
+    if isinstance(accumulator, TracingAccumulator):
+        clients = evidence_of(accumulator, codebook)
+    elif isinstance(accumulator, KeepingAccumulator) and client_keys is not None:
+        keys = progress.track(client_keys.items(), "testing the clients' keys", len(client_keys), enabled=verbose)
+        clients = evidence_of_keys(keys, accumulator, plan)
     if target is not None and transcript is not None:
         _write_bundle(target, result, assessment, codebook, transcript, key, chosen, clients)
     return result, clients
@@ -190,9 +209,11 @@ def _plan(
     max_queries: int | None,
     seed: int,
     alpha: float,
+    client_keys: Mapping[str, MarkKey] | None,
 ) -> TestPlan:
     """Fixes the test. Nothing that comes later chooses anything."""
     names = options.class_names
+    commitments = {name: each.commitment for name, each in (client_keys or {}).items()}
     rows, columns = owner.params.table_shape(owner.num_classes)
     return TestPlan(
         commitment=key.commitment,
@@ -225,6 +246,7 @@ def _plan(
         log=chosen.log,
         met_before_sha256=None if chosen.met_before is None else members.met_before_sha256(chosen.met_before),
         parties_sha256=None if chosen.parties is None else parties_sha256(chosen.parties),
+        client_keys_sha256=client_keys_sha256(commitments) if commitments else None,
     )
 
 
