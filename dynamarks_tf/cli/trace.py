@@ -62,8 +62,8 @@ def trace(
     """Find from which client's answers SUSPECT learned.
 
     There are two ways. With --log, all clients were served one marked model. Each client is tested with the secret
-    signs that only its requests met. The log must be whole: all clients, from the first request on. --group takes names with
-    commas between them, and may be repeated; a comma in a name is written \\,
+    signs that only its requests met. The log must be whole: all clients, from the first request on. --group takes
+    names with commas between them, and may be repeated; a comma in a name is written \\,
 
     With --keys and --queries, each client was served a model marked with its own key. SUSPECT is asked fresh inputs
     once, and its answers are tested with every key. --key is the master key, --owner the model of any client.
