@@ -452,7 +452,7 @@ def test_evidence_can_be_read_back_and_damage_is_seen(digits, owner_model, key, 
         ({**content, "detected": not content["detected"]}, "its entries contradict each other"),
         (
             {**content, "plan": {**content["plan"], "version": 1}},
-            "test plan of version 1; this release reads version 6",
+            "test plan of version 1; this release reads version 7",
         ),
         ({**content, "plan": {**content["plan"], "combination": "product/1"}}, "made with combination 'product/1'"),
         ({**content, "plan": {}}, "is not a test plan"),
