@@ -86,6 +86,8 @@ def trace(
         raise click.UsageError("--keys is tested with fresh inputs by --queries; give both of them, or neither.")
     if keys is not None and group:
         raise click.UsageError("--group is about clients of a log; --keys tests each client by its own key.")
+    if keys is not None and reports.confidential:
+        raise click.UsageError("--confidential shows the sign table of one key; --keys tests many. Give one of both.")
     clients = () if keys is None else _listed(keys)
     given: dict[str, Any] = {"log": log, "groups": [_names(text) for text in group]}
     if keys is not None:

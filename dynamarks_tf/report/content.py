@@ -212,6 +212,11 @@ def _accuracy(result: Recheck, labels: npt.NDArray[Any]) -> Accuracy:
 
 def _sign_table(result: Recheck) -> ChannelTable:
     book, table = result.case.book, result.case.residuals.get("class")
+    if has_keys(result.clients):
+        raise ArgumentError(
+            "There is no sign table to show: this is a trace with a key for each client, and the table is that of one "
+            "key. Make the report without it, or that of `verify --key-of CLIENT`."
+        )
     if book is None:
         raise ArgumentError("The sign table can be shown only with the key: give it too (--key).")
     if table is None:

@@ -36,6 +36,8 @@ def test_a_key_of_a_client_is_derived_committed_to_and_marked_with(run, folder, 
     assert (code, json.loads(out)["commitment"], json.loads(out)["client"]) == (0, derived.commitment, "client-7")
     assert dm.MarkKey.load(made) == derived
     assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    assert "client-7" in run("inspect", made, "--json")[1]
+    assert "client" not in json.loads(run("inspect", folder / "acme.key", "--json")[1])
 
     code, out, _ = run("commit", folder / "acme.key", "--client", "client-7")
     assert (code, json.loads(out)["commitment"]) == (0, derived.commitment)
@@ -80,6 +82,9 @@ def test_a_trace_names_the_client_on_screen_in_bundle_and_report(run, words, fol
         assert code == 0
         assert "\nmaster key: mark not found: log10 p = " in out
         assert "\n'client-7' " in out
+    secret = ("--key", folder / "acme.key", "--report", tmp_path / "secret.html", "--confidential")
+    code, _, err = run("check", bundle, *secret)
+    assert (code, "There is no sign table to show" in err) == (2, True)
     code, out, _ = run("check", bundle, "--public")
     assert json.loads(out)["client_counts"] == {"tested": 3, "found": 1}
     assert "client-7" not in out
@@ -100,6 +105,7 @@ def test_names_with_commas_between_them_are_clients_and_none_found_exits_with_1(
         ((), "either the whole log by --log, or the clients' names by --keys"),
         (("--log", "logs"), "--keys is tested with fresh inputs by --queries"),
         (("--keys", "a", "--group", "a,b"), "--group is about clients of a log"),
+        (("--keys", "a", "--report", "r.html", "--confidential"), "shows the sign table of one key"),
         (("--keys", "a,a"), "(--keys) must name each client once"),
         (("--keys", "a,,b"), "non-empty text"),
         (("--keys", "acme.key"), "holds no clients' names, one a line. The key file is given by --key."),
