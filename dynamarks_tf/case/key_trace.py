@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.case.assessment import codebook_of
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.trace import ClientEvidence, adjusted, check_same, differs, restated, unadjusted
 from dynamarks_tf.errors import ArgumentError, BundleError
 from dynamarks_tf.evidence.channels import channel_evidence
 from dynamarks_tf.evidence.kept_answers import KeepingAccumulator
-from dynamarks_tf.keys.client_keys import client_keys, client_keys_sha256
+from dynamarks_tf.keys.client_keys import client_keys
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
+
+
+def client_keys_sha256(commitments: Mapping[str, str]) -> str:
+    """Digest of which client keys are tested, 64 hexadecimal digits.
+
+    Args:
+        commitments: of each client's key, by the client's name, in the order of the test.
+    """
+    return json_digest({"client_keys": [[name, commitment] for name, commitment in commitments.items()]})
 
 
 def evidence_of_keys(

@@ -1,10 +1,9 @@
-"""The list of client keys that a trace tests: derived from the master key by name, and digested for the plan."""
+"""The list of client keys that a trace tests, derived from the master key by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.key import MarkKey
 
@@ -38,12 +37,3 @@ def client_keys(master: MarkKey, names: Sequence[str]) -> dict[str, MarkKey]:
             raise ArgumentError(f"`keys` (--keys) must name each client once. Received twice: {key.client!a}")
         found[key.client] = key
     return found
-
-
-def client_keys_sha256(commitments: Mapping[str, str]) -> str:
-    """Digest of which client keys are tested, 64 hexadecimal digits.
-
-    Args:
-        commitments: of each client's key, by the client's name, in the order of the test.
-    """
-    return json_digest({"client_keys": [[name, commitment] for name, commitment in commitments.items()]})

@@ -18,7 +18,7 @@ from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.case import members
 from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, result_of
-from dynamarks_tf.case.key_trace import evidence_of_keys
+from dynamarks_tf.case.key_trace import client_keys_sha256, evidence_of_keys
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult, check_alpha
 from dynamarks_tf.case.trace import ClientEvidence, evidence_of, parties_sha256
@@ -27,7 +27,6 @@ from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.evidence.kept_answers import KeepingAccumulator
 from dynamarks_tf.evidence.residual_accumulator import channel_obstacles, testable_channels
 from dynamarks_tf.evidence.tracing import TracingAccumulator
-from dynamarks_tf.keys.client_keys import client_keys_sha256
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.request_logs import QueryLog
 from dynamarks_tf.request_logs.reduced_log import ReducedLog

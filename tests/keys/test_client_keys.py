@@ -6,8 +6,9 @@ import pickle
 
 import pytest
 
+from dynamarks_tf.case.key_trace import client_keys_sha256
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.keys.client_keys import MOST_CLIENTS, client_keys, client_keys_sha256
+from dynamarks_tf.keys.client_keys import MOST_CLIENTS, client_keys
 from dynamarks_tf.keys.commitment import commit
 from dynamarks_tf.keys.key import MarkKey
 from tests.helpers import GOLDEN, reference

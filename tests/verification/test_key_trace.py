@@ -53,6 +53,8 @@ def test_the_client_whose_model_was_used_is_found_and_no_other(traced, key):
     found, _ = traced
     assert [*found.clients] == CLIENTS
     assert found.detected() == (ATTACKER,)
+    strongest = found.clients[ATTACKER]
+    assert strongest.adjusted_log10_p == pytest.approx(strongest.log10_p + np.log10(20))
     assert min(client.adjusted_log10_p for name, client in found.clients.items() if name != ATTACKER) > -1
     assert not found.verification.detected(0.1)  # the master key marked nothing
     assert found.clients[ATTACKER].commitment == key.for_client(ATTACKER).commitment
