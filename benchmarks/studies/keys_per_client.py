@@ -1,6 +1,6 @@
 """Keys per client: whose marked model was a suspect trained on? Asked with fresh queries, against 64 keys.
 
-    python benchmarks/studies/keys_per_client.py             # three seeds, about 10 minutes on two idle cores
+    python benchmarks/studies/keys_per_client.py             # three seeds, half an hour on two busy cores
     python benchmarks/studies/keys_per_client.py --report    # writes the table into docs/keys-per-client.md
 
 The owner model is trained on 20,000 images of Fashion-MNIST. One of 64 clients sends 5,000 other images to the model
