@@ -25,11 +25,12 @@ from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members, query_provenance, transcript
 from dynamarks_tf.case import transcript_chain as chains
-from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, untested_channels
+from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, codebook_of, untested_channels
 from dynamarks_tf.case.bundle import Bundle
-from dynamarks_tf.case.client_table import client_lines, num_found
+from dynamarks_tf.case.client_table import client_lines, has_keys, num_found
 from dynamarks_tf.case.draw import choice_sha256, draw, surest
 from dynamarks_tf.case.extension import check_continues, read_heads
+from dynamarks_tf.case.key_trace import check_client_keys, check_evidence_of_keys
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.plausibility import warnings_of
 from dynamarks_tf.case.result import VerificationResult
@@ -40,6 +41,7 @@ from dynamarks_tf.evidence import anytime
 from dynamarks_tf.evidence.answers import confidence, main_class
 from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence, evidence_of_stated
 from dynamarks_tf.evidence.class_order import in_order
+from dynamarks_tf.evidence.kept_answers import KeepingAccumulator
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator
@@ -47,7 +49,6 @@ from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.keys.pool import CommittedPool
-from dynamarks_tf.watermark import codebook
 from dynamarks_tf.watermark.codebook import Codebook
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
@@ -399,10 +400,14 @@ class _Recheck:
         met_before = None
         if plan.logged:
             met_before = members.read_met_before(self._bundle.read(bundles.MET_BEFORE), plan)
-        if plan.parties_sha256 is not None:
+        if plan.parties_sha256 is not None or plan.client_keys_sha256 is not None:
             source = f"{self._bundle.path}, {bundles.TRACE}"
             self._clients = clients_from_dict(self._bundle.read_json(bundles.TRACE), source)
+        if plan.client_keys_sha256 is not None:
+            check_client_keys(self._clients, plan)
+        if plan.parties_sha256 is not None:
             self._parties = members.read_parties(self._bundle.read(bundles.PARTIES), [*self._clients], plan)
+        self._keyed_hash = keyed_hash
         accumulator = self._accumulator = accumulator_of(plan, keyed_hash, pairs, met_before, self._parties)
         assessment = assess(
             self._answers(),
@@ -431,8 +436,7 @@ class _Recheck:
                 f"{self._bundle.path} is about the key {plan.commitment[:16]} of {self._evidence.owner!r}; given is "
                 f"{key.key_id} of {key.owner!r}."
             )
-        bound = key.bind(plan.owner_model_sha256) if plan.bound else key
-        expanded = codebook.expand(bound, plan.num_classes, plan.params, plan.num_labels)
+        expanded = codebook_of(plan, key)
         if not members.same_keyed_hash(expanded.keyed_hash, keyed_hash):
             raise BundleError(f"{self._bundle.path}: its keyed hash is not the one that the key gives.")
         contrasts = expanded.contrasts()
@@ -556,6 +560,8 @@ class _Recheck:
             ) from error
 
     def _check_clients(self) -> str:
+        if isinstance(self._accumulator, KeepingAccumulator):
+            return check_evidence_of_keys(self._clients, self._accumulator, self._keyed_hash, self._plan, self._key)
         if not isinstance(self._accumulator, TracingAccumulator):
             return ""
         check_evidence(self._clients, self._accumulator, self._codebook)
@@ -611,9 +617,10 @@ def report(result: Recheck) -> str:
     lines = [*(f"ok  {step}" for step in result.steps), *(f"but {caveat}" for caveat in result.caveats)]
     lines += [f"warning: {warning}" for warning in evidence.warnings]
     outcome = "MARK FOUND" if evidence.detected() else "mark not found"
+    whose = "master key: " if has_keys(result.clients) else ""
     lines.append(
-        f"{outcome}: log10 p = {evidence.log10_p:.2f} (threshold {evidence.plan.alpha:g}) for {evidence.suspect}, "
-        f"claimed by {evidence.owner}"
+        f"{whose}{outcome}: log10 p = {evidence.log10_p:.2f} (threshold {evidence.plan.alpha:g}) for "
+        f"{evidence.suspect}, claimed by {evidence.owner}"
     )
     if result.clients:
         lines += ["", *client_lines(result.clients, evidence.plan.alpha)]

@@ -21,11 +21,13 @@ from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.evidence import anytime
 from dynamarks_tf.evidence.channels import ChannelEvidence, channel_evidence
 from dynamarks_tf.evidence.class_order import Confusion
+from dynamarks_tf.evidence.kept_answers import KeepingAccumulator
 from dynamarks_tf.evidence.meetings import MetBefore
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, channel_obstacles
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator
-from dynamarks_tf.watermark.codebook import Codebook
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.watermark.codebook import Codebook, expand
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
 Array = npt.NDArray[Any]
@@ -75,7 +77,7 @@ def accumulator_of(
     met_before: MetBefore | None,
     parties: Sequence[Exclusive] | None,
 ) -> ResidualAccumulator:
-    """What gathers the answers of a test; a `TracingAccumulator` if clients are to be told apart.
+    """What gathers the answers of a test; a `TracingAccumulator` or a `KeepingAccumulator` if clients are told apart.
 
     Args:
         plan: what was fixed.
@@ -84,11 +86,19 @@ def accumulator_of(
         met_before: secret signs that count as met before the first query.
         parties: the secret signs of each client and group; `None` if clients are not told apart.
     """
+    if plan.client_keys_sha256 is not None:
+        return KeepingAccumulator(plan.channels, keyed_hash, plan.params)
     if parties is None:
         return ResidualAccumulator(
             plan.channels, keyed_hash, plan.params, pairs, num_fresh=plan.num_fresh, met_before=met_before
         )
     return TracingAccumulator(plan.channels, keyed_hash, plan.params, pairs, met_before=met_before, parties=parties)
+
+
+def codebook_of(plan: TestPlan, key: MarkKey) -> Codebook:
+    """The codebook that a key gives for the owner model and the settings of a plan."""
+    bound = key.bind(plan.owner_model_sha256) if plan.bound else key
+    return expand(bound, plan.num_classes, plan.params, plan.num_labels)
 
 
 def assess(

@@ -8,8 +8,8 @@ A bundle is a ZIP archive without compression. Its members, besides those of the
     pairs.npz        between which classes the signs of the class-choice channel chose, if it was tested; secret
     residuals.npz    the table of each channel
     met_before.npz   of logged queries: which secret signs count as met before the first of them; secret
-    parties.npz      which secret signs count for which client, if clients were told apart; secret
-    trace.json       what was found for each client then
+    parties.npz      which secret signs count for which client, if clients of a log were told apart; secret
+    trace.json       what was found for each client, if clients were told apart
     selection.npz    which of the inputs that were given were asked, if not all
     draw.npz         of a draw from a committed pool: what the clean model says of all inputs drawn
     statement.json   the published commitment, if there is one

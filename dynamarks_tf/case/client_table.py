@@ -36,6 +36,11 @@ def num_found(clients: Mapping[str, ClientEvidence], alpha: float) -> int:
     return sum(is_found(client, alpha) for client in clients.values())
 
 
+def has_keys(clients: Mapping[str, ClientEvidence]) -> bool:
+    """Whether clients were told apart by keys of their own, not by a log."""
+    return any(client.commitment is not None for client in clients.values())
+
+
 def shown_clients(clients: Mapping[str, ClientEvidence]) -> tuple[list[ClientEvidence], int]:
     """The clients to show, the strongest evidence first, and how many are left out."""
     ranked = sorted(clients.values(), key=lambda client: client.log10_p)
@@ -52,7 +57,8 @@ def client_lines(clients: Mapping[str, ClientEvidence], alpha: float) -> list[st
     shown, left_out = shown_clients(clients)
     names = [shown_name(client.name) for client in shown]
     width = max(map(len, ["client", *names]))
-    lines = [f"{'client':<{width}} {'exclusive':>10} {'log10 p':>9} {'adjusted':>9}"]
+    signs = "signs" if has_keys(clients) else "exclusive"
+    lines = [f"{'client':<{width}} {signs:>10} {'log10 p':>9} {'adjusted':>9}"]
     for name, client in zip(names, shown, strict=True):
         numbers = f"{client.exclusive_signs:>10,} {client.log10_p:>9.2f} {client.adjusted_log10_p:>9.2f}"
         lines.append(f"{name:<{width}} {numbers}  {'FOUND' if is_found(client, alpha) else 'not found'}")

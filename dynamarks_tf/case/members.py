@@ -90,13 +90,14 @@ def write(
         members[bundles.PAIRS] = _npz({"pairs": assessment.pairs})
     if met_before is not None:
         members[bundles.MET_BEFORE] = _npz(_packed(met_before))
-    if parties is not None and clients is not None:
+    if parties is not None:
         members[bundles.PARTIES] = _npz(
             {
                 "sizes": np.array([len(party.entries) for party in parties], np.int64),
                 "entries": np.concatenate([np.zeros(0, np.int64), *(party.entries for party in parties)]),
             }
         )
+    if clients:
         members[bundles.TRACE] = _json(clients_to_dict(clients))
     if selected is not None:
         members[bundles.SELECTION] = _npz({"indices": selected.astype(np.int64)})

@@ -71,6 +71,8 @@ class TestPlan:
             all but those that one of these queries met first in the whole log. `None` for fresh ones.
         provenance: who chose the queries, weakest `{"kind": "own"}`; docs/provenance.md.
         parties_sha256: digest of which secret signs count for which client, where clients are told apart.
+        client_keys_sha256: digest of clients' names and of the commitments to their keys, where each client has its own
+            key.
         keyed_hash: name and version of the hash that picks an input's secret signs.
         transforms: for each channel, name and version of its residual transform.
         rule: name and version of the rule by which signs are held against residuals.
@@ -113,6 +115,7 @@ class TestPlan:
     met_before_sha256: str | None = None
     parties_sha256: str | None = None
     provenance: dict[str, Any] = dataclasses.field(default_factory=lambda: {"kind": "own"})
+    client_keys_sha256: str | None = None
     keyed_hash: str = KEYED_HASH
     transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
 
@@ -153,6 +156,8 @@ class TestPlan:
         is_both = {kind == "log-and-own", plan.log is not None and plan.num_fresh > 0}
         if len(is_drawn) > 1 or len(is_log) > 1 or len(is_both) > 1:
             raise FormatError(f"{source} is damaged: its entries about where the queries come from do not fit.")
+        if plan.client_keys_sha256 and plan.logged:
+            raise FormatError(f"{source} is damaged: client keys are tested with fresh queries, and these are logged.")
         fits = plan.num_classes == TWO_CLASSES if plan.activation == "sigmoid" else plan.num_labels == 1
         if not fits:
             raise FormatError(f"{source} is damaged: its numbers of classes and labels do not fit {plan.activation}.")
@@ -261,6 +266,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "class_names_sha256": lambda value: value is None or _is_digest(value),
     "log": lambda value: value is None or _is_log_scope(value),
     "parties_sha256": lambda value: value is None or _is_digest(value),
+    "client_keys_sha256": lambda value: value is None or _is_digest(value),
     "met_before_sha256": lambda value: value is None or _is_digest(value),
     "provenance": is_provenance,
     "alpha": lambda value: isinstance(value, float) and 0 < value < 1,

@@ -1,11 +1,11 @@
-"""The result of a trace: for each client of a log, whether the suspect learned from the answers that it got."""
+"""The result of a trace: for each client, whether the suspect learned from the answers that it got."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,13 @@ from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.case.result import VerificationResult, check_alpha
 from dynamarks_tf.errors import BundleError, FormatError
 from dynamarks_tf.evidence import anytime
-from dynamarks_tf.evidence.channels import ChannelEvidence
+from dynamarks_tf.evidence.channels import ChannelEvidence, evidence_of_stated
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator, holm
 from dynamarks_tf.watermark.codebook import Codebook
 
 FORMAT = "dynamarks-trace"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _RELATIVE_TOLERANCE = 1e-4  # single-precision logarithms and sums, in another order, on another processor
 _TOLERANCE = 1e-2
 _LATTICE_TOLERANCE = 0.1  # for T and log10 p, since a residual may then be rounded to the next step of the lattice
@@ -33,10 +33,12 @@ class ClientEvidence:
 
     Attributes:
         name: of the client or group.
-        exclusive_signs: how many secret signs only its requests met in the whole log.
+        exclusive_signs: how many secret signs only its requests met in the whole log; of a client with a key of its
+            own, how many signs of this key the queries met.
         channels: the evidence of each channel that was tested.
         log10_p: log10 of the exact p-value, all channels together; at most 0.
         adjusted_log10_p: the same after Holm's adjustment for all clients and groups of the trace.
+        commitment: to the client's own key; `None` where clients are told apart by a log.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ClientEvidence:
     channels: tuple[ChannelEvidence, ...]
     log10_p: float
     adjusted_log10_p: float
+    commitment: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -55,7 +58,8 @@ class TraceResult:
     """What `trace` found. It holds aggregates only.
 
     Attributes:
-        verification: whether the suspect learned from the marked API at all, from the whole log.
+        verification: whether the suspect learned from the marked API at all, from the whole log. Where clients have
+            keys of their own, it is about the master key alone: whether its own mark is found too.
         clients: what was found for each client, and for each group that was asked for, by its name.
 
     Example:
@@ -136,11 +140,9 @@ def evidence_of(accumulator: TracingAccumulator, codebook: Codebook) -> dict[str
         accumulator: to which all answers were added.
         codebook: the codebook that the model was marked with.
     """
-    return _adjusted(
-        [
-            (party, *_weighed(found, codebook))
-            for party, found in zip(accumulator.parties, accumulator.residuals_of_parties(), strict=True)
-        ]
+    return adjusted(
+        unadjusted(party.name, len(party.entries), *_weighed(found, codebook))
+        for party, found in zip(accumulator.parties, accumulator.residuals_of_parties(), strict=True)
     )
 
 
@@ -163,9 +165,9 @@ def check_evidence(
     for party, residuals in zip(accumulator.parties, accumulator.residuals_of_parties(), strict=True):
         channels = stated[party.name].channels
         if tuple(each.channel for each in channels) != tuple(residuals):
-            raise _differs(party.name, "channels")
+            raise differs(party.name, "channels")
         if codebook is not None:
-            found.append((party, *_weighed(residuals, codebook)))
+            found.append(unadjusted(party.name, len(party.entries), *_weighed(residuals, codebook)))
             continue
         unsigned = tuple(
             dataclasses.replace(
@@ -177,11 +179,8 @@ def check_evidence(
             )
             for each in channels
         )
-        found.append((party, unsigned, stated[party.name].log10_p))
-    for name, ours in _adjusted(found).items():
-        for (one, tolerance), (other, _) in zip(_numbers(ours), _numbers(stated[name]), strict=True):
-            if not math.isclose(one, other, rel_tol=_RELATIVE_TOLERANCE, abs_tol=tolerance):
-                raise _differs(name, "numbers")
+        found.append(unadjusted(party.name, len(party.entries), unsigned, stated[party.name].log10_p))
+    check_same(stated, adjusted(found))
 
 
 def _weighed(residuals: dict[str, Residuals], codebook: Codebook) -> tuple[tuple[ChannelEvidence, ...], float]:
@@ -190,12 +189,53 @@ def _weighed(residuals: dict[str, Residuals], codebook: Codebook) -> tuple[tuple
     return channels, min(-log10_e, 0.0)
 
 
-def _adjusted(found: Sequence[tuple[Exclusive, tuple[ChannelEvidence, ...], float]]) -> dict[str, ClientEvidence]:
-    adjusted = holm([log10_p for _, _, log10_p in found])
+def restated(name: str, stated: ChannelEvidence, residuals: Residuals) -> ChannelEvidence:
+    """What follows from the residuals of a client's channel if its stated statistic is the true one.
+
+    Raises:
+        BundleError: no signs give such a statistic.
+    """
+    try:
+        beside = _STEPS_BESIDE + _RELATIVE_TOLERANCE * residuals.num_cells
+        return evidence_of_stated(stated.channel, stated.statistic, residuals, tolerance=beside)
+    except ValueError as error:
+        raise differs(name, "statistics") from error
+
+
+def unadjusted(
+    name: str, num_signs: int, channels: tuple[ChannelEvidence, ...], log10_p: float, commitment: str | None = None
+) -> ClientEvidence:
+    """The evidence about one client, before it is adjusted for the others.
+
+    Args:
+        name: of the client or group.
+        num_signs: how many secret signs count for it.
+        channels: the evidence of each channel; none if no answer is about it.
+        log10_p: log10 of the p-value of all channels together.
+        commitment: to its own key.
+    """
+    return ClientEvidence(name, num_signs, channels, log10_p, log10_p, commitment)
+
+
+def adjusted(found: Iterable[ClientEvidence]) -> dict[str, ClientEvidence]:
+    """The evidence about all clients by their names, adjusted for their number by Holm's method."""
+    clients = [*found]
     return {
-        party.name: ClientEvidence(party.name, len(party.entries), channels, log10_p, of_all)
-        for (party, channels, log10_p), of_all in zip(found, adjusted, strict=True)
+        client.name: dataclasses.replace(client, adjusted_log10_p=log10_p)
+        for client, log10_p in zip(clients, holm([client.log10_p for client in clients]), strict=True)
     }
+
+
+def check_same(stated: dict[str, ClientEvidence], found: dict[str, ClientEvidence]) -> None:
+    """Compares what a bundle states about clients with what comes out.
+
+    Raises:
+        BundleError: something differs.
+    """
+    for name, ours in found.items():
+        for (one, tolerance), (other, _) in zip(_numbers(ours), _numbers(stated[name]), strict=True):
+            if not math.isclose(one, other, rel_tol=_RELATIVE_TOLERANCE, abs_tol=tolerance):
+                raise differs(name, "numbers")
 
 
 def _numbers(client: ClientEvidence) -> Iterator[tuple[float, float]]:
@@ -212,7 +252,8 @@ def _numbers(client: ClientEvidence) -> Iterator[tuple[float, float]]:
         yield each.slope, _TOLERANCE
 
 
-def _differs(name: str, what: str) -> BundleError:
+def differs(name: str, what: str) -> BundleError:
+    """Makes the error about a client of whom a bundle states what does not follow."""
     return BundleError(f"What is stated about the client {name!a} does not follow from the answers: its {what} differ.")
 
 

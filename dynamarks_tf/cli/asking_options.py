@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from dynamarks_tf.cli.output import load_tensorflow
 from dynamarks_tf.cli.own_model import import_modules, own_model_options
 from dynamarks_tf.cli.report import ReportOptions
 from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.keys.client_keys import client_keys
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 
@@ -125,17 +126,21 @@ class AskingOptions:
     modules: tuple[str, ...]
     unsafe_load: bool
 
-    def prepared(self, reports: ReportOptions) -> Prepared:
+    def prepared(self, reports: ReportOptions, *, key_of: str | None = None, clients: Sequence[str] = ()) -> Prepared:
         """Checks what can be checked before anything is asked, and loads key, statement and TensorFlow.
 
         Args:
             reports: what the user said about the report.
+            key_of: the client whose key is used in place of the master key, if any.
+            clients: those whose keys may have marked the owner's model.
         """
         from dynamarks_tf.case.result import check_alpha
 
         reports.check(suspect_labels=self.labels)
         check_alpha(self.alpha)
         key = MarkKey.load(self.key)
+        key = key if key_of is None else key.for_client(key_of)
+        keys = client_keys(key, clients).values() if clients else ()
         statement = None if self.statement is None else Statement.load(self.statement)
         if self.bundle is None and (self.include_queries or self.reveal_key):
             raise click.UsageError(
@@ -153,7 +158,9 @@ class AskingOptions:
             statement.check_model(file_sha256(self.owner) if self.owner.is_file() else None)
         owner: Any = self.owner
         if self.unsafe_load:
-            owner = resolve_owner(owner, key, from_logits=self.from_logits, statement=statement, allow_code=True)
+            owner = resolve_owner(
+                owner, key, from_logits=self.from_logits, statement=statement, allow_code=True, client_keys=keys
+            )
         arguments = {
             "owner": owner,
             "key": key,

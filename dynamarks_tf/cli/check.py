@@ -17,11 +17,18 @@ from dynamarks_tf.keys.key import MarkKey
 @click.option(
     "--pool", type=click.Path(path_type=Path), help=".npy or .npz file of the pool that the queries were drawn from."
 )
+@click.option("--key-of", metavar="CLIENT", help="Check with the key of this client, derived from --key.")
 @click.option("--public", is_flag=True, help="Print what may be published: aggregates only, as JSON; no client's name.")
 @report_options
 @json_option
 def check(
-    bundle: Path, key: Path | None, pool: Path | None, public: bool, reports: ReportOptions, as_json: bool
+    bundle: Path,
+    key: Path | None,
+    key_of: str | None,
+    pool: Path | None,
+    public: bool,
+    reports: ReportOptions,
+    as_json: bool,
 ) -> None:
     """Recompute tables and p-values of an evidence BUNDLE.
 
@@ -38,7 +45,11 @@ def check(
     from dynamarks_tf.suspects.queries import as_queries
 
     reports.check()
+    if key_of is not None and key is None:
+        raise click.UsageError("--key-of derives a client's key from the master key; name its file by --key.")
     loaded_key = None if key is None else MarkKey.load(key)
+    if loaded_key is not None and key_of is not None:
+        loaded_key = loaded_key.for_client(key_of)
     result = recheck.recheck(bundle, key=loaded_key, pool=None if pool is None else as_queries(pool))
     if public:
         print_json(recheck.public_summary(result))

@@ -79,6 +79,7 @@ def _json_file(path: Path) -> dict[str, Any]:
         return {
             "kind": "key",
             "owner": key.owner,
+            **({} if key.client is None else {"client": key.client}),
             "created": key.created,
             "key_id": key.key_id,
             "commitment": key.commitment,

@@ -12,29 +12,46 @@ from dynamarks_tf.keys.key import MarkKey
 
 
 @click.command()
-@click.option("--owner", required=True, help="Who claims the model, as it should stand in a report.")
+@click.option("--owner", help="Who claims the model, as it should stand in a report.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Key file to write (mode 0600).")
+@click.option("--client", help="Derive the key of this client or segment, from the master key in --from.")
+@click.option(
+    "--from", "master", type=click.Path(path_type=Path), help="Key file with the master key that --client derives from."
+)
 @click.option("--force", is_flag=True, help="Replace an existing key file. What was marked with it is then unprovable.")
 @json_option
-def keygen(owner: str, out: Path, force: bool, as_json: bool) -> None:
+def keygen(owner: str | None, out: Path, client: str | None, master: Path | None, force: bool, as_json: bool) -> None:
     """Make a new secret key and print its commitment.
+
+    With --client and --from, write the key of one client instead: for a host that marks or serves this client's model
+    and must not hold the master key.
 
     \b
       dynamarks keygen --owner "ACME Vision" --out acme.key
+      dynamarks keygen --from acme.key --client client-7 --out client-7.key
     """
-    key = MarkKey.generate(owner)
+    if (client is None) != (master is None) or (owner is None) == (master is None):
+        raise click.UsageError("Give either --owner, for a new key, or --from and --client, for the key of a client.")
+    key = MarkKey.generate(owner or "") if master is None else MarkKey.load(master).for_client(client or "")
     key.save(out, overwrite=force)
     if as_json:
-        print_json({"path": out, "key_id": key.key_id, "owner": key.owner, "commitment": key.commitment})
+        named = {} if key.client is None else {"client": key.client}
+        print_json({"path": out, "key_id": key.key_id, "owner": key.owner, **named, "commitment": key.commitment})
         return
-    click.echo(f"key        {out} (secret: keep it and a backup of it)")
+    again = (
+        "keep it and a backup of it" if key.client is None else "the same command with the master key makes it again"
+    )
+    click.echo(f"key        {out} (secret: {again})")
     click.echo(f"key id     {key.key_id}")
     click.echo(f"owner      {key.owner}")
+    if key.client is not None:
+        click.echo(f"client     {key.client!a}")
     click.echo(f"commitment {key.commitment} (publish it before a suspect appears)")
 
 
 @click.command()
 @click.argument("key", type=click.Path(path_type=Path))
+@click.option("--client", help="Commit to the key of this client, derived from KEY: it can then be revealed alone.")
 @click.option("--model", type=click.Path(path_type=Path), help="Model file whose digest the statement must hold.")
 @click.option("--pool", type=click.Path(path_type=Path), help=".npy or .npz file of inputs to draw queries from.")
 @click.option("--max-queries", type=click.IntRange(min=1), help="With --pool: number of queries.  [default: 1000]")
@@ -45,6 +62,7 @@ def keygen(owner: str, out: Path, force: bool, as_json: bool) -> None:
 @json_option
 def commit(
     key: Path,
+    client: str | None,
     model: Path | None,
     pool: Path | None,
     max_queries: int | None,
@@ -57,17 +75,23 @@ def commit(
     Publish it, dated by somebody else (a notary, a time-stamping service, a public repository), before any suspect
     appears: it proves that the key was not chosen to fit the suspect. `verify --statement` checks it.
 
+    A commitment to a master key fixes the keys of all clients. They can be checked against it only with the master key.
+    To reveal one client's key alone later, commit to it by --client as well.
+
     With --pool, it also fixes the inputs that queries may come from. `verify --pool POOL --beacon VALUE` then draws
     them by a public value that is known only afterwards, so that nobody can choose them by the suspect's answers.
 
     \b
       dynamarks commit acme.key --model marked.keras --out statement.json
+      dynamarks commit acme.key --client client-7 --out statement-7.json
       dynamarks commit acme.key --model marked.keras --pool pool.npy \\
           --max-queries 500 --out statement.json
     """
     if pool is None and (max_queries, draw) != (None, None):
         raise click.UsageError("--max-queries and --draw say what is drawn from a pool; give it by --pool.")
     loaded_key = MarkKey.load(key)
+    if client is not None:
+        loaded_key = loaded_key.for_client(client)
     if pool is None:
         statement = make_statement(loaded_key, model=model)
     else:

@@ -15,6 +15,7 @@ from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="Key file of the owner.")
+@click.option("--client", help="Mark with the key of this client or segment, derived from --key. See `trace --keys`.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: MODEL-marked.keras]")
 @click.option("--budget", default=DEFAULT_BUDGET, show_default=True, help="Largest total variation, in (0, 0.5].")
 @click.option(
@@ -34,6 +35,7 @@ from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 def mark(
     model: Path,
     key: Path,
+    client: str | None,
     out: Path | None,
     budget: float,
     tie_margin: float,
@@ -51,6 +53,8 @@ def mark(
       dynamarks mark model.keras --key acme.key --out marked.keras
       dynamarks mark model.keras --key acme.key --budget 0.02
       dynamarks mark model.keras --key acme.key --tie-margin 0
+      dynamarks mark model.keras --key acme.key --client client-7 \\
+          --out client-7.keras
     """
     if out is None:
         out = model.with_name(f"{model.stem}-marked.keras")
@@ -65,6 +69,8 @@ def mark(
     from dynamarks_tf.watermark import marking
 
     loaded_key = MarkKey.load(key)
+    if client is not None:
+        loaded_key = loaded_key.for_client(client)
     marked = marking.mark(
         load_own_model(model, modules, unsafe_load, compiled=True),
         loaded_key,
@@ -81,4 +87,5 @@ def mark(
 
         print_json({"path": out, **describe_model(marked)})
         return
-    click.echo(f"marked {model} -> {out} with key {loaded_key.key_id}, budget {budget}")
+    whose = "" if client is None else f" of the client {loaded_key.client!a}"
+    click.echo(f"marked {model} -> {out} with key {loaded_key.key_id}{whose}, budget {budget}")

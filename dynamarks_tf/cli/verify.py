@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from dynamarks_tf.case.result import VerificationResult
 
 QUERIES = {
+    "Owner": SECTIONS["Owner"].replace("key ", "key key_of "),
     "Queries": "queries queries_from pool beacon beacon_source log client log_model log_version logged max_queries "
-    "seed sequential extend"
+    "seed sequential extend",
 }
 
 
@@ -53,6 +54,11 @@ QUERIES = {
     type=click.IntRange(min=0),
     help="Take only what this version answered, from the logs: a mark's key belongs to one version.",
 )
+@click.option(
+    "--key-of",
+    metavar="CLIENT",
+    help="Test with the key that `mark --client` derived for this client. (--client chooses requests of a log.)",
+)
 @click.option("--logged/--fresh", default=None, help="Whether --queries were really sent to the marked API.")
 @click.option("--sequential", is_flag=True, help="Stop as soon as p <= alpha; the p-value stays exact.")
 @click.option(
@@ -75,6 +81,7 @@ def verify(
     client: tuple[str, ...],
     log_model: str | None,
     log_version: tuple[int, ...],
+    key_of: str | None,
     logged: bool | None,
     sequential: bool,
     extend: Path | None,
@@ -120,7 +127,7 @@ def verify(
             raise click.UsageError(f"{option} chooses from request logs; give them by --log.")
     if extend is not None and (not sequential or asking.bundle is None):
         raise click.UsageError("--extend goes on with a sequential test: give --sequential, and --bundle to write.")
-    prepared = asking.prepared(reports)
+    prepared = asking.prepared(reports, key_of=key_of)
     if extend is not None:
         prepared.arguments["bundle"] = dataclasses.replace(prepared.arguments["bundle"], extends=extend)
     from dynamarks_tf.request_logs import open_log

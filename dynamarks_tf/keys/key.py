@@ -27,6 +27,7 @@ from dynamarks_tf.errors import ArgumentError, KeyFileError
 FORMAT = "dynamarks-key"
 FORMAT_VERSION = 1
 SECRET_BYTES = 32
+LONGEST_CLIENT = 200  # characters of a client's name
 _DOMAIN = b"dynamarks-tf/v1/"
 
 
@@ -44,9 +45,10 @@ class MarkKey:
         owner: name of the owner of the model, a non-empty text without control characters. It is bound into every
             table and into the commitment: the same bytes under another name are another key.
         created: when the key was made, ISO 8601 in UTC; for information, not bound into anything. Now, if omitted.
+        client: of a key that `for_client` derived, whom it is for; for information, not bound into anything.
 
     Raises:
-        ArgumentError: the secret is not 32 bytes, or the owner's name is not accepted.
+        ArgumentError: the secret is not 32 bytes, or the name of owner or client is not accepted.
 
     Example:
 
@@ -59,14 +61,15 @@ class MarkKey:
         HKDF: RFC 5869. ChaCha20: RFC 8439. The derivation is written down in docs/key-format.md.
     """
 
-    __slots__ = ("__secret", "_created", "_owner")
+    __slots__ = ("__secret", "_client", "_created", "_owner")
 
-    def __init__(self, secret: bytes, owner: str, *, created: str | None = None) -> None:
+    def __init__(self, secret: bytes, owner: str, *, created: str | None = None, client: str | None = None) -> None:
         if not isinstance(secret, (bytes, bytearray)) or len(secret) != SECRET_BYTES:
             size = f"{len(secret)} bytes" if isinstance(secret, (bytes, bytearray)) else type(secret).__name__
             raise ArgumentError(f"`secret` must be {SECRET_BYTES} random bytes. Received: {size}")
         self.__secret = bytes(secret)
         self._owner = _normalized_owner(owner)
+        self._client = None if client is None else client_name(client)
         self._created = created or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
     @classmethod
@@ -87,6 +90,11 @@ class MarkKey:
     def created(self) -> str:
         """When the key was made, ISO 8601 in UTC."""
         return self._created
+
+    @property
+    def client(self) -> str | None:
+        """Whom the key was derived for by `for_client`; `None` for a master key."""
+        return self._client
 
     @property
     def commitment(self) -> str:
@@ -112,6 +120,35 @@ class MarkKey:
             size: number of bytes.
         """
         return self._keystream(_DOMAIN + b"owner\0" + self._owner.encode(), label, size)
+
+    def for_client(self, name: str) -> MarkKey:
+        """Derives the key of one client, or of one segment of clients, from this master key.
+
+        A model that is marked with it shows whose answers a suspect was trained on: `dm.trace(keys=[...])`. The same
+        name always gives the same key. Neither the master key nor another client's follows from it, so a host that
+        serves one client needs no other. The reverse holds too: whoever has the master key can derive all of them.
+
+        Args:
+            name: of the client or segment, a non-empty text of at most 200 characters, none of them a control
+                character.
+
+        Returns:
+            A key of the same owner with a commitment of its own.
+
+        Raises:
+            ArgumentError: the name is not accepted, or this key is a client's itself.
+
+        Example:
+
+        >>> marked = dm.mark(model, key.for_client("client-7"))
+        """
+        if self._client is not None:
+            raise ArgumentError(
+                f"This is the key of the client {self._client!a}, and client keys are derived from the master key "
+                "only. Use the owner's master key."
+            )
+        client = client_name(name)
+        return MarkKey(self.derive(f"client-key/{client}", SECRET_BYTES), self._owner, client=client)
 
     def bind(self, model_sha256: str) -> BoundKey:
         """The key bound to a clean model: its tables are others for each model.
@@ -174,6 +211,8 @@ class MarkKey:
             "commitment": self.commitment,
             "secret": base64.b64encode(self.__secret).decode(),
         }
+        if self._client is not None:
+            content["client"] = self._client
         return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
     @classmethod
@@ -218,7 +257,10 @@ class MarkKey:
         check_format(content, FORMAT, FORMAT_VERSION, name, "a key file")
         try:
             key = cls(
-                base64.b64decode(content["secret"], validate=True), content["owner"], created=str(content["created"])
+                base64.b64decode(content["secret"], validate=True),
+                content["owner"],
+                created=str(content["created"]),
+                client=content.get("client"),
             )
         except (KeyError, TypeError, ValueError):
             # The cause is left out of the message because it may quote the secret.
@@ -241,7 +283,8 @@ class MarkKey:
         return hash(self.commitment)
 
     def __repr__(self) -> str:
-        return f"<MarkKey {self.key_id} owner={self._owner!r}>"
+        client = "" if self._client is None else f" client={self._client!a}"
+        return f"<MarkKey {self.key_id} owner={self._owner!r}{client}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A MarkKey is not pickled, so that its secret is never copied unnoticed. Use key.save(path).")
@@ -275,12 +318,30 @@ class BoundKey:
         raise TypeError("A BoundKey is not pickled, so that its secret is never copied unnoticed.")
 
 
+def client_name(name: str) -> str:
+    """The name of a client or segment as its key is derived from it: Unicode-normalized (NFC), no blanks around it.
+
+    Raises:
+        ArgumentError: it is no such name.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_CLIENT:
+        raise ArgumentError(
+            f"The name of a client must be a non-empty text of at most {LONGEST_CLIENT} characters. "
+            f"Received: {ascii(name)[:80]}"
+        )
+    return _without_controls(name, "The name of a client", ascii(name)[:80])
+
+
 def _normalized_owner(owner: str) -> str:
     if not isinstance(owner, str) or not owner.strip():
         raise ArgumentError(f"`owner` must say who claims the model, as a non-empty text. Received: owner={owner!r}")
-    normalized = unicodedata.normalize("NFC", owner.strip())
+    return _without_controls(owner, "`owner`", f"owner={owner!r}")
+
+
+def _without_controls(text: str, what: str, shown: str) -> str:
+    normalized = unicodedata.normalize("NFC", text.strip())
     if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in normalized):
-        raise ArgumentError(f"`owner` must not hold control or formatting characters. Received: owner={owner!r}")
+        raise ArgumentError(f"{what} must not hold control or formatting characters. Received: {shown}")
     return normalized
 
 

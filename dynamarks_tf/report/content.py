@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._version import __version__
 from dynamarks_tf.case import transcript
+from dynamarks_tf.case.client_table import has_keys
 from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.case.trace import ClientEvidence
 from dynamarks_tf.errors import ArgumentError
@@ -99,6 +100,23 @@ class BundleReport:
         return self.sign_table is not None
 
     @property
+    def by_key(self) -> bool:
+        """Whether the report is about clients with keys of their own."""
+        return has_keys(self.clients)
+
+    @property
+    def log10_p(self) -> float:
+        """log10 of the p-value that decides: with keys per client, the smallest adjusted one."""
+        if self.by_key:
+            return min(client.adjusted_log10_p for client in self.clients.values())
+        return self.evidence.log10_p
+
+    @property
+    def detected(self) -> bool:
+        """Whether it is at most the threshold of the plan."""
+        return self.log10_p <= math.log10(self.evidence.plan.alpha)
+
+    @property
     def may_be_published(self) -> bool:
         """Whether the report neither reveals secret signs nor names clients."""
         return not self.is_confidential and not self.clients
@@ -111,7 +129,7 @@ class BundleReport:
     @property
     def could_be_ground(self) -> bool:
         """Whether trying keys until one fits could give such a p-value. The statement's date is an unverified claim."""
-        return self.evidence.detected() and self.evidence.log10_p > GRINDING_LOG10_P
+        return self.detected and self.log10_p > GRINDING_LOG10_P
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with a format version."""
@@ -194,6 +212,11 @@ def _accuracy(result: Recheck, labels: npt.NDArray[Any]) -> Accuracy:
 
 def _sign_table(result: Recheck) -> ChannelTable:
     book, table = result.case.book, result.case.residuals.get("class")
+    if has_keys(result.clients):
+        raise ArgumentError(
+            "There is no sign table to show: this is a trace with a key for each client, and the table is that of one "
+            "key. Make the report without it, or that of `verify --key-of CLIENT`."
+        )
     if book is None:
         raise ArgumentError("The sign table can be shown only with the key: give it too (--key).")
     if table is None:

@@ -19,8 +19,8 @@ _LONGEST_LINE = 40  # cells of a sign table in one line
 
 def bundle_figures(report: BundleReport) -> dict[str, Figure]:
     """The figures of a report, by name."""
-    figures = [decoys(report), growth(report)]
-    if report.agreement and any(report.agreement.values()):
+    figures = [] if report.by_key else [decoys(report), growth(report)]  # these are about one key
+    if report.agreement and not report.by_key and any(report.agreement.values()):
         figures.append(agreement(report))
     if report.sign_table is not None:
         figures.append(sign_table(report.sign_table))

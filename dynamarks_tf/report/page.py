@@ -22,7 +22,7 @@ def bundle_page(report: BundleReport) -> str:
         report=report,
         title=wording.title(report),
         warnings=wording.warnings(report),
-        guesses=wording.correct_guesses(report.evidence.log10_p),
+        guesses=wording.correct_guesses(report.log10_p),
         meaning=wording.meaning(report),
         no_meaning=wording.no_meaning(report),
         assumptions=wording.assumptions(report),
@@ -31,7 +31,7 @@ def bundle_page(report: BundleReport) -> str:
         clients=[(shown_name(client.name), client, is_found(client, report.evidence.plan.alpha)) for client in clients],
         clients_left_out=left_out,
         clients_meaning=wording.clients_meaning(report),
-        clients_no_meaning=wording.CLIENTS_NO_MEANING,
+        clients_no_meaning=wording.KEYS_NO_MEANING if report.by_key else wording.CLIENTS_NO_MEANING,
     )
 
 

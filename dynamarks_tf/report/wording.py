@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from dynamarks_tf.case.client_table import num_found
 from dynamarks_tf.case.query_provenance import in_words
 from dynamarks_tf.report.content import BundleReport
 
@@ -95,10 +96,16 @@ UNCHECKED = (
 def title(report: BundleReport) -> str:
     """The result in one sentence; without the key, it is what the owner states."""
     owner = report.evidence.owner
-    result = "was detected" if report.evidence.detected() else "was not detected"
+    result = "was detected" if report.detected else "was not detected"
+    keys = ""
+    if report.by_key:
+        found, tested = num_found(report.clients, report.evidence.plan.alpha), len(report.clients)
+        keys = (
+            f", with the keys of {found:,} of {tested:,} clients" if found else f" with any key of {tested:,} clients"
+        )
     if report.with_key:
-        return f"The mark of {owner} {result} in the suspect."
-    return f"{owner} states that its mark {result} in the suspect."
+        return f"The mark of {owner} {result} in the suspect{keys}."
+    return f"{owner} states that its mark {result} in the suspect{keys}."
 
 
 def warnings(report: BundleReport) -> list[str]:
@@ -140,7 +147,7 @@ def _meaning_of_provenance(report: BundleReport) -> list[str]:
 
 def _meaning_of_result(report: BundleReport) -> list[str]:
     threshold = probability(math.log10(report.evidence.plan.alpha))
-    if not report.evidence.detected():
+    if not report.detected:
         return [
             *_stated(report),
             f"The test did not reach the threshold that was fixed beforehand ({threshold}). By that threshold, the "
@@ -192,7 +199,7 @@ def _stated(report: BundleReport) -> list[str]:
 
 def no_meaning(report: BundleReport) -> list[str]:
     """Conclusions that the result does not allow, as sentences."""
-    if not report.evidence.detected():
+    if not report.detected:
         return [
             "It does not show that the suspect is an independent model.",
             "The p-value is not the probability that the suspect is an independent model.",
@@ -209,6 +216,19 @@ def no_meaning(report: BundleReport) -> list[str]:
 def clients_meaning(report: BundleReport) -> list[str]:
     """The meaning of the table of clients, as sentences."""
     threshold = probability(math.log10(report.evidence.plan.alpha))
+    if report.by_key:
+        return [
+            *_stated(report),
+            "Each client was served a model marked with its own key, which derives from the owner’s master key. If the "
+            "suspect never learned from answers of that model, it agrees with the signs of this key by chance alone.",
+            f"“Found” means that the adjusted p-value is at most {threshold}. The suspect then learned from answers of "
+            "the model that was marked with this client’s key. The adjustment by Holm’s method bounds the chance of "
+            "any false name in the table.",
+            "The p-value at the top is the smallest adjusted one. The plan fixed the clients and the commitments to "
+            "their keys.",
+            "The master key has a mark of its own, which counts for no client. Its p-value is at most "
+            f"{probability(report.evidence.log10_p)}.",
+        ]
     return [
         *_stated(report),
         "Each client is tested with its exclusive signs: the secret signs that only its requests met in the whole "
@@ -228,6 +248,15 @@ CLIENTS_NO_MEANING = (
     "It shows whose answers were used, not who used them. A client’s name is what the log recorded, and its answers "
     "may have been passed on.",
     "The class channel has no part in this table, since all clients see its signs.",
+)
+
+
+KEYS_NO_MEANING = (
+    "It does not clear a client that was not found. Too few answers of its model may have been used, or these queries "
+    "may show too little.",
+    "It shows whose model’s answers were used, not who used them. Answers may have been passed on, and whoever could "
+    "ask a model marked with this key counts as this client.",
+    "It rests on the owner’s word that each client was served the model with its own key and no other.",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -88,6 +89,7 @@ def resolve_owner(
     from_logits: bool | None = None,
     statement: Statement | None = None,
     allow_code: bool = False,
+    client_keys: Iterable[MarkKey] = (),
 ) -> Owner:
     """Loads the owner's model, takes the mark off, and checks that model, key and statement belong together.
 
@@ -98,6 +100,7 @@ def resolve_owner(
             marked one tells itself.
         statement: the published commitment, if there is one.
         allow_code: whether to run code inside the owner's file, such as that of `Lambda` layers.
+        client_keys: keys of clients, any of which may have marked the model instead.
 
     Raises:
         ArgumentError: `owner` or `key` is of another kind.
@@ -106,13 +109,14 @@ def resolve_owner(
     """
     if not isinstance(key, MarkKey):
         raise ArgumentError(f"`key` must be a MarkKey; load one by MarkKey.load(path). Received: {type(key).__name__}")
+    of_commitment = {each.commitment: each for each in (*client_keys, key)}
     is_path = isinstance(owner, (str, os.PathLike))
     file_sha256 = files.file_sha256(owner) if is_path and os.path.isfile(owner) else None
     if statement is not None:
         statement.check_opened_by(key)
         statement.check_model(owner.file_sha256 if isinstance(owner, Owner) else file_sha256)
     if isinstance(owner, Owner):
-        if owner.commitment != key.commitment:
+        if owner.commitment not in of_commitment:
             raise ModelError("The owner was resolved with another key than the one given. Use the same key.")
         return owner
     model = marking.load_model(owner, allow_code=allow_code) if is_path else owner
@@ -124,7 +128,8 @@ def resolve_owner(
         clean, params, bound = model, MarkParams(), True
         kind = find_output_kind(model, from_logits=from_logits)
     else:
-        _check_marked_with(key, layer, model.name)
+        with_this = next((each for each in of_commitment.values() if each.key_id == layer.key_id), key)
+        _check_marked_with(with_this, layer, model.name)
         clean, params, bound = marking.stripped(model), layer.params, layer.model_sha256 is not None
         kind = OutputKind(layer.activation, layer.from_logits)
         check_output_kind(clean, kind)

@@ -7,7 +7,7 @@ import datetime
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.case import members
 from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, looks_of, result_of
 from dynamarks_tf.case.extension import Earlier, check_continues
+from dynamarks_tf.case.key_trace import client_keys_sha256, evidence_of_keys
 from dynamarks_tf.case.plan import TestPlan, rule_of
 from dynamarks_tf.case.query_provenance import NAMED
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult, check_alpha
 from dynamarks_tf.case.trace import ClientEvidence, evidence_of, parties_sha256
 from dynamarks_tf.case.transcript import Transcript
 from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.evidence.kept_answers import KeepingAccumulator
 from dynamarks_tf.evidence.residual_accumulator import channel_obstacles, testable_channels
 from dynamarks_tf.evidence.tracing import TracingAccumulator
 from dynamarks_tf.keys.commitment import Statement
@@ -141,15 +143,21 @@ def run(
     verbose: bool,
     queries_from: str = "owner",
     groups: Sequence[Sequence[str]] | None = None,
+    client_keys: Mapping[str, MarkKey] | None = None,
 ) -> tuple[VerificationResult, dict[str, ClientEvidence]]:
-    """What `verify` and `trace` do. `groups` are clients to be tested together; `None` tests no clients at all."""
+    """What `verify` and `trace` do.
+
+    `groups` are clients of a log to be tested together, `None` tests no clients of a log at all; `client_keys` are keys
+    to be tested with the same answers.
+    """
     pool = queries if isinstance(queries, Pool) else None
     target, statement = _with_statement(_writable(bundle), pool)
     max_queries = None if max_queries is None else whole_number("max_queries", max_queries, 1)
     seed, alpha = whole_number("seed", seed, 0), check_alpha(alpha)
     logged = isinstance(queries, (QueryLog, ReducedLog)) if logged is None else bool(logged)
     _check_provenance(queries, queries_from, logged=logged, seed=seed)
-    claimed = resolve_owner(owner, key, from_logits=from_logits, statement=statement)
+    of_clients = (client_keys or {}).values()
+    claimed = resolve_owner(owner, key, from_logits=from_logits, statement=statement, client_keys=of_clients)
     options = (suspect_options or SuspectOptions()).for_classes(claimed.num_classes, claimed.activation)
     _check_kind(logged=logged, fresh=fresh, sequential=sequential, options=options)
     earlier = _extended(target, sequential=sequential)
@@ -163,7 +171,7 @@ def run(
         if sequential:
             chosen = in_blocks_of(chosen, options.batch_size, earlier.ends if earlier else ())
         looks = looks_of(chosen.num_fresh, earlier.looks if earlier else ()) if sequential and chosen.num_fresh else ()
-        plan = _plan(key, claimed, chosen, options, channels, logged, looks, max_queries, seed, alpha)
+        plan = _plan(key, claimed, chosen, options, channels, logged, looks, max_queries, seed, alpha, client_keys)
         if earlier is not None:
             check_continues(plan, chosen.blocks or (), earlier.plan, earlier.blocks)
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
@@ -185,7 +193,12 @@ def run(
             )
     named: dict[str, Any] = {"owner": key.owner, "suspect": adapter.description, "suspect_sha256": sha256}
     result = result_of(assessment, plan, tested_at=_now(), versions=package_versions(), **named)
-    clients = evidence_of(accumulator, codebook) if isinstance(accumulator, TracingAccumulator) else {}
+    clients = {}
+    if isinstance(accumulator, TracingAccumulator):
+        clients = evidence_of(accumulator, codebook)
+    elif isinstance(accumulator, KeepingAccumulator) and client_keys is not None:
+        keys = progress.track(client_keys.items(), "testing the clients' keys", len(client_keys), enabled=verbose)
+        clients = evidence_of_keys(keys, accumulator, plan)
     if target is not None and transcript is not None:
         _write_bundle(target, result, assessment, codebook, transcript, key, chosen, clients)
     return result, clients
@@ -338,9 +351,11 @@ def _plan(
     max_queries: int | None,
     seed: int,
     alpha: float,
+    client_keys: Mapping[str, MarkKey] | None,
 ) -> TestPlan:
     """Fixes the test. Nothing that comes later chooses anything."""
     names = options.class_names
+    commitments = {name: each.commitment for name, each in (client_keys or {}).items()}
     rows, columns = owner.params.table_shape(owner.num_classes)
     return TestPlan(
         commitment=key.commitment,
@@ -378,6 +393,7 @@ def _plan(
         met_before_sha256=None if chosen.met_before is None else members.met_before_sha256(chosen.met_before),
         parties_sha256=None if chosen.parties is None else parties_sha256(chosen.parties),
         provenance=chosen.provenance,
+        client_keys_sha256=client_keys_sha256(commitments) if commitments else None,
     )
 
 

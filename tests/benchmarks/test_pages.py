@@ -9,7 +9,17 @@ import pytest
 pytest.importorskip("PIL", reason="Pillow is in the extra `study`")
 
 from benchmarks import result_file
-from benchmarks.studies import calibration, class_choice, edge, picture, questions, robustness, sigmoids, trace
+from benchmarks.studies import (
+    calibration,
+    class_choice,
+    edge,
+    keys_per_client,
+    picture,
+    questions,
+    robustness,
+    sigmoids,
+    trace,
+)
 from benchmarks.studies.baselines import page as baselines
 from benchmarks.studies.baselines import study
 from dynamarks_tf.audit.results import Results, read
@@ -30,6 +40,7 @@ def content(path):
         ("class-choice.md", lambda page: class_choice.report(robustness.RESULTS)),
         ("edge.md", lambda page: edge.report(page, content(edge.RESULTS)["rows"])),
         ("heads.md", lambda page: sigmoids.report(page, content(sigmoids.RESULTS)["rows"])),
+        ("keys-per-client.md", lambda page: keys_per_client.report(page, content(keys_per_client.RESULTS)["rows"])),
         ("questions.md", lambda page: questions.report(page, content(questions.RESULTS)["rows"])),
         ("trace.md", lambda page: trace.report(page, content(trace.RESULTS)["rows"])),
     ],

@@ -327,7 +327,7 @@ def test_serve_answers_until_it_is_stopped(run, folder, digits, owner_model, mon
         (["serve", "nowhere", "--grpc-port", "0", "--rest-port", "0"], "nowhere"),
         (["inspect", "x.npy"], "is nothing that can be inspected"),
         (["keygen", "--owner", " ", "--out", "new.key"], "`owner` must say who"),
-        (["keygen", "--out", "new.key"], "Missing option '--owner'"),
+        (["keygen", "--out", "new.key"], "Give either --owner, for a new key"),
         (["frobnicate"], "No such command"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -387,6 +387,42 @@ def test_the_image_starts_the_proxy_without_root() -> None:
     assert instructions["EXPOSE"].split() == [ports["grpc-port"], ports["rest-port"]]
 
 
+def test_each_segment_is_routed_to_its_own_proxy_by_the_clients_token() -> None:
+    resources = yaml.safe_load((SERVING / "segments" / "envoy.yaml").read_text())["static_resources"]
+    (listener,), clusters = resources["listeners"], {each["name"]: each for each in resources["clusters"]}
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    (host,) = manager["route_config"]["virtual_hosts"]
+    *routes, last = host["routes"]
+    assert last == {"match": {"prefix": "/"}, "direct_response": {"status": 403}}
+
+    (provider,) = manager["http_filters"][0]["typed_config"]["providers"].values()
+    assert provider["clear_route_cache"] is True
+    assert {each["header_name"] for each in provider["claim_to_headers"]} == {"x-segment", "x-client-id"}
+    (rule,) = manager["http_filters"][0]["typed_config"]["rules"]
+    assert rule["match"] == {"prefix": "/"}
+    assert rule["requires"]
+
+    reached: dict[str, set[tuple[str, str, int]]] = {}
+    for route in routes:
+        (header,) = route["match"]["headers"]
+        assert header["name"] == "x-segment"
+        cluster = clusters.pop(route["route"]["cluster"])
+        (endpoints,) = cluster["load_assignment"]["endpoints"]
+        (endpoint,) = endpoints["lb_endpoints"]
+        address = endpoint["endpoint"]["address"]["socket_address"]
+        reached.setdefault(header["string_match"]["exact"], set()).add(
+            (route["match"]["prefix"], address["address"], address["port_value"])
+        )
+    assert not clusters  # each is reached by one route
+    ports = options_of(ARGUMENTS["compose"]["proxy"])
+    paths = {"/tensorflow.serving.": int(ports["grpc-port"]), "/v1/models": int(ports["rest-port"])}
+    assert reached == {
+        segment: {(path, f"proxy-{segment}", port) for path, port in paths.items()} for segment in ("gold", "free")
+    }
+    (marked,) = [command for command in shown(README) if "--keys" in command and "trace" in command]
+    assert marked[marked.index("--keys") + 1].split(",") == [*reached]
+
+
 def test_readme_names_every_file() -> None:
     for path in SERVING.rglob("*"):
         if path.is_file() and path.name != "README.md" and "__pycache__" not in path.parts:
