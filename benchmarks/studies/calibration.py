@@ -206,7 +206,7 @@ def report(content: dict[str, Any]) -> str:
         f"| channel | {' | '.join(f'a = {a}' for a in LEVELS)} | worst model at 0.1; 0.01 | smallest log10 p |",
         "|---|---|---|---|---|---|",
     ]
-    for channel in CHANNELS:
+    for channel in dict.fromkeys(row["channel"] for row in rows):
         same = [row for row in rows if row["channel"] == channel]
         shares = " | ".join(f"{share(same, np.log10(a), keys):.5f}" for a in LEVELS)
         worst = "; ".join(f"{max(share([row], np.log10(a), keys) for row in same):.3f}" for a in LEVELS[:2])
@@ -222,7 +222,7 @@ def figure(content: dict[str, Any]) -> style.Figure:
 
     def draw(width: int) -> Any:
         drawing, axes = style.canvas(width, 420)
-        for channel in CHANNELS:
+        for channel in dict.fromkeys(row["channel"] for row in rows):
             same = [row for row in rows if row["channel"] == channel]
             steps = -np.arange(max(len(row["at_most"]) for row in same)) / STEPS
             axes.plot(10.0**steps, [share(same, step, keys) for step in steps], label=channel)

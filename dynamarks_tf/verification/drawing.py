@@ -133,4 +133,5 @@ def choose_drawn(
     provenance = query_provenance.drawn(
         committed, pool.beacon, pool.source, choice_sha256(drawn, of_draw.classes, of_draw.confidences)
     )
-    return Chosen(asked, OF_DRAWN, count, digest, asked.indices, kept, None, None, provenance=provenance, draw=of_draw)
+    made = Chosen(asked, OF_DRAWN, count, digest, asked.indices, kept, None, None, num_fresh=count)
+    return dataclasses.replace(made, provenance=provenance, draw=of_draw)

@@ -62,17 +62,24 @@ def test_verify_asks_what_a_client_asked_according_to_the_log(run, folder, digit
         api.close()
     marked_model.save(folder / "marked.keras")
     words = ("verify", folder / "surrogate.keras", "--owner", folder / "marked.keras", "--key", folder / "acme.key")
-    code, out, _ = run(*words, "--log", folder / "logs", "--json")
+    code, out, _ = run(*words, "--log", folder / "logs", "--queries", folder / "x.npy", "--json")
     assert code == 0
     plan = json.loads(out)["plan"]
     assert plan["log"]["num_queries"] == 600
-    assert 500 < plan["num_queries"] <= 600  # those that met a secret sign first
+    assert plan["num_fresh"] == 200
+    assert 500 < plan["num_queries"] - 200 <= 600  # those that met a secret sign first
+    code, out, err = run(*words, "--log", folder / "logs", "--queries", folder / "x.npy", "--sequential")
+    assert code == 0
+    assert "questions, log10 p =" in err
+    assert "of 7" in out
+    assert "planned; enough" in out
     code, _, err = run(*words, "--log", folder / "logs", "--client", "nobody")
     assert code == 2
     assert "nobody" in err or "holds no inputs" in err
     for wrong, message in (
-        ((), "either --queries or --log"),
-        (("--queries", folder / "x.npy", "--log", folder / "logs"), "either --queries or --log"),
+        ((), "Give the inputs to ask by --queries, --pool, --log, or --log and --queries."),
+        (("--queries", folder / "x.npy", "--log", folder / "logs", "--logged"), "beside --log, these are fresh"),
+        (("--queries", folder / "x.npy", "--extend", "case.zip"), "--extend goes on with a sequential test"),
         (("--queries", folder / "x.npy", "--client", "a"), "--client chooses from request logs"),
         (("--queries", folder / "x.npy", "--log-version", "0"), "--log-version chooses from request logs"),
         (("--queries", folder / "x.npy", "--log-model", "clf"), "--log-model chooses from request logs"),

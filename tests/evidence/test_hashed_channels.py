@@ -57,8 +57,26 @@ def first_of_each(cells):
     return [i for i, cell in enumerate(cells) if not (cell in seen or seen.add(cell))]
 
 
+def unexplained_by_past(features, y, groups, of_copy):
+    """Row by row: ridge regression on all rows of earlier blocks, then for the row's group on what is left of these."""
+
+    def ridge(rows, target, penalty):
+        eye = np.eye(rows.shape[1])
+        return np.linalg.solve(rows.T @ rows + penalty * eye, rows.T @ target)
+
+    beyond = y - features @ of_copy
+    left, ends = beyond.copy(), [0, 20, 30, 45, 67, 100, 150]
+    for index in range(len(y)):
+        past = slice(0, max(end for end in ends if end <= index))
+        shared = ridge(features[past], beyond[past], 1.0)
+        mine = groups[past] == groups[index]
+        own = ridge(features[past][mine], (beyond[past] - features[past] @ shared)[mine], 3.0)
+        left[index] -= features[index] @ (shared + own)
+    return left
+
+
 def slow_amplitude_residuals(clean, suspect, keyed_hash):
-    """Query by query: ridge regression for all, then for each group on what is left."""
+    """Query by query: what earlier answers do not explain of log(1 - s_t)."""
     cells = list(
         zip(keyed_hash.group_of_class[clean.argmax(axis=1)].tolist(), keyed_hash.hashes(clean).tolist(), strict=True)
     )
@@ -71,15 +89,10 @@ def slow_amplitude_residuals(clean, suspect, keyed_hash):
     z = np.log(np.maximum(clean[:, keyed_hash.hashed_classes[:16]], 1e-8)) / 10
     features = np.hstack([np.ones_like(x), x, x**2, z, z**2])
 
-    def ridge(rows, target, penalty):
-        extended = np.vstack([rows, np.sqrt(penalty) * np.eye(rows.shape[1])])
-        return np.linalg.lstsq(extended, np.append(target, np.zeros(rows.shape[1])), rcond=None)[0]
-
-    left = y - features @ ridge(features, y, 1.0)
+    of_copy = np.zeros(features.shape[1])
+    of_copy[1] = 5
     group = keyed_hash.group_of_class[top]
-    for name in np.unique(group):
-        mine = group == name
-        left[mine] -= features[mine] @ ridge(features[mine], left[mine], 10.0)
+    left = unexplained_by_past(features, y, group, of_copy)
     table = np.zeros((num_class_groups(clean.shape[1]), 4096))
     np.add.at(table, (group, keyed_hash.hashes(clean)), left)
     return table, len(first)
@@ -106,13 +119,10 @@ def slow_query_residuals(clean, suspect, book):
     x = np.log(np.maximum(1 - clean[np.arange(len(clean)), top], 1e-8))[:, None] / 5
     z = np.log(np.maximum(clean[:, :16], 1e-8)) / 10
     features = np.hstack([np.ones_like(x), x, x**2, z, z**2])
-    left = np.log(np.maximum(suspect, 1e-8))
-    eye = np.eye(features.shape[1])
-    left -= features @ np.linalg.solve(features.T @ features + eye, features.T @ left)
-    for group in np.unique(top):
-        mine = top == group
-        rows = features[mine]
-        left[mine] -= rows @ np.linalg.solve(rows.T @ rows + 10 * eye, rows.T @ left[mine])
+    of_copy = np.zeros((features.shape[1], clean.shape[1]))
+    for c in range(min(clean.shape[1], 16)):
+        of_copy[3 + c, c] = 10
+    left = unexplained_by_past(features, np.log(np.maximum(suspect, 1e-8)), top, of_copy)
     left = np.clip(left, -3, 3)
     table, count = np.zeros((clean.shape[1], 4096)), 0
     for t, column, row in zip(top, columns, left, strict=True):
@@ -141,7 +151,7 @@ def test_query_residuals_are_what_the_slow_reference_says(seed, num_classes, bat
 
 
 def slow_tie_residuals(clean, suspect, keyed_hash):
-    """Query by query, with the constants of groups and the slope as in docs/statistics.md."""
+    """Query by query, with the regression on the log-ratio by group."""
     queries = []
     for p, s in zip(clean, suspect, strict=True):
         low, high = sorted(np.argsort(-p, kind="stable")[:2])
@@ -159,15 +169,9 @@ def slow_tie_residuals(clean, suspect, keyed_hash):
     if not queries:
         return table, 0
     groups, columns, y, x = (np.array(values) for values in zip(*queries, strict=True))
-    mean = {g: (y[groups == g].mean(), x[groups == g].mean()) for g in set(groups)}
-    dy = y - [mean[g][0] for g in groups]
-    dx = x - [mean[g][1] for g in groups]
-    slope = (dx @ dy) / (dx @ dx) if dx @ dx > 1e-9 else 0.0
-    common = (y - slope * x).mean()
-    for g, column, yi, xi in zip(groups, columns, y, x, strict=True):
-        mine = groups == g
-        constant = common + (y[mine] - slope * x[mine] - common).sum() / (mine.sum() + 1)
-        table[g, column] += yi - slope * xi - constant
+    features = np.stack([np.ones_like(x), x], axis=1)
+    of_copy = np.array([0.0, 0.0 if suspect.ndim == 1 else 1.0])
+    table[groups, columns] = unexplained_by_past(features, y, groups, of_copy)
     return table, len(queries)
 
 
