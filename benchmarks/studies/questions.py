@@ -1,12 +1,14 @@
-"""How many questions does a logged theft take? Evidence against the number of queries that `verify` asks of a log.
+"""How many questions does a logged theft take? Evidence against their number, and where a sequential test stops.
 
     python benchmarks/studies/questions.py             # three seeds, about 20 minutes
-    python benchmarks/studies/questions.py --report    # writes the table into docs/questions.md from the results
+    python benchmarks/studies/questions.py --report    # writes the tables into docs/questions.md from the results
 
 The owner model is trained on 20,000 images of Fashion-MNIST. An attacker sends 25,000 other images, which are the log,
 and trains a surrogate on the probabilities or on the labels; another fine-tunes that on 3,000 true labels. `verify`
-chooses its questions from the log by clean answers alone. Control: models trained on the true labels of 12,000 other
-images. How many questions are confident and how many are ties was fixed on another seed (1) than these.
+chooses its questions by clean answers alone: of the log, and for suspects that answer probabilities also of the test
+images, which nobody sent. Control: models trained on the true labels of 12,000 other images. Sequential tests stop at
+p <= 1e-6; the log comes in 15 random orders. How many questions are fresh, confident and ties was fixed on another seed
+(1) than these.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ SETTINGS: dict[str, Any] = {
     "independent_images": 12000,
     "batch_size": 64,
     "questions": [15, 30, 60, 100, 200, 300, 1000, None],
+    "orders": 15,
 }
 SUSPECTS = {
     "probabilities": "probabilities stolen",
@@ -90,12 +93,8 @@ def study(seed: int) -> dict[str, Any]:
     marked = dm.mark(clean, key)
     sent = x[start:stop]
     released = marked.predict(sent, batch_size=512, verbose=0)
-    owner = resolve_owner(marked, key)
-    with tempfile.TemporaryDirectory() as folder:
-        np.savez(f"{folder}/log.npz", inputs=sent, client="attacker")
-        opened = dm.open_log(f"{folder}/log.npz")
-        reduction = reduced(opened, marked_of(owner, owner.codebook(key).keyed_hash), batch_size=512)
-    log = ReducedLog(reduction, Selection(), ())
+    owner, fresh = resolve_owner(marked, key), images.x_test
+    log = log_of(owner, key, sent)
     suspects: dict[str, keras.Model] = {}
     for name, wanted in (("probabilities", released), ("labels", released.argmax(axis=1))):
         keras.utils.set_random_seed(3000 + seed)
@@ -104,25 +103,42 @@ def study(seed: int) -> dict[str, Any]:
             SETTINGS["surrogate"], x[true], y[true], SETTINGS["fine_tuning_epochs"], suspects[name]
         )
     suspects["independent"] = trained(SETTINGS["surrogate"], x[rest], y[rest], SETTINGS["surrogate_epochs"])
-    row: dict[str, Any] = {"seed": seed, "queries": reduction.num_queries, "first": len(reduction.queries)}
+    known = {name: answers_of(model, np.concatenate([sent, fresh])) for name, model in suspects.items()}
+    row: dict[str, Any] = {"seed": seed, "queries": len(sent), "first": len(log.reduction.queries)}
+    orders = np.random.default_rng(seed)
+    shuffled = [log_of(owner, key, sent[orders.permutation(len(sent))]) for _ in range(SETTINGS["orders"])]
     for form in ("probabilities", "labels"):
-        row[form] = {}
-        for name, model in suspects.items():
-            answers = dict[bytes, Array]()
+        row[form], row[f"{form}, sequential"] = {}, {}
+        beside = {"fresh": fresh} if form == "probabilities" else {}
+        options = dm.SuspectOptions(labels=form == "labels", batch_size=4096)
+        common: dict[str, Any] = {"owner": owner, "key": key, "suspect_options": options, **beside}
+        for name, answers in known.items():
 
-            def suspect(batch: Array, model: Any = model, answers: Any = answers, form: str = form) -> Array:
-                found = answers.setdefault(batch.tobytes(), model.predict(batch, batch_size=512, verbose=0))
+            def suspect(batch: Array, answers: Any = answers, form: str = form) -> Array:
+                found = np.stack([answers[each.tobytes()] for each in batch])
                 return found.argmax(axis=1) if form == "labels" else found
 
-            row[form][name] = []
-            for count in SETTINGS["questions"]:
-                options = dm.SuspectOptions(labels=form == "labels", batch_size=4096)
-                found = dm.verify(
-                    suspect, owner=owner, key=key, queries=log, max_queries=count, suspect_options=options
-                )
-                row[form][name].append([found.num_queries, found.log10_p])
+            found = [dm.verify(suspect, queries=log, max_queries=count, **common) for count in SETTINGS["questions"]]
+            row[form][name] = [[each.num_queries, each.log10_p] for each in found]
+            stopped = [dm.verify(suspect, queries=each, sequential=True, **common) for each in shuffled]
+            row[f"{form}, sequential"][name] = [each.num_queries if each.detected() else None for each in stopped]
     print(json.dumps(result_file.rounded(row)), flush=True)
     return row
+
+
+def log_of(owner: Any, key: dm.MarkKey, sent: Array) -> ReducedLog:
+    """What an attacker sent as a log, reduced once."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/log.npz", inputs=sent, client="attacker")
+        opened = dm.open_log(f"{folder}/log.npz")
+        reduction = reduced(opened, marked_of(owner, owner.codebook(key).keyed_hash), batch_size=512)
+    return ReducedLog(reduction, Selection(), ())
+
+
+def answers_of(model: keras.Model, inputs: Array) -> dict[bytes, Array]:
+    """A model's answers by input: each model is asked once."""
+    answers = model.predict(inputs, batch_size=512, verbose=0)
+    return {each.tobytes(): answer for each, answer in zip(inputs, answers, strict=True)}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -134,6 +150,16 @@ def table(rows: list[dict[str, Any]]) -> str:
             worst = min if name == "independent" else max
             cells = [f"{worst(row[form][name][place][1] for row in rows):.1f}" for place in range(len(counts))]
             lines.append(f"| {words}, answers {form} | {' | '.join(cells)} |")
+    lines += ["", "| a sequential test stops after, median (nine of ten) | questions |", "|---|---|"]
+    for form in ("probabilities", "labels"):
+        for name, words in SUSPECTS.items():
+            stops = [
+                sorted(row["queries"] if at is None else at for at in row[f"{form}, sequential"][name]) for row in rows
+            ]
+            found = [at is not None for row in rows for at in row[f"{form}, sequential"][name]]
+            middle, late = (max(each[int(share * len(each))] for each in stops) for share in (0.5, 0.9))
+            words_of = f"{middle:,} ({late:,})" if all(found) else f"{sum(found)} of {len(found)} tests stopped"
+            lines.append(f"| {words}, answers {form} | {words_of} |")
     every = {form: max(row[form]["independent"][-1][0] for row in rows) for form in ("probabilities", "labels")}
     return "\n".join(
         [
@@ -141,7 +167,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             "",
             f"{len(rows)} owner models and keys; the worst of them, and the smallest log10 p of independent models. Of "
             f"{rows[0]['queries']:,} logged queries, at most {every['probabilities']:,} can say something about "
-            f"probabilities, and {every['labels']:,} about labels.",
+            f"probabilities, and {every['labels']:,} about labels; for probabilities, up to 40 are fresh. Sequential "
+            f"tests: {SETTINGS['orders']} orders of each log; the worst of the models.",
             "",
         ]
     )

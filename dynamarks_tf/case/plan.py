@@ -22,7 +22,7 @@ FORMAT = "dynamarks-plan"
 FORMAT_VERSION = 7
 OF_FRESH = ("all", "confident-balanced/1")
 OF_DRAWN = "drawn-surest/1"
-OF_LOGGED = ("first-meetings/1", "first-ties/1", "fewest/1")
+OF_LOGGED = ("first-meetings/1", "first-ties/1", "fewest/1", "ties-and-sure/1")
 _LISTS = ("channels", "code_outside", "looks")
 _MOST_CLASSES = 10_000_000
 

@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 
 SURE = "confident-balanced/1"
 
-_ENOUGH_FRESH = 20  # for each class; fixed on a seed of its own (docs/questions.md)
+_ENOUGH_FRESH = 4  # for each class; fixed on a seed of its own (docs/questions.md)
 _IN_MEMORY = 64 * 2**20  # bytes of clean answers; what is more goes to a temporary file
 
 

@@ -35,7 +35,7 @@ Array = npt.NDArray[Any]
 
 NAMELESS = "(not recorded)"
 GROUP_SIGN = " + "
-ALL, TIES, FEWEST = "first-meetings/1", "first-ties/1", "fewest/1"
+ALL, TIES, FEWEST, TIES_FIRST = "first-meetings/1", "first-ties/1", "fewest/1", "ties-and-sure/1"
 _CONTROLS = 20
 _ONE_IN = 5
 
@@ -67,6 +67,7 @@ def choose_logged(
     max_queries: int | None,
     seed: int,
     batch_size: int,
+    beside_fresh: bool = False,
     groups: Sequence[Sequence[str]] | None = None,
     verbose: bool = False,
 ) -> Chosen:
@@ -81,6 +82,7 @@ def choose_logged(
         max_queries: the largest number of queries; `None` for all that can say something.
         seed: seed of the choice among those of which the clean model is sure.
         batch_size: how many inputs are read at once.
+        beside_fresh: whether fresh queries are asked as well, of which the clean model is sure.
         groups: names of clients to be told apart together, beside each by itself; `None` tells no clients apart.
         verbose: whether to show progress.
 
@@ -108,7 +110,8 @@ def choose_logged(
     if labels:
         name, chosen = TIES, choice.first_ties(max_queries)
     elif max_queries is not None and max_queries < len(choice.all()):
-        name, chosen = FEWEST, choice.fewest(max_queries, seed)
+        name, num_ties = (TIES_FIRST, max_queries) if beside_fresh else (FEWEST, max_queries // 2)
+        chosen = choice.fewest(max_queries, seed, num_ties)
     else:
         name, chosen = ALL, choice.all()
     if not len(chosen):
@@ -256,9 +259,9 @@ class LogChoice:
         controls = self._sure(wanted, np.setdiff1d(self.all(), self.ties), seed=0)
         return np.union1d(self.ties if count is None else self.ties[: count - len(controls)], controls)
 
-    def fewest(self, count: int, seed: int) -> npt.NDArray[np.int64]:
-        """Half ties, half others of which the clean model is sure, balanced over its classes."""
-        ties = self.ties[: count // 2]
+    def fewest(self, count: int, seed: int, num_ties: int) -> npt.NDArray[np.int64]:
+        """The first ties, up to a number, and others of which the clean model is sure, balanced over its classes."""
+        ties = self.ties[:num_ties]
         others = np.setdiff1d(self.all(), ties)
         return np.union1d(ties, self._sure(count - len(ties), others, seed))
 

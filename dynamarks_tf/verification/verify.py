@@ -84,7 +84,8 @@ def verify(
         sequential: whether to stop as soon as p <= alpha. The p-value is exact all the same: the evidence may be looked
             at at any time (`evidence.anytime`).
         max_queries: the largest number of queries: a confident and balanced choice; of logged ones, half of them ties.
-            With `fresh` ones beside a log, up to two thirds of them are fresh: a choice of at most 20 for each class.
+            With `fresh` ones beside a log, up to two thirds of them are fresh, at most 4 for each class, and
+            the others are ties, as far as there are any.
         seed: seed of that choice.
         alpha: the accepted chance of a false detection; `result.detected()` goes by it.
         from_logits: whether a clean owner model answers logits. A marked one tells itself.
@@ -308,7 +309,13 @@ def _chosen(
         at_most = fresh_share(max_queries, owner.num_classes)
         beside = choose_queries(as_queries(fresh), owner, suspect, max_queries=at_most, **common)
         max_queries = None if max_queries is None else max(max_queries - beside.count, 1)
-    limits = {"max_queries": max_queries, "labels": options.labels, "groups": groups, **common}
+    limits = {
+        "max_queries": max_queries,
+        "labels": options.labels,
+        "groups": groups,
+        "beside_fresh": beside is not None,
+    }
+    limits |= common
     chosen = choose_logged(given, owner, suspect, codebook.keyed_hash, **limits)
     return chosen if beside is None else with_fresh(chosen, beside, options.batch_size)
 

@@ -211,7 +211,10 @@ def test_the_commands_draw_and_check(case, capsys, tmp_path):
     for arguments, message in (
         (drawn, "needs --beacon VALUE and the --statement"),
         ((*asked, "--queries", folder / "pool.npy", "--beacon", "x"), "are about a draw from a pool"),
-        ((*drawn, "--beacon", "x", "--queries", folder / "pool.npy"), "takes no other inputs; leave out --queries and --log"),
+        (
+            (*drawn, "--beacon", "x", "--queries", folder / "pool.npy"),
+            "takes no other inputs",
+        ),
         ((*drawn, "--beacon", "x", "--queries-from", "other-side"), "says who named the inputs of --queries"),
         (("commit", folder / "acme.key", "--draw", 5), "give it by --pool"),
     ):

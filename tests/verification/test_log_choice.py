@@ -36,7 +36,7 @@ def choice_of(num_classes, num_ties, num_others):
 
 def test_half_of_a_few_are_the_first_ties_and_half_the_most_confident_of_each_class():
     choice, clean = choice_of(10, 200, 2000)
-    chosen = choice.fewest(40, seed=3)
+    chosen = choice.fewest(40, seed=3, num_ties=20)
     assert len(chosen) == 40
     assert (np.diff(chosen) > 0).all()  # in the order of the log
     ties = np.intersect1d(chosen, choice.ties)
@@ -45,7 +45,7 @@ def test_half_of_a_few_are_the_first_ties_and_half_the_most_confident_of_each_cl
     assert len(others) == 20
     assert np.bincount(clean[others].argmax(axis=1), minlength=10).tolist() == [2] * 10
     assert clean[others].max(axis=1).min() > np.quantile(clean.max(axis=1), 0.6)
-    assert not np.array_equal(others, np.setdiff1d(choice.fewest(40, seed=4), choice.ties[:20]))
+    assert not np.array_equal(others, np.setdiff1d(choice.fewest(40, seed=4, num_ties=20), choice.ties[:20]))
 
 
 @pytest.mark.parametrize("count", [120, None])
@@ -68,7 +68,7 @@ def test_two_classes_and_few_ties_get_others_that_show_which_class_is_which(num_
 
 def test_only_signs_that_a_chosen_query_met_first_can_count():
     choice, _ = choice_of(10, 200, 1000)
-    chosen = choice.fewest(30, seed=0)
+    chosen = choice.fewest(30, seed=0, num_ties=15)
     few, every = choice.met_before(chosen), choice.met_before(choice.all())
     for some, whole in zip(few, every, strict=True):
         assert (some >= whole).all()  # what does not count of all does not count of a few

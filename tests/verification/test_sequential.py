@@ -165,13 +165,13 @@ def test_logged_queries_stop_too_and_fresh_ones_beside_them_come_first(owner, ke
     assert both.detected()
     assert both.num_queries < both.plan.num_queries
     assert alone.num_queries < alone.plan.num_queries
-    assert both.plan.num_fresh == 200
+    assert both.plan.num_fresh == 40
     assert alone.plan.num_fresh == 0
     assert {channel.channel for channel in alone.channels} == {"amplitude", "class-choice"}
     assert "it needs fresh queries beside the logged ones" in alone.untested["class"]
     assert recheck.recheck(tmp_path / "case.zip", key=key).evidence == both
     fixed = dm.verify(marked_model, fresh=digits.x_test, max_queries=90, **{**options, "sequential": False})
-    assert fixed.plan.num_fresh == 60
+    assert fixed.plan.num_fresh == 40
     assert fixed.num_queries == 90
 
 
