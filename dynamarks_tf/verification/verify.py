@@ -309,14 +309,8 @@ def _chosen(
         at_most = fresh_share(max_queries, owner.num_classes)
         beside = choose_queries(as_queries(fresh), owner, suspect, max_queries=at_most, **common)
         max_queries = None if max_queries is None else max(max_queries - beside.count, 1)
-    limits = {
-        "max_queries": max_queries,
-        "labels": options.labels,
-        "groups": groups,
-        "beside_fresh": beside is not None,
-    }
-    limits |= common
-    chosen = choose_logged(given, owner, suspect, codebook.keyed_hash, **limits)
+    common |= {"max_queries": max_queries, "labels": options.labels, "beside_fresh": beside is not None}
+    chosen = choose_logged(given, owner, suspect, codebook.keyed_hash, groups=groups, **common)
     return chosen if beside is None else with_fresh(chosen, beside, options.batch_size)
 
 
