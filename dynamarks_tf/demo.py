@@ -47,13 +47,14 @@ from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 Array = npt.NDArray[Any]
 
 FORMAT = "dynamarks-demo"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MODEL_NAME = "classifier"
 NUM_SAVED_QUERIES = 2000
 CLIENTS = ("customer-1", "customer-2", "customer-3")
 ATTACKER = CLIENTS[1]
 QUERY_COUNTS = (10, 100)
-LOGGED = "logged"
+LOGGED, SEQUENTIAL = "logged", "sequential"
+MOST_QUESTIONS = 1000
 BATCH_SIZE = 128
 TRAINING_STEPS = 1400
 
@@ -67,7 +68,8 @@ class SuspectResult:
         path: its model file.
         is_stolen: whether it was trained on marked answers.
         accuracy: on the test images.
-        evidence: the result of `verify` by the queries that were sent: `"10 fresh"`, `"100 fresh"`, `"logged"`.
+        evidence: the result of `verify` by the queries that were sent: `"10 fresh"`, `"100 fresh"`, `"logged"`, and
+            `"sequential"`, which stops as soon as it is enough.
         trace: from which client's answers the suspect learned; `None` for a suspect that answers labels.
     """
 
@@ -80,7 +82,7 @@ class SuspectResult:
 
     @property
     def final(self) -> VerificationResult:
-        """The result for the logged queries, which has all channels."""
+        """The result for the logged queries, which has most channels."""
         return self.evidence[LOGGED]
 
     @property
@@ -293,7 +295,8 @@ def _evidence(
     log = open_log(out / "logs")
     if not isinstance(suspect, KerasSuspect):  # labels can be tested on logged queries only
         options = SuspectOptions(labels=True, batch_size=1000)
-        return {LOGGED: verify(suspect, queries=log, suspect_options=options, **common)}, None
+        stopped = verify(suspect, queries=log, sequential=True, suspect_options=options, **common)
+        return {LOGGED: verify(suspect, queries=log, suspect_options=options, **common), SEQUENTIAL: stopped}, None
     assert suspect.path is not None
     bundle, options = out / f"{suspect.path.stem}-bundle.zip", SuspectOptions(batch_size=1000)
     fresh = {
@@ -301,7 +304,9 @@ def _evidence(
         for count in QUERY_COUNTS
     }
     traced = trace(suspect, log=log, suspect_options=options, bundle=bundle, **common)
-    return {**fresh, LOGGED: traced.verification}, traced
+    common |= {"fresh": out / "queries.npy", "max_queries": MOST_QUESTIONS, "suspect_options": options}
+    stopped = verify(suspect, queries=log, sequential=True, **common)
+    return {**fresh, LOGGED: traced.verification, SEQUENTIAL: stopped}, traced
 
 
 def _report(out: Path, key: MarkKey, say: Callable[[str], None]) -> None:
@@ -320,6 +325,7 @@ def _commands(out: Path, seed: int, tie_margin: float) -> tuple[str, ...]:
     fresh = ["--queries", out / "queries.npy", "--max-queries", max(QUERY_COUNTS), "--seed", seed]
     commands = [
         [program, "verify", out / "surrogate.keras", *owner, *fresh],
+        [program, "verify", out / "surrogate.keras", *owner, *fresh, "--log", out / "logs", "--sequential"],
         [program, "trace", out / "surrogate.keras", *owner, "--log", out / "logs"],
         [program, "check", out / "surrogate-bundle.zip", "--key", out / "owner.key"],
     ]

@@ -75,6 +75,10 @@ _ANSWERS = (
     "No bundle can show that the recorded answers are those of the owner's model and of the suspect. Only "
     "re-querying both models proves it."
 )
+_ALIGNED_BY_LOG = (
+    "The order of the suspect's classes was found from all answers, later ones included. The p-value is exact if "
+    "clients did not choose what they asked by earlier answers."
+)
 _NO_QUERIES = "That takes the queries, of which this bundle holds digests only (`verify --include-queries`)."
 
 
@@ -231,6 +235,8 @@ class _Recheck:
         if transcript.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
             yield _GIVEN_ANSWERS
         yield query_provenance.caveat(self._plan.provenance)
+        if self._plan.align_classes and self._plan.logged:
+            yield _ALIGNED_BY_LOG
         if self._plan.provenance["kind"] == "drawn" and self._pool is None:
             yield _NO_POOL
         yield _ANSWERS if self._head["keeps_queries"] else f"{_ANSWERS} {_NO_QUERIES}"

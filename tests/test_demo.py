@@ -67,7 +67,7 @@ def test_the_folder_holds_everything_and_the_lines_explain_it(finished):
     assert "The mark of Demo Owner was detected in the suspect." in (folder / "surrogate-report.html").read_text()
     assert {"owner.key", "owner.keras", "marked.keras", "surrogate.keras", "queries.npy", "report.json"} <= left
     report = json.loads((folder / "report.json").read_text())
-    assert (report["format"], report["version"]) == ("dynamarks-demo", 4)
+    assert (report["format"], report["version"]) == ("dynamarks-demo", 5)
     assert report["suspects"][0]["evidence"]["100 fresh"]["log10_p"] == result.suspects[0].evidence["100 fresh"].log10_p
     secret = json.loads((folder / "owner.key").read_text())["secret"]
     assert secret not in "".join(lines) + json.dumps(report)
@@ -76,9 +76,11 @@ def test_the_folder_holds_everything_and_the_lines_explain_it(finished):
 
 def test_the_printed_commands_repeat_detection_and_recheck(finished, capsys):
     result, _, _ = finished
-    verify, trace, check = (command.split() for command in result.commands)
-    assert [words[1] for words in (verify, trace, check)] == ["verify", "trace", "check"]
-    assert {words[0] for words in (verify, trace, check)} == {"dynamarks"}
+    verify, sequential, trace, check = (command.split() for command in result.commands)
+    assert [words[1] for words in (verify, sequential, trace, check)] == ["verify", "verify", "trace", "check"]
+    assert {words[0] for words in (verify, sequential, trace, check)} == {"dynamarks"}
+    assert main(sequential[1:]) == 0
+    assert "planned; enough" in capsys.readouterr().out
     expected = result.suspects[0].evidence["100 fresh"]
     code = main([*verify[1:], "--json"])
     again = json.loads(capsys.readouterr().out)
@@ -100,7 +102,8 @@ def test_the_table_names_each_suspect_and_its_outcome(finished, capsys, monkeypa
     outcomes = ["DETECTED", "not detected", "not detected"]
     names = ["trained on marked probabilities", "trained on the unmarked API", "trained on true labels"]
     for name, outcome in zip(names, outcomes, strict=True):
-        assert re.search(rf"^{name} .* {outcome}$", shown, re.MULTILINE)
+        asked = r"\d+" if outcome == "DETECTED" else r"not within [\d,]+"
+        assert re.search(rf"^{name} .* {outcome} +{asked}$", shown, re.MULTILINE)
         client = demo.ATTACKER if outcome == "DETECTED" else "none found"
         assert re.search(rf"^{name} .* {client}$", shown, re.MULTILINE)
     assert all(command in shown for command in result.commands)

@@ -17,6 +17,7 @@ from dynamarks_tf.case.result import DEFAULT_ALPHA, GrowthPoint, queries_needed
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, testable_channels
 from dynamarks_tf.keys.key import BoundKey
 from dynamarks_tf.suspects.queries import confident_balanced_choice
+from dynamarks_tf.verification.choosing import fresh_share
 from dynamarks_tf.watermark import codebook, metrics
 from dynamarks_tf.watermark.params import MarkParams
 
@@ -82,6 +83,8 @@ class Examiner:
         self._chosen = {
             count: confident_balanced_choice(top, confidence, count, seed) for count in counts if count <= len(top)
         }
+        beside = fresh_share(None, self._num_classes)
+        self._beside_log = confident_balanced_choice(top, confidence, beside, seed)
         self._logged: tuple[Array, Array] | None = None
 
     def examine(self, suspect: Answering, sent: Array | None) -> dict[str, Any]:
@@ -92,36 +95,39 @@ class Examiner:
             sent: what the attacker sent to the marked API, shape `(m, ...)`; `None` leaves logged queries out.
 
         Returns:
-            `accuracy` and `fidelity` on the fresh inputs, and a finding for each of `"10 fresh"` ..., `"logged"`,
-            `"logged, labels"`, as plain values.
+            `accuracy` and `fidelity` on the fresh inputs, and a finding for each of `"10 fresh"` ..., `"logged"` (what
+            was sent, and a few fresh ones beside it), `"logged, labels"`, as plain values.
         """
-        answers = suspect(self._fresh)
-        found = {
-            f"{count} fresh": self._assessed(self._fresh_clean[rows], answers[rows], logged=False)
-            for count, rows in self._chosen.items()
-        }
+        answers, nothing = suspect(self._fresh), (self._fresh_clean[:0], self._fresh_clean[:0])
+
+        def fresh(rows: Array) -> tuple[Array, Array]:
+            return self._fresh_clean[rows], answers[rows]
+
+        found = {f"{count} fresh": self._assessed(fresh(rows), nothing) for count, rows in self._chosen.items()}
         if sent is not None:
             expected, given = self._clean_answers(sent), suspect(sent)
-            found["logged"] = self._assessed(expected, given, logged=True)
+            found["logged"] = self._assessed(fresh(self._beside_log), (expected, given))
             if self._params.tie_margin:
-                found["logged, labels"] = self._assessed(expected, given.argmax(axis=1), logged=True)
+                found["logged, labels"] = self._assessed(nothing, (expected, given.argmax(axis=1)))
         return {
             "accuracy": metrics.accuracy(answers, self._labels),
             "fidelity": metrics.fidelity(answers, self._fresh_clean),
             "findings": {name: finding.to_dict() for name, finding in found.items()},
         }
 
-    def _assessed(self, expected: Array, given: Array, *, logged: bool) -> Finding:
-        form = {"fresh": not logged, "logged": logged, "labels": given.ndim == 1}
+    def _assessed(self, fresh: tuple[Array, Array], logged: tuple[Array, Array]) -> Finding:
+        """Evidence from clean and suspect answers to queries of both kinds."""
+        form = {"fresh": len(fresh[0]) > 0, "logged": len(logged[0]) > 0, "labels": logged[1].ndim == 1}
         channels = testable_channels(self._params, self._num_classes, **form)
         book = self._codebook
-        num_fresh = 0 if logged else len(expected)
-        accumulator = ResidualAccumulator(
-            channels, book.keyed_hash, self._params, book.contrasts(), num_fresh=num_fresh
+        gathered = channels, book.keyed_hash, self._params, book.contrasts()
+        accumulator = ResidualAccumulator(*gathered, num_fresh=len(fresh[0]))
+        batches = (
+            (clean[start : start + _BATCH], suspect[start : start + _BATCH])
+            for clean, suspect in (fresh, logged)
+            for start in range(0, len(clean), _BATCH)
         )
-        rows = (slice(start, start + _BATCH) for start in range(0, len(expected), _BATCH))
-        rule = rule_of(logged=logged, sequential=False)
-        found = assess(((expected[batch], given[batch]) for batch in rows), accumulator, book, rule=rule)
+        found = assess(batches, accumulator, book, rule=rule_of(logged=form["logged"], sequential=False))
         growth = found.growth or (GrowthPoint(found.num_queries, found.log10_p),)
         by_channel = {channel.channel: channel.log10_p for channel in found.channels}
         return Finding(found.log10_p, by_channel, queries_needed(growth, DEFAULT_ALPHA))

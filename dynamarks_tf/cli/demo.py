@@ -70,15 +70,18 @@ def demo(
 
 
 def _print_table(result: DemoResult) -> None:
-    queries = list(result.suspects[0].evidence)
-    click.echo(
-        f"\n{'suspect':<42}{'accuracy':>9}" + "".join(f"{name:>11}" for name in queries) + "  log10 p; mark (logged)"
-    )
+    from dynamarks_tf.demo import SEQUENTIAL
+
+    queries = [name for name in result.suspects[0].evidence if name != SEQUENTIAL]
+    head = "".join(f"{name:>11}" for name in queries)
+    click.echo(f"\n{'suspect':<42}{'accuracy':>9}{head}  log10 p; mark (logged); questions until p <= 1e-6")
     for suspect in result.suspects:
         found = {name: f"{evidence.log10_p:.2f}" for name, evidence in suspect.evidence.items()}
         values = "".join(f"{found.get(name, '-'):>11}" for name in queries)
         outcome = "DETECTED" if suspect.final.detected() else "not detected"
-        click.echo(f"{suspect.name:<42}{suspect.accuracy:>9.4f}{values}  {outcome}")
+        stopped = suspect.evidence[SEQUENTIAL]
+        asked = f"{stopped.num_queries}" if stopped.detected() else f"not within {stopped.num_queries:,}"
+        click.echo(f"{suspect.name:<42}{suspect.accuracy:>9.4f}{values}  {outcome:<14}{asked}")
     _print_clients(result)
     click.echo(f"\n{result.dataset}, {result.seconds:.0f} s")
 

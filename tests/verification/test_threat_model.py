@@ -1,6 +1,7 @@
 """Forgers at work: each plays what docs/threat-model.md describes, on real images, and fails to win."""
 
 import dataclasses
+import hashlib
 import json
 
 import keras
@@ -65,6 +66,36 @@ def test_whoever_marks_after_the_fact_finds_nothing(digits, owner_model, unmarke
     late = dm.MarkKey(bytes(range(200, 232)), "Latecomer")
     marked = dm.mark(owner_model, late, budget=0.1)
     assert not verifying.verify(unmarked_surrogate, owner=marked, key=late, queries=digits.x_test).detected()
+
+
+def test_no_doctored_owner_model_makes_independent_models_look_stolen(digits, owner_model, unmarked_surrogate):
+    """Before committing, the owner lowers the classes whose signs are +1, up to e^3 times: 20 keys, 1,000 fresh inputs.
+
+    With signs that do not depend on the model, every independent model looks stolen. With the key bound to the doctored
+    model, its signs are others. A share above a + 4.3 standard errors has a chance of less than 1e-5 for each a.
+    """
+    rng = np.random.default_rng(0)
+    inputs = np.concatenate([digits.x_test, digits.x_train])[:1000] + rng.uniform(0, 0.3, (1000, 8, 8, 1))
+    clean, suspect = (model.predict(inputs, verbose=0) for model in (owner_model, unmarked_surrogate))
+    best, bound, unbound = clean.argmax(axis=1), [], []
+    for number in range(20):
+        key = dm.MarkKey(number.to_bytes(32, "big"), "Accuser")
+        aimed_at = codebook.expand(key, 10, SETTINGS)
+        for delta in (0.5, 1.0, 2.0, 3.0):
+            tilt = np.exp(-delta * aimed_at.class_signs[best].astype(float))
+            tilt[np.arange(1000), best] = 1
+            doctored = clean * tilt
+            doctored[np.arange(1000), best] = np.maximum(doctored[np.arange(1000), best], doctored.max(axis=1))
+            doctored /= doctored.sum(axis=1, keepdims=True)
+            digest = hashlib.sha256(f"{number} {delta}".encode()).hexdigest()  # of a model that answers so
+            for signs, found in ((codebook.expand(key.bind(digest), 10, SETTINGS), bound), (aimed_at, unbound)):
+                table = ClassChannelTable(signs.keyed_hash, (10, 10), SETTINGS.budget)
+                table.add(Batch(doctored, suspect))
+                steps, _ = on_lattice(table.residuals().values)
+                found.append(log10_tail(steps, int((signs.class_signs * steps).sum())))
+    for a in (0.1, 0.01, 0.001):
+        assert np.mean(np.array(bound) <= np.log10(a)) <= a + 4.3 * np.sqrt(a * (1 - a) / 20)  # 20 keys are independent
+    assert np.median(unbound) < -6  # so this test can fail
 
 
 def test_an_owner_model_that_was_doctored_to_fit_the_key_is_not_the_one_committed_to(
