@@ -32,6 +32,7 @@ from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.report import write_report
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.request_logs.client_header import CLIENT_HEADER
+from dynamarks_tf.request_logs.reduced_log import ReducedLog
 from dynamarks_tf.serving.local_server import LocalServer, ModelServer, open_server
 from dynamarks_tf.suspects.addresses import parse_grpc
 from dynamarks_tf.suspects.api_key import ApiKey
@@ -41,6 +42,7 @@ from dynamarks_tf.verification.options import SuspectOptions
 from dynamarks_tf.verification.owner import Owner, resolve_owner
 from dynamarks_tf.verification.trace import trace
 from dynamarks_tf.verification.verify import verify
+from dynamarks_tf.verification.whole_log import marked_of, reduced
 from dynamarks_tf.watermark import marking, metrics
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 
@@ -214,6 +216,7 @@ def run_demo(
     np.save(out / "queries.npy", saved)
 
     owner = resolve_owner(out / "marked.keras", key)
+    log = _reduced_log(out / "logs", owner, key)
 
     def tested(name: str, file: str, targets: Array, *, is_stolen: bool, answers_labels: bool = False) -> SuspectResult:
         model = separable_cnn(shape, num_classes)
@@ -221,7 +224,7 @@ def run_demo(
         _save_model(model, out / file)
         accuracy = metrics.accuracy(_predict(model, images.x_test), images.y_test)
         suspect = _labels_of(model) if answers_labels else KerasSuspect(out / file)
-        return SuspectResult(name, out / file, is_stolen, accuracy, *_evidence(suspect, out, owner, key, seed))
+        return SuspectResult(name, out / file, is_stolen, accuracy, *_evidence(suspect, out, log, owner, key, seed))
 
     suspects = [tested("trained on marked probabilities", "surrogate.keras", answers, is_stolen=True)]
     if tie_margin:
@@ -288,11 +291,16 @@ def _labels_of(model: keras.Model) -> Callable[[Array], Array]:
     return answers_labels
 
 
+def _reduced_log(folder: Path, owner: Owner, key: MarkKey) -> ReducedLog:
+    """The request log, read once for all suspects."""
+    log = open_log(folder)
+    return ReducedLog(reduced(log, marked_of(owner, owner.codebook(key).keyed_hash)), log.selection, log.paths)
+
+
 def _evidence(
-    suspect: KerasSuspect | Callable[[Array], Array], out: Path, owner: Owner, key: MarkKey, seed: int
+    suspect: KerasSuspect | Callable[[Array], Array], out: Path, log: ReducedLog, owner: Owner, key: MarkKey, seed: int
 ) -> tuple[dict[str, VerificationResult], TraceResult | None]:
     common: dict[str, Any] = {"owner": owner, "key": key, "seed": seed}
-    log = open_log(out / "logs")
     if not isinstance(suspect, KerasSuspect):  # labels can be tested on logged queries only
         options = SuspectOptions(labels=True, batch_size=1000)
         stopped = verify(suspect, queries=log, sequential=True, suspect_options=options, **common)

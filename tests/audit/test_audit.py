@@ -28,7 +28,7 @@ def test_the_examiner_finds_what_verify_finds(digits, owner_model, surrogate, ke
     expected = {
         "10 fresh": verifying.verify(surrogate, queries=digits.x_test, max_queries=10, **common),
         "100 fresh": verifying.verify(surrogate, queries=digits.x_test, max_queries=100, **common),
-        "logged": verifying.verify(surrogate, queries=sent, logged=True, **common),
+        "logged": verifying.verify(surrogate, queries=sent, logged=True, fresh=digits.x_test, **common),
         "logged, labels": verifying.verify(
             lambda x: np.asarray(surrogate(x)).argmax(axis=1), queries=sent, logged=True, suspect_labels=True, **common
         ),
