@@ -9,10 +9,10 @@ the mark stands out from small probabilities. Then
 takes out what the suspect shares with the clean model for honest reasons, by least squares over all cells: a constant a
 and a slope b for the whole table, and, held small by a ridge, how much the suspect prefers each column whatever the row
 (g) and spreads each row (h). With reference models, D is what the mean table of their answers has beyond B, and d D is
-taken out too, its slope d held small by a ridge. The weights W grow with -B: where the clean model already gives a class
-much probability, the mark can add little to its logarithm. Sums are in double precision, so they do not depend on how
-queries were put into batches. Every step uses the answers alone, no sign; the constants were fixed on other models and keys than those
-that the documentation reports on (docs/statistics.md).
+taken out too, its slope d held small by a ridge. The weights W grow with -B: where the clean model already gives a
+class much probability, the mark can add little to its logarithm. Sums are in double precision, so they do not depend on
+how queries were put into batches. Every step uses the answers alone, no sign; the constants were fixed on other models
+and keys than those that the documentation reports on (docs/statistics.md).
 """
 
 from __future__ import annotations
