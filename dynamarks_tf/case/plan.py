@@ -173,7 +173,7 @@ class TestPlan:
             raise FormatError(f"{source} is damaged: its numbers of fresh and logged queries and looks do not fit.")
         if len({*plan.references, plan.owner_model_sha256}) <= len(plan.references):
             raise FormatError(f"{source} is damaged: it names a reference model twice, or the owner model as one.")
-        if plan.references and plan.parties_sha256:
+        if plan.references and (plan.parties_sha256 or plan.client_keys_sha256):
             raise FormatError(f"{source} is damaged: clients are told apart without reference models.")
         if plan.sequential and (plan.align_classes or plan.parties_sha256):
             raise FormatError(f"{source} is damaged: a sequential test aligns no classes and tells no clients apart.")
