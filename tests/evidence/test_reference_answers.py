@@ -102,3 +102,23 @@ def test_a_copy_of_the_clean_model_leaves_nothing_whatever_the_references_answer
     clean, _, *references = map(np.exp, models)
     for found in gathered(clean, clean, np.stack(references, axis=1)).values():
         np.testing.assert_allclose(found.values, 0, atol=1e-9)
+
+
+def test_a_reference_that_was_made_with_the_key_accuses_an_independent_suspect():
+    """What the documentation warns of: one that is less sure where the secret sign is -1, and honest otherwise."""
+    rng = np.random.default_rng(3)
+    honest = 2 * rng.normal(size=(3000, 10))
+    clean, suspect, reference = (softmax(honest + size * rng.normal(size=honest.shape)) for size in (1, 0.3, 0.3))
+    book = codebook.expand(MarkKey(bytes(32), "x"), 10, PARAMS)
+    each, top = np.arange(len(clean)), clean.argmax(axis=1)
+    signs = book.amplitude_signs[book.keyed_hash.group_of_class[top], book.keyed_hash.hashes(clean)]
+    doctored, doubt = reference.copy(), 1 - reference[each, top]
+    doctored[each, top] = 0
+    doctored *= np.minimum(np.exp(-0.5 * signs), 0.99 / doubt)[:, None]
+    doctored[each, top] = 1 - doctored.sum(axis=1)
+    found = [
+        anytime.evidence(gathered(clean, suspect, beside[:, None], channels=("amplitude",), num_fresh=0), book.signs)[1]
+        for beside in (reference, doctored)
+    ]
+    assert found[0] < 1.5
+    assert found[1] > 6
