@@ -86,6 +86,19 @@ def test_references_change_the_evidence_and_none_are_as_before(tested, owner, ke
     assert one.channels[0].statistic != plain.channels[0].statistic
 
 
+def test_references_keep_their_order_of_classes_where_that_of_the_suspect_is_found(
+    owner, key, digits, surrogate, references
+):
+    options = {"owner": owner, "key": key, "queries": digits.x_test[:100], "reference": references}
+    aligned = dm.verify(
+        lambda batch: np.roll(np.asarray(surrogate(batch)), 3, axis=1),
+        suspect_options=dm.SuspectOptions(align_classes=True, batch_size=50),
+        **options,
+    )
+    plain = dm.verify(surrogate, **options)
+    assert aligned.log10_p == pytest.approx(plain.log10_p, abs=0.1)
+
+
 def _changed(change):
     """Changes the recorded answers of the second batch, and chains the records anew."""
 
