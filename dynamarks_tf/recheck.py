@@ -33,6 +33,7 @@ from dynamarks_tf.case.extension import check_continues, read_heads
 from dynamarks_tf.case.key_trace import check_client_keys, check_evidence_of_keys
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.plausibility import warnings_of
+from dynamarks_tf.case.reference_check import ReferenceCheck
 from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.case.trace import ClientEvidence, check_evidence, clients_from_dict
 from dynamarks_tf.case.transcript import TranscriptBatch
@@ -250,7 +251,8 @@ class _Recheck:
     def _of_whom(self) -> str:
         count = len(self._plan.references)
         others = "1 reference model" if count == 1 else f"{count} reference models"
-        return f" of suspect, clean owner model and {others} that the plan names" if count else ""
+        with_key = ", whose own answers do not follow the secret signs" if self._codebook is not None else ""
+        return f" of suspect, clean owner model and {others} that the plan names{with_key}" if count else ""
 
     def _selection(self) -> npt.NDArray[np.int64] | None:
         if bundles.SELECTION not in self._bundle:
@@ -426,14 +428,20 @@ class _Recheck:
             self._parties = members.read_parties(self._bundle.read(bundles.PARTIES), [*self._clients], plan)
         self._keyed_hash = keyed_hash
         accumulator = self._accumulator = accumulator_of(plan, keyed_hash, pairs, met_before, self._parties)
+        check = None if self._codebook is None else ReferenceCheck(plan, self._codebook, met_before)
         assessment = assess(
-            self._answers(),
+            self._answers() if check is None else check.watching(self._answers()),
             accumulator,
             self._codebook,
             rule=plan.rule,
             looks=plan.looks,
             align_classes=plan.align_classes,
         )
+        if check is not None and (following := check.following()) is not None:
+            raise BundleError(
+                f"{self._bundle.path}: the answers of reference model {following} follow the secret signs of the key, "
+                "so it was marked, trained on marked answers or made to fit the key."
+            )
         self._align_best_classes(assessment.class_order)
         stopped = plan.sequential and self._evidence.detected()
         if assessment.num_queries != plan.num_queries and not (stopped and assessment.num_queries < plan.num_queries):

@@ -91,6 +91,23 @@ def resolve_references(given: Any, owner: Owner, *, allow_code: bool = False) ->
     return References(tuple(models), tuple(names)[1:], tuple(sorted(outside)))
 
 
+def check_references(following: int | None) -> None:
+    """Refuses the result of a test in which a reference model follows the secret signs.
+
+    Args:
+        following: which one, as `ReferenceCheck.following` says.
+
+    Raises:
+        ModelError: there is one.
+    """
+    if following is not None:
+        raise ModelError(
+            f"The answers of reference model {following} follow the secret signs of the key: it was marked, or trained "
+            "on marked answers. What it explains would no longer be honest, so there is no result. Leave it out "
+            "(reference=, --reference)."
+        )
+
+
 def _checked(model: keras.Model, name: str, owner: Owner) -> OutputKind:
     """What a reference model's outputs are, which are of the form of the owner's."""
     if marking.find_mark(model) is not None:

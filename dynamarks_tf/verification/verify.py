@@ -23,6 +23,7 @@ from dynamarks_tf.case.extension import Earlier, check_continues
 from dynamarks_tf.case.key_trace import client_keys_sha256, evidence_of_keys
 from dynamarks_tf.case.plan import TestPlan, rule_of
 from dynamarks_tf.case.query_provenance import NAMED
+from dynamarks_tf.case.reference_check import ReferenceCheck
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult, check_alpha
 from dynamarks_tf.case.trace import ClientEvidence, evidence_of, parties_sha256
 from dynamarks_tf.case.transcript import Transcript
@@ -43,7 +44,7 @@ from dynamarks_tf.verification.log_choice import choose_logged
 from dynamarks_tf.verification.options import BundleOptions, SuspectOptions, whole_number
 from dynamarks_tf.verification.owner import Owner, resolve_owner
 from dynamarks_tf.verification.provenance import package_versions, suspect_sha256
-from dynamarks_tf.verification.references import References, resolve_references
+from dynamarks_tf.verification.references import References, check_references, resolve_references
 from dynamarks_tf.watermark.codebook import Codebook
 
 
@@ -192,8 +193,9 @@ def run(
         record = transcript_of(target, plan, adapter.description, sha256, options.batch_size, chosen.blocks, continued)
         with record as transcript:
             asked = ask(adapter, claimed, chosen, plan, options, transcript, references=references, verbose=verbose)
+            check = ReferenceCheck(plan, codebook, chosen.met_before)
             assessment = assess(
-                asked,
+                check.watching(asked),
                 accumulator,
                 codebook,
                 rule=plan.rule,
@@ -202,6 +204,7 @@ def run(
                 align_classes=plan.align_classes,
                 watch=_shown(plan) if sequential and verbose else None,
             )
+    check_references(check.following())
     named: dict[str, Any] = {"owner": key.owner, "suspect": adapter.description, "suspect_sha256": sha256}
     result = result_of(assessment, plan, tested_at=_now(), versions=package_versions(), **named)
     clients = {}

@@ -13,6 +13,7 @@ from dynamarks_tf import recheck
 from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.case import transcript_chain as chains
 from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.case.reference_check import ReferenceCheck
 from dynamarks_tf.case.transcript import TranscriptBatch
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError, BundleError, FormatError, ModelError
@@ -184,6 +185,21 @@ def test_what_is_no_reference_is_refused_before_the_suspect_is_asked(owner, mark
 
 def _never_asked(batch):
     raise AssertionError
+
+
+def test_a_reference_that_learned_from_marked_answers_is_seen_with_the_key(
+    owner, key, digits, unmarked_surrogate, surrogate, tmp_path, monkeypatch
+):
+    """`verify` gives no result. A bundle whose maker left that check out fails with the key."""
+    options = {"owner": owner, "key": key, "queries": digits.x_test[:200], "reference": [surrogate]}
+    with pytest.raises(ModelError, match="reference model 1 follow the secret signs of the key.* Leave it out"):
+        dm.verify(unmarked_surrogate, **options)
+    monkeypatch.setattr(ReferenceCheck, "following", lambda self: None)
+    dm.verify(unmarked_surrogate, bundle=tmp_path / "bundle.zip", **options)
+    monkeypatch.undo()
+    recheck.recheck(tmp_path / "bundle.zip")
+    with pytest.raises(BundleError, match="reference model 1 follow the secret signs"):
+        recheck.recheck(tmp_path / "bundle.zip", key=key)
 
 
 def test_sigmoids_take_references_too(key):
