@@ -33,6 +33,7 @@ from dynamarks_tf.case.extension import check_continues, read_heads
 from dynamarks_tf.case.key_trace import check_client_keys, check_evidence_of_keys
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.plausibility import warnings_of
+from dynamarks_tf.case.reference_check import ReferenceCheck
 from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.case.trace import ClientEvidence, check_evidence, clients_from_dict
 from dynamarks_tf.case.transcript import TranscriptBatch
@@ -70,6 +71,10 @@ _KEY_ALONE = (
 _GIVEN_ANSWERS = (
     "The suspect is a file of answers, which were in the owner's hands before the plan was fixed: that queries, seed "
     "and threshold were not chosen by them has to be shown otherwise."
+)
+_REFERENCES = (
+    "That the reference models were never marked, nor trained on marked answers or made to fit the key, is the owner's "
+    "unverified claim."
 )
 _ANSWERS = (
     "No bundle can show that the recorded answers are those of the owner's model and of the suspect. Only "
@@ -204,7 +209,7 @@ class _Recheck:
         steps.append(f"The records of {assessment.num_queries} queries follow from the plan and from each other{kept}.")
         steps.append(self._check_provenance())
         tables = self._stored_tables(assessment.residuals)
-        steps.append(f"The tables ({', '.join(tables)}) follow from the recorded answers.")
+        steps.append(f"The tables ({', '.join(tables)}) follow from the recorded answers{self._of_whom()}.")
         steps.append(self._check_facts(assessment))
         steps.append(self._check_p_values(tables, assessment))
         steps.append(self._check_clients())
@@ -239,7 +244,15 @@ class _Recheck:
             yield _ALIGNED_BY_LOG
         if self._plan.provenance["kind"] == "drawn" and self._pool is None:
             yield _NO_POOL
+        if self._plan.references:
+            yield _REFERENCES
         yield _ANSWERS if self._head["keeps_queries"] else f"{_ANSWERS} {_NO_QUERIES}"
+
+    def _of_whom(self) -> str:
+        count = len(self._plan.references)
+        others = "1 reference model" if count == 1 else f"{count} reference models"
+        with_key = ", whose own answers do not follow the secret signs" if self._codebook is not None else ""
+        return f" of suspect, clean owner model and {others} that the plan names{with_key}" if count else ""
 
     def _selection(self) -> npt.NDArray[np.int64] | None:
         if bundles.SELECTION not in self._bundle:
@@ -415,14 +428,20 @@ class _Recheck:
             self._parties = members.read_parties(self._bundle.read(bundles.PARTIES), [*self._clients], plan)
         self._keyed_hash = keyed_hash
         accumulator = self._accumulator = accumulator_of(plan, keyed_hash, pairs, met_before, self._parties)
+        check = None if self._codebook is None else ReferenceCheck(plan, self._codebook, met_before)
         assessment = assess(
-            self._answers(),
+            self._answers() if check is None else check.watching(self._answers()),
             accumulator,
             self._codebook,
             rule=plan.rule,
             looks=plan.looks,
             align_classes=plan.align_classes,
         )
+        if check is not None and (following := check.following()) is not None:
+            raise BundleError(
+                f"{self._bundle.path}: the answers of reference model {following} follow the secret signs of the key, "
+                "so it was marked, trained on marked answers or made to fit the key."
+            )
         self._align_best_classes(assessment.class_order)
         stopped = plan.sequential and self._evidence.detected()
         if assessment.num_queries != plan.num_queries and not (stopped and assessment.num_queries < plan.num_queries):
@@ -450,13 +469,13 @@ class _Recheck:
             raise BundleError(f"{self._bundle.path}: its pairs are not those that the key gives.")
         return expanded, contrasts
 
-    def _answers(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    def _answers(self) -> Iterator[tuple[npt.NDArray[Any], ...]]:
         for batch in self._batches():
             labels = batch.suspect if batch.suspect.ndim < batch.clean.ndim else batch.suspect.argmax(axis=-1)
             if self._plan.provenance["kind"] == "drawn":
                 self._clean.append((main_class(batch.clean), confidence(batch.clean)))
             self._best_classes.append(np.stack([batch.clean.argmax(axis=-1).ravel(), labels.ravel()]))
-            yield batch.clean, batch.suspect
+            yield batch.answers
 
     def _align_best_classes(self, order: tuple[int, ...] | None) -> None:
         if order is not None:

@@ -14,17 +14,17 @@ from dynamarks_tf.evidence.answers import is_one_hot
 from dynamarks_tf.evidence.class_order import Confusion, class_order, in_order
 
 Array = npt.NDArray[Any]
-Answers = Iterable[tuple[Array, Array]]
+Answers = Iterable[tuple[Array, ...]]
 
 _IN_MEMORY = 64 * 2**20  # bytes of answers; what is more goes to a temporary file
 
 
-def aligned(answers: Answers, num_classes: int) -> tuple[tuple[int, ...], Iterator[tuple[Array, Array]]]:
+def aligned(answers: Answers, num_classes: int) -> tuple[tuple[int, ...], Iterator[tuple[Array, ...]]]:
     """Finds the suspect's order of classes from all answers, and puts them into the owner's.
 
     Args:
         answers: clean and suspect answers, batch by batch: probabilities of shape `(n, ..., C)`, and probabilities of
-            shape `(n, ..., K)` or class numbers of shape `(n, ...)`.
+            shape `(n, ..., K)` or class numbers of shape `(n, ...)`. What follows stays as it is.
         num_classes: how many classes the owner model has, C.
 
     Returns:
@@ -36,8 +36,10 @@ def aligned(answers: Answers, num_classes: int) -> tuple[tuple[int, ...], Iterat
     """
     file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 -- lives as long as the answers
     confusion, widths, one_hot, count = Confusion(), set[int | None](), True, 0
-    for clean, suspect in answers:
-        for array in (clean, suspect):
+    num_parts = 2
+    for batch in answers:
+        (clean, suspect, *_), num_parts = batch, len(batch)
+        for array in batch:
             np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
         labels = suspect.ndim < clean.ndim
         widths.add(None if labels else suspect.shape[-1])
@@ -48,13 +50,15 @@ def aligned(answers: Answers, num_classes: int) -> tuple[tuple[int, ...], Iterat
         confusion.add(clean.argmax(axis=-1).ravel(), theirs.ravel())
         count += 1
     order = class_order(confusion, num_classes, next(iter(widths), None))
-    return order, _again(file, count, order, one_hot)
+    return order, _again(file, count, num_parts, order, one_hot)
 
 
-def _again(file: IO[bytes], count: int, order: tuple[int, ...], one_hot: bool) -> Iterator[tuple[Array, Array]]:
+def _again(
+    file: IO[bytes], count: int, num_parts: int, order: tuple[int, ...], one_hot: bool
+) -> Iterator[tuple[Array, ...]]:
     file.seek(0)
     for _ in range(count):
-        clean, suspect = (np.lib.format.read_array(file, allow_pickle=False) for _ in range(2))
+        clean, suspect, *others = (np.lib.format.read_array(file, allow_pickle=False) for _ in range(num_parts))
         labels = one_hot or suspect.ndim < clean.ndim
-        yield clean, in_order(suspect.argmax(axis=-1) if one_hot else suspect, order, labels=labels)
+        yield clean, in_order(suspect.argmax(axis=-1) if one_hot else suspect, order, labels=labels), *others
     file.close()

@@ -90,7 +90,13 @@ def accumulator_of(
         return KeepingAccumulator(plan.channels, keyed_hash, plan.params)
     if parties is None:
         return ResidualAccumulator(
-            plan.channels, keyed_hash, plan.params, pairs, num_fresh=plan.num_fresh, met_before=met_before
+            plan.channels,
+            keyed_hash,
+            plan.params,
+            pairs,
+            num_fresh=plan.num_fresh,
+            met_before=met_before,
+            with_references=bool(plan.references),
         )
     return TracingAccumulator(plan.channels, keyed_hash, plan.params, pairs, met_before=met_before, parties=parties)
 
@@ -102,7 +108,7 @@ def codebook_of(plan: TestPlan, key: MarkKey) -> Codebook:
 
 
 def assess(
-    answers: Iterable[tuple[Array, Array]],
+    answers: Iterable[tuple[Array, ...]],
     accumulator: ResidualAccumulator,
     codebook: Codebook | None,
     *,
@@ -119,7 +125,7 @@ def assess(
 
     Args:
         answers: clean and suspect answers, batch by batch: probabilities of shape `(n, ..., C)`, and the same, or class
-            indices of shape `(n, ...)`.
+            indices of shape `(n, ...)`; with R reference models, also their probabilities, `(n, ..., R, C)`.
         accumulator: gathers the residuals; new.
         codebook: the codebook that the model was marked with; `None` gathers residuals alone.
         rule: how signs are held against residuals, as the plan names it.
@@ -140,12 +146,12 @@ def assess(
     order = None
     if align_classes:
         order, answers = aligned(answers, accumulator.num_classes)
-    for clean, suspect in answers:
-        start = 0
-        while start < len(clean):
+    for batch in answers:
+        start, size = 0, len(batch[0])
+        while start < size:
             done = accumulator.num_queries
-            stop = min(len(clean), start + min(_next_point(done), weigh.next_look(done)) - done)
-            accumulator.add(clean[start:stop], suspect[start:stop])
+            stop = min(size, start + min(_next_point(done), weigh.next_look(done)) - done)
+            accumulator.add(*(part[start:stop] for part in batch))
             start = stop
             if accumulator.num_queries in looks:
                 weigh.look(accumulator.residuals())

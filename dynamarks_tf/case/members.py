@@ -180,6 +180,8 @@ def read_batch(data: bytes, plan: TestPlan, rows: int) -> TranscriptBatch:
         problem = f"the clean answers are {clean.dtype} of shape {clean.shape}"
     elif reason := probability_problem(clean):
         problem = f"the clean answers are no probabilities: {reason}"
+    elif reason := _problem_of_references(batch, plan):
+        problem = reason
     elif suspect.ndim < clean.ndim:
         limit = answers.MOST_LABELS if plan.align_classes else plan.num_classes
         if suspect.shape != clean.shape[:-1] or suspect.dtype != np.int64 or not _in_range(suspect, limit):
@@ -197,6 +199,19 @@ def read_batch(data: bytes, plan: TestPlan, rows: int) -> TranscriptBatch:
     if problem is not None:
         raise BundleError(f"A recorded batch is malformed: {problem}.")
     return batch
+
+
+def _problem_of_references(batch: TranscriptBatch, plan: TestPlan) -> str | None:
+    """Why a batch's answers of reference models are not those that the plan asks for."""
+    found, count = batch.references, len(plan.references)
+    if found is None:
+        return f"the answers of {count} reference models are missing" if count else None
+    if not count:
+        return "it holds answers of reference models, and the plan names none"
+    if found.shape != (*batch.clean.shape[:-1], count, plan.num_classes) or found.dtype not in (np.float32, np.float64):
+        return f"the answers of {count} reference models are {found.dtype} of shape {found.shape}"
+    reason = probability_problem(found)
+    return reason and f"the answers of the reference models are no probabilities: {reason}"
 
 
 def read_residuals(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float64]]:

@@ -14,6 +14,7 @@ from dynamarks_tf.errors import ArgumentError, FormatError
 from dynamarks_tf.evidence import anytime
 from dynamarks_tf.evidence.answer_scale import SCALES
 from dynamarks_tf.evidence.exact_tail import TAIL_RULE
+from dynamarks_tf.evidence.reference_answers import MOST_REFERENCES
 from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS, testable_channels
 from dynamarks_tf.watermark.keyed_hash import KEYED_HASH, TWO_CLASSES
 from dynamarks_tf.watermark.params import ACTIVATIONS, MarkParams
@@ -23,7 +24,7 @@ FORMAT_VERSION = 7
 OF_FRESH = ("all", "confident-balanced/1")
 OF_DRAWN = "drawn-surest/1"
 OF_LOGGED = ("first-meetings/1", "first-ties/1", "fewest/1", "ties-and-sure/1")
-_LISTS = ("channels", "code_outside", "looks")
+_LISTS = ("channels", "code_outside", "looks", "references")
 _MOST_CLASSES = 10_000_000
 
 
@@ -63,7 +64,7 @@ class TestPlan:
         align_classes: whether the suspect's order of classes is found from the answers.
         owner_marked: whether the owner model was given with its mark, which tells the settings above; otherwise they
             are the default ones.
-        code_outside: names of classes and functions of the owner model whose code no file holds.
+        code_outside: names of classes and functions of the owner model and its references whose code no file holds.
         alpha: the accepted chance of a false detection.
         log: which request log, and what was selected from it: `files`, `num_queries`, `clients`, `model`, `versions`;
             `None` if the queries come from none.
@@ -73,6 +74,8 @@ class TestPlan:
         parties_sha256: digest of which secret signs count for which client, where clients are told apart.
         client_keys_sha256: digest of clients' names and of the commitments to their keys, where each client has its own
             key.
+        references: digests of the owner's reference models, configuration and weights, in their order: models that were
+            never marked, whose answers are taken into account beside those of the clean owner model.
         keyed_hash: name and version of the hash that picks an input's secret signs.
         transforms: for each channel, name and version of its residual transform.
         rule: name and version of the rule by which signs are held against residuals.
@@ -116,6 +119,7 @@ class TestPlan:
     parties_sha256: str | None = None
     provenance: dict[str, Any] = dataclasses.field(default_factory=lambda: {"kind": "own"})
     client_keys_sha256: str | None = None
+    references: tuple[str, ...] = ()
     keyed_hash: str = KEYED_HASH
     transforms: dict[str, str] = dataclasses.field(default_factory=lambda: dict(TRANSFORMS))
 
@@ -167,6 +171,10 @@ class TestPlan:
         looks_fit = [*plan.looks] == sorted({*plan.looks}) and plan.looks[-1:] in ((), (plan.num_fresh,))
         if not numbers_fit or not looks_fit or (plan.looks and not plan.sequential):
             raise FormatError(f"{source} is damaged: its numbers of fresh and logged queries and looks do not fit.")
+        if len({*plan.references, plan.owner_model_sha256}) <= len(plan.references):
+            raise FormatError(f"{source} is damaged: it names a reference model twice, or the owner model as one.")
+        if plan.references and (plan.parties_sha256 or plan.client_keys_sha256):
+            raise FormatError(f"{source} is damaged: clients are told apart without reference models.")
         if plan.sequential and (plan.align_classes or plan.parties_sha256):
             raise FormatError(f"{source} is damaged: a sequential test aligns no classes and tells no clients apart.")
         expected = rule_of(logged=plan.logged, sequential=plan.sequential)
@@ -267,6 +275,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "log": lambda value: value is None or _is_log_scope(value),
     "parties_sha256": lambda value: value is None or _is_digest(value),
     "client_keys_sha256": lambda value: value is None or _is_digest(value),
+    "references": lambda value: (
+        isinstance(value, list) and len(value) <= MOST_REFERENCES and all(map(_is_digest, value))
+    ),
     "met_before_sha256": lambda value: value is None or _is_digest(value),
     "provenance": is_provenance,
     "alpha": lambda value: isinstance(value, float) and 0 < value < 1,

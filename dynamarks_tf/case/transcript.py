@@ -63,15 +63,25 @@ class TranscriptBatch:
         clean: the clean owner model's probabilities, shape `(n, ..., C)`.
         suspect: the suspect's probabilities, the same shape, or class indices, shape `(n, ...)`.
         queries: the inputs, if they were kept; text and bytes as `bytes` objects.
+        references: the probabilities of R reference models, shape `(n, ..., R, C)`; `None` without.
     """
 
     clean: Array
     suspect: Array
     queries: Array | None
+    references: Array | None = None
+
+    @property
+    def answers(self) -> tuple[Array, ...]:
+        """Clean and suspect answers, and with reference models theirs."""
+        both = self.clean, self.suspect
+        return both if self.references is None else (*both, self.references)
 
     def to_bytes(self) -> bytes:
         """The arrays as an `.npz` file."""
         arrays = {"clean": self.clean, "suspect": self.suspect}
+        if self.references is not None:
+            arrays["references"] = self.references
         if self.queries is not None and texts.may_be_text(self.queries):  # objects would have to be pickled
             data, lengths = texts.packed(texts.as_bytes(self.queries))
             arrays |= {"query_bytes": data, "query_lengths": lengths}
@@ -94,7 +104,7 @@ class TranscriptBatch:
             queries = arrays.get("queries")
             if "query_bytes" in arrays:
                 queries = texts.unpacked(arrays["query_bytes"], arrays["query_lengths"])
-            return cls(arrays["clean"], arrays["suspect"], queries)
+            return cls(arrays["clean"], arrays["suspect"], queries, arrays.get("references"))
         except Exception as error:  # a damaged archive raises whatever its damaged part happens to raise
             raise TranscriptError(f"A recorded batch cannot be read: {error}") from error
 
@@ -214,16 +224,19 @@ class Transcript:
         self._advance(record)
         return TranscriptBatch.from_bytes(data)
 
-    def add(self, queries: Array, clean: Array, suspect: Array, *, asked_at: str) -> None:
+    def add(
+        self, queries: Array, clean: Array, suspect: Array, references: Array | None = None, *, asked_at: str
+    ) -> None:
         """Writes the next batch down; when this returns, it will survive a crash.
 
         Args:
             queries: the inputs.
             clean: the clean model's answers.
             suspect: the suspect's answers.
+            references: those of the reference models, if there are any.
             asked_at: when the suspect was asked, ISO 8601 in UTC.
         """
-        data = TranscriptBatch(clean, suspect, queries if self._keep_queries else None).to_bytes()
+        data = TranscriptBatch(clean, suspect, queries if self._keep_queries else None, references).to_bytes()
         record: dict[str, Any] = {
             "batch": self._next,
             "rows": len(clean),

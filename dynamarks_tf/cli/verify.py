@@ -10,6 +10,7 @@ import click
 
 from dynamarks_tf.cli.asking_options import EXIT_FOUND, EXIT_NOT_FOUND, SECTIONS, AskingOptions, asking_options
 from dynamarks_tf.cli.output import SectionedCommand, json_option, print_json
+from dynamarks_tf.cli.own_model import load_own_model
 from dynamarks_tf.cli.report import ReportOptions, report_options
 from dynamarks_tf.keys.commitment import Statement
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from dynamarks_tf.case.result import VerificationResult
 
 QUERIES = {
-    "Owner": SECTIONS["Owner"].replace("key ", "key key_of "),
+    "Owner": f"{SECTIONS['Owner'].replace('key ', 'key key_of ')} reference",
     "Queries": "queries queries_from pool beacon beacon_source log client log_model log_version logged max_queries "
     "seed sequential extend",
 }
@@ -60,6 +61,13 @@ QUERIES = {
     help="Test with the key that `mark --client` derived for this client. (--client chooses requests of a log.)",
 )
 @click.option("--logged/--fresh", default=None, help="Whether --queries were really sent to the marked API.")
+@click.option(
+    "--reference",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A model of yours that was never marked: what the suspect shares with it counts for nothing. Repeatable.",
+)
 @click.option("--sequential", is_flag=True, help="Stop as soon as p <= alpha; the p-value stays exact.")
 @click.option(
     "--extend",
@@ -83,6 +91,7 @@ def verify(
     log_version: tuple[int, ...],
     key_of: str | None,
     logged: bool | None,
+    reference: tuple[Path, ...],
     sequential: bool,
     extend: Path | None,
     as_json: bool,
@@ -145,6 +154,7 @@ def verify(
         fresh=queries if log else None,
         queries_from=queries_from or "owner",
         logged=logged,
+        reference=[load_own_model(path, unsafe_load=True) for path in reference] if asking.unsafe_load else reference,
         sequential=sequential,
         **prepared.arguments,
     )
@@ -175,6 +185,8 @@ def _text(result: VerificationResult) -> str:
     ]
     if result.log10_e is not None:
         lines.insert(4, f"  log10 e     {result.log10_e:.2f} at its largest; p is 1/e")
+    if count := len(result.plan.references):
+        lines.insert(3, f"  references  {count} of the owner's models that never were marked")
     lines += [
         f"  {channel.channel:<12}log10 p = {channel.log10_p:.2f}, {channel.agreement:+.2f} of the largest T, "
         f"{channel.num_queries} queries, {channel.num_cells} secret signs"

@@ -6,7 +6,7 @@ of each secret sign, with t the class that the clean model predicts,
 
     y = log(1 - s_t),    s the suspect's answer,
 
-less what the clean answer explains of it (`regression`). No sign is used.
+less what the clean answer, and those of reference models, explain of it (`regression`). No sign is used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from dynamarks_tf.evidence import regression
 from dynamarks_tf.evidence.first_answers import FirstAnswers
 from dynamarks_tf.evidence.residuals import Residuals
 
-TRANSFORM = "amplitude/4: log(1 - s_t) of each sign's first query less its regression by group and by the past"
+TRANSFORM = (
+    "amplitude/5: log(1 - s_t) of each sign's first query less its regression, by group and by the past, on clean and "
+    "mean reference logs"
+)
 
 
 def residuals(first: FirstAnswers) -> Residuals:

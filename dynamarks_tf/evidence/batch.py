@@ -70,6 +70,7 @@ class Batch:
         suspect: the suspect's probabilities, shape `(n, C)`; or class indices, shape `(n,)`, where -1 stands for a
             class that the owner model does not know.
         labels: which label each answer is about, of a model with sigmoids: ints of shape `(n,)`.
+        references: the probabilities of R reference models, shape `(n, R, C)`; `None` without.
         memory: where what is worked out is put, fresh memory by default. The batch is then of use until the next one
             is made with the same memory.
 
@@ -84,9 +85,17 @@ class Batch:
     (array([0, 1]), 1)
     """
 
-    def __init__(self, clean: Array, suspect: Array, memory: Memory | None = None, labels: Array | None = None) -> None:
+    def __init__(
+        self,
+        clean: Array,
+        suspect: Array,
+        memory: Memory | None = None,
+        labels: Array | None = None,
+        references: Array | None = None,
+    ) -> None:
         self.clean = clean
         self.suspect = suspect
+        self.references = references
         self.labels = labels
         self._memory = memory or Memory()
         self.counts: Array | None = None
@@ -156,7 +165,14 @@ class Batch:
         return int(np.count_nonzero(self.top == (self.suspect if self.has_labels else self.suspect.argmax(axis=1))))
 
     @classmethod
-    def of_answers(cls, clean: Array, suspect: Array, keyed_hash: KeyedHash, memory: Memory | None = None) -> Batch:
+    def of_answers(
+        cls,
+        clean: Array,
+        suspect: Array,
+        keyed_hash: KeyedHash,
+        memory: Memory | None = None,
+        references: Array | None = None,
+    ) -> Batch:
         """A batch in which each answer to an input counts on its own: each position, and each label.
 
         Args:
@@ -164,13 +180,15 @@ class Batch:
             suspect: the suspect's, the same shape, or class indices of shape `(n, ...)`.
             keyed_hash: which says how many labels there are.
             memory: as for the constructor.
+            references: those of R reference models, shape `(n, ..., R, C)`; with L labels, `(n, ..., L, R, 2)`.
         """
         each = clean.reshape(-1, clean.shape[-1])
         given = suspect.reshape(-1) if suspect.ndim < clean.ndim else suspect.reshape(each.shape)
         labels = None
         if keyed_hash.num_labels > 1:
             labels = np.tile(np.arange(keyed_hash.num_labels), len(each) // keyed_hash.num_labels)
-        return cls(each, given, memory, labels)
+        beside = None if references is None else references.reshape(len(each), -1, each.shape[-1])
+        return cls(each, given, memory, labels, beside)
 
     def counting(self, queries: Array) -> Batch:
         """A batch in which some of the queries count; the others may be left out.
@@ -183,7 +201,9 @@ class Batch:
         """
         if len(queries) < len(self) / 2:
             labels = None if self.labels is None else self.labels[queries]
-            return Batch(self.clean.take(queries, axis=0), self.suspect.take(queries, axis=0), labels=labels)
+            references = None if self.references is None else self.references[queries]
+            clean, suspect = self.clean.take(queries, axis=0), self.suspect.take(queries, axis=0)
+            return Batch(clean, suspect, labels=labels, references=references)
         part = copy.copy(self)
         part.counts = np.zeros(len(self), bool)
         part.counts[queries] = True

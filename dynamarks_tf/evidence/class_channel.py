@@ -8,14 +8,16 @@ the mark stands out from small probabilities. Then
 
 takes out what the suspect shares with the clean model for honest reasons, by least squares over all cells: a constant a
 and a slope b for the whole table, and, held small by a ridge, how much the suspect prefers each column whatever the row
-(g) and spreads each row (h). The weights W grow with -B: where the clean model already gives a class much probability,
-the mark can add little to its logarithm. Sums are in double precision, so they do not depend on how queries were put
-into batches. Every step uses the answers alone, no sign; the constants were fixed on other models and keys than those
-that the documentation reports on (docs/statistics.md).
+(g) and spreads each row (h). With reference models, D is what the mean table of their answers has beyond B, and d D is
+taken out too, its slope d held small by a ridge. The weights W grow with -B: where the clean model already gives a
+class much probability, the mark can add little to its logarithm. Sums are in double precision, so they do not depend on
+how queries were put into batches. Every step uses the answers alone, no sign; the constants were fixed on other models
+and keys than those that the documentation reports on (docs/statistics.md).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -23,17 +25,21 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.evidence.batch import NARROW, Batch, Memory
+from dynamarks_tf.evidence.reference_answers import mean_logs
 from dynamarks_tf.evidence.residuals import LOG_FLOOR, Residuals, floored_log
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
 Array = npt.NDArray[Any]
 
-TRANSFORM = "class/3: weighted cell means of floored logs less constant, slope and ridged columns and rows"
+TRANSFORM = (
+    "class/4: weighted cell means of floored logs less constant, slope, ridged columns and rows, ridged mean reference"
+)
 CONFIDENCE = 0.01  # an input whose best class misses certainty by this much weighs half
 REACH = 10.0  # classes count fully less the nearer they come to REACH times budget / C
 SMALLEST_WEIGHT = 0.3
 COLUMN_RIDGE = 2.0  # in units of the mean energy of a column
 ROW_RIDGE = 1.0  # in units of the mean energy of a row
+REFERENCE_RIDGE = 0.7  # in units of the energy of D
 _SOLVER_PRECISION = 1e-13
 _ROUNDING = 1e-9  # of the largest logarithm: what is smaller is left by the arithmetic, not by the suspect
 _SHORT = 1024  # queries, few enough for their logarithms in double precision to stay in a processor's cache
@@ -48,6 +54,7 @@ class ClassChannelTable:
         keyed_hash: rows and columns of the classes.
         shape: rows and columns of the table.
         budget: largest total variation of the mark; it sets where its effect fades.
+        with_references: whether reference models answer beside the clean one.
 
     Example:
 
@@ -57,9 +64,12 @@ class ClassChannelTable:
     (10, 10)
     """
 
-    def __init__(self, keyed_hash: KeyedHash, shape: tuple[int, int], budget: float) -> None:
-        cells = _Cells(keyed_hash, shape)
-        self._sums = _NarrowSums(cells) if keyed_hash.num_classes <= NARROW else _WideSums(cells)
+    def __init__(
+        self, keyed_hash: KeyedHash, shape: tuple[int, int], budget: float, *, with_references: bool = False
+    ) -> None:
+        cells, num_tables = _Cells(keyed_hash, shape), 2 + with_references
+        is_narrow = keyed_hash.num_classes <= NARROW
+        self._sums = _NarrowSums(cells, num_tables) if is_narrow else _WideSums(cells, num_tables)
         self._reach = np.log(REACH * budget / keyed_hash.num_classes)
         self._num_queries = 0
 
@@ -70,24 +80,25 @@ class ClassChannelTable:
 
     def residuals(self) -> Residuals:
         """R over everything added so far."""
-        clean, suspect, count = self._sums.tables()
+        sums, count = self._sums.tables()
         filled = count > 0
         count[~filled] = 1
-        clean, suspect = clean / count, suspect / count
+        clean, suspect, *reference = (table / count for table in sums)
         weights = self._reach - clean
         np.clip(weights, SMALLEST_WEIGHT, np.inf, out=weights)
         weights *= filled
-        slope, left = _without_shared(suspect, clean, weights)
+        slope, left = _without_shared(suspect, clean, [table - clean for table in reference], weights)
         left[np.abs(left) <= _ROUNDING * np.abs(clean).max()] = 0  # all of them if the suspect is the clean model
         return Residuals(left, self._num_queries, int(filled.sum()), slope)
 
 
-def _without_shared(suspect: Array, clean: Array, weights: Array) -> tuple[float, Array]:
-    """Takes constant, slope, column and row effects out of the suspect's table by weighted least squares.
+def _without_shared(suspect: Array, clean: Array, beside: list[Array], weights: Array) -> tuple[float, Array]:
+    """Takes constant, slopes, column and row effects out of the suspect's table by weighted least squares.
 
     For given constant and slope, the effects are a ridge regression of V = A - a - b B on columns and rows. Its normal
     matrix has diagonal blocks; the rows are eliminated first. What the effects leave of V is a quadratic form in V, in
-    which constant and slope are ordinary least squares.
+    which constant and slope are ordinary least squares. `beside` holds D, if there are reference models; its slope is
+    that of a ridge regression.
     """
     squares = weights**2
     by_column, by_row = squares.sum(axis=0), squares.sum(axis=1)
@@ -96,21 +107,27 @@ def _without_shared(suspect: Array, clean: Array, weights: Array) -> tuple[float
     column_scale = by_column + COLUMN_RIDGE * by_column[by_column > 0].mean()
     row_scale = by_row + ROW_RIDGE * by_row[by_row > 0].mean()
 
-    of_suspect, of_clean = squares * suspect, squares * clean
-    on_columns = np.stack([of_suspect.sum(axis=0), of_clean.sum(axis=0), by_column])
-    on_rows = np.stack([of_suspect.sum(axis=1), of_clean.sum(axis=1), by_row])
+    tables = [suspect, clean, *beside]
+    weighted = [squares * table for table in tables]
+    on_columns = np.stack([*(table.sum(axis=0) for table in weighted), by_column])
+    on_rows = np.stack([*(table.sum(axis=1) for table in weighted), by_row])
     columns = _solved(squares, row_scale, column_scale, on_columns - (on_rows / row_scale) @ squares)
     rows = (on_rows - columns @ squares.T) / row_scale
 
-    cross = np.vdot(of_suspect, clean)
-    form = np.array([[np.vdot(of_suspect, suspect), cross, 0], [cross, np.vdot(of_clean, clean), 0], [0, 0, 0]])
-    form[2] = form[:, 2] = on_rows.sum(axis=1)
+    form = np.zeros((len(tables) + 1, len(tables) + 1))
+    for one, other in itertools.combinations_with_replacement(range(len(tables)), 2):
+        form[one, other] = form[other, one] = np.vdot(weighted[one], tables[other])
+    form[-1] = form[:, -1] = on_rows.sum(axis=1)
     form -= on_columns @ columns.T + on_rows @ rows.T
-    slope, constant = np.linalg.lstsq(form[1:, 1:], form[1:, 0], rcond=1e-9)[0]
+    for place in range(2, len(tables)):
+        form[place, place] *= 1 + REFERENCE_RIDGE
+    slope, *slopes, constant = np.linalg.lstsq(form[1:, 1:], form[1:, 0], rcond=1e-9)[0]
 
-    mix = np.array([1.0, -slope, -constant])
+    mix = np.array([1.0, -slope, *(-each for each in slopes), -constant])
     left = -slope * clean
     left += suspect
+    for each, table in zip(slopes, beside, strict=True):
+        left -= each * table
     left -= mix @ columns
     left -= (mix @ rows + constant)[:, None]
     left *= weights
@@ -162,12 +179,15 @@ class _NarrowSums:
 
     Args:
         cells: rows and columns of the table.
+        num_tables: 2 for clean model and suspect, 3 with reference models.
     """
 
-    def __init__(self, cells: _Cells) -> None:
+    def __init__(self, cells: _Cells, num_tables: int) -> None:
         self._cells = cells
-        self._num_logs = 2 * cells.num_classes
-        # A row for each class of clean model and suspect, and one for the weights alone: they are the sums of ones.
+        self._num_tables = num_tables
+        self._num_logs = num_tables * cells.num_classes
+        # A row for each class of clean model, suspect and references, and one for the weights alone: they are the sums
+        # of ones.
         # Products of matrices are fastest where rows come in eights.
         self._sums = np.zeros((8 * math.ceil((self._num_logs + 1) / 8), cells.num_classes))
         self._factors = np.ones((len(self._sums), _SHORT))
@@ -181,18 +201,21 @@ class _NarrowSums:
         np.copyto(weights, is_best[0])
         weights *= _confidence(batch)
         logs = self._memory.array("logs", (self._num_logs, n), answers.dtype)
-        np.maximum(answers.reshape(logs.shape), np.full(n, LOG_FLOOR, answers.dtype), out=logs)
-        np.log(logs, out=logs)
+        both = logs[: answers.shape[0] * answers.shape[1]]
+        np.maximum(answers.reshape(both.shape), np.full(n, LOG_FLOOR, answers.dtype), out=both)
+        np.log(both, out=both)
+        if batch.references is not None:
+            logs[len(both) :] = mean_logs(batch.references).T
         for start in range(0, n, _SHORT):
             part = slice(start, start + _SHORT)
             factors = self._factors[:, : min(_SHORT, n - start)]
             factors[: self._num_logs] = logs[:, part]
             self._sums += factors @ weights[:, part].T.astype(np.float64)
 
-    def tables(self) -> tuple[Array, Array, Array]:
-        """Sums of clean model and suspect and the weight in them, of the table's shape."""
-        clean, suspect = (self._cells.of_classes(sums.T) for sums in np.split(self._sums[: self._num_logs].copy(), 2))
-        return clean, suspect, self._cells.weights(self._sums[self._num_logs])
+    def tables(self) -> tuple[list[Array], Array]:
+        """Sums of clean model, suspect and references, and the weight in them, of the table's shape."""
+        every = np.split(self._sums[: self._num_logs].copy(), self._num_tables)
+        return [self._cells.of_classes(sums.T) for sums in every], self._cells.weights(self._sums[self._num_logs])
 
 
 class _WideSums:
@@ -200,11 +223,12 @@ class _WideSums:
 
     Args:
         cells: rows and columns of the table.
+        num_tables: 2 for clean model and suspect, 3 with reference models.
     """
 
-    def __init__(self, cells: _Cells) -> None:
+    def __init__(self, cells: _Cells, num_tables: int) -> None:
         self._cells = cells
-        self._sums = np.zeros((2, cells.num_rows, cells.num_classes))
+        self._sums = np.zeros((num_tables, cells.num_rows, cells.num_classes))
         self._weights = np.zeros(cells.num_classes)
 
     def add(self, batch: Batch) -> None:
@@ -214,16 +238,17 @@ class _WideSums:
         size = max(1, min(_CACHED // self._cells.num_classes, _SHORTER))
         for start in range(0, len(batch), size):
             part = slice(start, start + size)
-            for sums, answers in zip(self._sums, (batch.clean, batch.suspect), strict=True):
-                logs = floored_log(answers[part])
+            every = [floored_log(batch.clean[part]), floored_log(batch.suspect[part])]
+            if batch.references is not None:
+                every.append(mean_logs(batch.references[part]))
+            for sums, logs in zip(self._sums, every, strict=True):
                 logs[np.arange(len(logs)), batch.top[part]] = 0  # nobody stands beside himself
                 sums += in_row[:, part] @ logs.astype(np.float64)
         self._weights += np.bincount(batch.top, weights, len(self._weights))
 
-    def tables(self) -> tuple[Array, Array, Array]:
-        """Sums of clean model and suspect and the weight in them, of the table's shape."""
-        clean, suspect = (self._cells.sum_columns(sums) for sums in self._sums.copy())
-        return clean, suspect, self._cells.weights(self._weights)
+    def tables(self) -> tuple[list[Array], Array]:
+        """Sums of clean model, suspect and references, and the weight in them, of the table's shape."""
+        return [self._cells.sum_columns(sums) for sums in self._sums.copy()], self._cells.weights(self._weights)
 
 
 class _Cells:

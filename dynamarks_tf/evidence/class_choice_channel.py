@@ -24,7 +24,8 @@ from dynamarks_tf.evidence.residuals import Residuals
 Array = npt.NDArray[Any]
 
 TRANSFORM = (
-    "class-choice/3: clipped difference, in each sign's pair of classes, of log s_c less its regression by the past"
+    "class-choice/4: clipped difference, in each sign's pair of classes, of log s_c less its regression, by the past, "
+    "on clean and mean reference logs"
 )
 CLIP = 3.0
 

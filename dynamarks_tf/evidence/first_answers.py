@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.meetings import ClassMeetings, num_class_cells
+from dynamarks_tf.evidence.reference_answers import mean_doubt, mean_logs
 from dynamarks_tf.evidence.regression import REGRESSED_CLASSES, regressors, unexplained
 from dynamarks_tf.evidence.residuals import floored_log
 from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash
@@ -29,6 +30,7 @@ class FirstAnswers:
         params: settings of the mark.
         met_before: cells that other queries met first, bools of shape `(num_class_cells(C),)`; none by default.
         every_class: whether to keep the suspect's probabilities of all classes, not of the predicted one alone.
+        with_references: whether reference models answer beside the clean one.
 
     Example:
 
@@ -44,6 +46,7 @@ class FirstAnswers:
         met_before: npt.NDArray[np.bool_] | None = None,
         *,
         every_class: bool = False,
+        with_references: bool = False,
     ) -> None:
         self.num_groups = keyed_hash.num_class_groups
         self.classes = keyed_hash.hashed_classes[:REGRESSED_CLASSES]
@@ -57,6 +60,7 @@ class FirstAnswers:
         self._best = np.empty(num_cells)
         self._suspect_of_top = np.empty(num_cells)
         self._suspect = np.empty((num_cells, keyed_hash.num_classes)) if every_class else None
+        self._references = (np.empty(num_cells), np.empty_like(self._clean)) if with_references else None
 
     def add(self, batch: Batch) -> Array:
         """Adds one batch of probabilities.
@@ -72,6 +76,11 @@ class FirstAnswers:
         self._suspect_of_top[rows] = batch.suspect[first, batch.top[first]]
         if self._suspect is not None:
             self._suspect[rows] = batch.suspect[first]
+        if self._references is not None and batch.references is not None:
+            doubt, logs = self._references
+            references = batch.references[first]
+            doubt[rows] = mean_doubt(references, batch.top[first])
+            logs[rows] = mean_logs(references[:, :, self.classes])
         self._times[rows] = self._num_answers + first + 1
         self._size, self._num_answers = rows.stop, self._num_answers + len(batch)
         return first
@@ -99,17 +108,22 @@ class FirstAnswers:
         return floored_log(self._suspect[: self._size])
 
     def unexplained(self, values: Array, of_copy: Array) -> tuple[Array, Array]:
-        """Takes out of some quantities of the suspect's answers what the clean model's explain (`regression`).
+        """Takes out of some quantities of the suspect's answers what clean model and references explain (`regression`).
 
         Args:
             values: the quantities, shape `(m, q)`.
             of_copy: the coefficients of a copy of the clean model, shape `(k, q)`.
 
         Returns:
-            What is left, shape `(m, q)`, and the coefficients that all groups share, shape `(k, q)`.
+            What is left, shape `(m, q)`, and the coefficients of the clean model that all groups share, shape `(k, q)`.
         """
-        rows = regressors(self._best[: self._size], self._clean[: self._size])
-        return unexplained(rows, values, self.met // HASH_SIZE, of_copy)
+        met = slice(self._size)
+        references = None if self._references is None else (self._references[0][met], self._references[1][met])
+        rows = regressors(self._best[met], self._clean[met], references)
+        expected = np.zeros((rows.shape[1], values.shape[1]))  # a copy of the clean model follows no reference
+        expected[: len(of_copy)] = of_copy
+        left, shared = unexplained(rows, values, self.met // HASH_SIZE, expected)
+        return left, shared[: len(of_copy)]
 
     def table(self, values: Array) -> Array:
         """Puts values of the cells met in their place, and 0 in the others.

@@ -27,9 +27,9 @@ class KeepingAccumulator(ResidualAccumulator):
         self._params = params
         self._answers: list[tuple[Array, Array]] = []
 
-    def add(self, clean: Array, suspect: Array) -> None:
-        """Adds one batch, as for `ResidualAccumulator`."""
-        super().add(clean, suspect)
+    def add(self, clean: Array, suspect: Array, references: Array | None = None) -> None:
+        """Adds one batch, as for `ResidualAccumulator`; clients are told apart without references."""
+        super().add(clean, suspect, references)
         self._answers.append((clean, suspect))
 
     def residuals_under(self, keyed_hash: KeyedHash) -> dict[str, Residuals]:

@@ -2,7 +2,8 @@
 
 A quantity of the suspect's answer is explained as well as possible by the clean answer p, by least squares for each
 group of predicted classes. Amplitude and class-choice channel explain it by the constant, log(1 - p_t), its square, and
-the logarithms of up to 16 classes' probabilities and their squares. A group with few queries leans on what all groups
+the logarithms of up to 16 classes' probabilities and their squares; with reference models, by the same of their mean
+logarithms too (`reference_answers`). A group with few queries leans on what all groups
 say together. Coefficients come from earlier answers alone, so that what is left of an answer depends on the past and on
 that answer only (`e_process`). No sign is used.
 """
@@ -28,19 +29,23 @@ FIRST_BLOCK = 20
 _FIRST_LOG = 3  # after the constant, the doubt and its square
 
 
-def regressors(best: Array, clean: Array) -> Array:
-    """What explains the answers: numbers of about unit size from the clean model's.
+def regressors(best: Array, clean: Array, references: tuple[Array, Array] | None = None) -> Array:
+    """What explains the answers: numbers of about unit size from the clean model's, and from those of references.
 
     Args:
         best: the clean model's largest probability for each query, float64 of shape `(n,)`.
         clean: its probabilities of the first `REGRESSED_CLASSES` hashed classes, float64 of shape `(n, K)`.
+        references: the reference models' mean log(1 - q_t), shape `(n,)`, and mean logarithms of the same classes,
+            shape `(n, K)`; `None` without.
 
     Returns:
-        float64 of shape `(n, 3 + 2 K)`; the first column is 1.
+        float64 of shape `(n, 3 + 2 K)`, or `(n, 5 + 4 K)` with references; the first column is 1.
     """
-    logs = floored_log(clean) * LOG_SCALE
-    x = floored_log(1 - best)[:, None] * DOUBT_SCALE
-    return np.concatenate([np.ones_like(x), x, x**2, logs, logs**2], axis=1)
+    columns = [np.ones((len(best), 1))]
+    for doubt, logs in [(floored_log(1 - best), floored_log(clean)), *([] if references is None else [references])]:
+        x, z = doubt[:, None] * DOUBT_SCALE, logs * LOG_SCALE
+        columns += [x, x**2, z, z**2]
+    return np.concatenate(columns, axis=1)
 
 
 def of_doubt(coefficients: Array) -> Array:

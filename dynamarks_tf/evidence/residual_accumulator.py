@@ -95,6 +95,7 @@ class ResidualAccumulator:
         num_fresh: how many of the inputs are fresh; they come first. The class channel takes these alone, and the other
             channels the logged ones after them.
         met_before: secret signs that other queries met first, which are not among those to come.
+        with_references: whether reference models answer beside the clean one.
 
     Attributes:
         num_queries: how many inputs were answered.
@@ -113,18 +114,19 @@ class ResidualAccumulator:
         *,
         num_fresh: int = 0,
         met_before: MetBefore | None = None,
+        with_references: bool = False,
     ) -> None:
         self._channels = channels
         met = met_before or MetBefore()
         self._tables = {
-            channel: _table(channel, keyed_hash, params, met)
+            channel: _table(channel, keyed_hash, params, met, with_references=with_references)
             for channel in channels
             if channel not in _OF_FIRST_ANSWERS
         }
         self._first = None
         if _OF_FIRST_ANSWERS & set(channels):
-            keeps_all = "class-choice" in channels
-            self._first = FirstAnswers(keyed_hash, params, met.classes, every_class=keeps_all)
+            kept = {"every_class": "class-choice" in channels, "with_references": with_references}
+            self._first = FirstAnswers(keyed_hash, params, met.classes, **kept)
         self._pairs = pairs if "class-choice" in channels else None
         self._num_fresh = num_fresh
         self._keyed_hash = keyed_hash
@@ -135,7 +137,7 @@ class ResidualAccumulator:
         self.clean_spread = 0.0
         self._clean_range: Array | None = None
 
-    def add(self, clean: Array, suspect: Array) -> None:
+    def add(self, clean: Array, suspect: Array, references: Array | None = None) -> None:
         """Adds one batch.
 
         Args:
@@ -143,11 +145,14 @@ class ResidualAccumulator:
                 at several positions, each of them counts as an answer of its own.
             suspect: the suspect's probabilities, the same shape, or class indices, shape `(n, ...)`; -1 stands for a
                 class that the owner model does not know.
+            references: the probabilities of R reference models, shape `(n, ..., R, C)`; `None` without.
         """
         num_fresh = max(min(self._num_fresh - self.num_queries, len(clean)), 0)
         for part, is_fresh in ((slice(num_fresh), True), (slice(num_fresh, None), False)):
             if len(clean[part]):
-                self._add(Batch.of_answers(clean[part], suspect[part], self._keyed_hash, self._memory), is_fresh)
+                beside = None if references is None else references[part]
+                batch = Batch.of_answers(clean[part], suspect[part], self._keyed_hash, self._memory, beside)
+                self._add(batch, is_fresh)
         self.num_queries += len(clean)
 
     def _add(self, batch: Batch, is_fresh: bool) -> None:
@@ -206,7 +211,10 @@ class ResidualAccumulator:
         return class_choice_channel.residuals(self._first, self._pairs)
 
 
-def _table(channel: str, keyed_hash: KeyedHash, params: MarkParams, met: MetBefore) -> ResidualTable:
+def _table(
+    channel: str, keyed_hash: KeyedHash, params: MarkParams, met: MetBefore, *, with_references: bool
+) -> ResidualTable:
     if channel == "class":
-        return class_channel.ClassChannelTable(keyed_hash, params.table_shape(keyed_hash.num_classes), params.budget)
-    return tie_channel.TieTable(keyed_hash, params.tie_margin, params.budget, met.ties)
+        shape = params.table_shape(keyed_hash.num_classes)
+        return class_channel.ClassChannelTable(keyed_hash, shape, params.budget, with_references=with_references)
+    return tie_channel.TieTable(keyed_hash, params.tie_margin, params.budget, met.ties, with_references=with_references)

@@ -80,9 +80,9 @@ class TracingAccumulator(ResidualAccumulator):
             self._is_exclusive[party.entries] = True
         self.parties = parties
 
-    def add(self, clean: Array, suspect: Array) -> None:
-        """Adds one batch, as for `ResidualAccumulator`."""
-        super().add(clean, suspect)
+    def add(self, clean: Array, suspect: Array, references: Array | None = None) -> None:
+        """Adds one batch, as for `ResidualAccumulator`; clients are told apart without references."""
+        super().add(clean, suspect, references)
         batch = Batch.of_answers(clean, np.zeros(clean.shape[:-1], int), self._keyed_hash)
         found = meetings(batch, self._keyed_hash, self._params)
         counts = self._is_exclusive[found.entries] & found.is_own

@@ -298,6 +298,13 @@ def _logged_queries(report: BundleReport) -> str:
     )
 
 
+def _references(report: BundleReport) -> list[str]:
+    count = len(report.evidence.plan.references)
+    others = "1 other model" if count == 1 else f"{count} other models"
+    judged = f"What an honest model would answer was judged by the owner’s clean model and {others} of the owner"
+    return [f"{judged} that never {'was' if count == 1 else 'were'} marked."] if count else []
+
+
 def assumptions(report: BundleReport) -> list[str]:
     """The assumptions that the p-value rests on."""
     fresh = (
@@ -312,5 +319,6 @@ def assumptions(report: BundleReport) -> list[str]:
         _age(report),
         *([fresh] if report.evidence.plan.num_fresh else []),
         *([_logged_queries(report)] if report.evidence.plan.logged else []),
+        *_references(report),
         "This is the only test of this kind, or the threshold was divided by the number of tests.",
     ]

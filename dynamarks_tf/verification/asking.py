@@ -15,7 +15,7 @@ from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case.assessment import no_evidence_from_labels
 from dynamarks_tf.case.plan import TestPlan
-from dynamarks_tf.case.transcript import Transcript, now
+from dynamarks_tf.case.transcript import Transcript, TranscriptBatch, now
 from dynamarks_tf.case.transcript_chain import Block, Continued
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence import answers
@@ -28,6 +28,7 @@ from dynamarks_tf.verification.choosing import Chosen
 from dynamarks_tf.verification.options import BundleOptions, SuspectOptions
 from dynamarks_tf.verification.owner import Owner
 from dynamarks_tf.verification.rate_limiter import RateLimiter
+from dynamarks_tf.verification.references import References
 
 Array = npt.NDArray[Any]
 
@@ -100,8 +101,9 @@ def ask(
     options: SuspectOptions,
     transcript: Transcript | None,
     *,
+    references: References,
     verbose: bool = False,
-) -> Iterator[tuple[Array, Array]]:
+) -> Iterator[tuple[Array, ...]]:
     """Yields clean and suspect answers to all queries of the plan.
 
     Args:
@@ -111,11 +113,12 @@ def ask(
         plan: what was fixed.
         options: how the suspect is asked.
         transcript: where the answers are written down; those that are there already are not asked again.
+        references: the reference models.
         verbose: whether to show progress.
 
     Yields:
         The clean model's probabilities, shape `(n, ..., C)`, and the suspect's, the same shape, or its class indices,
-        shape `(n, ...)`.
+        shape `(n, ...)`; with R reference models, also their probabilities, shape `(n, ..., R, C)`.
 
     Raises:
         ArgumentError: the queries are not those of the plan, when they are read again.
@@ -132,19 +135,21 @@ def ask(
         if chosen.blocks is not None and query_digest(batch) != chosen.blocks[index].queries_sha256:
             raise _other_queries(transcript)
         kept = None if transcript is None else transcript.recorded(batch)
-        if kept is not None:
-            clean, given = kept.clean, kept.suspect
-        else:
+        asked_at = ""
+        if kept is None:
             known = chosen.clean
             clean = owner.answers(batch) if known is None else known.rows(done, done + len(batch))
+            beside = references.answers(batch)
             limiter.wait(len(batch))
             asked_at = now()
-            given = _answers(suspect, batch, clean, plan, options)
-        form.check(given, clean)
+            answered = TranscriptBatch(clean, _answers(suspect, batch, clean, plan, options), None, beside)
+        else:
+            answered = kept
+        form.check(answered.suspect, answered.clean)
         if kept is None and transcript is not None:
-            transcript.add(batch, clean, given, asked_at=asked_at)
+            transcript.add(batch, *answered.answers, asked_at=asked_at)
         done += len(batch)
-        yield clean, given
+        yield answered.answers
     if chosen.blocks is None and digest.hexdigest() != plan.queries_sha256:
         raise _other_queries(transcript)
     form.check_understood(options)

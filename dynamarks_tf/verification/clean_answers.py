@@ -15,7 +15,9 @@ from dynamarks_tf.watermark.probabilities import probabilities_of, probability_p
 Array = npt.NDArray[Any]
 
 
-def clean_answers(model: keras.Model, batch: Array, activation: str, *, from_logits: bool) -> Array:
+def clean_answers(
+    model: keras.Model, batch: Array, activation: str, *, from_logits: bool, role: str = "owner"
+) -> Array:
     """The clean model's probabilities for a batch, float32 or float64 of shape `(n, ..., C)`.
 
     Args:
@@ -24,6 +26,7 @@ def clean_answers(model: keras.Model, batch: Array, activation: str, *, from_log
         activation: `"softmax"` or `"sigmoid"`. Sigmoids of L labels give `(n, ..., L, 2)`, or `(n, ..., 2)` if there is
             one.
         from_logits: whether the model answers logits.
+        role: what the model is, for messages: `"owner"` or `"reference"`.
 
     Raises:
         ModelError: its outputs are no probability vectors.
@@ -33,6 +36,6 @@ def clean_answers(model: keras.Model, batch: Array, activation: str, *, from_log
         outputs = outputs.astype(np.float32)
     probabilities = probabilities_of(outputs, activation, from_logits=from_logits)
     if problem := probability_problem(probabilities):
-        hint = "" if from_logits else " If they are logits, say from_logits=True."
-        raise ModelError(f"The outputs of the owner model {model.name!r} are no probability vectors: {problem}.{hint}")
+        hint = "" if from_logits or role != "owner" else " If they are logits, say from_logits=True."
+        raise ModelError(f"The outputs of the {role} model {model.name!r} are no probability vectors: {problem}.{hint}")
     return probabilities

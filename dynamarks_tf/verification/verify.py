@@ -23,6 +23,7 @@ from dynamarks_tf.case.extension import Earlier, check_continues
 from dynamarks_tf.case.key_trace import client_keys_sha256, evidence_of_keys
 from dynamarks_tf.case.plan import TestPlan, rule_of
 from dynamarks_tf.case.query_provenance import NAMED
+from dynamarks_tf.case.reference_check import ReferenceCheck
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult, check_alpha
 from dynamarks_tf.case.trace import ClientEvidence, evidence_of, parties_sha256
 from dynamarks_tf.case.transcript import Transcript
@@ -43,6 +44,7 @@ from dynamarks_tf.verification.log_choice import choose_logged
 from dynamarks_tf.verification.options import BundleOptions, SuspectOptions, whole_number
 from dynamarks_tf.verification.owner import Owner, resolve_owner
 from dynamarks_tf.verification.provenance import package_versions, suspect_sha256
+from dynamarks_tf.verification.references import References, check_references, resolve_references
 from dynamarks_tf.watermark.codebook import Codebook
 
 
@@ -54,6 +56,7 @@ def verify(
     queries: Any,
     logged: bool | None = None,
     fresh: Any = None,
+    reference: Any = (),
     sequential: bool = False,
     max_queries: int | None = None,
     seed: int = 0,
@@ -81,6 +84,9 @@ def verify(
             answers decided what is missing gives false detections. By default, only those of a request log are.
         fresh: inputs that nobody chose by what the marked API answered, beside logged queries: the class channel takes
             these alone. Any form that `queries` may have, but a log.
+        reference: up to 8 models of the owner that were never marked, nor trained on marked answers: Keras models or
+            paths of their files, of any architecture, for the owner's inputs and classes. Answers that they share with
+            the suspect count for nothing, so fine-tuned surrogates stand out more (docs/suspects.md).
         sequential: whether to stop as soon as p <= alpha. The p-value is exact all the same: the evidence may be looked
             at at any time (`evidence.anytime`).
         max_queries: the largest number of queries: a confident and balanced choice; of logged ones, half of them ties.
@@ -114,6 +120,7 @@ def verify(
         queries=queries,
         logged=logged,
         fresh=fresh,
+        reference=reference,
         sequential=sequential,
         max_queries=max_queries,
         seed=seed,
@@ -134,6 +141,7 @@ def run(
     queries: Any,
     logged: bool | None,
     fresh: Any = None,
+    reference: Any = (),
     sequential: bool = False,
     max_queries: int | None,
     seed: int,
@@ -159,6 +167,7 @@ def run(
     _check_provenance(queries, queries_from, logged=logged, seed=seed)
     of_clients = (client_keys or {}).values()
     claimed = resolve_owner(owner, key, from_logits=from_logits, statement=statement, client_keys=of_clients)
+    references = resolve_references(reference, claimed)
     options = (suspect_options or SuspectOptions()).for_classes(claimed.num_classes, claimed.activation)
     _check_kind(logged=logged, fresh=fresh, sequential=sequential, options=options)
     earlier = _extended(target, sequential=sequential)
@@ -172,7 +181,9 @@ def run(
         if sequential:
             chosen = in_blocks_of(chosen, options.batch_size, earlier.ends if earlier else ())
         looks = looks_of(chosen.num_fresh, earlier.looks if earlier else ()) if sequential and chosen.num_fresh else ()
-        plan = _plan(key, claimed, chosen, options, channels, logged, looks, max_queries, seed, alpha, client_keys)
+        plan = _plan(
+            key, claimed, references, chosen, options, channels, logged, looks, max_queries, seed, alpha, client_keys
+        )
         if earlier is not None:
             check_continues(plan, chosen.blocks or (), earlier.plan, earlier.blocks)
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
@@ -181,9 +192,10 @@ def run(
         continued = None if earlier is None else earlier.continued
         record = transcript_of(target, plan, adapter.description, sha256, options.batch_size, chosen.blocks, continued)
         with record as transcript:
-            asked = ask(adapter, claimed, chosen, plan, options, transcript, verbose=verbose)
+            asked = ask(adapter, claimed, chosen, plan, options, transcript, references=references, verbose=verbose)
+            check = ReferenceCheck(plan, codebook, chosen.met_before)
             assessment = assess(
-                asked,
+                check.watching(asked),
                 accumulator,
                 codebook,
                 rule=plan.rule,
@@ -192,6 +204,7 @@ def run(
                 align_classes=plan.align_classes,
                 watch=_shown(plan) if sequential and verbose else None,
             )
+    check_references(check.following())
     named: dict[str, Any] = {"owner": key.owner, "suspect": adapter.description, "suspect_sha256": sha256}
     result = result_of(assessment, plan, tested_at=_now(), versions=package_versions(), **named)
     clients = {}
@@ -344,6 +357,7 @@ def _channels(owner: Owner, options: SuspectOptions, *, fresh: bool, logged: boo
 def _plan(
     key: MarkKey,
     owner: Owner,
+    references: References,
     chosen: Chosen,
     options: SuspectOptions,
     channels: tuple[str, ...],
@@ -387,7 +401,7 @@ def _plan(
         class_names_sha256=None if names is None else json_digest({"names": names}),
         align_classes=options.align_classes,
         owner_marked=owner.marked,
-        code_outside=owner.code_outside,
+        code_outside=tuple(sorted({*owner.code_outside, *references.code_outside})),
         alpha=alpha,
         rule=rule_of(logged=logged, sequential=chosen.blocks is not None),
         log=chosen.log,
@@ -395,6 +409,7 @@ def _plan(
         parties_sha256=None if chosen.parties is None else parties_sha256(chosen.parties),
         provenance=chosen.provenance,
         client_keys_sha256=client_keys_sha256(commitments) if commitments else None,
+        references=references.sha256,
     )
 
 

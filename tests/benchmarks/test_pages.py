@@ -16,6 +16,7 @@ from benchmarks.studies import (
     keys_per_client,
     picture,
     questions,
+    reference_models,
     robustness,
     sigmoids,
     trace,
@@ -42,6 +43,7 @@ def content(path):
         ("heads.md", lambda page: sigmoids.report(page, content(sigmoids.RESULTS)["rows"])),
         ("keys-per-client.md", lambda page: keys_per_client.report(page, content(keys_per_client.RESULTS)["rows"])),
         ("questions.md", lambda page: questions.report(page, content(questions.RESULTS)["rows"])),
+        ("reference-models.md", lambda page: reference_models.report(page, content(reference_models.RESULTS)["rows"])),
         ("trace.md", lambda page: trace.report(page, content(trace.RESULTS)["rows"])),
     ],
 )

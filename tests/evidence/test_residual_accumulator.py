@@ -90,6 +90,7 @@ def test_modules_that_gather_residuals_import_nothing_that_holds_signs():
         "residuals",
         "meetings",
         "first_answers",
+        "reference_answers",
         "regression",
         "class_channel",
         "amplitude_channel",
@@ -147,19 +148,32 @@ def test_one_batch_leaves_nothing_to_the_next_whatever_their_sizes(num_fresh):
     assert accumulators[0].fidelity == accumulators[1].fidelity > 0.375
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([1, 19, 20, 21, 45, 46, 90]), st.booleans())
-def test_what_is_left_of_a_logged_answer_depends_on_the_past_alone(seed, kept, labels):
+@settings(max_examples=24, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 19, 20, 21, 45, 46, 90]), st.booleans(), st.booleans())
+def test_what_is_left_of_a_logged_answer_depends_on_the_past_alone(seed, kept, labels, with_references):
     """Other answers after it, or none, change nothing: a client may choose his next input by all signs shown so far."""
     rng = np.random.default_rng(seed)
     book = codebook.expand(MarkKey(bytes(32), "x"), 4, MarkParams(tie_margin=2.0))
     clean, suspect = rng.dirichlet(np.ones(4) * 3, (2, 120))
     later = rng.dirichlet(np.ones(4) * 3, (2, 120))
     later[0, :kept], later[1, :kept] = clean[:kept], suspect[:kept]
+    references, others = rng.dirichlet(np.ones(4), (2, 120, 3))
+    others[:kept] = references[:kept]
     found = []
-    for each, answers in ((clean[:kept], suspect[:kept]), (clean, suspect), later):
-        accumulator = ResidualAccumulator(LOGGED, book.keyed_hash, MarkParams(tie_margin=2.0), book.contrasts())
-        accumulator.add(each, answers.argmax(axis=1) if labels else answers)
+    for each, answers, beside in (
+        (clean[:kept], suspect[:kept], references[:kept]),
+        (clean, suspect, references),
+        (*later, others),
+    ):
+        accumulator = ResidualAccumulator(
+            LOGGED,
+            book.keyed_hash,
+            MarkParams(tie_margin=2.0),
+            book.contrasts(),
+            with_references=with_references,
+        )
+        given = answers.argmax(axis=1) if labels else answers
+        accumulator.add(each, given, beside if with_references else None)
         found.append(
             {
                 channel: (table.cells[table.times <= kept], table.values.ravel()[table.cells][table.times <= kept])
