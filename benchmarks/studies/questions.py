@@ -150,16 +150,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             worst = min if name == "independent" else max
             cells = [f"{worst(row[form][name][place][1] for row in rows):.1f}" for place in range(len(counts))]
             lines.append(f"| {words}, answers {form} | {' | '.join(cells)} |")
-    lines += ["", "| a sequential test stops after, median (nine of ten) | questions |", "|---|---|"]
-    for form in ("probabilities", "labels"):
-        for name, words in SUSPECTS.items():
-            stops = [
-                sorted(row["queries"] if at is None else at for at in row[f"{form}, sequential"][name]) for row in rows
-            ]
-            found = [at is not None for row in rows for at in row[f"{form}, sequential"][name]]
-            middle, late = (max(each[int(share * len(each))] for each in stops) for share in (0.5, 0.9))
-            words_of = f"{middle:,} ({late:,})" if all(found) else f"{sum(found)} of {len(found)} tests stopped"
-            lines.append(f"| {words}, answers {form} | {words_of} |")
+    if all("labels, sequential" in row for row in rows):
+        lines += stops(rows)
     every = {form: max(row[form]["independent"][-1][0] for row in rows) for form in ("probabilities", "labels")}
     return "\n".join(
         [
@@ -172,6 +164,20 @@ def table(rows: list[dict[str, Any]]) -> str:
             "",
         ]
     )
+
+
+def stops(rows: list[dict[str, Any]]) -> list[str]:
+    """Where sequential tests stopped, as Markdown: the worst of the seeds."""
+    lines = ["", "| a sequential test stops after, median (nine of ten) | questions |", "|---|---|"]
+    for form in ("probabilities", "labels"):
+        for name, words in SUSPECTS.items():
+            of_row = [(row["queries"], row[f"{form}, sequential"][name]) for row in rows]
+            ends = [sorted(most if at is None else at for at in found) for most, found in of_row]
+            found = [at is not None for _, each in of_row for at in each]
+            middle, late = (max(each[int(share * len(each))] for each in ends) for share in (0.5, 0.9))
+            what = f"{middle:,} ({late:,})" if all(found) else f"{sum(found)} of {len(found)} tests stopped"
+            lines.append(f"| {words}, answers {form} | {what} |")
+    return lines
 
 
 def report(page: str, rows: list[dict[str, Any]]) -> str:
