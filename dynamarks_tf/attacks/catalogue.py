@@ -42,6 +42,7 @@ class Extraction:
         needs: names of the attacker's attributes that must not be `None`.
         num_queries: number of inputs that the attacker's pool must hold.
         kinds: the kinds of inputs that it makes sense for.
+        passes: how often the surrogate sees the transfer set, in proportion to other extractions.
     """
 
     gather: Callable[[Attacker], TransferSet]
@@ -50,6 +51,7 @@ class Extraction:
     needs: tuple[str, ...] = ()
     num_queries: int = 1
     kinds: tuple[Kind, ...] = KINDS
+    passes: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +155,13 @@ EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
             "the best class and its probability; the rest is spread evenly",
         ),
         "labels": Extraction(partial(_from_pool, post_processing.labels_only), "the best class alone"),
+        # Evidence from labels is what the surrogate remembers of ties (docs/settings.md).
+        "labels, few passes": Extraction(
+            partial(_from_pool, post_processing.labels_only), "labels; a third of the training", passes=1 / 3
+        ),
+        "labels, many passes": Extraction(
+            partial(_from_pool, post_processing.labels_only), "labels; three times the training", passes=3
+        ),
         "sharpened": Extraction(
             partial(_from_pool, post_processing.sharpened), "probabilities sharpened, temperature 0.5"
         ),

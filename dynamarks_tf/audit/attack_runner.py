@@ -241,7 +241,10 @@ class AttackRunner:
         return TransferSet(self._pool, self._clean(self._pool), self._pool)
 
     def _trained(self, scenario: Scenario, transfer_set: TransferSet) -> Any:
-        options = {} if scenario.is_independent else dict(EXTRACTIONS[scenario.extraction].training)
+        options, epochs = {}, self._epochs
+        if not scenario.is_independent:
+            extraction = EXTRACTIONS[scenario.extraction]
+            options, epochs = dict(extraction.training), max(1, round(self._epochs * extraction.passes))
         model = self._new_model(scenario.architecture, transfer_set.inputs)
         if isinstance(model, TreeSurrogate):
             return model.fit(transfer_set.inputs, transfer_set.targets)
@@ -249,7 +252,7 @@ class AttackRunner:
             model,
             transfer_set.inputs,
             transfer_set.targets,
-            epochs=self._epochs,
+            epochs=epochs,
             batch_size=self._batch_size,
             **options,
         )
