@@ -3,8 +3,8 @@
     python benchmarks/studies/label_memory.py             # three seeds, about 20 minutes
     python benchmarks/studies/label_memory.py --report    # writes the table into docs/settings.md from the results
 
-The owner model is trained on 20,000 images of Fashion-MNIST, and marked with default settings. The attacker sends 20,000
-others and keeps the labels. Each surrogate is trained on these and asked for labels after 3, 6, 12 and 24 passes. One
+The owner model is trained on 20,000 images of Fashion-MNIST, and marked with default settings. The attacker sends
+20,000 others and keeps the labels. Each surrogate is trained on these and asked for labels after 3, 6, 12 and 24 passes. One
 has dropout, which keeps it from remembering. A surrogate that sides with a share q of the secret signs of ties takes
 ln(10^6) / KL(q || 1/2) ties to p = 10^-6.
 """
