@@ -4,9 +4,9 @@
     python benchmarks/studies/label_memory.py --report    # writes the table into docs/settings.md from the results
 
 The owner model is trained on 20,000 images of Fashion-MNIST, and marked with default settings. The attacker sends
-20,000 others and keeps the labels. Each surrogate is trained on these and asked for labels after 3, 6, 12 and 24 passes. One
-has dropout, which keeps it from remembering. A surrogate that sides with a share q of the secret signs of ties takes
-ln(10^6) / KL(q || 1/2) ties to p = 10^-6.
+20,000 others and keeps the labels. Each surrogate is trained on these and asked for labels after 3, 6, 12 and 24
+passes. One has dropout, which keeps it from remembering. A surrogate that sides with a share q of the secret signs of
+ties takes ln(10^6) / KL(q || 1/2) ties to p = 10^-6.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ def study(seed: int) -> list[dict[str, Any]]:
             train_classifier(model, sent, labels, epochs=passes - done, **size)
             done = passes
             given = model.predict(sent, batch_size=512, verbose=0).argmax(axis=1)
-            accuracy = float(
-                (model.predict(images.x_test, batch_size=512, verbose=0).argmax(1) == images.y_test).mean()
-            )
+            tested = model.predict(images.x_test, batch_size=512, verbose=0).argmax(axis=1)
             accuracy = float(np.mean(tested == images.y_test))
             row = {"seed": seed, "surrogate": name, "passes": passes, "accuracy": accuracy}
             rows.append({**row, **evidence(owner, key, answers, given)})
