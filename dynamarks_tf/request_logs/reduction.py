@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import texts
 from dynamarks_tf.errors import LogError
+from dynamarks_tf.request_logs.pauses import Times, gaps_told
 
 Array = npt.NDArray[Any]
 
@@ -103,6 +104,7 @@ class FilePart:
         counts: how much of each origin it holds.
         problem: the first reason why something was left out; empty if nothing was.
         notes: what else an owner should know, such as that its end is missing.
+        times: when requests were logged; `None` if some record no time, or if an older release read the file.
     """
 
     name: str
@@ -112,6 +114,7 @@ class FilePart:
     counts: dict[Origin, Counts]
     problem: str = ""
     notes: tuple[str, ...] = ()
+    times: Times | None = None
 
     @property
     def identity(self) -> tuple[int, str]:
@@ -228,6 +231,10 @@ class Reduction:
                 "given. Use the same, or reduce the log again: dynamarks reduce."
             )
 
+    def gaps_told(self) -> str:
+        """Says which times the log seems to lack; empty if none."""
+        return gaps_told([(part.name, part.times) for part in self.files if part.counts])
+
     def total(self) -> dict[Origin, Counts]:
         """How much of each origin the log holds."""
         found: dict[Origin, Counts] = {}
@@ -275,7 +282,9 @@ def merge(reductions: Sequence[Reduction]) -> Reduction:
     if len({each.input_name for each in reductions}) != 1:
         raise LogError("The reduced logs hold different inputs of the model (--input NAME).")
     parts: dict[tuple[int, str], FilePart] = {}
-    for part in sorted((part for each in reductions for part in each.files), key=lambda part: part.order):
+    for part in sorted(
+        (part for each in reductions for part in each.files), key=lambda part: (part.order, part.times is None)
+    ):
         parts.setdefault(part.identity, part)
     files = tuple(sorted(parts.values(), key=lambda part: part.order))
     origins = tuple(sorted({origin for each in reductions for origin in each.origins}, key=_origin_order))

@@ -22,6 +22,7 @@ from dynamarks_tf._support.formats import check_format
 from dynamarks_tf._support.storage import CutOffError, StoredFile, local_file
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.entries import Array
+from dynamarks_tf.request_logs.pauses import Times
 from dynamarks_tf.request_logs.reduction import (
     MANY,
     MEETING,
@@ -128,6 +129,7 @@ def _head(reduction: Reduction) -> dict[str, Any]:
                 "problem": part.problem,
                 "notes": list(part.notes),
                 "counts": sorted([origin_of[origin], *counts] for origin, counts in part.counts.items()),
+                **({} if part.times is None else {"times": part.times}),
             }
             for part in reduction.files
         ],
@@ -157,6 +159,7 @@ def _read(archive: zipfile.ZipFile, source: str) -> Reduction:
             {origins[number]: Counts(*counts) for number, *counts in each["counts"]},
             each["problem"],
             tuple(each["notes"]),
+            _times(each.get("times")),
         )
         for each in head["files"]
     )
@@ -217,6 +220,21 @@ def _check(reduction: Reduction) -> None:
     expected = sizes[queries["form"]] if len(queries) else np.zeros(0)
     if ((expected >= 0) & (expected != queries["size"])).any():
         raise ValueError
+
+
+def _times(content: Any) -> Times | None:
+    """When requests were logged to a file; older releases did not say.
+
+    Raises:
+        ValueError: these are no such times.
+    """
+    if content is None:
+        return None
+    first, last, pauses = content
+    times = Times(float(first), float(last), tuple((float(start), float(end)) for start, end in pauses))
+    if not times.is_valid:
+        raise ValueError
+    return times
 
 
 def _is_origin(origin: Origin) -> bool:

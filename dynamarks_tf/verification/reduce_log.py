@@ -276,6 +276,8 @@ def _check_found(found: Reduction, parts: Sequence[Reduction], given: Sequence[s
     if left_out:
         kept = sum(counts.requests for part in read for counts in part.counts.values())
         _warn(f"{left_out} logged requests were left out, {kept} were taken. The first: {reason}")
+    if gaps := found.gaps_told():
+        _warn(gaps)
 
 
 def _together(parts: Sequence[Reduction]) -> Reduction:

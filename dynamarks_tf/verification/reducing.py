@@ -21,7 +21,15 @@ from dynamarks_tf.errors import DynaMarksError, LogError
 from dynamarks_tf.evidence.answers import confidence, main_class
 from dynamarks_tf.evidence.batch import Batch
 from dynamarks_tf.evidence.meetings import meetings, num_class_cells, num_tie_cells
-from dynamarks_tf.request_logs.entries import LogEntry, LogFile, TruncatedError, UnusableError, is_time
+from dynamarks_tf.request_logs.entries import (
+    LogEntry,
+    LogFile,
+    TruncatedError,
+    UnreadableEntry,
+    UnusableError,
+    is_time,
+)
+from dynamarks_tf.request_logs.pauses import LongestPauses
 from dynamarks_tf.request_logs.query_log import Selection
 from dynamarks_tf.request_logs.reduction import (
     MANY,
@@ -184,15 +192,19 @@ class Reducer:
         asked: dict[tuple[str | None, str | None, int | None], _Asked] = {}
         name, reason, notes = file.file.last_name, "", list[str]()
         last, step_back = after, 0.0
+        pauses, all_timed = LongestPauses(), True
 
         def rows() -> Iterator[tuple[Array, Row]]:
-            nonlocal reason, last, step_back
+            nonlocal reason, last, step_back, all_timed
             for entry in self._entries(file, notes):
                 if is_time(time := entry.time):
+                    pauses.add(time)
                     if time > last:
                         last = time
                     elif last - time > step_back:
                         step_back = last - time
+                elif not isinstance(entry, UnreadableEntry):  # which a client could send to hide a pause
+                    all_timed = False
                 by = entry.client, entry.model, entry.version
                 seen = asked.get(by)
                 if seen is None:
@@ -216,7 +228,8 @@ class Reducer:
             )
         self.problems += notes
         counts = {Origin(*by): Counts(seen.requests, seen.queries, seen.left_out) for by, seen in asked.items()}
-        self.files.append(FilePart(name, file.file.size, file.sha256, position, counts, reason, tuple(notes)))
+        times = pauses.times() if all_timed else None
+        self.files.append(FilePart(name, file.file.size, file.sha256, position, counts, reason, tuple(notes), times))
         return last
 
     def add(self, requests: Iterable[tuple[Array, Row]], *, number: int) -> None:

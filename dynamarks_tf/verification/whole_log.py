@@ -44,6 +44,8 @@ def reduced(log: QuerySource, marked: Marked, *, batch_size: int = BATCH_SIZE, v
         for part in log.reduction.files:
             for note in part.notes:
                 warnings.warn(note, stacklevel=2)
+        if gaps := log.reduction.gaps_told():
+            warnings.warn(gaps, stacklevel=2)
         return log.reduction
     reducer = Reducer(marked, input=log.selection.input if isinstance(log, QueryLog) else None, batch_size=batch_size)
     if isinstance(log, QueryLog):
@@ -55,7 +57,10 @@ def reduced(log: QuerySource, marked: Marked, *, batch_size: int = BATCH_SIZE, v
             last = reducer.file(file, position=position, after=last if position else -math.inf)
         for problem in reducer.problems:
             log.warn(problem)
-        return reducer.reduction()
+        found = reducer.reduction()
+        if gaps := found.gaps_told():
+            log.warn(gaps)
+        return found
     return _of_inputs(log, reducer, batch_size, verbose)
 
 

@@ -10,6 +10,8 @@ import pytest
 import dynamarks_tf as dm
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import LogError
+from dynamarks_tf.request_logs import reduction_file
+from dynamarks_tf.request_logs.pauses import Times
 from dynamarks_tf.verification import reduce_log as module
 from dynamarks_tf.verification.owner import resolve_owner
 from dynamarks_tf.verification.reducing import Reducer
@@ -159,6 +161,63 @@ def test_files_without_times(log, owner, key, tmp_path):
     for others in ([log[0]], [untimed[1]]):
         with pytest.raises(LogError, match=r"record no times: untimed-0.jsonl.* Reduce all files together"):
             dm.reduce_log([tmp_path / "one", *others], out=tmp_path / "mixed", **given)
+
+
+def told(call, *args, **given):
+    """The gaps in time that a call warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = call(*args, **given)
+    return found, [text for each in caught if "holds no request" in (text := str(each.message))]
+
+
+def test_a_missing_day_is_told_of_whole_and_reduced_logs(owner, api, key, tmp_path):
+    days = [write_log(tmp_path / f"{day}.jsonl", day, start=day * 86_400.0, step=2160.0) for day in (3, 4, 5, 7, 8, 9)]
+    given = {"owner": owner, "key": key}
+    whole, gaps = told(dm.reduce_log, days, out=tmp_path / "whole", **given)
+    (text,) = gaps
+    assert whole.reduction.gaps_told() == text
+    assert (
+        "no request from 1970-01-06 23:24 UTC to 1970-01-08 00:00 UTC (25 hours, between 5.jsonl and 7.jsonl)" in text
+    )
+    parts = [tmp_path / "early", tmp_path / "late"]
+    assert told(dm.reduce_log, days[:3], out=parts[0], **given)[1] == []
+    assert told(dm.reduce_log, days[3:], out=parts[1], **given)[1] == []
+    assert told(dm.reduce_log, parts, out=tmp_path / "merged", **given)[1] == gaps
+    assert (tmp_path / "merged").read_bytes() == (tmp_path / "whole").read_bytes()
+    for log in (dm.open_log(days), dm.open_log(parts)):
+        assert told(dm.verify, api, queries=log, **given)[1] == gaps
+    for paths in (days, parts):
+        assert told(dm.trace, api, log=paths, **given)[1] == gaps
+
+
+def test_requests_without_a_time_may_fill_a_gap(owner, key, tmp_path):
+    days = [write_log(tmp_path / f"{day}.jsonl", day, start=day * 86_400.0, step=2160.0) for day in (3, 4, 6, 7)]
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b"".join(day.read_bytes() for day in days))
+    assert "in log.jsonl" in told(dm.reduce_log, log, owner=owner, key=key, out=tmp_path / "timed")[1][0]
+    with log.open("ab") as file:
+        file.write(write_log(tmp_path / "untimed.jsonl", 1, count=1, start=None).read_bytes())
+    assert told(dm.reduce_log, log, owner=owner, key=key, out=tmp_path / "untimed")[1] == []
+
+
+def test_logs_that_an_older_release_reduced_tell_no_gap(owner, key, tmp_path):
+    days = [write_log(tmp_path / f"{day}.jsonl", day, start=day * 86_400.0, step=2160.0) for day in (3, 5)]
+    dm.reduce_log(days, owner=owner, key=key, out=tmp_path / "new")
+    older = dm.open_log(tmp_path / "new").reduction
+    older = dataclasses.replace(older, files=tuple(dataclasses.replace(each, times=None) for each in older.files))
+    reduction_file.write(older, tmp_path / "older")
+    assert reduction_file.read(tmp_path / "older").files == older.files
+    both = dm.open_log([tmp_path / "older", tmp_path / "new"])
+    assert all(each.times is not None for each in both.reduction.files)
+
+
+def test_a_reduced_log_with_impossible_times_is_refused(log, owner, key, tmp_path):
+    found = dm.reduce_log(log[:1], owner=owner, key=key, out=tmp_path / "good").reduction
+    damaged = dataclasses.replace(found.files[0], times=Times(2.0, 1.0))
+    reduction_file.write(dataclasses.replace(found, files=(damaged,)), tmp_path / "damaged")
+    with pytest.raises(LogError, match="is no reduced log, or is damaged"):
+        dm.open_log(tmp_path / "damaged")
 
 
 def test_a_reduced_log_of_another_key_and_an_output_that_exists_are_refused(log, owner, key, other_key, tmp_path):
