@@ -33,6 +33,7 @@ WEEKENDS = [day for day in range(70) if day % 7 > 4]
 @pytest.mark.parametrize(
     "log",
     [
+        [each * 900.0 for each in range(2000) if not 900 < each < 928],  # 7 hours
         hours(5, without=[2]),  # too short to know the week
         hours(20, without=[9]),
         hours(20, without=[9], of_day=range(6, 24)),  # quiet nights
@@ -61,6 +62,7 @@ def test_the_warning_names_time_and_file():
         hours(400, of_day=range(8, 20)),  # more pauses than are kept
         [0, 60, *(3 * DAY + each for each in hours(30))],  # a trial before the launch
         [0, 1, 2, DAY, DAY + 1, DAY + 2],  # two bursts
+        [each * 900.0 for each in range(2000) if not 900 < each < 920],  # an outage of 5 hours
         [*hours(20), 10_000 * DAY],  # one time of a clock gone wrong
         [7.0],
         [],
