@@ -31,7 +31,7 @@ from dynamarks_tf.case.client_table import client_lines, has_keys, num_found
 from dynamarks_tf.case.draw import choice_sha256, draw, surest
 from dynamarks_tf.case.extension import check_continues, read_heads
 from dynamarks_tf.case.key_trace import check_client_keys, check_evidence_of_keys
-from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.case.plan import TestPlan, growth_points, looks_of
 from dynamarks_tf.case.plausibility import warnings_of
 from dynamarks_tf.case.reference_check import ReferenceCheck
 from dynamarks_tf.case.result import VerificationResult
@@ -59,8 +59,8 @@ _EXACT_TOLERANCE = 1e-6  # of what follows from the tables in the bundle
 
 
 _WITHOUT_KEY = (
-    "Not checked with the key: the statistic T is the owner's unverified claim, and p-value and result follow from it. "
-    "The maker of a bundle can state any T."
+    "Not checked with the key: what the secret signs say (the statistic T, or the e-value) is the owner's unverified "
+    "claim, and p-value and result follow from it. The maker of a bundle can state any."
 )
 _NO_STATEMENT = (
     "The bundle holds no published commitment: that key and model are older than the suspect has to be shown otherwise."
@@ -212,6 +212,7 @@ class _Recheck:
         steps.append(f"The tables ({', '.join(tables)}) follow from the recorded answers{self._of_whom()}.")
         steps.append(self._check_facts(assessment))
         steps.append(self._check_p_values(tables, assessment))
+        self._check_growth(assessment)
         steps.append(self._check_clients())
         return Recheck(
             self._evidence,
@@ -312,8 +313,13 @@ class _Recheck:
     def _check_extended(self, heads: Sequence[bytes]) -> str:
         """Checks that this test goes on with those that it extends."""
         where, found = str(self._bundle.path), []
-        for data, batches in zip(heads, self._joints, strict=False):
+        first = TestPlan.from_dict(chains.read_head(heads[0], where)["plan"], where)
+        if first.sequential and first.looks != looks_of(first.num_fresh):
+            raise BundleError(f"{where}: its looks at the class channel are not those of a sequential test.")
+        for data, batches in zip(heads[:-1], self._joints, strict=True):
             head = chains.read_head(data, where)
+            if (head["suspect"], head["suspect_sha256"]) != (self._head["suspect"], self._head["suspect_sha256"]):
+                raise BundleError(f"{where}: it extends a test of another suspect.")
             earlier = TestPlan.from_dict(head["plan"], where)
             blocks = chains.blocks_of_head(head, earlier, where)[:batches]
             check_continues(self._plan, self._blocks, earlier, blocks)
@@ -386,14 +392,18 @@ class _Recheck:
         """The recorded batches, each checked against the chain that starts with the plan."""
         where, plan = str(self._bundle.path), self._plan
         heads = read_heads(self._bundle)
-        chain, previous_time = hashlib.sha256(heads[0]).hexdigest(), chains.read_head(heads[0], where)["fixed_at"]
+        fixed_at = dict(
+            zip((0, *self._joints), (chains.read_head(head, where)["fixed_at"] for head in heads), strict=True)
+        )
+        chain, previous_time = hashlib.sha256(heads[0]).hexdigest(), fixed_at[0]
         queries = ArrayDigest()
         index = 0
         while chains.batch_names(index)[1] in self._bundle:
             name, record_name = chains.batch_names(index)
             data, record = self._bundle.read(name), self._bundle.read_json(record_name)
             chains.check_record(record, data, index, chains.follows(chain, index, self._joints), where)
-            if not previous_time <= record["asked_at"] <= record["answered_at"]:
+            fixed = fixed_at.get(index, previous_time)
+            if not previous_time <= fixed <= record["asked_at"] <= record["answered_at"]:
                 raise BundleError(f"{where}, batch {index}: it was asked or answered before what precedes it.")
             chain, previous_time = record["chain"], record["answered_at"]
             batch = members.read_batch(data, self._plan, record["rows"])
@@ -407,6 +417,8 @@ class _Recheck:
                     raise BundleError(f"{where}, batch {index}: its queries are not those that were asked.")
             yield batch
             index += 1
+        if self._joints and max(self._joints) > index:
+            raise BundleError(f"{where}: it holds fewer batches than the test that it extends.")
         if self._keeps_queries and not plan.sequential and queries.hexdigest() != self._plan.queries_sha256:
             raise BundleError(f"{where}: its queries are not those of the plan.")
 
@@ -530,6 +542,8 @@ class _Recheck:
         if self._plan.rule == anytime.RULE:
             return self._check_e_values(assessment)
         evidence = self._evidence
+        if evidence.log10_e is not None:
+            raise BundleError(f"{self._bundle.path}: it states an e-value, which a test of its plan does not have.")
         (channel,) = evidence.channels
         found = self._channel_evidence(channel, tables[channel.channel])
         for name, stated, expected in (
@@ -544,33 +558,51 @@ class _Recheck:
                 f"The p-value (10^{found.log10_p:.2f}) follows from the table and the statistic T. That T is the sum "
                 "of sign times residual, and how it grew, can be checked with the key only."
             )
-        self._check_growth(assessment)
         return f"With the key, signs, statistics and p-values come out as stated (10^{found.log10_p:.2f})."
 
     def _check_e_values(self, assessment: Assessment) -> str:
-        evidence = self._evidence
-        if evidence.log10_e is None or evidence.log10_p != min(-evidence.log10_e, 0.0):
-            raise BundleError(f"{self._bundle.path}: p is not stated as the reciprocal of the e-value.")
+        evidence, where = self._evidence, str(self._bundle.path)
+        log10_e = evidence.log10_e
+        if log10_e is None or evidence.log10_p != min(-log10_e, 0.0):
+            raise BundleError(f"{where}: p is not stated as the reciprocal of the e-value.")
+        for channel in evidence.channels:
+            largest = float(np.abs(assessment.residuals[channel.channel].values).sum())
+            self._compare(f"largest T of the {channel.channel} channel", channel.largest_possible, largest)
+            if not abs(channel.statistic) <= largest * (1 + _RELATIVE_TOLERANCE) + _RELATIVE_TOLERANCE:
+                raise BundleError(f"{where}: T of the {channel.channel} channel is larger than it can be.")
+        guesses = sum(channel.num_cells for channel in evidence.channels) * math.log10(2)
+        if not -guesses - 1 <= log10_e <= guesses + _RELATIVE_TOLERANCE:
+            raise BundleError(
+                f"{where}: no signs give the e-value that is stated; at most 10^{guesses:.1f} is possible."
+            )
         if self._codebook is None:
             return (
-                f"The p-value (10^{evidence.log10_p:.2f}) is the reciprocal of the largest e-value. That this follows "
-                "from the tables, and how it grew, can be checked with the key only."
+                f"The p-value (10^{evidence.log10_p:.2f}) is the reciprocal of the e-value, and one that this many "
+                "secret signs can give. That it is the true one, and how it grew, can be checked with the key only."
             )
         for ours, theirs in zip(assessment.channels, evidence.channels, strict=True):
             of_channel = f"of the {ours.channel} channel"
             close = _RELATIVE_TOLERANCE * max(1.0, ours.largest_possible)
             self._compare(f"T {of_channel}", theirs.statistic, ours.statistic, absolute=close)
-            self._compare(f"largest T {of_channel}", theirs.largest_possible, ours.largest_possible)
             self._compare(f"log10 p {of_channel}", theirs.log10_p, ours.log10_p, absolute=_GROWTH_TOLERANCE)
-        self._compare("log10 e", evidence.log10_e, assessment.log10_e or 0.0, absolute=_GROWTH_TOLERANCE)
-        self._check_growth(assessment)
+        found = assessment.log10_e or 0.0
+        self._compare("log10 e", log10_e, found, absolute=_GROWTH_TOLERANCE)
+        limit = -math.log10(self._plan.alpha)
+        if (log10_e >= limit) != (found >= limit):
+            raise BundleError(
+                f"{where}: log10 e is stated as {log10_e:.6g} and comes out as {found:.6g}; alpha lies between."
+            )
         return f"With the key, signs, statistics and p-values come out as stated (10^{evidence.log10_p:.2f})."
 
     def _check_growth(self, assessment: Assessment) -> None:
-        growth = self._evidence.growth
-        if [point.num_queries for point in assessment.growth] != [point.num_queries for point in growth]:
-            raise BundleError(f"{self._bundle.path}: the growth of the evidence is not stated where it is computed.")
-        for ours, theirs in zip(assessment.growth, growth, strict=True):
+        """Checks where growth is stated, that it ends in the result, and with the key each of its values."""
+        growth, where = self._evidence.growth, str(self._bundle.path)
+        if [point.num_queries for point in growth] != growth_points(assessment.num_queries):
+            raise BundleError(f"{where}: the growth of the evidence is not stated where it is computed.")
+        values = [point.log10_p for point in growth]
+        if values[-1] != self._evidence.log10_p or not all(math.isfinite(value) and value <= 0 for value in values):
+            raise BundleError(f"{where}: the growth of the evidence does not end in the result.")
+        for ours, theirs in zip(assessment.growth, growth, strict=False):
             what = f"log10 p after {ours.num_queries} queries"
             self._compare(what, theirs.log10_p, ours.log10_p, absolute=_GROWTH_TOLERANCE)
 
@@ -590,8 +622,12 @@ class _Recheck:
         if not isinstance(self._accumulator, TracingAccumulator):
             return ""
         check_evidence(self._clients, self._accumulator, self._codebook)
-        how = "with the key" if self._codebook is not None else "from the stated statistics"
-        return f"The p-values of {len(self._clients)} clients and groups, {how}, come out as stated."
+        if self._codebook is None:
+            return (
+                f"The adjusted p-values of {len(self._clients)} clients and groups follow from the stated ones, and "
+                "these are possible. That they are true can be checked with the key only."
+            )
+        return f"The p-values of {len(self._clients)} clients and groups, with the key, come out as stated."
 
     def _compare(
         self,

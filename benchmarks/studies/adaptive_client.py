@@ -63,7 +63,7 @@ def p_value(book: codebook.Codebook, clean: Array, suspect: Array, count: int | 
     reducer.files.append(FilePart("log", 0, "", 0, {}))
     reduction = reducer.reduction()
     choice = LogChoice(reduction, Selection(), 10, 1)
-    chosen = choice.all() if count is None else choice.fewest(count, seed=0, num_ties=count // 2)
+    chosen = choice.all() if count is None else choice.fewest(count, num_ties=count // 2)
     rows = reduction.queries["row"][chosen]
     gathered = ResidualAccumulator(
         LOGGED, book.keyed_hash, PARAMS, book.contrasts(), met_before=choice.met_before(chosen)

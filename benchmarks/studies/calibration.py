@@ -137,7 +137,7 @@ def share(rows: list[dict[str, Any]], log10_a: float, keys: int) -> float:
 
 def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> dict[str, list[float]]:
     """log10 p of one independent model, for each channel and all keys."""
-    from dynamarks_tf.case.assessment import looks_of
+    from dynamarks_tf.case.plan import looks_of
     from dynamarks_tf.evidence import amplitude_channel, anytime, class_choice_channel
     from dynamarks_tf.evidence.batch import Batch
     from dynamarks_tf.evidence.channels import channel_evidence

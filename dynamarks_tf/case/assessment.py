@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.case.alignment import aligned
-from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.case.plan import TestPlan, next_point
 from dynamarks_tf.case.plausibility import warnings_of
 from dynamarks_tf.case.result import GrowthPoint, VerificationResult
 from dynamarks_tf.errors import SuspectError
@@ -31,8 +31,6 @@ from dynamarks_tf.watermark.codebook import Codebook, expand
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
 Array = npt.NDArray[Any]
-
-_FIRST_POINT = 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,7 +148,7 @@ def assess(
         start, size = 0, len(batch[0])
         while start < size:
             done = accumulator.num_queries
-            stop = min(size, start + min(_next_point(done), weigh.next_look(done)) - done)
+            stop = min(size, start + min(next_point(done), weigh.next_look(done)) - done)
             accumulator.add(*(part[start:stop] for part in batch))
             start = stop
             if accumulator.num_queries in looks:
@@ -291,26 +289,5 @@ class _Scales:
         return _Weighed((only,), only.log10_p, None)
 
 
-def looks_of(num_fresh: int, before: Sequence[int] = ()) -> tuple[int, ...]:
-    """After how many fresh queries the class channel is looked at: 10, 20, 50, 100 ... and all.
-
-    Args:
-        num_fresh: how many there will be.
-        before: the looks of an earlier test that is extended by this one.
-    """
-    looks = [*before]
-    while (count := _next_point(looks[-1] if looks else 0)) < num_fresh:
-        looks.append(count)
-    return tuple(looks) if looks and looks[-1] >= num_fresh else (*looks, num_fresh)
-
-
-def _next_point(count: int) -> int:
-    """The smallest of 10, 20, 50, 100, 200, 500 ... above `count`."""
-    decade = _FIRST_POINT
-    while 5 * decade <= count:
-        decade *= 10
-    return next(factor * decade for factor in (1, 2, 5) if factor * decade > count)
-
-
 def _is_point(count: int) -> bool:
-    return count > 0 and _next_point(count - 1) == count
+    return count > 0 and next_point(count - 1) == count

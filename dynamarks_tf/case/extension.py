@@ -13,11 +13,12 @@ from collections.abc import Sequence
 
 from dynamarks_tf.case import transcript_chain as chains
 from dynamarks_tf.case.bundle import Bundle
-from dynamarks_tf.case.plan import TestPlan
+from dynamarks_tf.case.plan import TestPlan, looks_of
 from dynamarks_tf.case.transcript_chain import Block, Continued
 from dynamarks_tf.errors import ArgumentError
 
 _MAY_DIFFER = {"num_queries", "num_fresh", "looks", "queries_sha256", "max_queries", "log", "met_before_sha256"}
+_LOG_MAY_DIFFER = {"files", "num_queries"}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -29,12 +30,16 @@ class Earlier:
         plan: what was fixed.
         blocks: what was asked.
         keeps_queries: whether its bundle holds the inputs.
+        suspect: what was tested.
+        suspect_sha256: digest of it, if it has one.
     """
 
     continued: Continued
     plan: TestPlan
     blocks: tuple[Block, ...]
     keeps_queries: bool
+    suspect: str
+    suspect_sha256: str | None
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Earlier:
@@ -57,17 +62,15 @@ class Earlier:
             names = itertools.takewhile(lambda pair: pair[1] in bundle, map(chains.batch_names, itertools.count()))
             records = tuple((bundle.read(answers), bundle.read(record)) for answers, record in names)
             blocks = tuple(chains.blocks_of_head(head, plan, where)[: len(records)])
-        return cls(Continued(heads, records), plan, blocks, bool(head["keeps_queries"]))
+        if not records:
+            raise ArgumentError(f"{where}: nothing was asked, so there is nothing to extend. Begin a new test.")
+        about = bool(head["keeps_queries"]), head["suspect"], head["suspect_sha256"]
+        return cls(Continued(heads, records), plan, blocks, *about)
 
     @property
     def ends(self) -> tuple[int, ...]:
         """After how many queries each block ended."""
         return tuple(itertools.accumulate(block.rows for block in self.blocks))
-
-    @property
-    def looks(self) -> tuple[int, ...]:
-        """After how many queries the class channel was looked at."""
-        return tuple(look for look in self.plan.looks if look <= self.ends[-1])
 
 
 def read_heads(bundle: Bundle) -> tuple[bytes, ...]:
@@ -89,6 +92,10 @@ def check_continues(plan: TestPlan, blocks: Sequence[Block], earlier: TestPlan, 
         ArgumentError: it does not; the message says in what they differ.
     """
     ours, theirs = plan.to_dict(), earlier.to_dict()
+    for content in (ours, theirs):
+        content["selection of the log"] = {
+            name: value for name, value in (content["log"] or {}).items() if name not in _LOG_MAY_DIFFER
+        }
     for name in ours:
         if name not in _MAY_DIFFER and ours[name] != theirs[name]:
             raise ArgumentError(
@@ -96,10 +103,9 @@ def check_continues(plan: TestPlan, blocks: Sequence[Block], earlier: TestPlan, 
                 "settings."
             )
     count = sum(block.rows for block in asked)
-    seen = [look for look in earlier.looks if look <= count]
-    same = [*blocks[: len(asked)]] == [*asked] and [*plan.looks[: len(seen)]] == seen
+    same = [*blocks[: len(asked)]] == [*asked] and plan.looks == looks_of(plan.num_fresh, earlier.looks)
     if not same or (plan.logged and plan.num_fresh != earlier.num_fresh):
         raise ArgumentError(
             f"The first {count} queries are not those that the earlier test asked. Give all its queries, in their "
-            "order, and the new ones after them: the whole log, or --queries without --max-queries."
+            "order, and the new ones after them: the whole log, or --queries without --max-queries, both times."
         )

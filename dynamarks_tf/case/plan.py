@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dynamarks_tf._support import digests
@@ -23,9 +23,10 @@ FORMAT = "dynamarks-plan"
 FORMAT_VERSION = 7
 OF_FRESH = ("all", "confident-balanced/1")
 OF_DRAWN = "drawn-surest/1"
-OF_LOGGED = ("first-meetings/1", "first-ties/1", "fewest/1", "ties-and-sure/1")
+OF_LOGGED = ("first-meetings/1", "first-ties/1", "fewest/2", "ties-and-sure/2")
 _LISTS = ("channels", "code_outside", "looks", "references")
 _MOST_CLASSES = 10_000_000
+_FIRST_POINT = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,14 +169,15 @@ class TestPlan:
         if plan.align_classes and plan.activation == "sigmoid":
             raise FormatError(f"{source} is damaged: there is no order of classes to find for sigmoids.")
         numbers_fit = plan.num_fresh < plan.num_queries if plan.logged else plan.num_fresh == plan.num_queries
-        looks_fit = [*plan.looks] == sorted({*plan.looks}) and plan.looks[-1:] in ((), (plan.num_fresh,))
-        if not numbers_fit or not looks_fit or (plan.looks and not plan.sequential):
+        is_looked_at = plan.sequential and plan.num_fresh > 0
+        looks_fit = [*plan.looks] == sorted({*plan.looks}) and all(look <= plan.num_fresh for look in plan.looks)
+        if not numbers_fit or not looks_fit or bool(plan.looks) != is_looked_at:
             raise FormatError(f"{source} is damaged: its numbers of fresh and logged queries and looks do not fit.")
         if len({*plan.references, plan.owner_model_sha256}) <= len(plan.references):
             raise FormatError(f"{source} is damaged: it names a reference model twice, or the owner model as one.")
         if plan.references and (plan.parties_sha256 or plan.client_keys_sha256):
             raise FormatError(f"{source} is damaged: clients are told apart without reference models.")
-        if plan.sequential and (plan.align_classes or plan.parties_sha256):
+        if plan.sequential and (plan.align_classes or plan.parties_sha256 or plan.client_keys_sha256):
             raise FormatError(f"{source} is damaged: a sequential test aligns no classes and tells no clients apart.")
         expected = rule_of(logged=plan.logged, sequential=plan.sequential)
         known = {"keyed_hash": KEYED_HASH, "transforms": TRANSFORMS, "rule": expected}
@@ -204,6 +206,39 @@ class TestPlan:
     def digest(self) -> str:
         """SHA-256 over the plan, 64 hexadecimal digits."""
         return digests.json_digest(self.to_dict())
+
+
+def next_point(count: int) -> int:
+    """The smallest of 10, 20, 50, 100, 200, 500 ... above `count`."""
+    decade = _FIRST_POINT
+    while 5 * decade <= count:
+        decade *= 10
+    return next(factor * decade for factor in (1, 2, 5) if factor * decade > count)
+
+
+def growth_points(num_queries: int) -> list[int]:
+    """After how many of the queries the growth of the evidence is stated: 10, 20, 50, 100 ... and all."""
+    points: list[int] = []
+    while (count := next_point(points[-1] if points else 0)) < num_queries:
+        points.append(count)
+    return [*points, num_queries]
+
+
+def looks_of(num_fresh: int, before: Sequence[int] = ()) -> tuple[int, ...]:
+    """After how many fresh queries a sequential test looks at the class channel: 10, 20, 50, 100 ... and all.
+
+    Where a test is extended, its looks stay, and the new end is none: it was chosen after evidence was seen.
+
+    Args:
+        num_fresh: how many there will be.
+        before: the looks of the test that is extended by this one.
+    """
+    looks = [look for look in before if look <= num_fresh]
+    while (count := next_point(looks[-1] if looks else 0)) <= num_fresh:
+        looks.append(count)
+    if not before and num_fresh and looks[-1:] != [num_fresh]:
+        looks.append(num_fresh)
+    return tuple(looks)
 
 
 def rule_of(*, logged: bool, sequential: bool) -> str:

@@ -179,7 +179,10 @@ def check_evidence(
             )
             for each in channels
         )
-        found.append(unadjusted(party.name, len(party.entries), unsigned, stated[party.name].log10_p))
+        log10_p, guesses = stated[party.name].log10_p, sum(each.num_cells for each in unsigned) * math.log10(2)
+        if not -guesses - _TOLERANCE <= log10_p <= 0:  # no signs give more than all of them guessed
+            raise differs(party.name, "p-values")
+        found.append(unadjusted(party.name, len(party.entries), unsigned, log10_p))
     check_same(stated, adjusted(found))
 
 

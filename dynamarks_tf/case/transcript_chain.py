@@ -103,13 +103,16 @@ def joints(heads: Sequence[bytes], where: str) -> dict[int, str]:
     Raises:
         TranscriptError: one does not continue the one before it.
     """
-    found = dict[int, str]()
+    found, last = dict[int, str](), 0
     contents = [read_head(head, where) for head in heads]
     for before, (head, content) in itertools.pairwise(zip(heads, contents, strict=True)):
-        about = content["continues"]
-        if about is None or about.get("head_sha256") != hashlib.sha256(before[0]).hexdigest():
+        about = content["continues"] or {}
+        batches: Any = about.get("batches")
+        follows_on = type(batches) is int and batches > last
+        if not follows_on or about.get("head_sha256") != hashlib.sha256(before[0]).hexdigest():
             raise TranscriptError(f"{where}: a part of it does not continue the one before.")
-        found[about.get("batches")] = hashlib.sha256(head).hexdigest()
+        last = int(batches)
+        found[last] = hashlib.sha256(head).hexdigest()
     if contents[0]["continues"] is not None:
         raise TranscriptError(f"{where}: the test that it extends is missing.")
     return found

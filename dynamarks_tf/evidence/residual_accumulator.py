@@ -132,7 +132,7 @@ class ResidualAccumulator:
         self._keyed_hash = keyed_hash
         self._memory = Memory()
         self.num_queries = 0
-        self.labels_only = True
+        self.labels_only, self._has_labels = True, False
         self.confusion = Confusion()
         self.clean_spread = 0.0
         self._clean_range: Array | None = None
@@ -156,6 +156,7 @@ class ResidualAccumulator:
         self.num_queries += len(clean)
 
     def _add(self, batch: Batch, is_fresh: bool) -> None:
+        self._has_labels = batch.has_labels
         self.labels_only = self.labels_only and (batch.has_labels or is_one_hot(batch.suspect))
         if self._first and not is_fresh and not batch.has_labels:
             self._first.add(batch)
@@ -194,11 +195,16 @@ class ResidualAccumulator:
         self.clean_spread = float((seen[1] - seen[0]).max())
 
     def residuals(self) -> dict[str, Residuals]:
-        """The residuals of every channel that the answers so far can be tested in."""
+        """The residuals of every channel that the answers so far can be tested in.
+
+        Class indices can be tested in the tie channel alone. A single 1 among zeros tells no more, and fresh queries
+        say nothing then. Of logged ones all channels stay: they must not depend on how many such answers came first.
+        """
+        as_labels = self._has_labels or (self.labels_only and not _OF_FIRST_ANSWERS & set(self._channels))
         return {
             channel: self._residuals_of(channel)
             for channel in self._channels
-            if not self.labels_only or channel in _WITH_LABELS
+            if not as_labels or channel in _WITH_LABELS
         }
 
     def _residuals_of(self, channel: str) -> Residuals:

@@ -35,8 +35,11 @@ Array = npt.NDArray[Any]
 
 NAMELESS = "(not recorded)"
 GROUP_SIGN = " + "
-ALL, TIES, FEWEST, TIES_FIRST = "first-meetings/1", "first-ties/1", "fewest/1", "ties-and-sure/1"
+ALL, TIES, FEWEST, TIES_FIRST = "first-meetings/1", "first-ties/1", "fewest/2", "ties-and-sure/2"
 _CONTROLS = 20
+SURE = 0.9  # clean probability of the best class from which on one of the first queries is a confident one
+_FIRST_QUERIES = 100
+_SUREST = 0.6  # from then on a query is if it is surer than this share of those before its block
 _ONE_IN = 5
 
 
@@ -80,7 +83,7 @@ def choose_logged(
         keyed_hash: which secret signs an output gets.
         labels: whether the suspect is said to answer labels only.
         max_queries: the largest number of queries; `None` for all that can say something.
-        seed: seed of the choice among those of which the clean model is sure.
+        seed: seed of the few other queries that labels are asked with.
         batch_size: how many inputs are read at once.
         beside_fresh: whether fresh queries are asked as well, of which the clean model is sure.
         groups: names of clients to be told apart together, beside each by itself; `None` tells no clients apart.
@@ -104,14 +107,15 @@ def choose_logged(
     if choice.num_of_other_forms:
         warnings.warn(
             f"{choice.num_of_other_forms} logged queries are not asked: their inputs have another type or shape than "
-            "most.",
+            "those of the first one.",
             stacklevel=2,
         )
     if labels:
         name, chosen = TIES, choice.first_ties(max_queries)
     elif max_queries is not None and max_queries < len(choice.all()):
-        name, num_ties = (TIES_FIRST, max_queries) if beside_fresh else (FEWEST, max_queries // 2)
-        chosen = choice.fewest(max_queries, seed, num_ties)
+        name, num_ties = (TIES_FIRST, 3 * max_queries // 4) if beside_fresh else (FEWEST, max_queries // 2)
+        num_ties = num_ties if owner.params.tie_margin else 0
+        chosen = choice.fewest(max_queries, num_ties)
     else:
         name, chosen = ALL, choice.all()
     if not len(chosen):
@@ -226,9 +230,9 @@ class LogChoice:
         wanted = np.array([selection.takes(origin) for origin in reduction.origins], bool)
         queries = reduction.queries
         selected = np.flatnonzero(wanted[queries["origin"]]) if len(queries) else np.zeros(0, np.int64)
-        if len(selected):  # the commonest form: a client who sends another one first decides nothing
+        if len(selected):  # the form of the first: one that later queries could change would depend on their answers
             forms = queries["form"][selected]
-            of_form = np.flatnonzero(forms == np.bincount(forms).argmax())
+            of_form = np.flatnonzero(forms == forms[0])
             self.num_of_other_forms, selected = len(selected) - len(of_form), selected[of_form]
         is_usable = np.zeros(len(queries) + 1, bool)
         is_usable[selected] = True
@@ -259,11 +263,31 @@ class LogChoice:
         controls = self._sure(wanted, np.setdiff1d(self.all(), self.ties), seed=0)
         return np.union1d(self.ties if count is None else self.ties[: count - len(controls)], controls)
 
-    def fewest(self, count: int, seed: int, num_ties: int) -> npt.NDArray[np.int64]:
-        """The first ties, up to a number, and others of which the clean model is sure, balanced over its classes."""
+    def fewest(self, count: int, num_ties: int) -> npt.NDArray[np.int64]:
+        """The first ties, up to a number, and the first others of each class of which the clean model is sure.
+
+        Whether a query is asked follows from it and from those before it. A later one could not displace it: the client
+        who sends that may know what this one's answer showed.
+        """
         ties = self.ties[:num_ties]
         others = np.setdiff1d(self.all(), ties)
-        return np.union1d(ties, self._sure(count - len(ties), others, seed))
+        found = self._reduction.queries[others]
+        sure = others[found["confidence"] >= self._limits()[others]]
+        classes = self._reduction.queries["best"][sure]
+        order = np.argsort(classes, kind="stable")
+        rank = np.empty(len(sure), np.int64)
+        rank[order] = np.arange(len(sure)) - np.searchsorted(classes[order], classes[order], side="left")
+        return np.union1d(ties, sure[rank < -(-(count - num_ties) // self._num_classes)])
+
+    def _limits(self) -> npt.NDArray[np.float64]:
+        """How sure the clean model must be of each query of the log, by what came before it; blocks double."""
+        confidence = self._reduction.queries["confidence"]
+        limits = np.full(len(confidence), SURE)
+        start = _FIRST_QUERIES
+        while start < len(confidence):
+            limits[start : 2 * start] = np.quantile(confidence[:start], _SUREST)
+            start *= 2
+        return limits
 
     def _sure(self, count: int, among: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
         if count < 1 or not len(among):

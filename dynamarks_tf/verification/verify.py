@@ -18,10 +18,10 @@ import numpy.typing as npt
 from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.case import members
-from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, looks_of, result_of
+from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, result_of
 from dynamarks_tf.case.extension import Earlier, check_continues
 from dynamarks_tf.case.key_trace import client_keys_sha256, evidence_of_keys
-from dynamarks_tf.case.plan import TestPlan, rule_of
+from dynamarks_tf.case.plan import TestPlan, looks_of, rule_of
 from dynamarks_tf.case.query_provenance import NAMED
 from dynamarks_tf.case.reference_check import ReferenceCheck
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult, check_alpha
@@ -180,12 +180,19 @@ def run(
             chosen = dataclasses.replace(chosen, provenance=dict(NAMED))
         if sequential:
             chosen = in_blocks_of(chosen, options.batch_size, earlier.ends if earlier else ())
-        looks = looks_of(chosen.num_fresh, earlier.looks if earlier else ()) if sequential and chosen.num_fresh else ()
+        looks = (
+            looks_of(chosen.num_fresh, earlier.plan.looks if earlier else ()) if sequential and chosen.num_fresh else ()
+        )
         plan = _plan(
             key, claimed, references, chosen, options, channels, logged, looks, max_queries, seed, alpha, client_keys
         )
         if earlier is not None:
             check_continues(plan, chosen.blocks or (), earlier.plan, earlier.blocks)
+            if (earlier.suspect, earlier.suspect_sha256) != (adapter.description, suspect_sha256(suspect)):
+                raise ArgumentError(
+                    f"The test that is to be extended is about {earlier.suspect!a}, this one about "
+                    f"{adapter.description!a}, or the model has changed. One suspect's answers say nothing of another."
+                )
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
         sha256 = suspect_sha256(suspect)
         accumulator = accumulator_of(plan, codebook.keyed_hash, codebook.contrasts(), chosen.met_before, chosen.parties)

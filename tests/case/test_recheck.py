@@ -78,7 +78,7 @@ def test_a_bundle_is_private_complete_and_bears_out_the_verdict(verify, surrogat
     assert "committed to this key in a signed statement that says 2026-01-01" in told
     assert "(amplitude, class-choice) follow from the recorded answers" in told
     assert "can be checked with the key only" in without_key.steps[-1]
-    assert "the statistic T is the owner's unverified claim" in without_key.caveats[0]
+    assert "is the owner's unverified claim" in without_key.caveats[0]
     assert with_key.caveats == without_key.caveats[1:]
     assert "No bundle can show that the recorded answers" in with_key.caveats[-1]
     assert "holds digests only" in with_key.caveats[-1]

@@ -54,7 +54,10 @@ def test_labels_are_seen_from_the_answers_whatever_their_form():
         accumulator = ResidualAccumulator(CHANNELS, book.keyed_hash, WITH_TIES, book.contrasts())
         accumulator.add(clean, suspect)
         assert accumulator.labels_only == (name != "soft")
-        assert set(accumulator.residuals()) == ({"tie"} if name != "soft" else set(CHANNELS))
+        assert set(accumulator.residuals()) == ({"tie"} if name == "labels" else set(CHANNELS))
+        fresh = ResidualAccumulator(("class",), book.keyed_hash, WITH_TIES, num_fresh=50)
+        fresh.add(clean, suspect)
+        assert set(fresh.residuals()) == ({"class"} if name == "soft" else set())
         assert accumulator.fidelity == 1
         assert accumulator.num_queries == 50
 

@@ -55,5 +55,6 @@ def state_a_statistic(members, statistic):
     stated = statistic(channel)
     nearest = evidence_of_stated("class", min(stated, channel.largest_possible), residuals, tolerance=1)
     forged = dataclasses.replace(nearest, statistic=stated)
-    forged = dataclasses.replace(evidence, channels=(forged,), log10_p=forged.log10_p)
+    growth = (*evidence.growth[:-1], dataclasses.replace(evidence.growth[-1], log10_p=forged.log10_p))
+    forged = dataclasses.replace(evidence, channels=(forged,), log10_p=forged.log10_p, growth=growth)
     members[bundles.EVIDENCE] = json.dumps(forged.to_dict()).encode()

@@ -293,9 +293,10 @@ def test_a_suspect_that_answers_labels_is_tested_in_the_tie_code(form, digits, o
     stolen = verifying.verify(labels_of(with_ties, form), **options)
     assert stolen.log10_p <= -8
     assert stolen.answers == "labels"
-    assert [channel.channel for channel in stolen.channels] == ["tie"]
-    assert stolen.untested["class"] == stolen.untested["amplitude"]
-    assert "labels only" in stolen.untested["class"]
+    assert stolen.channels[-1].channel == "tie"
+    if form != "one-hot":  # of which it could be the first answers only, so no channel is left out
+        assert len(stolen.channels) == 1
+        assert "labels only" in stolen.untested["amplitude"]
     assert stolen.fidelity > 0.9
     independent = verifying.verify(labels_of(owner_model, form), **options)
     assert independent.log10_p > -2
