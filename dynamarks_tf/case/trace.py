@@ -36,7 +36,7 @@ class ClientEvidence:
         exclusive_signs: how many secret signs only its requests met in the whole log; of a client with a key of its
             own, how many signs of this key the queries met.
         channels: the evidence of each channel that was tested.
-        log10_p: log10 of the exact p-value, all channels together; at most 0.
+        log10_p: log10 of the p-value, all channels together, valid for every number of queries; at most 0.
         adjusted_log10_p: the same after Holm's adjustment for all clients and groups of the trace.
         commitment: to the client's own key; `None` where clients are told apart by a log.
     """

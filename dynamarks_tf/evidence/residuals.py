@@ -1,8 +1,8 @@
 """What a channel's evidence is before any sign has met it: one number for each secret sign.
 
-Nothing in `class_channel`, `amplitude_channel`, `query_code` and `tie_channel` takes a sign of the channel's own: that
-the residuals do not depend on the signs is what makes the p-value exact, and it can be checked by reading the
-signatures of those modules.
+Nothing in `class_channel`, `amplitude_channel`, `class_choice_channel` and `tie_channel` takes a sign of the channel's
+own. That residuals do not depend on the signs is what p-values rest on, and reading the signatures of those modules
+shows it.
 """
 
 from __future__ import annotations
