@@ -125,6 +125,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     for name, words in SURROGATES.items():
         for passes in SETTINGS["passes"]:
             same = [row for row in rows if (row["surrogate"], row["passes"]) == (name, passes)]
+            if not same:  # of a study that was stopped
+                continue
             weakest = max(same, key=lambda row: row["log10_p"])
             needed = ties_needed(weakest["obeyed"])
             share = needed / SETTINGS["sent"]
