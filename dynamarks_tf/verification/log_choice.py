@@ -277,7 +277,8 @@ class LogChoice:
         order = np.argsort(classes, kind="stable")
         rank = np.empty(len(sure), np.int64)
         rank[order] = np.arange(len(sure)) - np.searchsorted(classes[order], classes[order], side="left")
-        return np.union1d(ties, sure[rank < -(-(count - num_ties) // self._num_classes)])
+        wanted = count - num_ties
+        return np.union1d(ties, sure[rank < -(-wanted // self._num_classes)][:wanted])
 
     def _limits(self) -> npt.NDArray[np.float64]:
         """How sure the clean model must be of each query of the log, by what came before it; blocks double."""

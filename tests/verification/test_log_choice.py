@@ -58,6 +58,12 @@ def test_no_later_query_decides_whether_an_earlier_one_is_asked():
         assert len(start) == len(whole) or length < 1000
 
 
+@pytest.mark.parametrize("count", [1, 3, 15, 47])
+def test_no_more_are_asked_than_are_wanted(count):
+    choice, _ = choice_of(10, 200, 2000)
+    assert len(choice.fewest(count, num_ties=count // 2)) == count
+
+
 @pytest.mark.parametrize("count", [120, None])
 def test_of_labels_only_ties_are_asked_in_the_order_of_the_log(count):
     choice, _ = choice_of(10, 300, 500)
