@@ -156,14 +156,13 @@ def table(rows: list[dict[str, Any]]) -> str:
             worst = min if name == "independent" else max
             cells = [f"{worst(row[form][name][place][1] for row in rows):.1f}" for place in range(len(counts))]
             lines.append(f"| {words}, answers {form} | {' | '.join(cells)} |")
-    if all("labels, sequential" in row for row in rows):
-        lines += stops(rows)
+    lines += stops(rows)
     every = {form: max(row[form]["independent"][-1][0] for row in rows) for form in ("probabilities", "labels")}
     return "\n".join(
         [
             *lines,
             "",
-            f"{len(rows)} owner models and keys; the worst of them, and the smallest log10 p of independent models. Of "
+            f"{len(rows)} owner model(s) and key(s); the worst of them, and the smallest log10 p of independent models. Of "
             f"{rows[0]['queries']:,} logged queries, at most {every['probabilities']:,} can say something about "
             f"probabilities, and {every['labels']:,} about labels; for probabilities, up to 40 are fresh. Sequential "
             f"tests: {SETTINGS['orders']} orders of each log; the worst of the models.",
