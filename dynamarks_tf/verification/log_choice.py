@@ -112,7 +112,7 @@ def choose_logged(
         )
     if labels:
         name, chosen = TIES, choice.first_ties(max_queries)
-    elif max_queries is not None and max_queries < len(choice.all()):
+    elif max_queries is not None:  # however few the log holds: its length may depend on what was answered
         name, num_ties = (TIES_FIRST, 3 * max_queries // 4) if beside_fresh else (FEWEST, max_queries // 2)
         num_ties = num_ties if owner.params.tie_margin else 0
         chosen = choice.fewest(max_queries, num_ties)

@@ -172,6 +172,8 @@ def run(
     _check_kind(logged=logged, fresh=fresh, sequential=sequential, options=options)
     earlier = _extended(target, sequential=sequential)
     channels = _channels(claimed, options, fresh=fresh is not None or not logged, logged=logged)
+    if fresh is not None and "class" not in channels:
+        raise ArgumentError("`fresh` queries are for the class channel, which a mark of these classes does not have.")
     given, codebook = as_queries(queries if pool is None else pool.inputs), claimed.codebook(key)
     with opened(suspect, options, given) as adapter:
         source = pool or given
@@ -186,15 +188,15 @@ def run(
         plan = _plan(
             key, claimed, references, chosen, options, channels, logged, looks, max_queries, seed, alpha, client_keys
         )
+        sha256 = suspect_sha256(suspect)
         if earlier is not None:
             check_continues(plan, chosen.blocks or (), earlier.plan, earlier.blocks)
-            if (earlier.suspect, earlier.suspect_sha256) != (adapter.description, suspect_sha256(suspect)):
+            if (earlier.suspect, earlier.suspect_sha256) != (adapter.description, sha256):
                 raise ArgumentError(
                     f"The test that is to be extended is about {earlier.suspect!a}, this one about "
                     f"{adapter.description!a}, or the model has changed. One suspect's answers say nothing of another."
                 )
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
-        sha256 = suspect_sha256(suspect)
         accumulator = accumulator_of(plan, codebook.keyed_hash, codebook.contrasts(), chosen.met_before, chosen.parties)
         continued = None if earlier is None else earlier.continued
         record = transcript_of(target, plan, adapter.description, sha256, options.batch_size, chosen.blocks, continued)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -232,6 +233,13 @@ def test_fresh_queries_go_beside_logged_ones_only(owner, key, marked_model, digi
     log, labels = dm.open_log(tmp_path / "log.npz"), dm.SuspectOptions(labels=True)
     with pytest.raises(ArgumentError, match="which a suspect that answers labels has not"):
         dm.verify(marked_model, queries=log, suspect_options=labels, **options)
+
+
+def test_two_classes_have_no_use_for_fresh_queries_beside_a_log(key):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax")])
+    x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    with pytest.raises(ArgumentError, match="which a mark of these classes does not have"):
+        dm.verify(model, owner=dm.mark(model, key), key=key, queries=x, logged=True, fresh=x)
 
 
 @pytest.mark.parametrize(("count", "num_fresh", "largest"), [(1, 0, 256), (57, 13, 5), (3000, 100, 256), (40, 40, 32)])
