@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Where the images are, if `make data` fetched them.
 WITH_DATA = DYNAMARKS_DATA="$${DYNAMARKS_DATA:-$$(ls -d "$(CURDIR)/.data/fashion-mnist" 2>/dev/null)}"
 
-.PHONY: demo test test-servers test-spark test-keras-hub check docs format data glyphs clean
+.PHONY: demo test test-servers test-spark test-keras-hub test-lowest check docs dist format data glyphs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo data            ## the main job, end to end, on real images
@@ -34,13 +34,26 @@ test-keras-hub: $(VENV)/.test       ## classifiers of keras_hub, with random wei
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/watermark/keras_hub.txt
 	$(BIN)/python -m pytest tests/watermark/test_keras_hub.py
 
-check: $(VENV)/.test                ## linter and type checker
+test-lowest: data                   ## every test with the lowest versions that setup.py allows
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .venv-uv uv
+	.venv-uv/bin/uv venv --quiet --clear --python $(PYTHON) .venv-lowest
+	.venv-uv/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[test]'
+	$(WITH_DATA) .venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.test                ## linter, type checker, spelling and vocabulary
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell -D - -D docs/vocabulary.txt
 
 docs: $(VENV)/.test                 ## the documentation, into site/; fails on a broken link or reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+dist: $(VENV)/.test                 ## sdist and wheel, checked, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m check_wheel_contents dist/*.whl
 
 format: $(VENV)/.test               ## rewrite the source to the project's style
 	$(BIN)/ruff check --fix .

@@ -1,5 +1,6 @@
 """Packaging of dynamarks_tf. Tool settings are in pyproject.toml."""
 
+import re
 import runpy
 from pathlib import Path
 
@@ -7,6 +8,16 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = runpy.run_path(str(HERE / "dynamarks_tf" / "_version.py"))["__version__"]
+HOMEPAGE = ""  # address of the public repository, such as https://github.com/OWNER/dynamarks_tf
+
+
+def readme() -> str:
+    """The README for a package index, where links into the repository need its address, and otherwise become text."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    image, page = (rf"{HOMEPAGE}/{kind}/v{VERSION}/" if HOMEPAGE else "" for kind in ("raw", "blob"))
+    text = re.sub(r"!\[([^]]*)\]\((?!http)([^)]+)\)", rf"![\1]({image}\2)" if image else r"*\1*", text)
+    return re.sub(r"(?<!!)\[([^]]*)\]\((?!http)([^)]+)\)", rf"[\1]({page}\2)" if page else r"\1", text)
+
 
 DATASETS = ["scikit-learn>=1.4"]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
@@ -31,9 +42,12 @@ setup(
     name="dynamarks_tf",
     version=VERSION,
     description="Prove that a Keras classifier was stolen through its prediction API",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=readme(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    author="The dynamarks_tf developers",
+    project_urls={"Paper of the idea": "https://arxiv.org/abs/2207.13321"} | ({"Source": HOMEPAGE} if HOMEPAGE else {}),
+    keywords=["model extraction", "watermarking", "Keras", "TensorFlow Serving", "ownership"],
     python_requires=">=3.10",
     packages=find_packages(include=["dynamarks_tf", "dynamarks_tf.*"]),
     package_dir={"": "."},  # so that an editable install puts this folder on the path: scripts import `benchmarks`
@@ -41,7 +55,7 @@ setup(
     install_requires=[
         "tensorflow>=2.20",
         "keras>=3.12",
-        "tensorflow-serving-api>=2.18",
+        "tensorflow-serving-api>=2.19",  # the messages of 2.18 do not import beside TensorFlow 2.20
         "numpy>=1.26",
         "cryptography>=42",  # HKDF-SHA256 and ChaCha20: the expansion of the key
         "click>=8.1",  # command line
@@ -78,7 +92,9 @@ setup(
             *DOCS,
             *ZSTD,
             FSSPEC,
+            "build>=1.2",
             "check-wheel-contents>=0.6",
+            "codespell[toml]>=2.3",  # American spelling, and the project's vocabulary
             "hyperframe>=6.0",  # tests/proxy: frames that no client would send
             "hypothesis>=6.100",
             "ipykernel>=6.29",  # examples/quickstart.ipynb
@@ -90,6 +106,7 @@ setup(
             "onnx>=1.16",
             "pytest>=8",
             "pytest-xdist>=3.8",  # two files at a time
+            "pytest-cov>=5",
             "ruff>=0.6",
             "setuptools>=77",  # builds the wheel that is tested
             "sybil>=9",  # runs the code blocks of the documentation
@@ -99,6 +116,7 @@ setup(
             "playwright>=1.45",  # drives Chromium, where there is one, to look at reports
             "axe-playwright-python>=0.1.4",  # and whether everybody can read them
             "pyyaml>=6",
+            "twine>=5",  # whether the README renders on PyPI
             "types-requests",
         ],
     },

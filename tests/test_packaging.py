@@ -2,6 +2,7 @@
 
 import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,11 @@ def test_the_metadata_is_valid_and_lists_the_requirements(metadata):
     needed = {Requirement(str(one)).name for one in facts.requires_dist if one.marker is None}
     assert {"tensorflow", "keras", "cryptography", "click"} <= needed
     assert not {"pytest", "mkdocs", "matplotlib", "scikit-learn"} & needed
+
+
+def test_the_readme_renders_where_the_repository_is_not(wheel, metadata):
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", metadata) == []  # no link that leads nowhere
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", str(wheel)], check=True)
 
 
 def test_the_installed_wheel_runs_by_either_name(wheel, tmp_path):

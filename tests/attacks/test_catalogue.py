@@ -37,12 +37,12 @@ def attacker(digits, owner_model):
     )
 
 
-def test_the_readme_counts_the_catalogue():
+def test_the_documentation_counts_the_catalogue():
     counts = [len(EXTRACTIONS), *(len(applicable(EXTRACTIONS, kind)) for kind in ("images", "vectors", "text"))]
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
     found = re.search(
-        r"names (\d+) ways to steal \((\d+) of\s+them for images, (\d+) for vectors, (\d+) for text\) and (\d+) to",
-        readme,
+        r"lists (\d+) thefts \((\d+) for images, (\d+) for vectors, (\d+) for text\) and (\d+) removal attacks",
+        page,
     )
     assert [int(number) for number in found.groups()] == [*counts, len(REMOVALS) - 1]
 

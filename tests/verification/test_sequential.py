@@ -51,14 +51,14 @@ def verify(owner, key, digits):
 
 
 def test_it_stops_when_the_evidence_is_enough_and_not_before(verify, surrogate, owner_model):
-    suspect, innocent = Counting(surrogate), Counting(owner_model)
-    found, nothing = verify(suspect, alpha=1e-3), verify(innocent, alpha=1e-3)
+    suspect, independent = Counting(surrogate), Counting(owner_model)
+    found, nothing = verify(suspect, alpha=1e-3), verify(independent, alpha=1e-3)
     assert found.detected()
     assert found.num_queries == suspect.asked < 300
     assert found.log10_p == -found.log10_e <= -3
     earlier = [point.log10_p for point in found.growth[:-1]]
     assert all(p > -3 for p in earlier)
-    assert innocent.asked == nothing.num_queries == 300
+    assert independent.asked == nothing.num_queries == 300
     assert not nothing.detected()
     assert found.plan.num_queries == nothing.plan.num_queries == 300
     assert found.plan.looks == (10, 20, 50, 100, 200, 300)
