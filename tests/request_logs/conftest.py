@@ -19,7 +19,7 @@ Messages = tuple[predict_pb2.PredictRequest, predict_pb2.PredictResponse]
 
 def inputs_of(index: int, rows: int = 1) -> np.ndarray:
     """The inputs of the request number `index`."""
-    return (np.arange(rows * 4, dtype=np.float32) + 100 * index).reshape(rows, 4)
+    return (np.arange(rows * 4, dtype=np.float32) + np.float32(100 * index)).reshape(rows, 4)
 
 
 def answers_of(index: int, rows: int = 1) -> np.ndarray:
