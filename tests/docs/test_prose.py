@@ -1,0 +1,68 @@
+"""The hand-written pages keep the rules of prose: short sentences that name their subject, and pages of one sitting.
+
+Headings, code and tables are no sentences; the words of tables count for the length of a page.
+"""
+
+import re
+
+import pytest
+import yaml
+
+from tests.helpers import ROOT
+
+MOST_WORDS = 25  # in a sentence
+LONGEST_PAGE = 1500
+WRITTEN_BY_STUDIES = {"baselines", "calibration", "class-choice", "robustness"}
+FORMATS_AND_DEFENSES = re.compile("bundle-format|conformance|gateway|key-format|local-server|secrecy|security")
+PAGES = [ROOT / "README.md"] + [
+    page
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    if page.stem not in WRITTEN_BY_STUDIES and not FORMATS_AND_DEFENSES.match(page.stem)
+]
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def sentences(text):
+    """The sentences of a page, without markup; each item of a list starts a new one."""
+    for block in re.split(r"\n\s*\n", without_code(text)):
+        if not re.match(r" {4}|\||#|---", block):
+            for item in re.split(r"^\s*(?:[-*>]|\d+\.)\s+", block, flags=re.MULTILINE):
+                plain = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", item.replace("*", ""))
+                plain = re.sub(r"`[^`]*`|\$[^$]*\$", "X", " ".join(plain.split()))
+                yield from (found for found in re.split(r"(?<=[.!?])[)\"]?\s+(?=[\"(A-Z\d])", plain) if found)
+
+
+def without_code(text):
+    """A page without code, displayed formulas, comments, and tables that a study writes."""
+    generated = r"^<!-- (?:table|rules):.*?^<!-- end of \w+ -->$"
+    return re.sub(rf"{generated}|^ *```.*?^ *```$|^\$\$$.*?^\$\$$|<!--.*?-->", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+@pages
+def test_sentences_are_short(page):
+    assert [found for found in sentences(page.read_text()) if len(found.split()) > MOST_WORDS] == []
+
+
+@pages
+def test_sentences_name_their_subject(page):
+    """None starts with who or what, and none calls an attacker, a client or a reader a man."""
+    unnamed = re.compile(r"(?i:\W*(?:who|whoever|what)\b)|.*\b(?:[Hh]e|[Hh]im|[Hh]is)\b")
+    assert [found for found in sentences(page.read_text()) if unnamed.match(found)] == []
+
+
+def test_pages_can_be_read_in_one_sitting():
+    """All but those of the reference."""
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text().split("\nmarkdown_extensions:")[0])["nav"]
+    (reference,) = (entry["Reference"] for entry in nav if "Reference" in entry)
+    looked_up = {"glossary.md"} | {name for entry in reference for name in entry.values()}
+    read = {page.name: re.sub(r"\$[^$]*\$", "X", without_code(page.read_text())) for page in PAGES}
+    words = {name: len(text.split()) for name, text in read.items() if name not in looked_up}
+    assert {name: count for name, count in words.items() if count > LONGEST_PAGE} == {}
+
+
+def test_the_rules_find_what_they_are_for():
+    long = "word " * MOST_WORDS
+    text = f"# {long}\n\nOne. Who asks, finds.\n- It is his. Whatever.\n\n| {long} |\n\n    {long}\n\n{long}end, `a b`."
+    found = [*sentences(text)]
+    assert found[:4] == ["One.", "Who asks, finds.", "It is his.", "Whatever."]
+    assert [len(sentence.split()) for sentence in found[4:]] == [MOST_WORDS + 2]
