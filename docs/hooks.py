@@ -17,6 +17,8 @@ from dynamarks_tf.cli.main import MODULE_OF, commands
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {"serving.md": "serving/README.md"}
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+_PRIME = re.compile("<msup>(<mi>[^<]*</mi>)<mi>&#x02032;</mi></msup>")
+_SHORT_CODE = re.compile(r"<code>([^<\n]{1,30})</code>")
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -37,7 +39,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, page: Any, **_: Any) -> str:
-    """Makes MathML of the formulas, which browsers show without a script; dollars of other pages are the shell's."""
+    """Keeps short code on one line, and makes MathML of formulas, which browsers show without a script.
+
+    On pages that are written elsewhere, dollars are the shell's.
+    """
+    content = _SHORT_CODE.sub(r'<code class="short">\1</code>', content)
     if page.file.src_uri in ELSEWHERE:
         return _FORMULA.sub(r"$\3$", content)
     return _FORMULA.sub(lambda formula: _mathml(*formula.groups()), content)
@@ -65,4 +71,6 @@ def _link(folder: str, text: str, target: str, anchor: str) -> str:
 
 def _mathml(element: str, bracket: str, formula: str) -> str:
     display = "block" if bracket == "[" else "inline"
-    return f"<{element} class=\"formula\">{convert(html.unescape(formula).strip(), display=display)}</{element}>"
+    converted = convert(html.unescape(formula).strip(), display=display)
+    primes = _PRIME.sub(r'<mrow>\1<mo lspace="0" rspace="0">&#x02032;</mo></mrow>', converted)  # at a prime's height
+    return f'<{element} class="formula">{primes}</{element}>'
