@@ -1,13 +1,15 @@
-"""The hand-written pages keep the rules of prose: short sentences that name their subject, and pages of one sitting.
+"""Hand-written pages and help texts keep the rules of prose: short sentences that name their subject, short pages.
 
 Headings, code and tables are no sentences; the words of tables count for the length of a page.
 """
 
 import re
 
+import click
 import pytest
 import yaml
 
+from dynamarks_tf.cli.main import MODULE_OF, commands
 from tests.helpers import ROOT
 
 MOST_WORDS = 25  # in a sentence
@@ -19,6 +21,7 @@ PAGES = [ROOT / "README.md"] + [
     for page in sorted((ROOT / "docs").glob("*.md"))
     if page.stem not in WRITTEN_BY_STUDIES and not FORMATS_AND_DEFENSES.match(page.stem)
 ]
+UNNAMED = re.compile(r"(?i:\W*(?:who|whoever|what)\b)|.*\b(?:[Hh]e|[Hh]im|[Hh]is)\b")
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -46,8 +49,7 @@ def test_sentences_are_short(page):
 @pages
 def test_sentences_name_their_subject(page):
     """None starts with who or what, and none calls an attacker, a client or a reader a man."""
-    unnamed = re.compile(r"(?i:\W*(?:who|whoever|what)\b)|.*\b(?:[Hh]e|[Hh]im|[Hh]is)\b")
-    assert [found for found in sentences(page.read_text()) if unnamed.match(found)] == []
+    assert [found for found in sentences(page.read_text()) if UNNAMED.match(found)] == []
 
 
 def test_pages_can_be_read_in_one_sitting():
@@ -58,6 +60,17 @@ def test_pages_can_be_read_in_one_sitting():
     read = {page.name: re.sub(r"\$[^$]*\$", "X", without_code(page.read_text())) for page in PAGES}
     words = {name: len(text.split()) for name, text in read.items() if name not in looked_up}
     assert {name: count for name, count in words.items() if count > LONGEST_PAGE} == {}
+
+
+@pytest.mark.parametrize("name", MODULE_OF)
+def test_help_texts_keep_both_rules(name):
+    command = commands.get_command(click.Context(commands), name)
+    examples = r"\x08\n.*?(?:\n\n|\Z)"
+    texts = [re.sub(examples, "", command.help, flags=re.DOTALL)]
+    texts += [option.help or "" for option in command.params if isinstance(option, click.Option)]
+    found = [sentence for text in texts for sentence in sentences(text)]
+    assert found
+    assert [one for one in found if UNNAMED.match(one) or len(one.split()) > MOST_WORDS] == []
 
 
 def test_the_rules_find_what_they_are_for():
