@@ -15,7 +15,9 @@ from tests.helpers import ROOT
 MOST_WORDS = 25  # in a sentence
 LONGEST_PAGE = 1500
 WRITTEN_BY_STUDIES = {"baselines", "calibration", "class-choice", "robustness"}
-FORMATS_AND_DEFENSES = re.compile("bundle-format|conformance|gateway|key-format|local-server|secrecy|security")
+FORMATS_AND_DEFENSES = re.compile(
+    "bundle-format|chain-of-trust|conformance|gateway|key-format|local-server|secrecy|security"
+)
 PAGES = [ROOT / "README.md"] + [
     page
     for page in sorted((ROOT / "docs").glob("*.md"))
@@ -52,11 +54,21 @@ def test_sentences_name_their_subject(page):
     assert [found for found in sentences(page.read_text()) if UNNAMED.match(found)] == []
 
 
+def pages_under(heading):
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text().split("\nmarkdown_extensions:")[0])["nav"]
+    (section,) = (entry[heading] for entry in nav if heading in entry)
+    return [name for entry in section for name in entry.values()]
+
+
+@pytest.mark.parametrize("name", [name for name in pages_under("Guides") if name != "serving.md"])
+def test_guides_end_with_what_can_go_wrong(name):
+    headings = re.findall("^## (.*)$", without_code((ROOT / "docs" / name).read_text()), re.MULTILINE)
+    assert headings[-1] == "What can go wrong"
+
+
 def test_pages_can_be_read_in_one_sitting():
     """All but those of the reference."""
-    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text().split("\nmarkdown_extensions:")[0])["nav"]
-    (reference,) = (entry["Reference"] for entry in nav if "Reference" in entry)
-    looked_up = {"glossary.md"} | {name for entry in reference for name in entry.values()}
+    looked_up = {"glossary.md", *pages_under("Reference")}
     read = {page.name: re.sub(r"\$[^$]*\$", "X", without_code(page.read_text())) for page in PAGES}
     words = {name: len(text.split()) for name, text in read.items() if name not in looked_up}
     assert {name: count for name, count in words.items() if count > LONGEST_PAGE} == {}
