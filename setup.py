@@ -20,7 +20,7 @@ def readme() -> str:
 
 
 DATASETS = ["scikit-learn>=1.4"]
-DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "latex2mathml>=3.77"]
 PLOTS = "matplotlib>=3.8"
 REPORT = ["jinja2>=3.1", PLOTS]
 SCIPY = "scipy>=1.15"

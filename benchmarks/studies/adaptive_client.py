@@ -6,7 +6,7 @@ Every query of the log comes from a client who has learned the signs of the clas
 20,000 mixtures of digits that suit these signs best, by a model of its own, or by the answers of the independent model
 that is to be detected. `verify` asks all that met a secret sign first, or a few of them, in the order of the log. The
 p-value is that of the most convenient moment: it may be looked at at any time. On logged queries the class channel is
-not tested: with it, such a client reached p <= 0.1 for 15 of 20 keys (docs/statistics.md, point 3).
+not tested: with it, such a client reached p <= 0.1 for 15 of 20 keys (docs/assumptions.md, point 3).
 """
 
 from __future__ import annotations

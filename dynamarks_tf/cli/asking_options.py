@@ -52,7 +52,7 @@ _OPTIONS = (
         type=click.Choice(SCALES),
         default="probability",
         show_default=True,
-        help="What the suspect's numbers are.",
+        help="Scale of the suspect's numbers.",
     ),
     click.option("--suspect-from-logits", is_flag=True, help="The suspect answers logits."),
     click.option(
@@ -143,9 +143,7 @@ class AskingOptions:
         keys = client_keys(key, clients).values() if clients else ()
         statement = None if self.statement is None else Statement.load(self.statement)
         if self.bundle is None and (self.include_queries or self.reveal_key):
-            raise click.UsageError(
-                "--include-queries and --reveal-key say what goes into the bundle; name it by --bundle."
-            )
+            raise click.UsageError("--include-queries and --reveal-key add to the bundle; name its file by --bundle.")
         kept = reports.bundle_for(self.bundle)
 
         load_tensorflow()

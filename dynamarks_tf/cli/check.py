@@ -32,8 +32,8 @@ def check(
 ) -> None:
     """Recompute tables and p-values of an evidence BUNDLE.
 
-    Needs neither TensorFlow nor a model. Exits with 0 if the bundle bears out what it says, with 2 if not; whether the
-    mark was found is what it says, not whether it holds.
+    Needs neither TensorFlow nor a model. Exits with 0 if all that the bundle states can be confirmed, otherwise with 2.
+    This does not depend on whether the mark was found.
 
     \b
       dynamarks check bundle.zip

@@ -40,8 +40,9 @@ def demo(
 ) -> int:
     """Mark, serve, steal over the wire and detect, on real images.
 
-    Takes about 7 minutes on 2 cores. Exits with 0 if the mark is detected in every surrogate of the marked model and
-    in no independent model, and if the trace finds the client whose answers were used and no other; otherwise with 1.
+    Takes about 10 minutes on 2 cores. Exits with 0 if all verdicts are right, otherwise with 1. Right means: the mark
+    is detected in every surrogate of the marked model and in no independent model. The trace finds the client whose
+    answers were used, and no other.
 
     \b
       dynamarks demo --out my-demo --seed 1

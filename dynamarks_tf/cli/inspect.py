@@ -26,7 +26,7 @@ KERAS_SUFFIXES = (".keras", ".h5")
 @own_model_options
 @json_option
 def inspect(path: Path, modules: tuple[str, ...], unsafe_load: bool, as_json: bool) -> None:
-    """Say what PATH is: a key, a model and its mark, evidence.
+    """Describe PATH: a key, a model and its mark, evidence.
 
     Prints JSON, with or without --json, and nothing secret.
 

@@ -12,13 +12,13 @@ from dynamarks_tf.keys.key import MarkKey
 
 
 @click.command()
-@click.option("--owner", help="Who claims the model, as it should stand in a report.")
+@click.option("--owner", help="Name of the owner, as it should stand in a report.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Key file to write (mode 0600).")
 @click.option("--client", help="Derive the key of this client or segment, from the master key in --from.")
 @click.option(
     "--from", "master", type=click.Path(path_type=Path), help="Key file with the master key that --client derives from."
 )
-@click.option("--force", is_flag=True, help="Replace an existing key file. What was marked with it is then unprovable.")
+@click.option("--force", is_flag=True, help="Replace an existing key file. Marks made with it can then not be proven.")
 @json_option
 def keygen(owner: str | None, out: Path, client: str | None, master: Path | None, force: bool, as_json: bool) -> None:
     """Make a new secret key and print its commitment.
@@ -88,7 +88,7 @@ def commit(
           --max-queries 500 --out statement.json
     """
     if pool is None and (max_queries, draw) != (None, None):
-        raise click.UsageError("--max-queries and --draw say what is drawn from a pool; give it by --pool.")
+        raise click.UsageError("--max-queries and --draw are for a draw from a pool; give it by --pool.")
     loaded_key = MarkKey.load(key)
     if client is not None:
         loaded_key = loaded_key.for_client(client)

@@ -61,7 +61,7 @@ def mark(
     if out.suffix != ".keras":
         raise ExportError(f"--out must be a .keras file. Received: {out}")
     if out.exists() and not force:
-        raise ExportError(f"{out} exists. Name another file, or say --force.")
+        raise ExportError(f"{out} exists. Name another file, or give --force.")
 
     load_tensorflow()
     from dynamarks_tf._support import files

@@ -69,16 +69,26 @@ def wait_until_stopped(wait: Callable[[], None]) -> None:
 
 
 class SectionedCommand(click.Command):
-    """A command whose help lists its options in sections.
+    """A command whose help lists its options in sections, and that explains what it needs when something is missing.
 
     Args:
         sections: for each heading, the names of its options, as the function's parameters, separated by blanks. Options
             that none names stand below the last one.
+        needs: what the command needs, a few lines with an example.
     """
 
-    def __init__(self, *args: Any, sections: Mapping[str, str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, sections: Mapping[str, str], needs: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._sections = sections
+        self._needs = needs
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments; says what the command needs if one is missing."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.MissingParameter:
+            click.echo(self._needs, err=True)
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the options into the help."""

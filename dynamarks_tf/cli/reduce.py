@@ -31,7 +31,7 @@ from dynamarks_tf.keys.key import MarkKey
     type=click.Choice(("local", "spark")),
     default="local",
     show_default=True,
-    help="What reads the files: this process, or a Spark cluster.",
+    help="Reader of the files: this process, or a Spark cluster.",
 )
 @click.option("--master", help="Spark: the master's address.  [default: that of Spark's own settings]")
 @click.option("--batch-size", default=1024, show_default=True, type=click.IntRange(min=1), help="Inputs per batch.")

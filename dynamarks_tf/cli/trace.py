@@ -26,10 +26,20 @@ _BY_KEY = (
     "adjusted    log10 p after Holm's adjustment for the number of keys; it decides",
     "FOUND       the suspect learned from answers of the model that was marked with this client's key",
 )
+_NEEDS = """\
+trace needs three things:
+
+  suspect  SUSPECT: a model file, an address, or a file of its answers
+  owner    --owner: the marked .keras file; --key: the key file
+  clients  --log: the whole request log; or --keys: names of all clients with a
+           key of their own, and --queries: fresh inputs
+
+  dynamarks trace suspect.keras --owner marked.keras --key acme.key --log logs/
+"""
 _LARGEST_LIST = 2**25  # bytes of a file of clients' names
 
 
-@click.command(cls=SectionedCommand, sections={**SECTIONS, **QUERIES})
+@click.command(cls=SectionedCommand, sections={**SECTIONS, **QUERIES}, needs=_NEEDS)
 @click.argument("suspect")
 @click.option(
     "--log",

@@ -23,8 +23,19 @@ QUERIES = {
     "seed sequential extend",
 }
 
+NEEDS = """\
+verify needs three things:
 
-@click.command(cls=SectionedCommand, sections={**SECTIONS, **QUERIES})
+  suspect    SUSPECT: a model file, an address, or a file of its answers
+  owner      --owner: the marked .keras file; --key: the key file
+  questions  --queries: inputs of your domain; --log: the request log; or both
+
+  dynamarks verify suspect.keras --owner marked.keras --key acme.key \\
+      --queries x.npy
+"""
+
+
+@click.command(cls=SectionedCommand, sections={**SECTIONS, **QUERIES}, needs=NEEDS)
 @click.argument("suspect")
 @click.option(
     "--queries",
@@ -34,7 +45,7 @@ QUERIES = {
 @click.option(
     "--queries-from",
     type=click.Choice(("owner", "other-side")),
-    help="Who named --queries: goes into plan and report, as the owner's statement.  [default: owner]",
+    help="The side that named --queries, by the owner's statement.  [default: owner]",
 )
 @click.option(
     "--pool", type=click.Path(path_type=Path), help="Draw the inputs from this file, which --statement names."
@@ -124,9 +135,9 @@ def verify(
     if pool is not None and (queries is not None or log):
         raise click.UsageError("A draw from --pool takes no other inputs; leave out --queries and --log.")
     if log and logged is not None:
-        raise click.UsageError("--logged and --fresh say what --queries are; beside --log, these are fresh.")
+        raise click.UsageError("--logged and --fresh describe --queries; beside --log, these are fresh.")
     if queries_from is not None and (queries is None or log):
-        raise click.UsageError("--queries-from says who named the inputs of --queries, without a log.")
+        raise click.UsageError("--queries-from is for the inputs of --queries, without a log.")
     if pool is None and (beacon, beacon_source) != (None, None):
         raise click.UsageError("--beacon and --beacon-source are about a draw from a pool; give it by --pool.")
     if pool is not None and (beacon is None or asking.statement is None):

@@ -12,7 +12,7 @@ and a slope b for the whole table, and, held small by a ridge, how much the susp
 taken out too, its slope d held small by a ridge. The weights W grow with -B: where the clean model already gives a
 class much probability, the mark can add little to its logarithm. Sums are in double precision, so they do not depend on
 how queries were put into batches. Every step uses the answers alone, no sign; the constants were fixed on other models
-and keys than those that the documentation reports on (docs/statistics.md).
+and keys than those that the documentation reports on (docs/residuals.md).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Of all secret signs, those count for a client that only its requests met in the whole log. Nameless requests count as
 those of one more client. Given the suspect and all other signs, these are fair for every client that gave it nothing.
 So each p-value is exact, and Holm's method adjusts them for the number of clients. The class channel, whose signs
-everybody sees, has no part in this. docs/statistics.md says when sharing among clients breaks the argument.
+everybody sees, has no part in this. docs/theorems.md says when sharing among clients breaks the argument.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 First meetings are those of the whole log, of all clients, models and versions. Then requests are selected, and of the
 queries that are left as few are taken as are wanted. Every step uses clean answers alone: no secret sign, and no answer
-of the suspect (docs/statistics.md).
+of the suspect (docs/assumptions.md).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def trace(
     There are two ways. With `log`, all clients were served one marked model: each is tested with the secret signs that
     only its requests met in the whole log. So its p-value is exact, whatever the others asked. It is not where sharing
     among clients depends on answers: a client who passes on the inputs that were answered wrongly takes their signs
-    from what counts (docs/statistics.md).
+    from what counts (docs/theorems.md).
 
     With `keys` and `queries`, each client was served a model marked with `key.for_client(name)`. The suspect is asked
     fresh queries once, and its answers are tested with the key of every client. No log is needed.

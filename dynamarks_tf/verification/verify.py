@@ -86,7 +86,7 @@ def verify(
             these alone. Any form that `queries` may have, but a log.
         reference: up to 8 models of the owner that were never marked, nor trained on marked answers: Keras models or
             paths of their files, of any architecture, for the owner's inputs and classes. Answers that they share with
-            the suspect count for nothing, so fine-tuned surrogates stand out more (docs/suspects.md).
+            the suspect count for nothing, so fine-tuned surrogates stand out more (docs/reference-models.md).
         sequential: whether to stop as soon as p <= alpha. The p-value is exact all the same: the evidence may be looked
             at at any time (`evidence.anytime`).
         max_queries: the largest number of queries: a confident and balanced choice; of logged ones, half of them ties.

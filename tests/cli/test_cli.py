@@ -230,7 +230,7 @@ def test_mark_export_inspect_verify(run, folder, key):
     assert stat.S_IMODE(marked.stat().st_mode) == 0o600
     code, _, err = run("mark", folder / "owner.keras", "--key", folder / "acme.key", "--out", marked)
     assert code == 2
-    assert "exists. Name another file, or say --force" in err
+    assert "exists. Name another file, or give --force" in err
 
     facts = json.loads(run("inspect", marked)[1])
     assert facts["mark"]["key_id"] == key.key_id
@@ -363,7 +363,7 @@ def test_verify_wants_a_bundle_for_what_goes_into_it(run, folder):
     words = ("verify", folder / "surrogate.keras", "--owner", folder / "owner.keras", "--key", folder / "acme.key")
     code, _, err = run(*words, "--queries", folder / "x.npy", "--reveal-key")
     assert code == 2
-    assert "--include-queries and --reveal-key say what goes into the bundle; name it by --bundle." in err
+    assert "--include-queries and --reveal-key add to the bundle; name its file by --bundle." in err
 
 
 def test_export_offers_what_the_package_can(run):

@@ -52,6 +52,25 @@ def test_help_of_a_command_fits_the_width_and_shows_how_to_use_it(shown, name):
     assert f"\n    dynamarks {name} " in out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["verify"], ["SUSPECT", "--owner", "--key", "--queries", "--log"]),
+        (["verify", "suspect.keras"], ["SUSPECT", "--owner", "--key", "--queries", "--log"]),
+        (["trace"], ["SUSPECT", "--owner", "--key", "--log", "--keys", "--queries"]),
+    ],
+)
+def test_a_test_without_its_arguments_explains_the_three_things_that_it_needs(shown, arguments, options):
+    code, out, err = shown(*arguments)
+    assert (code, out) == (2, "")
+    explained, error = err.split("Usage: ")
+    assert "needs three things" in explained
+    assert all(option in explained for option in options)
+    assert f"\n  dynamarks {arguments[0]} suspect.keras --owner " in explained
+    assert max(map(len, explained.splitlines())) <= 80
+    assert "Error: Missing" in error
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch, owner_model, digits, key):
     monkeypatch.chdir(tmp_path)

@@ -190,4 +190,7 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     for name, page in pages.items():
         assert not re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=.?https?:", page), name
     assert all(f"Usage: dynamarks {name}" in pages["cli.html"] for name in MODULE_OF)
+    formulas = pages["statistics.html"] + pages["scheme.html"]
+    assert "</math>" in formulas
+    assert "$" not in re.sub(r"<(script|code|style).*?</\1>", "", formulas, flags=re.DOTALL)
     assert "largest total variation between clean and released output" in pages["api.html"]

@@ -1,4 +1,4 @@
-"""The accuser at work: an owner who holds the key and wants an independent model to look stolen (docs/threat-model.md).
+"""The accuser at work: an owner who holds the key and wants an independent model to look stolen (docs/accusers.md).
 
 The suspect learned from the clean model's probabilities and never from a marked answer, so for every key it is
 independent. It is the kind of model that is easiest to accuse.

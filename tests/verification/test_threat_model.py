@@ -1,4 +1,4 @@
-"""Forgers at work: each plays what docs/threat-model.md describes, on real images, and fails to win."""
+"""Forgers at work: each plays what docs/accusers.md describes, on real images, and fails to win."""
 
 import dataclasses
 import hashlib
