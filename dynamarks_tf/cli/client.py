@@ -12,7 +12,7 @@ _FOLDER = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("clients"),
     show_default=True,
-    help="Where clients are kept; the proxy's --clients.",
+    help="Where clients are kept; its folder `public` is the proxy's --clients.",
 )
 
 

@@ -19,6 +19,9 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--upstream-rest", metavar="HOST:PORT", help="REST address of the upstream server.")
 @click.option("--upstream-ca", type=_FILE, help="Authority of its certificate, if it speaks TLS, PEM.")
 @click.option("--max-body-bytes", default=64 * 2**20, show_default=True, help="The largest request.")
+@click.option(
+    "--drain-envoy", type=float, metavar="SECONDS", help="At the end, drain Envoy first, for so long at most."
+)
 @click.option("--parent", type=int, hidden=True)
 def collector(
     folder: Path,
@@ -26,6 +29,7 @@ def collector(
     upstream_rest: str | None,
     upstream_ca: Path | None,
     max_body_bytes: int,
+    drain_envoy: float | None,
     parent: int | None,
 ) -> None:
     """Log what Envoy sends; `dynamarks proxy` runs it.
@@ -46,4 +50,5 @@ def collector(
         max_body_bytes=max_body_bytes,
         stop=stop,
         parent=parent,
+        drain_s=drain_envoy,
     )

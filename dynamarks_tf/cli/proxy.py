@@ -27,7 +27,7 @@ def _refuse_api_keys(_: click.Context, __: click.Parameter, given: str | None) -
     if given is not None:
         raise click.UsageError(
             "API keys have become signed tokens. Make one for each client: dynamarks client add NAME --days 90. Then "
-            "give the folder: --clients FOLDER."
+            "give the folder with its public files: --clients FOLDER/public."
         )
 
 
@@ -43,7 +43,9 @@ def _refuse_api_keys(_: click.Context, __: click.Parameter, given: str | None) -
 @click.option("--ops-port", type=int, help="Port of /healthz, /readyz and /metrics; keep it unpublished.")
 @click.option("--ops-host", help="Address of the operations port.  [default: that of --host]")
 @click.option("--log-dir", type=_FOLDER, help="Log predictions to this folder.")
-@click.option("--clients", type=_FOLDER, help="Admit only clients with a token of this folder: `dynamarks client`.")
+@click.option(
+    "--clients", type=_FOLDER, help="Admit only clients with a token: the folder `public` of `dynamarks client`."
+)
 @click.option("--api-keys", hidden=True, expose_value=False, is_eager=True, callback=_refuse_api_keys)
 @click.option("--forward-credentials", is_flag=True, help="Pass on the header with the token.")
 @click.option("--client-header", default="x-client-id", show_default=True, help="Header that names other clients.")
@@ -77,7 +79,7 @@ def proxy(
     \b
       dynamarks client add alice --days 90 --folder clients
       dynamarks proxy --upstream localhost:8500 --upstream-rest localhost:8501 \\
-          --log-dir logs --clients clients
+          --log-dir logs --clients clients/public
       dynamarks trace suspect.keras --owner marked.keras --key acme.key \\
           --log logs
     """

@@ -76,7 +76,7 @@ def test_proxy_with_tls(
         rest_port=0,
         tls_cert=certificate,
         tls_key=private_key,
-        clients=tmp_path / "clients",
+        clients=tmp_path / "clients" / "public",
     )
     with Gateway(settings, threads=1) as gateway:
         asked = ["localhost", str(gateway.settings.grpc_port), "--rest-port", str(gateway.settings.rest_port)]

@@ -9,11 +9,15 @@ import os
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 TIMEOUT_S = 5.0
+GRACE_S = 10.0  # for what is being answered at the end
+COPIES_S = 3.0
+SENT = "grpc_access_log.logs_(written|dropped)$"  # Envoy's counters of copies
 
 
 class _LocalConnection(http.client.HTTPConnection):
@@ -64,6 +68,32 @@ class Admin:
         """
         lines = self.request("GET", f"/stats?filter={names}").splitlines()
         return sum(int(line.rpartition(": ")[2]) for line in lines if line.rpartition(": ")[2].isdecimal())
+
+    def drain(self, grace_s: float, arrived: Callable[[], int] | None) -> None:
+        """Has Envoy refuse new connections, and waits until what is under way has ended, for `grace_s` seconds at most.
+
+        Args:
+            grace_s: how long requests may take.
+            arrived: returns how many copies of predictions have ended up in the log or as losses; Envoy sends the last
+                ones within `COPIES_S`.
+        """
+        with contextlib.suppress(OSError):  # Envoy has ended already
+            self.request("POST", "/healthcheck/fail")
+            self.request("POST", "/drain_listeners")
+            wait_for(lambda: not self.total("http.clients.downstream_rq_active$"), grace_s)
+            if arrived is not None:
+                sent = self.total(SENT)
+                wait_for(lambda: arrived() >= sent, COPIES_S)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    """Waits until a condition holds; returns whether it does in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

@@ -4,9 +4,9 @@ A token is a signed statement (JWT, Ed25519): the client's name, the token's num
 it with the public key alone, so nothing that Envoy reads can make a token. The folder holds
 
 - `signing.key`: the private key, which need not be where Envoy runs;
-- `jwks.json`: the public key;
 - `clients.json`: the tokens' numbers, names and days, without the tokens themselves;
-- `revoked.json`: Envoy's rule that refuses the numbers of revoked tokens. It takes effect on open connections as well.
+- `public/jwks.json`: the public key;
+- `public/revoked.json`: Envoy's rule that refuses the numbers of revoked tokens, on open connections as well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dynamarks_tf._support.files import PRIVATE_FILE, PRIVATE_FOLDER, write_atom
 from dynamarks_tf.errors import ArgumentError
 
 ISSUER, AUDIENCE = "dynamarks", "predictions"
-KEY, JWKS, CLIENTS, REVOKED = "signing.key", "jwks.json", "clients.json", "revoked.json"
+KEY, CLIENTS, PUBLIC, JWKS, REVOKED = "signing.key", "clients.json", "public", "jwks.json", "revoked.json"
 REVOKED_FILTER = "revoked"
 MOST_DAYS = 3650
 DAY_S = 86_400
@@ -129,7 +129,10 @@ def load(folder: str | os.PathLike[str]) -> list[Token]:
 
 
 def check(folder: Path) -> None:
-    """Refuses a folder without clients, with which Envoy would not start.
+    """Refuses a folder without what Envoy reads, with which it would not start.
+
+    Args:
+        folder: the folder `public`.
 
     Raises:
         ArgumentError: files are missing.
@@ -137,7 +140,8 @@ def check(folder: Path) -> None:
     missing = [name for name in (JWKS, REVOKED) if not (folder / name).is_file()]
     if missing:
         raise ArgumentError(
-            f"{folder} has no {' and no '.join(missing)}. Make them: dynamarks client add NAME --days 90"
+            f"{folder} has no {' and no '.join(missing)}. Make a client, dynamarks client add NAME, and name the "
+            f"folder {PUBLIC!r} that it makes."
         )
 
 
@@ -145,7 +149,8 @@ def check(folder: Path) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     import fcntl
 
-    folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    for made in (folder, folder / PUBLIC):
+        made.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -160,7 +165,7 @@ def _signing_key(folder: Path) -> Any:
 
     path = folder / KEY
     if not path.exists():
-        if (folder / JWKS).exists():
+        if (folder / PUBLIC / JWKS).exists():
             raise ArgumentError(f"{folder} has no {KEY}, so no token can be made here. Run this where the key is kept.")
         from jwt.algorithms import OKPAlgorithm
 
@@ -168,7 +173,7 @@ def _signing_key(folder: Path) -> Any:
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         write_atomically(path, key.private_bytes(*form), mode=PRIVATE_FILE, overwrite=False)
         public = json.loads(OKPAlgorithm.to_jwk(key.public_key())) | {"alg": "EdDSA", "use": "sig"}
-        write_atomically(folder / JWKS, json.dumps({"keys": [public]}, indent=1).encode(), mode=PRIVATE_FILE)
+        write_atomically(folder / PUBLIC / JWKS, json.dumps({"keys": [public]}, indent=1).encode(), mode=PRIVATE_FILE)
         return key
     try:
         return serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -180,7 +185,7 @@ def _save(folder: Path, tokens: list[Token]) -> None:
     content = {"format": _FORMAT, "tokens": [asdict(token) for token in tokens]}
     write_atomically(folder / CLIENTS, json.dumps(content, indent=1).encode(), mode=PRIVATE_FILE)
     refused = [token.number for token in tokens if token.is_revoked and token.ends > time.time()]
-    write_atomically(folder / REVOKED, json.dumps(_rule(refused), indent=1).encode(), mode=PRIVATE_FILE)
+    write_atomically(folder / PUBLIC / REVOKED, json.dumps(_rule(refused), indent=1).encode(), mode=PRIVATE_FILE)
 
 
 def _rule(numbers: list[str]) -> dict[str, Any]:

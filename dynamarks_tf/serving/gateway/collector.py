@@ -25,8 +25,8 @@ from prometheus_client.registry import Collector as MetricSource
 
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.request_logs.writer import PredictionLogWriter
-from dynamarks_tf.serving.gateway.admin import Admin, serve_page
-from dynamarks_tf.serving.gateway.configuration import ADMIN, COLLECTOR, COUNTS, METRICS, SENT
+from dynamarks_tf.serving.gateway.admin import GRACE_S, SENT, Admin, serve_page
+from dynamarks_tf.serving.gateway.configuration import ADMIN, COLLECTOR, COUNTS, METRICS
 from dynamarks_tf.serving.gateway.copies import Copy, seconds
 from dynamarks_tf.serving.gateway.losses import Losses
 from dynamarks_tf.serving.gateway.messages import StreamAccessLogsMessage
@@ -99,6 +99,7 @@ def run(
     max_body_bytes: int,
     stop: threading.Event,
     parent: int | None = None,
+    drain_s: float | None = None,
 ) -> None:
     """Collects until `stop` is set, or until the process `parent` is no longer this one's parent: then Envoy ends too.
 
@@ -110,6 +111,7 @@ def run(
         max_body_bytes: the largest size of a request.
         stop: ends it.
         parent: the number of the process that started this one.
+        drain_s: if given, Envoy refuses new connections at the end, and gets so many seconds for what is under way.
 
     Raises:
         LogError: the log cannot be written to.
@@ -123,17 +125,28 @@ def run(
     decoder = None if upstream_rest is None else RestDecoder(f"{scheme}://{upstream_rest}", str(upstream_ca or ""))
     admin = Admin(folder / ADMIN)
     with PredictionLogWriter(log_dir, max_waiting_bytes=waiting, on_settled=losses.settle) as writer:
-        serve_page(folder / METRICS, lambda: generate_latest(registry))
+        serve_page(folder / METRICS, lambda: generate_latest(registry) + _metrics_of(admin))
         server = _serve(folder / COLLECTOR, Collector(writer, losses, decoder))
         while not stop.wait(SAMPLE_S):
             if parent is not None and os.getppid() != parent:
                 LOG.warning("the gateway has died; Envoy ends with it")
-                with contextlib.suppress(OSError):
-                    admin.request("POST", "/quitquitquit")
+                drain_s = GRACE_S
                 break
             with contextlib.suppress(OSError):  # Envoy has not started yet, or is starting again
                 losses.sample(time(), admin.total(SENT))
+        if drain_s is not None:
+            admin.drain(drain_s, lambda: losses.written + losses.dropped)
+        if not stop.is_set():
+            with contextlib.suppress(OSError):
+                admin.request("POST", "/quitquitquit")
         server.stop(1.0).wait()
+
+
+def _metrics_of(envoy: Admin) -> bytes:
+    try:
+        return envoy.request("GET", "/stats/prometheus").encode()
+    except OSError:
+        return b""
 
 
 def _serve(path: Path, collector: Collector) -> grpc.Server:

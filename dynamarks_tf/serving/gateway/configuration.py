@@ -37,7 +37,6 @@ CREDENTIALS = ("authorization", "x-api-key")
 
 ADMIN, COLLECTOR, METRICS, COUNTS = "admin.sock", "collector.sock", "metrics.sock", "counts"
 MAIN, TLS, CLIENT_CA = "envoy.json", "tls.json", "client-ca.json"
-SENT = "grpc_access_log.logs_(written|dropped)$"  # Envoy's counters of copies
 MAX_SOCKET_PATH = 100  # bytes; systems take 104 or 108
 
 MAX_BODY_BYTES = 64 * 2**20
@@ -68,7 +67,7 @@ class Settings:
         ops_port: the port for `/healthz`, `/readyz` and `/metrics`; none if `None`.
         ops_host: the address that this port listens on; `host` if not given.
         is_logged: whether copies of predictions go to a collector.
-        clients: the folder of `dynamarks client`; only clients with one of its tokens are admitted.
+        clients: the folder `public` of `dynamarks client`; only clients with one of its tokens are admitted.
         client_header: the header that names clients without tokens and certificates.
         forward_credentials: whether the header with the token is passed on.
         tls_cert: PEM file with the certificate that clients are shown; no TLS if `None`.
@@ -225,7 +224,9 @@ def _socket(host: str, port: int) -> Json:
 
 
 def _watched(path: Path) -> Json:
-    return {"path_config_source": {"path": os.path.abspath(path)}, "resource_api_version": "V3"}
+    """A file that is read again when something in its folder is renamed; so are files of mounted Secrets replaced."""
+    source = {"path": os.path.abspath(path), "watched_directory": {"path": os.path.dirname(os.path.abspath(path))}}
+    return {"path_config_source": source, "resource_api_version": "V3"}
 
 
 def _overload(settings: Settings) -> Json:
@@ -514,7 +515,6 @@ def _operations(settings: Settings, port: int) -> Json:
     envoy = {"cluster": "admin", "prefix_rewrite": "/stats/prometheus"}
     routes: list[Json] = [
         {"match": {"path": "/healthz"}, "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}}},
-        {"match": {"path": "/envoy/metrics"}, "route": envoy},
         {"match": {"path": "/metrics"}, "route": {"cluster": "metrics"} if settings.is_logged else envoy},
     ]
     manager = _typed(
@@ -576,7 +576,7 @@ def _clusters(settings: Settings) -> list[Json]:
         collector["per_connection_buffer_limit_bytes"] = UNSENT_COPIES_BYTES
         collector["typed_extension_protocol_options"] = _http2()
         found += [collector, _cluster("metrics", _pipe(settings, METRICS), "STATIC", "1s")]
-    if settings.ops_port is not None:
+    elif settings.ops_port is not None:
         found.append(_cluster("admin", _pipe(settings, ADMIN), "STATIC", "1s"))
     return found
 

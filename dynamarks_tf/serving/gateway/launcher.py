@@ -22,8 +22,8 @@ from dynamarks_tf._support.files import write_atomically
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.request_logs.writer import CLOSE_S
 from dynamarks_tf.serving.gateway import clients, configuration, losses
-from dynamarks_tf.serving.gateway.admin import Admin
-from dynamarks_tf.serving.gateway.configuration import ADMIN, COLLECTOR, COUNTS, SENT, Settings
+from dynamarks_tf.serving.gateway.admin import COPIES_S, GRACE_S, Admin, wait_for
+from dynamarks_tf.serving.gateway.configuration import ADMIN, COLLECTOR, COUNTS, Settings
 from dynamarks_tf.serving.protocol import ports
 
 if TYPE_CHECKING:
@@ -31,11 +31,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-GRACE_S = 10.0  # for what is being answered at the end
 START_S = 30.0
 WATCH_S = 0.25
 PAUSE_S = 1.0  # between two starts of a process that dies
-COPIES_S = 3.0  # for the last copies to reach the log
 
 
 class Gateway:
@@ -139,13 +137,8 @@ class Gateway:
         self._ending.set()
         self._watching.join()
         self._watching = None
-        with contextlib.suppress(OSError):
-            self._admin.request("POST", "/healthcheck/fail")
-            self._admin.request("POST", "/drain_listeners")
-            _until(lambda: not self._admin.total("http.clients.downstream_rq_active$"), grace_s)
-            if self._log_dir is not None:
-                sent = self._admin.total(SENT)
-                _until(lambda: sum(losses.read(self.settings.folder / COUNTS)) >= sent, COPIES_S)
+        counts = self.settings.folder / COUNTS
+        self._admin.drain(grace_s, (lambda: sum(losses.read(counts))) if self._log_dir is not None else None)
         self._end_processes(CLOSE_S + COPIES_S)
         self._ended.set()
 
@@ -180,7 +173,7 @@ class Gateway:
 
     def _launch(self, name: str, is_up: Callable[[], bool]) -> None:
         self._spawn(name)
-        if not _until(lambda: is_up() or self._processes[name].poll() is not None, START_S) or not is_up():
+        if not wait_for(lambda: is_up() or self._processes[name].poll() is not None, START_S) or not is_up():
             raise ServingError(f"{name} did not start; what it wrote stands above.")
 
     def _spawn(self, name: str) -> None:
@@ -278,16 +271,6 @@ def _with_ports(settings: Settings) -> Settings:
     if ops is not None:
         ops = ports.find_free(settings.ops_host or host, ops, "operations")
     return dataclasses.replace(settings, grpc_port=grpc, rest_port=rest, ops_port=ops)
-
-
-def _until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Waits until a condition holds; returns whether it does in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def _is_socket(path: Path) -> Callable[[], bool]:

@@ -60,12 +60,12 @@ def alice(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def guarded(start_shared: Start, folder: Path, alice: str, log_dir: Path) -> Gateway:
     """A gateway that admits clients with tokens only."""
-    return start_shared(clients=folder, log_dir=log_dir)
+    return start_shared(clients=folder / clients.PUBLIC, log_dir=log_dir)
 
 
 def forged(folder: Path, key: Any = None, algorithm: str = "EdDSA", **changed: Any) -> str:
     """A token like those of the folder, with another key or other claims."""
-    public = json.loads((folder / clients.JWKS).read_text())["keys"][0]
+    public = json.loads((folder / clients.PUBLIC / clients.JWKS).read_text())["keys"][0]
     claims = {"iss": "dynamarks", "aud": "predictions", "sub": "alice@acme", "jti": "1", "exp": time.time() + 999}
     headers = {"kid": public.get("kid")} if public.get("kid") else None
     return jwt.encode({**claims, **changed}, key, algorithm=algorithm, headers=headers)
@@ -90,7 +90,7 @@ def test_clients_with_a_token_are_answered_and_the_log_has_their_names(
 def test_all_others_are_refused_and_do_not_reach_the_server(guarded: Gateway, folder: Path, model: FakeModel) -> None:
     own = Ed25519PrivateKey.generate()
     signing = (folder / clients.KEY).read_bytes()
-    public = json.loads((folder / clients.JWKS).read_text())["keys"][0]["x"]
+    public = json.loads((folder / clients.PUBLIC / clients.JWKS).read_text())["keys"][0]["x"]
     tokens = {
         "": "none",
         "guess": "no token",
@@ -158,7 +158,9 @@ def test_what_a_folder_of_clients_refuses(tmp_path: Path) -> None:
     for days in (0, -1, 10**6, float("nan")):
         with pytest.raises(ArgumentError, match="valid for up to 3650 days"):
             clients.add(tmp_path, "alice", days=days)
-    with pytest.raises(ArgumentError, match="has no jwks.json and no revoked.json. Make them: dynamarks client add"):
+    with pytest.raises(
+        ArgumentError, match="has no jwks.json and no revoked.json. Make a client, dynamarks client add"
+    ):
         clients.check(tmp_path)
     clients.add(tmp_path, "alice", days=1)
     with pytest.raises(ArgumentError, match="has no token of a client 'bob'"):
@@ -181,7 +183,7 @@ def test_api_keys_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
 def test_tokens_are_passed_on_only_with_forward_credentials(
     forward: bool, start: Start, folder: Path, alice: str, model: FakeModel
 ) -> None:
-    gateway = start(clients=folder, forward_credentials=forward)
+    gateway = start(clients=folder / clients.PUBLIC, forward_credentials=forward)
     assert post(gateway, {"x-api-key": alice, "Authorization": "Basic abc"}).status_code == 200
     names = {name.lower() for name in model.posts[0][1]}
     assert ({"x-api-key", "authorization"} <= names) is forward

@@ -60,7 +60,7 @@ def test_envoy_accepts_it(case: str, tmp_path: Path, authority: Authority) -> No
         if options.get(name):
             options[name] = authority.path
     if options.get("clients"):
-        options["clients"] = tmp_path / "clients"
+        options["clients"] = tmp_path / "clients" / clients.PUBLIC
         clients.add(tmp_path / "clients", "alice", days=1)
         clients.revoke(tmp_path / "clients", "alice")
     main = configuration.write(Settings(folder=tmp_path / "run", **options))
@@ -96,7 +96,7 @@ def test_settings_that_cannot_be_used_are_refused(options: dict[str, Any], probl
 
 def test_no_name_and_no_secret_of_a_client_is_rendered(tmp_path: Path) -> None:
     token = clients.add(tmp_path, "alice", days=1)
-    settings = Settings(folder=tmp_path, upstream="a:1", clients=tmp_path)
+    settings = Settings(folder=tmp_path, upstream="a:1", clients=tmp_path / clients.PUBLIC)
     text = json.dumps(configuration.render(dataclasses.replace(settings, is_logged=True)))
     assert "alice" not in text
     assert token not in text
