@@ -29,7 +29,7 @@ function envoy_on_request(handle)
   local path = handle:headers():get(":path")
   local is_grpc = path:sub(1, 20) == "/tensorflow.serving."
   if handle:headers():get(":method") ~= "POST" then return end
-  if is_grpc and path:match("^[^?]*"):sub(-8) ~= "/Predict" then return end
+  if is_grpc and (not LOGGED or path:match("^[^?]*"):sub(-8) ~= "/Predict") then return end
   local body = handle:body() -- over REST of every POST: the collector decides which are predictions
   if not body then return end
   local text = body:getBytes(0, body:length())

@@ -39,6 +39,7 @@ MOST_STREAMS = 256  # one for each thread of Envoy
 SMALLEST_QUEUE_BYTES = 64 * 2**20
 WAITING_REQUESTS = 4  # requests of the largest size that may wait for the log, in base64
 SAMPLE_S = 0.5
+LOOKAHEAD_BYTES = 2**23  # that Envoy may send before the collector takes them; the default slows large copies down
 
 
 class Collector:
@@ -157,7 +158,7 @@ def _serve(path: Path, collector: Collector) -> grpc.Server:
     server = grpc.server(
         futures.ThreadPoolExecutor(MOST_STREAMS),
         handlers=[grpc.method_handlers_generic_handler(service, {name: handler})],
-        options=[("grpc.max_receive_message_length", -1)],
+        options=[("grpc.max_receive_message_length", -1), ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES)],
     )
     try:
         server.add_insecure_port(f"unix:{path}")

@@ -43,7 +43,7 @@ MAX_BODY_BYTES = 64 * 2**20
 MOST_CLIENTS = 100_000  # whose rates are limited one by one
 MAX_CONNECTIONS = 10_000
 MAX_STREAMS = 128  # of a connection
-UNSENT_COPIES_BYTES = 16 * 2**20  # that wait for the collector, for each thread of Envoy; what is more is dropped
+UNSENT_COPIES_BYTES = 64 * 2**20  # that wait for the collector, for each thread of Envoy; what is more is dropped
 
 _TYPES = "type.googleapis.com/envoy."
 _HTTP = "extensions.filters.http."
