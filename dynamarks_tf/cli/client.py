@@ -18,7 +18,12 @@ _FOLDER = click.option(
 
 @click.group()
 def client() -> None:
-    """Make and revoke the tokens of the proxy's clients."""
+    """Make and revoke the tokens of the proxy's clients.
+
+    \b
+      dynamarks client add alice --days 90
+      dynamarks client revoke alice
+    """
 
 
 @client.command()

@@ -35,6 +35,10 @@ def collector(
     """Log what Envoy sends; `dynamarks proxy` runs it.
 
     Run it by itself beside an Envoy of your own, whose configuration `dynamarks proxy --print-config` writes.
+
+    \b
+      dynamarks proxy --print-config --folder /run/gateway --log-dir logs --upstream localhost:8500
+      dynamarks collector --folder /run/gateway --log-dir logs
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     stop = threading.Event()
