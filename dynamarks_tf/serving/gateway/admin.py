@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dynamarks_tf._support.files import PRIVATE_FILE
+
 TIMEOUT_S = 5.0
 GRACE_S = 10.0  # for what is being answered at the end
 COPIES_S = 3.0
@@ -123,4 +125,5 @@ def serve_page(path: Path, content: Callable[[], bytes]) -> None:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     server = _Server(os.fspath(path), Handler)
+    os.chmod(path, PRIVATE_FILE)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()

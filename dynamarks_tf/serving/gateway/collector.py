@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector as MetricSource
 
+from dynamarks_tf._support.files import PRIVATE_FILE
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.request_logs.writer import PredictionLogWriter
 from dynamarks_tf.serving.gateway.admin import GRACE_S, SENT, Admin, serve_page
@@ -164,5 +165,6 @@ def _serve(path: Path, collector: Collector) -> grpc.Server:
         server.add_insecure_port(f"unix:{path}")
     except RuntimeError as error:
         raise ServingError(f"The collector's socket {path} cannot be opened: {error}") from error
+    os.chmod(path, PRIVATE_FILE)  # whoever reaches it can write into the log
     server.start()
     return server

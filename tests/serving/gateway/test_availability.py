@@ -139,6 +139,12 @@ def test_metrics_hold_no_client_names(gateway: Gateway, log_dir: Path) -> None:
     assert "alice" not in text
 
 
+def test_only_its_own_account_reaches_the_sockets(gateway: Gateway) -> None:
+    sockets = [path for path in gateway.settings.folder.iterdir() if path.is_socket()]
+    assert len(sockets) == 3
+    assert {path.stat().st_mode & 0o777 for path in sockets} == {0o600}
+
+
 def test_what_cannot_start_is_explained(gateway: Gateway, tmp_path: Path, start: Start) -> None:
     port = gateway.settings.grpc_port
     with pytest.raises(ServingError, match=f"gRPC port {port} on 127.0.0.1 cannot be opened"):
