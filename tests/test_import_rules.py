@@ -56,11 +56,13 @@ RULES = {
     ),
     "suspects": Rule("adapters for models under test", "_support errors", "base queries answer_file", ALL),
     "request_logs": Rule("what clients asked: one reader, one writer", "_support errors", ALL, ALL),
-    "serving.protocol": Rule("status, ports, tensors", "request_logs errors", "", ALL),
+    "serving.protocol": Rule("status, ports, tensors", "request_logs errors", "dtypes json_tensor ports status", ALL),
     "serving.local_server": Rule(
         "TensorFlow Serving's stand-in", "serving.protocol request_logs export _support errors", "", ALL
     ),
-    "serving.gateway": Rule("the proxy in front of it", "serving.protocol request_logs errors", "", ALL),
+    "serving.gateway": Rule(
+        "Envoy in front of it, and the log's collector", "serving.protocol request_logs _support errors", ALL, ALL
+    ),
     "datasets": Rule("real images", "_support errors", "", ALL),
     "attacks": Rule("extraction, post-processing, removal", "suspects export _support errors", "", ALL),
     "recheck": Rule("recompute a bundle", "case evidence watermark keys _support errors", ALL),

@@ -25,6 +25,8 @@ MODULE_OF = {
     "export": "export",
     "serve": "serve",
     "proxy": "proxy",
+    "collector": "collector",
+    "client": "client",
     "reduce": "reduce",
     "verify": "verify",
     "trace": "trace",

@@ -41,11 +41,15 @@ if TYPE_CHECKING:
 MOST_FILLED = 2**20  # values that one logged string may stand for
 UNDECODED = "undecoded REST body"  # the name of the only tensor in an entry with bodies as they were sent
 
-# Numbers of fields: twice of PredictionLog, and twice of PredictLog.
+# Numbers of fields: twice of PredictionLog, twice of PredictLog, of PredictResponse, and three times of LogMetadata.
 _METADATA = 1
 _PREDICT_LOG = 6
 _REQUEST = 1
 _RESPONSE = 2
+_RESPONSE_SPEC = 2
+_METADATA_SPEC = 1
+_SECONDS = 4
+_ORIGIN = 6
 
 # Our own field of LogMetadata, far above the numbers that TensorFlow Serving uses: the rest of `timestamp_secs`.
 _MICROSECONDS = 51_015
@@ -74,20 +78,25 @@ def encode_bytes(
 ) -> bytes:
     """Returns the same from serialized messages, whose tensors are neither decoded nor copied more than once.
 
-    Raises:
-        DecodeError: `response` is no `PredictResponse`.
-    """
-    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    It needs no TensorFlow.
 
-    log = prediction_log_pb2.PredictionLog()
-    log.log_metadata.model_spec.CopyFrom(predict_pb2.PredictResponse.FromString(response).model_spec)
+    Raises:
+        DecodeError: `response` is no message.
+    """
     seconds, microseconds = divmod(math.floor(time * 1e6), 1_000_000)
-    log.log_metadata.timestamp_secs = seconds
-    if microseconds:
-        log.log_metadata.MergeFromString(_varint(_MICROSECONDS << 3) + _varint(microseconds))
-    log.log_metadata.request_origin = client or ""
+    spec, origin = _split(response).get(_RESPONSE_SPEC, b""), (client or "").encode("utf-8")
+    metadata = (
+        *_field(_METADATA_SPEC, spec),
+        *_number(_SECONDS, seconds),
+        *_number(_MICROSECONDS, microseconds),
+        *_field(_ORIGIN, origin),
+    )
     inner = (*_field(_REQUEST, request), *_field(_RESPONSE, response))
-    return b"".join((log.SerializeToString(), _key(_PREDICT_LOG), _varint(sum(map(len, inner))), *inner))
+    return b"".join((*_field(_METADATA, b"".join(metadata)), _key(_PREDICT_LOG), _varint(sum(map(len, inner))), *inner))
+
+
+def _number(number: int, value: int) -> tuple[bytes, bytes] | tuple[()]:
+    return (_varint(number << 3), _varint(value)) if value else ()
 
 
 def _field(number: int, data: bytes | memoryview) -> tuple[bytes, bytes, bytes | memoryview]:

@@ -53,6 +53,8 @@ class PredictionLogWriter:
         max_file_bytes: the size of a file at most; a larger request has a file of its own.
         max_waiting_bytes: the size of all requests that wait to be written, at most; a single one waits whatever its
             size.
+        on_settled: called for each request with whether it was written, as soon as that is known. It must be quick,
+            and must not call the writer.
 
     Raises:
         ArgumentError: a size is not positive.
@@ -70,6 +72,7 @@ class PredictionLogWriter:
         *,
         max_file_bytes: int = 256 * 2**20,
         max_waiting_bytes: int = 64 * 2**20,
+        on_settled: Callable[[bool], None] | None = None,
     ) -> None:
         if max_file_bytes < 1 or max_waiting_bytes < 1:
             raise ArgumentError(
@@ -78,6 +81,7 @@ class PredictionLogWriter:
             )
         self.folder = Path(folder)
         self._max_waiting_bytes = max_waiting_bytes
+        self._on_settled = on_settled or (lambda _: None)
         try:
             self._files = RotatingFiles(self.folder, max_bytes=max_file_bytes)
             tempfile.TemporaryFile(dir=self.folder).close()
@@ -217,6 +221,7 @@ class PredictionLogWriter:
                 self._waiting_bytes -= waiting.size
                 if problem is None:
                     self._written += 1
+                    self._on_settled(True)
                 else:
                     self._count_dropped(problem, waiting.client)
 
@@ -237,6 +242,7 @@ class PredictionLogWriter:
 
     def _count_dropped(self, reason: str, client: str | None) -> None:
         self._dropped += 1
+        self._on_settled(False)
         named = "an unknown client" if client is None else f"the client {client!a}"  # without control characters
         self._reason = f"{reason} (asked by {named})"
 

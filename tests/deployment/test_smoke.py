@@ -13,14 +13,16 @@ import pytest
 import requests
 import tensorflow as tf
 
+from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export import export_saved_model
-from dynamarks_tf.serving.gateway import Admission, ApiKeys, Proxy, Tls
+from dynamarks_tf.serving.gateway import clients
+from dynamarks_tf.serving.gateway.configuration import Settings
+from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy
 from dynamarks_tf.serving.local_server import LocalServer, TensorFlowServing
 from tests.helpers import ROOT, self_signed
 from tests.helpers.files import script
 
 SCRIPT = ROOT / "serving" / "smoke_test.py"
-DIGEST = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"  # of "alice"
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +54,6 @@ def test_local_server(smoke: ModuleType, server: LocalServer, capsys: pytest.Cap
     assert capsys.readouterr().out.endswith("5 of 5 checks passed\n")
 
 
-def test_proxy(
-    smoke: ModuleType, server: LocalServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    admission = Admission(keys=ApiKeys([("alice", bytes.fromhex(DIGEST))]))
-    rest = f"127.0.0.1:{server.rest_port}"
-    with Proxy(server.grpc_address, rest, grpc_port=0, rest_port=0, admission=admission) as proxy:
-        assert smoke.main(arguments(proxy.grpc_port, proxy.rest_port)) == 1
-        assert "UNAUTHENTICATED" in capsys.readouterr().out
-        monkeypatch.setenv("DYNAMARKS_API_KEY", "alice")
-        assert smoke.main(arguments(proxy.grpc_port, proxy.rest_port)) == 0
-        assert capsys.readouterr().out.endswith("8 of 8 checks passed\n")
-
-
 def test_proxy_with_tls(
     smoke: ModuleType,
     server: LocalServer,
@@ -73,13 +62,27 @@ def test_proxy_with_tls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As in the README, for a deployment on Kubernetes behind a forwarded port."""
+    try:
+        find_envoy()
+    except ServingError as error:
+        pytest.skip(str(error))
     certificate, private_key = self_signed(tmp_path)
-    admission = Admission(keys=ApiKeys([("alice", bytes.fromhex(DIGEST))]))
-    rest = f"127.0.0.1:{server.rest_port}"
-    tls = Tls(certificate, private_key)
-    monkeypatch.setenv("DYNAMARKS_API_KEY", "alice")
-    with Proxy(server.grpc_address, rest, grpc_port=0, rest_port=0, admission=admission, tls=tls) as proxy:
-        asked = ["localhost", str(proxy.grpc_port), "--rest-port", str(proxy.rest_port)]
+    token = clients.add(tmp_path / "clients", "alice", days=1)
+    settings = Settings(
+        folder=tmp_path,
+        upstream=server.grpc_address,
+        upstream_rest=f"127.0.0.1:{server.rest_port}",
+        grpc_port=0,
+        rest_port=0,
+        tls_cert=certificate,
+        tls_key=private_key,
+        clients=tmp_path / "clients" / "public",
+    )
+    with Gateway(settings, threads=1) as gateway:
+        asked = ["localhost", str(gateway.settings.grpc_port), "--rest-port", str(gateway.settings.rest_port)]
+        assert smoke.main([*asked, "--tls", str(certificate)]) == 1
+        assert "UNAUTHENTICATED" in capsys.readouterr().out
+        monkeypatch.setenv("DYNAMARKS_API_KEY", token)
         assert smoke.main([*asked, "--tls", str(certificate)]) == 0
         assert capsys.readouterr().out.endswith("8 of 8 checks passed\n")
         assert smoke.main(asked) == 1

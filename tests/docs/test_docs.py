@@ -27,7 +27,7 @@ from dynamarks_tf.serving.local_server import LocalServer
 from tests.helpers import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "serving" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOT_RUN = {"audit", "demo", "serve", "proxy"}
+NOT_RUN = {"audit", "demo", "serve", "proxy", "collector"}
 
 
 def with_blocks(language):

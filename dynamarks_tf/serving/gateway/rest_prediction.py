@@ -6,9 +6,9 @@ once in `REFRESH_S` for each model. So a request near a change of versions may b
 
 from __future__ import annotations
 
+import json
 import re
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +16,18 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 import requests
-from google.protobuf import json_format
-from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2
 
 from dynamarks_tf.errors import LogError
-from dynamarks_tf.request_logs.prediction_log import UNDECODED, encode
-from dynamarks_tf.serving.protocol import json_tensor
+from dynamarks_tf.request_logs.prediction_log import UNDECODED, encode_bytes
+from dynamarks_tf.serving.gateway.messages import ModelSpec, PredictRequest, PredictResponse, Tensor
+from dynamarks_tf.serving.protocol import dtypes, json_tensor
+from dynamarks_tf.serving.protocol.json_tensor import Array
 from dynamarks_tf.serving.protocol.status import StatusError
-from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE, Array, to_packed_proto
 
 REFRESH_S = 2.0
 TIMEOUT_S = 5.0
+MOST_METADATA_BYTES = 2**24
+DEFAULT_SIGNATURE = "serving_default"
 
 _PREDICT = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?:predict",
@@ -41,7 +42,6 @@ class RestPrediction:
     Attributes:
         path: the path of the request.
         body: its body.
-        is_packed: whether `body` is gzip.
         answer: the body of the answer.
         client: the client's name, if known.
         time: the time of the request, in seconds since 1970.
@@ -49,20 +49,19 @@ class RestPrediction:
 
     path: str
     body: bytes
-    is_packed: bool
     answer: bytes
     client: str | None
     time: float
 
 
-def is_prediction(method: str, path: str) -> bool:
-    """Whether a request is for a prediction, in a form that can be logged."""
-    return method == "POST" and _PREDICT.fullmatch(path) is not None
+def is_prediction(path: str) -> bool:
+    """Whether a POST is for a prediction, in a form that can be logged."""
+    return _PREDICT.fullmatch(path) is not None
 
 
-def may_be_prediction(method: str, path: str) -> bool:
-    """Whether some server could take a request for one for a prediction."""
-    return method == "POST" and unquote(path.partition("?")[0]).rstrip("/").lower().endswith(":predict")
+def may_be_prediction(path: str) -> bool:
+    """Whether some server could take a POST for one for a prediction."""
+    return unquote(path.partition("?")[0]).rstrip("/").lower().endswith(":predict")
 
 
 class RestDecoder:
@@ -70,16 +69,16 @@ class RestDecoder:
 
     Args:
         url: the server that answered, `http://host:port`.
-        max_body_bytes: the largest size of a gzip body after decompression.
+        authority: the file with the authority of its certificate, empty if it speaks no TLS.
     """
 
-    def __init__(self, url: str, max_body_bytes: int) -> None:
+    def __init__(self, url: str, authority: str = "") -> None:
         self._url = url
-        self._max_body_bytes = max_body_bytes
         self._known: dict[str, _Description] = {}
         self._asked: dict[str, float] = {}
         self._session = requests.Session()
         self._session.trust_env = False  # requests go to the upstream server directly
+        self._session.verify = authority or True
 
     def encode(self, prediction: RestPrediction) -> bytes:
         """Returns a serialized `PredictionLog`.
@@ -95,97 +94,129 @@ class RestDecoder:
     def _decode(self, prediction: RestPrediction) -> bytes:
         spec = _spec(prediction.path)
         described = self._describe(_path(spec))
-        asked = json_tensor.parse(
-            _unpack(prediction.body, self._max_body_bytes) if prediction.is_packed else prediction.body
-        )
+        asked = json_tensor.parse(prediction.body)
         answered = json_tensor.parse(prediction.answer)
-        signature_name = json_tensor.signature_name(asked)
-        signature = described.signatures.signature_def[signature_name or DEFAULT_SIGNATURE]
+        name = json_tensor.signature_name(asked)
+        signature = described.signatures.get(name or DEFAULT_SIGNATURE, _Signature({}, {}))
+        if not signature.inputs or not signature.outputs:
+            raise LogError("the server does not report its signature")
         _, inputs = json_tensor.read_inputs(asked, signature.inputs)
         # An answer has the layout of a request, under other names.
         names = {"predictions": "instances", "outputs": "inputs"}
         renamed = {names[key]: value for key, value in answered.items() if key in names}
         _, outputs = json_tensor.read_inputs(renamed, signature.outputs)
-        spec.signature_name = signature_name
-        request = predict_pb2.PredictRequest(model_spec=spec, inputs=_packed(inputs))
-        response = predict_pb2.PredictResponse(model_spec=described.model_spec, outputs=_packed(outputs))
-        response.model_spec.signature_name = signature_name or DEFAULT_SIGNATURE
-        return encode(request, response, client=prediction.client, time=prediction.time)
+        spec.signature_name = name.encode()
+        answering = ModelSpec(name=spec.name, signature_name=(name or DEFAULT_SIGNATURE).encode())
+        answering.version.value = described.version
+        return _encode(prediction, spec, inputs, answering, outputs)
 
     def _describe(self, model: str) -> _Description:
         now = time.monotonic()
         if now >= self._asked.get(model, -REFRESH_S) + REFRESH_S:
             self._asked[model] = now
             try:
-                reply = self._session.get(f"{self._url}{model}/metadata", timeout=TIMEOUT_S, allow_redirects=False)
-                reply.raise_for_status()
-                self._known[model] = _Description.parse(reply.json())
-            except (requests.RequestException, json_format.ParseError, KeyError, TypeError) as error:
+                self._known[model] = _Description.parse(json.loads(self._get(f"{self._url}{model}/metadata")))
+            except (
+                requests.RequestException,
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+            ) as error:
                 if model not in self._known:
-                    raise LogError(f"the signatures of {model} cannot be read: {error}") from error
+                    raise LogError(f"the signatures of {model} cannot be read: {type(error).__name__}") from error
         if model not in self._known:
             raise LogError(f"the signatures of {model} could not be read")
         return self._known[model]
 
+    def _get(self, url: str) -> bytes:
+        with self._session.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as reply:
+            reply.raise_for_status()
+            content = b""
+            for part in reply.iter_content(2**16):
+                content += part
+                if len(content) > MOST_METADATA_BYTES:
+                    raise ValueError("too large")
+        return content
+
+
+@dataclass(frozen=True)
+class _Info:
+    dtype: int
+
+
+@dataclass(frozen=True)
+class _Signature:
+    inputs: Mapping[str, _Info]
+    outputs: Mapping[str, _Info]
+
 
 @dataclass(frozen=True)
 class _Description:
-    model_spec: model_pb2.ModelSpec
-    signatures: get_model_metadata_pb2.SignatureDefMap
+    version: int
+    signatures: Mapping[str, _Signature]
 
     @classmethod
     def parse(cls, document: Any) -> _Description:
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        json_format.ParseDict(document["metadata"]["signature_def"], signatures, ignore_unknown_fields=True)
-        spec = model_pb2.ModelSpec()
-        json_format.ParseDict(document["model_spec"], spec, ignore_unknown_fields=True)
-        return cls(spec, signatures)
+        signatures = {
+            name: _Signature(
+                *(
+                    {key: _Info(dtypes.parse(info["dtype"])) for key, info in entry[side].items()}
+                    for side in ("inputs", "outputs")
+                )
+            )
+            for name, entry in document["metadata"]["signature_def"]["signature_def"].items()
+            if entry.get("inputs") and entry.get("outputs")
+        }
+        return cls(int(document["model_spec"]["version"]), signatures)
 
 
 def encode_undecoded(prediction: RestPrediction) -> bytes:
-    """Returns a serialized `PredictionLog` with the bodies as they were sent: a trace of the client, no evidence."""
-    spec = _spec(prediction.path)
-    request = predict_pb2.PredictRequest(model_spec=spec, inputs={UNDECODED: to_packed_proto(_text(prediction.body))})
-    response = predict_pb2.PredictResponse(
-        model_spec=spec, outputs={UNDECODED: to_packed_proto(_text(prediction.answer))}
+    """Returns a serialized `PredictionLog` with bodies as they were sent: a trace of the client, no evidence."""
+    spec = _spec(prediction.path) if is_prediction(prediction.path) else ModelSpec()  # over gRPC it is in the body
+    bodies = ({UNDECODED: np.array([body], dtype=object)} for body in (prediction.body, prediction.answer))
+    return _encode(prediction, spec, next(bodies), spec, next(bodies))
+
+
+def _encode(
+    prediction: RestPrediction, asked: Any, inputs: Mapping[str, Array], answering: Any, outputs: Mapping[str, Array]
+) -> bytes:
+    request, response = PredictRequest(model_spec=asked), PredictResponse(model_spec=answering)
+    for name, array in inputs.items():
+        request.inputs.add(key=name.encode(), value=_tensor(array))
+    for name, array in outputs.items():
+        response.outputs.add(key=name.encode(), value=_tensor(array))
+    return encode_bytes(
+        request.SerializeToString(), response.SerializeToString(), client=prediction.client, time=prediction.time
     )
-    return encode(request, response, client=prediction.client, time=prediction.time)
 
 
-def _text(body: bytes) -> Array:
-    return np.array([body], dtype=object)
+def _tensor(array: Array) -> Any:
+    tensor = Tensor(dtype=dtypes.number_of(array))
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    if array.dtype.kind == "O":
+        tensor.string_val.extend(array.ravel().tolist())
+    else:
+        tensor.tensor_content = dtypes.fixed(array)
+    return tensor
 
 
-def _spec(path: str) -> model_pb2.ModelSpec:
+def _spec(path: str) -> Any:
     found = _PREDICT.fullmatch(path)
     assert found
-    spec = model_pb2.ModelSpec(name=unquote(found["name"]))
+    spec = ModelSpec(name=unquote(found["name"]).encode())
     if found["version"]:
-        spec.version.value = int(found["version"])
+        spec.version.value = min(int(found["version"][:20]), 2**63 - 1)
     elif found["label"]:
-        spec.version_label = unquote(found["label"])
+        spec.version_label = unquote(found["label"]).encode()
     return spec
 
 
-def _path(spec: model_pb2.ModelSpec) -> str:
+def _path(spec: Any) -> str:
     """Returns the canonical path of a model, so that what is stored by path cannot grow without limit."""
     path = f"/v1/models/{quote(spec.name, safe='')}"
     if spec.HasField("version"):
         return f"{path}/versions/{spec.version.value}"
     return f"{path}/labels/{quote(spec.version_label, safe='')}" if spec.version_label else path
-
-
-def _packed(arrays: Mapping[str, Array]) -> dict[str, Any]:
-    return {name: to_packed_proto(array) for name, array in arrays.items()}
-
-
-def _unpack(body: bytes, most: int) -> bytes:
-    unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        unpacked = unpacker.decompress(body, most)
-        is_more = bool(unpacker.decompress(unpacker.unconsumed_tail, 1))
-    except zlib.error as error:
-        raise LogError("its body is no gzip") from error
-    if is_more:
-        raise LogError(f"its body is larger than {most} bytes after decompression")
-    return unpacked

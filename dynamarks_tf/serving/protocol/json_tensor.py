@@ -15,32 +15,31 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
-from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
+import numpy.typing as npt
 
 from dynamarks_tf.request_logs.json_keys import first_wins
 from dynamarks_tf.request_logs.json_text import is_base64, to_bytes
+from dynamarks_tf.serving.protocol import dtypes
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
-from dynamarks_tf.serving.protocol.tensors import Array, dtype_name, dtype_of
 
 QUOTE_LIMIT = 256  # characters of a JSON value that an error text repeats
 DEEPEST = 32  # axes; NumPy 1 has no more
 BYTES_SUFFIX = "_bytes"  # outputs with such a name are written in base64
 
 _INT32 = (-(2**31), 2**31 - 1)
-_FLOATS: dict[int, type[np.floating[Any]]] = {types_pb2.DT_FLOAT: np.float32, types_pb2.DT_DOUBLE: np.float64}
+_FLOATS: dict[int, type[np.floating[Any]]] = {dtypes.DT_FLOAT: np.float32, dtypes.DT_DOUBLE: np.float64}
 # The NumPy type and the range accepted. As in TensorFlow Serving, 8 and 16 bits take any int32 and wrap around.
 _INTEGERS: dict[int, tuple[type[np.integer[Any]], int, int]] = {
-    types_pb2.DT_INT8: (np.int8, *_INT32),
-    types_pb2.DT_INT16: (np.int16, *_INT32),
-    types_pb2.DT_INT32: (np.int32, *_INT32),
-    types_pb2.DT_UINT8: (np.uint8, *_INT32),
-    types_pb2.DT_INT64: (np.int64, -(2**63), 2**63 - 1),
-    types_pb2.DT_UINT32: (np.uint32, 0, 2**32 - 1),
-    types_pb2.DT_UINT64: (np.uint64, 0, 2**64 - 1),
+    dtypes.DT_INT8: (np.int8, *_INT32),
+    dtypes.DT_INT16: (np.int16, *_INT32),
+    dtypes.DT_INT32: (np.int32, *_INT32),
+    dtypes.DT_UINT8: (np.uint8, *_INT32),
+    dtypes.DT_INT64: (np.int64, -(2**63), 2**63 - 1),
+    dtypes.DT_UINT32: (np.uint32, 0, 2**32 - 1),
+    dtypes.DT_UINT64: (np.uint64, 0, 2**64 - 1),
 }
 _JSON_TYPES = {bool: "Bool", dict: "Object", list: "Array", str: "String", int: "Number", float: "Number"}
 _SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -49,7 +48,22 @@ _SURROGATE = re.compile(r"\\u[dD]")
 _STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')
 _DECODER = json.JSONDecoder(object_pairs_hook=first_wins)
 
-Infos = Mapping[str, meta_graph_pb2.TensorInfo]
+Array = npt.NDArray[Any]
+
+
+class Info(Protocol):
+    """What a signature says of a tensor; `TensorInfo` of TensorFlow is one.
+
+    Attributes:
+        dtype: the number of its dtype.
+    """
+
+    @property
+    def dtype(self) -> int:
+        """The number of its dtype."""
+
+
+Infos = Mapping[str, Info]
 
 
 class Layout(enum.Enum):
@@ -238,9 +252,9 @@ def _to_flat_array(values: list[Any], dtype: int) -> Array:
         kind, low, high = _INTEGERS[dtype]
         if not values or (low <= min(values) and max(values) <= high):
             return np.array(values, np.int64 if low < 0 else np.uint64).astype(kind)
-    if dtype == types_pb2.DT_BOOL and types <= {bool}:
+    if dtype == dtypes.DT_BOOL and types <= {bool}:
         return np.array(values, np.bool_)
-    if dtype == types_pb2.DT_STRING and types <= {str, dict}:
+    if dtype == dtypes.DT_STRING and types <= {str, dict}:
         return np.array([_to_bytes(value) for value in values], np.object_)
     raise _IrregularError
 
@@ -338,18 +352,19 @@ def _explain_level(value: Any, level: int, shape: list[int], dtype: int) -> None
 
 
 def _explain_value(value: Any, dtype: int) -> None:
-    if dtype == types_pb2.DT_STRING and isinstance(value, dict) and not is_base64(value):
+    if dtype == dtypes.DT_STRING and isinstance(value, dict) and not is_base64(value):
         raise invalid(f"JSON Value: {_quote(value)} not formatted correctly for base64 data")
     try:
         _to_flat_array([value], dtype)
     except _IrregularError:
-        known = dtype in _FLOATS or dtype in _INTEGERS or dtype in (types_pb2.DT_BOOL, types_pb2.DT_STRING)
+        known = dtype in _FLOATS or dtype in _INTEGERS or dtype in (dtypes.DT_BOOL, dtypes.DT_STRING)
         if known or isinstance(value, dict):
+            expected = dtypes.name_of(dtype)
             raise invalid(
-                f"JSON Value: {_quote(value)} Type: {_type_name(value)} is not of expected type: {dtype_name(dtype)}"
+                f"JSON Value: {_quote(value)} Type: {_type_name(value)} is not of expected type: {expected}"
             ) from None
         raise StatusError(
-            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_quote(value)} to type: {dtype_name(dtype)}"
+            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_quote(value)} to type: {dtypes.name_of(dtype)}"
         ) from None
 
 
@@ -389,13 +404,13 @@ def _check_rows(outputs: Mapping[str, Array]) -> None:
 
 def _write_values(name: str, array: Array) -> list[str]:
     """Writes the values of one output, flat."""
-    dtype = dtype_of(array)
+    dtype = dtypes.number_of(array)
     if dtype in _FLOATS:
         return _write_floats(array)
     write = _VALUE_WRITERS.get(dtype)
     if write is None:
-        raise invalid(f"Failed to write JSON value for tensor type: {dtype_name(dtype)}")
-    if dtype == types_pb2.DT_STRING and name.endswith(BYTES_SUFFIX):
+        raise invalid(f"Failed to write JSON value for tensor type: {dtypes.name_of(dtype)}")
+    if dtype == dtypes.DT_STRING and name.endswith(BYTES_SUFFIX):
         write = _write_base64
     return list(map(write, array.ravel().tolist()))
 
@@ -429,8 +444,8 @@ def _write_text(value: bytes) -> str:
 
 _VALUE_WRITERS: dict[int, Callable[[Any], str]] = {
     **dict.fromkeys(_INTEGERS, str),
-    types_pb2.DT_BOOL: lambda value: "true" if value else "false",
-    types_pb2.DT_STRING: _write_text,
+    dtypes.DT_BOOL: lambda value: "true" if value else "false",
+    dtypes.DT_STRING: _write_text,
 }
 
 

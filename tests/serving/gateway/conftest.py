@@ -1,100 +1,78 @@
-"""A proxy in front of a local server, both on real sockets, for all tests that only send requests."""
+"""Envoy and the collector before a model server without TensorFlow; each file shares what it can."""
 
 from __future__ import annotations
 
-import ipaddress
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tensorflow as tf
-from cryptography import x509
 
-from dynamarks_tf.serving.gateway import Proxy
-from dynamarks_tf.serving.local_server import LocalServer
+from dynamarks_tf.errors import ServingError
+from dynamarks_tf.serving.gateway.configuration import Settings
+from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy, temporary_folder
 from tests.helpers.certificates import Authority
+from tests.helpers.fake_model import FakeModel, fake_model
+
+Start = Callable[..., Gateway]
 
 
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model "m" from float32 of shape (n, 4) to 3 probabilities, with further signatures for faults."""
-    base = tmp_path_factory.mktemp("proxied") / "m"
-    module = tf.Module()
-    module.weights = tf.Variable(tf.reshape(tf.sin(tf.range(12, dtype=tf.float32)), (4, 3)))
-
-    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="image")])
-    def probabilities(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": tf.nn.softmax(image @ module.weights)}
-
-    @tf.function(input_signature=[tf.TensorSpec((), tf.int64, name="steps")])
-    def count(steps: tf.Tensor) -> dict[str, tf.Tensor]:
-        start = (tf.constant(0, tf.int64),)
-        return {"counted": tf.while_loop(lambda i: i < steps, lambda i: (i + 1,), start)[0]}
-
-    @tf.function(
-        input_signature=[tf.TensorSpec((None,), tf.uint8, name="a"), tf.TensorSpec((None,), tf.float64, name="b")]
-    )
-    def combine(a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"sum": tf.cast(a, tf.float64) + b, "a": a}
-
-    signatures = {"serving_default": probabilities, "count": count, "combine": combine}
-    tf.saved_model.save(module, str(base / "1"), signatures=signatures)
-    return base
+@pytest.fixture(scope="module")
+def shared_model() -> Iterator[FakeModel]:
+    with fake_model() as model:
+        yield model
 
 
-@pytest.fixture(scope="session")
-def upstream(model_folder: Path) -> Iterator[LocalServer]:
-    with LocalServer(model_folder, grpc_port=0, rest_port=0) as server:
-        yield server
+@pytest.fixture(autouse=True)
+def model(shared_model: FakeModel) -> FakeModel:
+    """A model server that has seen nothing yet."""
+    shared_model.reset()
+    return shared_model
 
 
-@pytest.fixture
-def make_proxy(upstream: LocalServer) -> Callable[..., Proxy]:
-    """Makes a proxy in front of the server, not started yet, with free ports."""
+def _starter(model: FakeModel, stack: ExitStack) -> Start:
+    try:
+        find_envoy()
+    except ServingError as error:
+        pytest.skip(str(error))
 
-    def make(**options: Any) -> Proxy:
-        rest = f"127.0.0.1:{upstream.rest_port}"
-        return Proxy(upstream.grpc_address, rest, grpc_port=0, rest_port=0, **options)
+    def start(*, log_dir: Path | None = None, envoy: Path | None = None, **options: Any) -> Gateway:
+        folder = temporary_folder()
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        given = {"upstream": model.grpc, "upstream_rest": model.rest, "grpc_port": 0, "rest_port": 0, **options}
+        gateway = Gateway(Settings(folder=folder, **given), log_dir=log_dir, envoy=envoy, threads=1)
+        return stack.enter_context(gateway)
 
-    return make
+    return start
 
 
-@pytest.fixture(scope="session")
-def proxy(upstream: LocalServer) -> Iterator[Proxy]:
-    """A proxy without a log or authentication."""
-    rest = f"127.0.0.1:{upstream.rest_port}"
-    with Proxy(upstream.grpc_address, rest, grpc_port=0, rest_port=0, ops_port=0) as running:
-        yield running
+@pytest.fixture(scope="module")
+def start_shared(shared_model: FakeModel) -> Iterator[Start]:
+    """Starts gateways for all tests of a file."""
+    with ExitStack() as stack:
+        yield _starter(shared_model, stack)
 
 
 @pytest.fixture
-def start(upstream: LocalServer) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `dynamarks proxy` in front of the server, as a process; its attribute `grpc_address` says where."""
-    processes: list[subprocess.Popen[str]] = []
+def start(model: FakeModel) -> Iterator[Start]:
+    """Starts gateways for one test."""
+    with ExitStack() as stack:
+        yield _starter(model, stack)
 
-    def start(*words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-u", "-m", "dynamarks_tf", "proxy", "--upstream", upstream.grpc_address, *words]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        processes.append(process)
-        assert process.stdout is not None
-        line = next(line for line in process.stdout if line.startswith("gRPC"))
-        process.grpc_address = line.split()[1]  # type: ignore[attr-defined]
-        return process
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+@pytest.fixture(scope="module")
+def log_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="module")
+def gateway(start_shared: Start, log_dir: Path) -> Gateway:
+    """A gateway that logs, with a small size limit, whose clients are named by a header."""
+    return start_shared(log_dir=log_dir, ops_port=0, max_body_bytes=300_000, head_s=1.0, request_s=1.0, idle_s=3.0)
 
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("certificates"), "acme-ca")
-
-
-@pytest.fixture(scope="session")
-def server_certificate(authority: Authority) -> tuple[Path, Path]:
-    return authority.issue("server", x509.IPAddress(ipaddress.ip_address("127.0.0.1")))

@@ -1,11 +1,12 @@
-"""The request log of the proxy, on which no answer depends."""
+"""The log of a gateway before a server with TensorFlow, read as verification reads it."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,107 +17,147 @@ import requests
 import tensorflow as tf
 
 from dynamarks_tf.cli.main import main
-from dynamarks_tf.request_logs import PredictionLogWriter
-from dynamarks_tf.serving.gateway import Admission, ApiKeys, Proxy
-from dynamarks_tf.serving.gateway.request_logger import RequestLogger
+from dynamarks_tf.errors import ServingError
+from dynamarks_tf.export import export_saved_model
+from dynamarks_tf.serving.gateway.configuration import Settings
+from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy, temporary_folder
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.suspects import as_suspect
-from tests.helpers.logs import read_predictions
-from tests.helpers.server_clients import over_grpc, over_rest, predict_request
+from tests.helpers.logs import Logged, read_predictions
+from tests.helpers.server_clients import predict_request
+from tests.helpers.waiting import eventually
 
 ROWS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 
 
-def test_both_interfaces_are_logged_alike(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
-    with make_proxy(request_log=tmp_path) as proxy:
-        answer = over_grpc(proxy, predict_request("m", image=ROWS), ("x-client-id", "bob"))
-        rows = over_rest(proxy, {"instances": ROWS.tolist()}, headers={"X-Client-ID": "alice"})
-        packed = gzip.compress(json.dumps({"inputs": {"image": ROWS.tolist()}}).encode())
-        columns = over_rest(proxy, packed, "/versions/1", headers={"Content-Encoding": "gzip"})
-    assert (proxy.request_log.written, proxy.request_log.dropped) == (3, 0)
-    found = read_predictions(tmp_path)
-    assert [logged.client for logged in found] == ["bob", "alice", None]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, marked_model: Any) -> Path:
+    """The models "m", from float32 of shape (n, 4) to 3 probabilities, and "clf", the marked one."""
+    base = tmp_path_factory.mktemp("served")
+    module = tf.Module()
+    module.weights = tf.Variable(tf.reshape(tf.sin(tf.range(12, dtype=tf.float32)), (4, 3)))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="image")])
+    def probabilities(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": tf.nn.softmax(image @ module.weights)}
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None,), tf.uint8, name="a"), tf.TensorSpec((None,), tf.string, name="b")]
+    )
+    def combine(a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"sum": tf.cast(a, tf.float64) + 0.1, "b_bytes": b}
+
+    tf.saved_model.save(
+        module, str(base / "m" / "1"), signatures={"serving_default": probabilities, "combine": combine}
+    )
+    export_saved_model(marked_model, base / "clf" / "1")
+    config = "".join(
+        f'config {{ name: "{name}" base_path: "{base}/{name}" model_platform: "tensorflow" }}\n'
+        for name in ("m", "clf")
+    )
+    (base / "models.config").write_text(f"model_config_list {{\n{config}}}\n")
+    return base
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[LocalServer]:
+    with LocalServer(model_config_file=folder / "models.config", grpc_port=0, rest_port=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(server: LocalServer, folder: Path) -> Iterator[Gateway]:
+    try:
+        find_envoy()
+    except ServingError as error:
+        pytest.skip(str(error))
+    place = temporary_folder()
+    rest = f"127.0.0.1:{server.rest_port}"
+    settings = Settings(folder=place, upstream=server.grpc_address, upstream_rest=rest, grpc_port=0, rest_port=0)
+    with Gateway(settings, log_dir=folder / "logs", threads=1) as running:
+        yield running
+    shutil.rmtree(place)
+
+
+def over_rest(gateway: Gateway, body: Any, model: str = "m", **headers: str) -> requests.Response:
+    data = json.dumps(body) if isinstance(body, dict) else body
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return requests.post(f"{gateway.rest_url}/v1/models/{model}:predict", data, headers=named, timeout=30)
+
+
+def over_grpc(gateway: Gateway, request: Any, client: str) -> Any:
+    from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+    with grpc.insecure_channel(gateway.grpc_address) as channel:
+        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        return service.Predict(request, metadata=(("x-client-id", client),), timeout=30)
+
+
+def logged(folder: Path, client: str, count: int) -> list[Logged]:
+    found: list[Logged] = []
+
+    def is_there() -> bool:
+        found[:] = [one for one in read_predictions(folder / "logs") if one.client == client]
+        return len(found) >= count
+
+    eventually(is_there)
+    return found
+
+
+def test_both_interfaces_are_logged_alike(gateway: Gateway, folder: Path) -> None:
+    answer = over_grpc(gateway, predict_request("m", image=ROWS), "alike")
+    rows = over_rest(gateway, {"instances": ROWS.tolist()}, x_client_id="alike")
+    packed = gzip.compress(json.dumps({"inputs": {"image": ROWS.tolist()}}).encode())
+    columns = over_rest(gateway, packed, "m/versions/1", content_encoding="gzip", x_client_id="alike")
+    found = logged(folder, "alike", 3)
     expected = tf.make_ndarray(answer.outputs["probabilities"])
-    for logged, sent in zip(found, (expected, rows.json()["predictions"], columns.json()["outputs"]), strict=True):
-        np.testing.assert_array_equal(logged.inputs["image"], ROWS, strict=True)
-        np.testing.assert_array_equal(logged.answers["probabilities"], expected, strict=True)
-        np.testing.assert_array_equal(logged.answers["probabilities"], np.float32(sent), strict=True)
-        assert abs(logged.time - time.time()) < 60
-        spec = logged.spec
-        assert (spec.name, spec.version.value, spec.signature_name) == ("m", 1, "serving_default")
+    for one, sent in zip(found, (expected, rows.json()["predictions"], columns.json()["outputs"]), strict=True):
+        np.testing.assert_array_equal(one.inputs["image"], ROWS, strict=True)
+        np.testing.assert_array_equal(one.answers["probabilities"], expected, strict=True)
+        np.testing.assert_array_equal(one.answers["probabilities"], np.float32(sent), strict=True)
+        assert abs(one.time - time.time()) < 60
+        assert (one.spec.name, one.spec.version.value, one.spec.signature_name) == ("m", 1, "serving_default")
 
 
-def test_all_paths_of_a_model_are_logged_as_the_same_model(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
-    with make_proxy(request_log=tmp_path) as proxy:
-        for path in ("m", "%6d", "m/versions/1", "m/versions/0001"):
-            assert over_rest(proxy, {"instances": ROWS.tolist()}, model=path).status_code == 200
-    found = [(logged.spec.name, logged.inputs["image"].shape) for logged in read_predictions(tmp_path)]
-    assert found == 4 * [("m", (5, 4))]
+def test_other_dtypes_and_several_tensors_over_rest(gateway: Gateway, folder: Path) -> None:
+    body = {"signature_name": "combine", "instances": [{"a": 3, "b": "x"}, {"a": 255, "b": {"b64": "/w=="}}]}
+    assert over_rest(gateway, body, x_client_id="others").status_code == 200
+    (one,) = logged(folder, "others", 1)
+    np.testing.assert_array_equal(one.inputs["a"], np.array([3, 255], np.uint8), strict=True)
+    np.testing.assert_array_equal(one.answers["sum"], np.array([3.1, 255.1]), strict=True)
+    assert one.inputs["b"].tolist() == one.answers["b_bytes"].tolist() == [b"x", b"\xff"]
 
 
-def test_other_dtypes_and_several_tensors_over_rest(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
-    body = {"signature_name": "combine", "instances": [{"a": 3, "b": 0.1}, {"a": 255, "b": 1e300}]}
-    with make_proxy(request_log=tmp_path) as proxy:
-        assert over_rest(proxy, body).status_code == 200
-    (logged,) = read_predictions(tmp_path)
-    np.testing.assert_array_equal(logged.inputs["a"], np.array([3, 255], np.uint8), strict=True)
-    np.testing.assert_array_equal(logged.answers["sum"], np.array([3.1, 1e300]), strict=True)
+def test_only_predictions_that_were_answered_are_logged(gateway: Gateway, folder: Path) -> None:
+    assert over_rest(gateway, {"instances": [[1, 2]]}, x_client_id="refused").status_code == 400
+    with pytest.raises(grpc.RpcError):
+        over_grpc(gateway, predict_request("m", "nonsense", image=ROWS), "refused")
+    assert over_rest(gateway, {"instances": ROWS.tolist()}, x_client_id="refused").status_code == 200
+    assert len(logged(folder, "refused", 1)) == 1
 
 
-def test_only_predictions_that_were_answered_are_logged(make_proxy: Callable[..., Proxy], tmp_path: Path) -> None:
-    with make_proxy(request_log=tmp_path) as proxy:
-        assert over_rest(proxy, {"instances": [[1, 2]]}).status_code == 400
-        assert requests.get(f"{proxy.rest_url}/v1/models/m/metadata", timeout=30).status_code == 200
-        with pytest.raises(grpc.RpcError):
-            over_grpc(proxy, predict_request("m", "nonsense", image=ROWS))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_predictions_that_cannot_be_logged_are_counted(
-    upstream: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_theft_through_the_gateway_is_proven_from_its_log(
+    gateway: Gateway, folder: Path, marked_model: Any, surrogate: Any, digits: Any, key: Any, capsys: Any
 ) -> None:
-    """The server for the metadata does not exist, so the logger cannot decode predictions."""
-    with PredictionLogWriter(tmp_path) as writer:
-        request_logger = RequestLogger(writer, "http://127.0.0.1:1", max_body_bytes=1000)
-        for _ in range(3):
-            request_logger.log_rest("/v1/models/m:predict", b"{}", b"{}", is_packed=False, client=None)
-        request_logger.log_grpc(b"\xff", b"\xff", None)
-    assert (writer.written, writer.dropped) == (0, 4)
-    assert "4 requests dropped so far" in caplog.text
-
-
-def test_a_theft_through_the_proxy_is_proven_from_its_log(
-    marked_model: Any, surrogate: Any, digits: Any, key: Any, tmp_path: Path, capsys: Any
-) -> None:
-    from dynamarks_tf.export import export_saved_model
-
-    export_saved_model(marked_model, tmp_path / "clf" / "1")
-    marked_model.save(tmp_path / "marked.keras")
-    surrogate.save(tmp_path / "surrogate.keras")
-    key.save(tmp_path / "acme.key")
-    keys = ApiKeys([("alice", bytes.fromhex("2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"))])
+    marked_model.save(folder / "marked.keras")
+    surrogate.save(folder / "surrogate.keras")
+    key.save(folder / "acme.key")
     stolen = digits.x_train[len(digits.x_train) // 2 :]
-    with LocalServer(tmp_path / "clf", grpc_port=0, rest_port=0) as server:
-        rest = f"127.0.0.1:{server.rest_port}"
-        options = {"admission": Admission(keys=keys), "request_log": tmp_path / "logs"}
-        with Proxy(server.grpc_address, rest, grpc_port=0, rest_port=0, **options) as proxy:
-            for start in range(0, len(stolen), 100):
-                batch = stolen[start : start + 100]
-                if start % 200:
-                    body = {"instances": batch.tolist()}
-                    headers = {"x-api-key": "alice"}
-                    assert over_rest(proxy, body, model="clf", headers=headers).status_code == 200
-                else:
-                    over_grpc(proxy, predict_request("clf", image=batch), ("x-api-key", "alice"))
+    for start in range(0, len(stolen), 100):
+        batch = stolen[start : start + 100]
+        if start % 200:
+            assert over_rest(gateway, {"instances": batch.tolist()}, "clf", x_client_id="alice").status_code == 200
+        else:
+            over_grpc(gateway, predict_request("clf", image=batch), "alice")
+    logged(folder, "alice", -(-len(stolen) // 100))
     words = ("verify", "surrogate.keras", "--owner", "marked.keras", "--key", "acme.key", "--log", "logs")
-    arguments = [word if word.startswith("--") or word == "verify" else str(tmp_path / word) for word in words]
-    assert main([*arguments, "--client", "alice", "--json"]) == 0
+    arguments = [word if word.startswith("--") or word == "verify" else str(folder / word) for word in words]
+    assert main([*arguments, "--client", "alice", "--log-model", "clf", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["plan"]["log"]["num_queries"] == len(stolen)
-    assert main([*arguments, "--client", "bob"]) == 2
 
 
-def test_as_suspect_reads_through_the_proxy(proxy: Proxy) -> None:
-    rest_answers = as_suspect(f"{proxy.rest_url}/v1/models/m").predict(ROWS)
-    grpc_answers = as_suspect(f"grpc://{proxy.grpc_address}/m").predict(ROWS)
+def test_as_suspect_reads_through_the_gateway(gateway: Gateway) -> None:
+    rest_answers = as_suspect(f"{gateway.rest_url}/v1/models/m").predict(ROWS)
+    grpc_answers = as_suspect(f"grpc://{gateway.grpc_address}/m").predict(ROWS)
     np.testing.assert_array_equal(grpc_answers, rest_answers.astype(np.float32))
