@@ -13,7 +13,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-@click.command()
+@click.command(hidden=True)
 @click.option("--folder", type=_FOLDER, required=True, help="Where the sockets are, shared with Envoy.")
 @click.option("--log-dir", type=_FOLDER, required=True, help="Log predictions to this folder.")
 @click.option("--upstream-rest", metavar="HOST:PORT", help="REST address of the upstream server.")
@@ -37,8 +37,9 @@ def collector(
     Run it by itself beside an Envoy of your own, whose configuration `dynamarks proxy --print-config` writes.
 
     \b
-      dynamarks proxy --print-config --folder /run/gateway --log-dir logs --upstream localhost:8500
-      dynamarks collector --folder /run/gateway --log-dir logs
+      dynamarks proxy --print-config --folder gateway --log-dir logs \\
+          --upstream localhost:8500
+      dynamarks collector --folder gateway --log-dir logs
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     stop = threading.Event()

@@ -52,8 +52,14 @@ class LazyCommands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"{__package__}.{MODULE_OF[name]}"), name)
         return command
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands into the help; the options stand in its first line, so that it fits a screen."""
+        self.format_commands(ctx, formatter)
 
-@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(
+    cls=LazyCommands, options_metavar="[-h | --version]", context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="dynamarks")
 def commands() -> None:
     """\b

@@ -74,10 +74,10 @@ class SectionedCommand(click.Command):
     Args:
         sections: for each heading, the names of its options, as the function's parameters, separated by blanks. Options
             that none names stand below the last one.
-        needs: what the command needs, a few lines with an example.
+        needs: what the command needs, a few lines with an example; nothing more is said without them.
     """
 
-    def __init__(self, *args: Any, sections: Mapping[str, str], needs: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, sections: Mapping[str, str], needs: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._sections = sections
         self._needs = needs
@@ -87,7 +87,8 @@ class SectionedCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.MissingParameter:
-            click.echo(self._needs, err=True)
+            if self._needs:
+                click.echo(self._needs, err=True)
             raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -71,7 +71,7 @@ def proxy(
     print_config: bool,
     **options: Any,
 ) -> None:
-    """Run Envoy before TensorFlow Serving: check clients, log requests.
+    """Run Envoy before TensorFlow Serving, and log requests.
 
     Requests and answers pass unchanged, over gRPC and REST. A token, a certificate, or a header that a component in
     front sets names the client.
