@@ -13,6 +13,7 @@ A bundle is a ZIP archive without compression. Its members, besides those of the
     selection.npz    which of the inputs that were given were asked, if not all
     draw.npz         of a draw from a committed pool: what the clean model says of all inputs drawn
     statement.json   the published commitment, if there is one
+    statement.tsr    its RFC 3161 timestamp, if it has one
     key.json         the key, only if its owner wants to reveal it
 
 The archive's comment ends in the SHA-256 of everything before that digest, so that a change of any byte shows. The
@@ -48,6 +49,7 @@ DRAW = "draw.npz"
 PARTIES = "parties.npz"
 TRACE = "trace.json"
 STATEMENT = "statement.json"
+TIMESTAMP = "statement.tsr"
 KEY = "key.json"
 _COMMENT = b"dynamarks-bundle sha256 "
 _DIGEST_SIZE = 64

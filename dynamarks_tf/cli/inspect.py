@@ -13,7 +13,7 @@ from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.errors import FormatError
 from dynamarks_tf.keys.key import FORMAT as KEY_FORMAT
-from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.keys.key import MarkKey, is_encrypted
 
 if TYPE_CHECKING:
     import keras
@@ -75,9 +75,13 @@ def _json_file(path: Path) -> dict[str, Any]:
         raise _unknown(path) from error
     kind = content.get("format") if isinstance(content, dict) else None
     if kind == KEY_FORMAT:
+        if is_encrypted(content):  # what it says in the clear; whether that is true, only the passphrase shows
+            public = {name: content.get(name) for name in ("owner", "client", "created", "key_id", "commitment")}
+            return {"kind": "key", "encrypted": True, **{name: value for name, value in public.items() if value}}
         key = MarkKey.load(path)
         return {
             "kind": "key",
+            "encrypted": False,
             "owner": key.owner,
             **({} if key.client is None else {"client": key.client}),
             "created": key.created,

@@ -20,7 +20,9 @@ DEBUG_VARIABLE = "DYNAMARKS_DEBUG"
 # Which module of this folder has which command, in the order in which one needs them.
 MODULE_OF = {
     "keygen": "key",
+    "key": "key_file",
     "commit": "key",
+    "timestamp": "timestamp",
     "mark": "mark",
     "export": "export",
     "serve": "serve",
@@ -50,8 +52,14 @@ class LazyCommands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"{__package__}.{MODULE_OF[name]}"), name)
         return command
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands into the help; the options stand in its first line, so that it fits a screen."""
+        self.format_commands(ctx, formatter)
 
-@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(
+    cls=LazyCommands, options_metavar="[-h | --version]", context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="dynamarks")
 def commands() -> None:
     """\b

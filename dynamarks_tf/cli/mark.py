@@ -65,10 +65,10 @@ def mark(
 
     load_tensorflow()
     from dynamarks_tf._support import files
-    from dynamarks_tf.keys.key import MarkKey
+    from dynamarks_tf.keys.passphrase_input import load_key
     from dynamarks_tf.watermark import marking
 
-    loaded_key = MarkKey.load(key)
+    loaded_key = load_key(key)
     if client is not None:
         loaded_key = loaded_key.for_client(client)
     marked = marking.mark(

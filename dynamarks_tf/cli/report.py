@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from dynamarks_tf.errors import ArgumentError, SuspectError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from cryptography import x509
 
     from dynamarks_tf.keys.key import MarkKey
 
@@ -64,7 +65,14 @@ class ReportOptions:
         folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory(prefix="dynamarks-"))
         return Path(folder) / "bundle.zip"
 
-    def write(self, bundle: Path, key: MarkKey | None, *, keeps_bundle: bool = True) -> None:
+    def write(
+        self,
+        bundle: Path,
+        key: MarkKey | None,
+        *,
+        keeps_bundle: bool = True,
+        timestamp_roots: Sequence[x509.Certificate] | None = None,
+    ) -> None:
         """Writes the report, if one is wanted."""
         if self.report is None:
             return
@@ -79,6 +87,7 @@ class ReportOptions:
                 confidential=self.confidential,
                 plots=self.plots,
                 keeps_bundle=keeps_bundle,
+                timestamp_roots=timestamp_roots,
             )
         except BaseException:
             if not keeps_bundle:

@@ -26,6 +26,7 @@ def bundle_page(report: BundleReport) -> str:
         meaning=wording.meaning(report),
         no_meaning=wording.no_meaning(report),
         assumptions=wording.assumptions(report),
+        timestamp=wording.timestamp(report),
         channels=wording.CHANNELS,
         channel_names=wording.CHANNEL_NAMES,
         clients=[(shown_name(client.name), client, is_found(client, report.evidence.plan.alpha)) for client in clients],

@@ -54,7 +54,7 @@ class JsonClient:
     def __init__(self, address: Address, *, timeout_s: float, api_key: ApiKey | None, port: str) -> None:
         import requests
 
-        from dynamarks_tf.suspects.deadline import Deadline
+        from dynamarks_tf._support.deadline import Deadline
         from dynamarks_tf.suspects.retries import http_retries
 
         self._description = address.url
