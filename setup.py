@@ -57,7 +57,7 @@ setup(
         "keras>=3.12",
         "tensorflow-serving-api>=2.19",  # the messages of 2.18 do not import beside TensorFlow 2.20
         "numpy>=1.26",
-        "cryptography>=42",  # HKDF-SHA256 and ChaCha20: the expansion of the key
+        "cryptography>=43",  # HKDF-SHA256 and ChaCha20: the expansion of the key
         # Timestamps of statements (RFC 3161). Core, so that no `check` leaves one unverified for want of a package:
         # 7 MB, wheels for Linux and macOS on x86-64 and ARM and for Windows; older ones take a forged certificate.
         "rfc3161-client>=1.0.6",
@@ -103,6 +103,9 @@ setup(
             "ipykernel>=6.29",  # examples/quickstart.ipynb
             "jax>=0.4.30",
             "kubernetes-validate>=1.33",  # tests/serving: manifests against Kubernetes' own schemas
+            # tests/export: signed folders; 11 MB with what it needs. pyOpenSSL is imported by 1.1.1, and not required.
+            "model-signing>=1.1",
+            "pyopenssl>=24",
             "mypy>=1.11",
             *[package for packages in SUSPECTS.values() for package in packages],
             "nbclient>=0.10",
