@@ -272,10 +272,9 @@ class MarkKey:
             raise KeyFileError(
                 f"{name} is truncated or not a key file: it does not hold JSON. Restore it from a backup."
             ) from None
-        encrypted = is_encrypted(content)
-        check_format(content, FORMAT, ENCRYPTED_VERSION if encrypted else FORMAT_VERSION, name, "a key file")
-        if encrypted:
-            content["secret"] = _decrypted(content, passphrase, name)
+        if is_encrypted(content):
+            content = _decrypted(content, passphrase() if callable(passphrase) else passphrase, name)
+        check_format(content, FORMAT, FORMAT_VERSION, name, "a key file")
         try:
             key = cls(
                 base64.b64decode(content["secret"], validate=True),
@@ -325,13 +324,11 @@ def is_encrypted(content: Any) -> bool:
     return isinstance(content, dict) and content.get("format") == FORMAT and content.get("version") == ENCRYPTED_VERSION
 
 
-def _decrypted(content: dict[str, Any], passphrase: str | Callable[[], str] | None, name: str) -> str:
-    """The secret of an encrypted key file, base64."""
-    given = passphrase() if callable(passphrase) else passphrase
-    bound_to = _public_part(content)
-    return base64.b64encode(
-        passphrases.decrypt(content.get("encrypted_secret"), given, name, bound_to=bound_to)
-    ).decode()
+def _decrypted(content: dict[str, Any], passphrase: str | None, name: str) -> dict[str, Any]:
+    """The content of an encrypted key file as that of a plain one."""
+    secret = passphrases.decrypt(content.get("encrypted_secret"), passphrase, name, bound_to=_public_part(content))
+    public = {entry: value for entry, value in content.items() if entry != "encrypted_secret"}
+    return {**public, "version": FORMAT_VERSION, "secret": base64.b64encode(secret).decode()}
 
 
 def _public_part(content: dict[str, Any]) -> bytes:

@@ -570,7 +570,9 @@ def rechain(members: Members) -> None:
         record = json.loads(members[name])
         record["previous"] = chain
         record["answers_sha256"] = hashlib.sha256(members[answers]).hexdigest()
-        record["chain"] = chain = json_digest({key: value for key, value in record.items() if key != "chain"})
+        record["chain"] = chain = json_digest(
+            {key: value for key, value in record.items() if key not in ("chain", "mac")}
+        )
         members[name] = json.dumps(record).encode()
 
 
