@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members, query_provenance, transcript
@@ -470,8 +471,9 @@ class _Recheck:
         plan = self._plan
         if key.commitment != plan.commitment or key.owner != self._evidence.owner:
             raise BundleError(
-                f"{self._bundle.path} is about the key {plan.commitment[:16]} of {self._evidence.owner!r}; given is "
-                f"{key.key_id} of {key.owner!r}."
+                f"{self._bundle.path} is about the key {plan.commitment[:16]} of "
+                f"{foreign_text.quoted(self._evidence.owner)}; given is {key.key_id} of "
+                f"{foreign_text.quoted(key.owner)}."
             )
         expanded = codebook_of(plan, key)
         if not members.same_keyed_hash(expanded.keyed_hash, keyed_hash):
@@ -685,7 +687,7 @@ def report(result: Recheck) -> str:
     )
     if result.clients:
         lines += ["", *client_lines(result.clients, evidence.plan.alpha)]
-    return "\n".join(lines)
+    return foreign_text.lines(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -698,9 +700,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = recheck(options.bundle, key=None if options.key is None else MarkKey.load(options.key))
     except DynaMarksError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(foreign_text.lines([f"error: {error}"]), file=sys.stderr)
         return 2
-    print(json.dumps(public_summary(result), indent=2, ensure_ascii=False) if options.public else report(result))
+    print(json.dumps(public_summary(result), indent=2).replace("\x7f", "\\u007f") if options.public else report(result))
     return 0
 
 

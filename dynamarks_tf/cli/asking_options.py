@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynamarks_tf._support.files import file_sha256
-from dynamarks_tf.cli.output import load_tensorflow
+from dynamarks_tf.cli.output import load_tensorflow, say
 from dynamarks_tf.cli.own_model import import_modules, own_model_options
 from dynamarks_tf.cli.report import ReportOptions
 from dynamarks_tf.errors import ArgumentError
@@ -215,7 +215,7 @@ class Prepared:
     def finish(self) -> None:
         """Says that the bundle is confidential, and writes the report."""
         if self.bundle is not None:
-            click.echo(
+            say(
                 f"{self.bundle} is confidential: after a detection, it gives the secret tables away. What may be "
                 f"published: dynamarks check {self.bundle} --public",
                 err=True,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json, say
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 
 # Those of dynamarks_tf.export, which would load NumPy and Keras for the help.
@@ -59,7 +59,7 @@ def export(
 
     loaded = load_own_model(model, modules, unsafe_load)
     if marking.find_mark(loaded) is None:
-        click.echo(f"warning: {model} is not marked; theft of this model cannot be proven", err=True)
+        say(f"warning: {model} is not marked; theft of this model cannot be proven", err=True)
     if is_lite:
         given = _inputs(representative, None)
         written = export_tflite(loaded, target, quantize=quantize, representative=given, output=output)
@@ -69,7 +69,7 @@ def export(
     if as_json:
         print_json({"path": written} if is_lite else {"path": written, "version": int(written.name)})
     else:
-        click.echo(f"exported {model} -> {written}")
+        say(f"exported {model} -> {written}")
 
 
 def _check_options(is_refused: bool, options: dict[str, Any], condition: str) -> None:

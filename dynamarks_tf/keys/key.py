@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from dynamarks_tf._support import files
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, KeyFileError
+from dynamarks_tf.foreign_text import LONGEST_NAME, is_plain
 
 FORMAT = "dynamarks-key"
 FORMAT_VERSION = 1
@@ -333,14 +334,17 @@ def client_name(name: str) -> str:
 
 
 def _normalized_owner(owner: str) -> str:
-    if not isinstance(owner, str) or not owner.strip():
-        raise ArgumentError(f"`owner` must say who claims the model, as a non-empty text. Received: owner={owner!r}")
-    return _without_controls(owner, "`owner`", f"owner={owner!r}")
+    if not isinstance(owner, str) or not owner.strip() or len(owner) > LONGEST_NAME:
+        raise ArgumentError(
+            f"`owner` must say who claims the model, as a text of 1 to {LONGEST_NAME} characters. "
+            f"Received: owner={ascii(owner)[:80]}"
+        )
+    return _without_controls(owner, "`owner`", f"owner={ascii(owner)[:80]}")
 
 
 def _without_controls(text: str, what: str, shown: str) -> str:
     normalized = unicodedata.normalize("NFC", text.strip())
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in normalized):
+    if not is_plain(normalized):
         raise ArgumentError(f"{what} must not hold control or formatting characters. Received: {shown}")
     return normalized
 

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from dynamarks_tf._support.storage import StoredFile
-from dynamarks_tf.request_logs.client_header import writable
 from dynamarks_tf.request_logs.entries import Array, LogEntry, LogFile, UnusableError, input_name
 from dynamarks_tf.request_logs.json_text import is_base64, to_array
 from dynamarks_tf.request_logs.lines import corrupt, parse_problem, read_lines
@@ -61,7 +60,7 @@ class JsonLinesFile(LogFile):
             yield JsonEntry(
                 file=self.file,
                 offset=offset,
-                client=writable(fields.get("client") or "") or None,
+                client=fields.get("client") or None,
                 time=fields.get("time"),
                 model=fields.get("model"),
                 version=fields.get("version"),
