@@ -115,7 +115,7 @@ class JsonClient:
             if self._deadline.has_passed or isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
                 raise self._too_slow() from error
             raise SuspectError(
-                f"{self._description} cannot be reached ({brief(hide(str(_innermost(error)), self._api_key))}). Is the server running, and "
+                f"{self._description} cannot be reached ({self._words_of(error)}). Is the server running, and "
                 f"is this {self._port}?"
             ) from error
         finally:
@@ -163,6 +163,9 @@ class JsonClient:
             raise HttpStatusError(str(refusal(self._description, batch, details)), status)
         advice = _ADVICE.get(status, f"Is this {self._port}?")
         raise HttpStatusError(f"{self._description} answered with HTTP status {status}: {details}. {advice}", status)
+
+    def _words_of(self, error: BaseException) -> str:
+        return brief(hide(str(_innermost(error)), self._api_key))
 
     def _add_key(self, request: Any) -> Any:
         if self._api_key is not None:
