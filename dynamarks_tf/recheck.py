@@ -51,6 +51,7 @@ from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.keys.pool import CommittedPool
+from dynamarks_tf.keys.seal import Seal
 from dynamarks_tf.watermark.codebook import Codebook
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
@@ -187,6 +188,7 @@ class _Recheck:
         if key is None and bundles.KEY in bundle:
             key = MarkKey.from_json(bundle.read(bundles.KEY), f"{bundle.path}, {bundles.KEY}")
         self._key = key
+        self._seal: Any = None if key is None else Seal(key)
         source = f"{bundle.path}, {bundles.EVIDENCE}"
         self._evidence = VerificationResult.from_dict(bundle.read_json(bundles.EVIDENCE), source)
         self._plan = self._evidence.plan
@@ -207,7 +209,10 @@ class _Recheck:
         ]
         assessment = self._assess()
         kept = "; the queries are in the bundle and are those of the plan" if self._keeps_queries else ""
-        steps.append(f"The records of {assessment.num_queries} queries follow from the plan and from each other{kept}.")
+        sealed = ", and were written with the key" if self._key is not None else ""
+        steps.append(
+            f"The records of {assessment.num_queries} queries follow from the plan and from each other{sealed}{kept}."
+        )
         steps.append(self._check_provenance())
         tables = self._stored_tables(assessment.residuals)
         steps.append(f"The tables ({', '.join(tables)}) follow from the recorded answers{self._of_whom()}.")
@@ -293,6 +298,9 @@ class _Recheck:
         path = self._bundle.path
         heads = read_heads(self._bundle)
         self._head = chains.read_head(heads[-1], f"{path}, {chains.HEAD}")
+        if self._seal is not None:
+            for data in heads:
+                chains.check_sealed(chains.read_head(data, str(path)), self._seal, f"{path}, {chains.HEAD},")
         self._joints = chains.joints(heads, f"{path}, {chains.HEAD}")
         plan = TestPlan.from_dict(self._head["plan"], f"{path}, {chains.HEAD}")
         if plan != self._plan or self._head["plan_sha256"] != plan.digest:
@@ -406,6 +414,8 @@ class _Recheck:
             fixed = fixed_at.get(index, previous_time)
             if not previous_time <= fixed <= record["asked_at"] <= record["answered_at"]:
                 raise BundleError(f"{where}, batch {index}: it was asked or answered before what precedes it.")
+            if self._seal is not None:
+                chains.check_sealed(record, self._seal, f"{where}, batch {index},")
             chain, previous_time = record["chain"], record["answered_at"]
             batch = members.read_batch(data, self._plan, record["rows"])
             if plan.sequential and (record["rows"], record["queries_sha256"]) != (*self._blocks[index],):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dynamarks_tf._support import files
+from dynamarks_tf._support import files, own_files
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
 
@@ -34,6 +34,10 @@ class Results:
         self._rows: list[dict[str, Any]] = []
         if not self.path.exists():
             return
+        try:
+            own_files.open_own(self.path).close()
+        except own_files.NotOwnError as error:
+            raise ArgumentError(f"The results of an earlier audit cannot be trusted. {error}") from error
         content = read(self.path)
         if content["settings"] != self.settings:
             changed = [

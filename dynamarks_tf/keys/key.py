@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from dynamarks_tf._support import files
+from dynamarks_tf._support import files, own_files
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, KeyFileError
 from dynamarks_tf.foreign_text import LONGEST_NAME, is_plain
@@ -30,6 +30,7 @@ FORMAT_VERSION = 1
 SECRET_BYTES = 32
 LONGEST_CLIENT = 200  # characters of a client's name
 _DOMAIN = b"dynamarks-tf/v1/"
+_LARGEST = 2**20  # bytes of a key file
 
 
 class MarkKey:
@@ -226,12 +227,13 @@ class MarkKey:
             path: a file written by `save`.
 
         Raises:
-            KeyFileError: the file is missing, unreadable, truncated or damaged.
+            KeyFileError: the file is missing, unreadable, truncated or damaged; it is a link, belongs to somebody
+                else, or others can write to it.
             FormatError: the file is not a key file, or of a version that this release does not know.
         """
         name = os.fspath(path)
         try:
-            data = Path(path).read_bytes()
+            data = own_files.read_own(path, _LARGEST)
         except OSError as error:
             raise KeyFileError(f"Cannot read the key file {name}: {error.strerror or error}") from error
         _warn_if_others_can_read(Path(path))

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import json_digest
+from dynamarks_tf._support.files import PRIVATE_FOLDER
+from dynamarks_tf._support.own_files import make_folders
 from dynamarks_tf._support.storage import LONGEST_PATH
 from dynamarks_tf.case import members
 from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, result_of
@@ -202,7 +204,7 @@ def run(
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
         accumulator = accumulator_of(plan, codebook.keyed_hash, codebook.contrasts(), chosen.met_before, chosen.parties)
         continued = None if earlier is None else earlier.continued
-        record = transcript_of(target, plan, description, sha256, options.batch_size, chosen.blocks, continued)
+        record = transcript_of(target, key, plan, description, sha256, options.batch_size, chosen.blocks, continued)
         with record as transcript:
             asked = ask(adapter, claimed, chosen, plan, options, transcript, references=references, verbose=verbose)
             check = ReferenceCheck(plan, codebook, chosen.met_before)
@@ -236,7 +238,7 @@ def _writable(bundle: BundleOptions | str | os.PathLike[str] | None) -> BundleOp
         return None
     target = dataclasses.replace(bundle) if isinstance(bundle, BundleOptions) else BundleOptions(bundle)  # checks
     try:
-        Path(target.path).parent.mkdir(parents=True, exist_ok=True)
+        make_folders(Path(target.path).parent, PRIVATE_FOLDER)
     except OSError as error:
         raise ArgumentError(f"`bundle` {target.path} cannot be written: {error}") from error
     return target
