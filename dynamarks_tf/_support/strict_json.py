@@ -6,6 +6,7 @@ only a part of that language, and so no validator but the one below.
 
 from __future__ import annotations
 
+import collections
 import functools
 import json
 import math
@@ -103,11 +104,15 @@ def problem_of(content: Any, schema: str) -> str | None:
     return _problem(content, _document(f"{schema}.json"), f"{schema}.json", "")
 
 
+def is_time(text: object) -> bool:
+    """Whether this is a date or time in ISO 8601, as files of this package hold them."""
+    return _problem(text, {"$ref": "common.json#/$defs/time"}, "common.json", "") is None
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise JsonError(f"it holds the member {shown(ascii(twice), 60)} twice")
     return members
 
@@ -217,4 +222,6 @@ def _in_words(schema: dict[str, Any]) -> str:
     limits = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
     words = {"object": "an object", "array": "a list", "integer": "a whole number", "boolean": "true or false"}
     kind = words.get(schema["type"], f"a {schema['type']}")
-    return " ".join([kind, *(f"{word} {schema[name]:g}" for name, word in limits.items() if name in schema)])
+    return (
+        f"{kind} {' and '.join(f'{word} {schema[name]:,}' for name, word in limits.items() if name in schema)}".rstrip()
+    )

@@ -117,7 +117,7 @@ def clients_from_dict(content: Any, source: str) -> dict[str, ClientEvidence]:
     Raises:
         FormatError: it is no trace, or of another version.
     """
-    check_format(content, FORMAT, FORMAT_VERSION, source, "a trace")
+    check_format(content, FORMAT, FORMAT_VERSION, source, "a trace", schema="trace")
     try:
         found = [
             ClientEvidence(

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support import digests, files, own_files, texts
+from dynamarks_tf._support.strict_json import read_json
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.transcript_chain import (
     FOLDERS,
@@ -238,13 +239,11 @@ class Transcript:
         """
         if not os.path.lexists(self._record_path):
             return None
-        try:
-            record = json.loads(_read(self._record_path))
-        except (ValueError, RecursionError) as error:
-            raise TranscriptError(f"{self.folder}, batch {self._next}, cannot be read: {error}") from error
+        where = f"{self.folder}, batch {self._next},"
+        record = read_json(_read(self._record_path), where, "a record", error=TranscriptError)
         data = _read(self._answers_path)
         check_record(record, data, self._next, self._previous, str(self.folder))
-        check_sealed(record, self._seal, f"{self.folder}, batch {self._next},")
+        check_sealed(record, self._seal, where)
         if record["queries_sha256"] != digests.query_digest(queries):
             raise TranscriptError(f"{self.folder}, batch {self._next}, was recorded for other inputs.")
         self._advance(record)

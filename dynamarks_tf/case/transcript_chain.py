@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from dynamarks_tf._support import digests
 from dynamarks_tf._support.formats import check_format
+from dynamarks_tf._support.strict_json import problem_of, read_json
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.errors import TranscriptError
 
@@ -24,18 +24,7 @@ FORMAT_VERSION = 5
 HEAD = "transcript.json"
 FOLDERS = ("batches", "earlier")
 _NOT_IN_THE_CHAIN = ("chain", "mac")
-_HEAD_ENTRIES: dict[str, Any] = {
-    "plan_sha256": str,
-    "plan": dict,
-    "suspect": str,
-    "suspect_sha256": (str, type(None)),
-    "batch_size": int,
-    "keeps_queries": bool,
-    "blocks": (list, type(None)),
-    "continues": (dict, type(None)),
-    "fixed_at": str,
-    "mac": str,
-}
+_WHAT = "the transcript of a test"
 
 
 class Block(NamedTuple):
@@ -94,7 +83,7 @@ class Continued(NamedTuple):
         return {
             "head_sha256": hashlib.sha256(self.heads[-1]).hexdigest(),
             "batches": len(self.records),
-            "chain": json.loads(self.records[-1][1])["chain"],
+            "chain": read_json(self.records[-1][1], "the last record", "a record")["chain"],
         }
 
 
@@ -140,17 +129,12 @@ def check_record(record: Any, data: bytes, index: int, previous: str, where: str
     Raises:
         TranscriptError: it is not.
     """
-    try:
-        content = {name: value for name, value in record.items() if name not in _NOT_IN_THE_CHAIN}
-        whole = record["batch"] == index and record["previous"] == previous
-        whole = whole and record["chain"] == digests.json_digest(content)
-        whole = whole and type(record["rows"]) is int
-        whole = whole and all(
-            isinstance(record[name], str) for name in ("queries_sha256", "asked_at", "answered_at", "mac")
-        )
-        answers_match = record["answers_sha256"] == hashlib.sha256(data).hexdigest()
-    except (AttributeError, KeyError, TypeError, ValueError):
-        whole = answers_match = False
+    if (problem := problem_of(record, "record")) is not None:
+        raise TranscriptError(f"{where}, batch {index}: its record is damaged: {problem}.")
+    content = {name: value for name, value in record.items() if name not in _NOT_IN_THE_CHAIN}
+    whole = record["batch"] == index and record["previous"] == previous
+    whole = whole and record["chain"] == digests.json_digest(content)
+    answers_match = record["answers_sha256"] == hashlib.sha256(data).hexdigest()
     if not whole or not answers_match:
         what = "its record does not follow from the one before" if not whole else "its answers were changed"
         raise TranscriptError(f"{where}, batch {index}: {what}.")
@@ -181,12 +165,5 @@ def read_head(data: bytes, where: str) -> dict[str, Any]:
     Raises:
         TranscriptError: it is none, or of another version.
     """
-    try:
-        found: Any = json.loads(data)
-    except (ValueError, RecursionError):
-        found = None
-    content = check_format(found, FORMAT, FORMAT_VERSION, where, "the transcript of a test", error=TranscriptError)
-    for name, kind in _HEAD_ENTRIES.items():
-        if not isinstance(content.get(name), kind):
-            raise TranscriptError(f"{where} is damaged: its entry {name} is {content.get(name)!r}.")
-    return content
+    content = read_json(data, where, _WHAT, error=TranscriptError)
+    return check_format(content, FORMAT, FORMAT_VERSION, where, _WHAT, schema="transcript", error=TranscriptError)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from dynamarks_tf._support import files, own_files
+from dynamarks_tf._support import files, own_files, strict_json
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, KeyFileError
 from dynamarks_tf.foreign_text import LONGEST_NAME, is_plain
@@ -50,7 +50,7 @@ class MarkKey:
         client: of a key that `for_client` derived, whom it is for; for information, not bound into anything.
 
     Raises:
-        ArgumentError: the secret is not 32 bytes, or the name of owner or client is not accepted.
+        ArgumentError: the secret is not 32 bytes, or the name of owner or client, or the time, is not accepted.
 
     Example:
 
@@ -72,6 +72,10 @@ class MarkKey:
         self.__secret = bytes(secret)
         self._owner = _normalized_owner(owner)
         self._client = None if client is None else client_name(client)
+        if created is not None and not strict_json.is_time(created):
+            raise ArgumentError(
+                f"`created` must be a date or time in ISO 8601, such as 2026-01-02. Received: {ascii(created)[:80]}"
+            )
         self._created = created or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
     @classmethod
@@ -252,17 +256,19 @@ class MarkKey:
             FormatError: it is not a key, or of a version that this release does not know.
         """
         try:
-            content: Any = json.loads(data)
-        except (ValueError, RecursionError):  # the error would quote the file
+            content: Any = strict_json.parse(data)
+        except ValueError:  # the error would quote the file
             raise KeyFileError(
                 f"{name} is truncated or not a key file: it does not hold JSON. Restore it from a backup."
             ) from None
         check_format(content, FORMAT, FORMAT_VERSION, name, "a key file")
         try:
+            if strict_json.problem_of(content, "key") is not None:
+                raise ValueError
             key = cls(
                 base64.b64decode(content["secret"], validate=True),
                 content["owner"],
-                created=str(content["created"]),
+                created=content["created"],
                 client=content.get("client"),
             )
         except (KeyError, TypeError, ValueError):

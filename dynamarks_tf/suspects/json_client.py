@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from dynamarks_tf import foreign_text
+from dynamarks_tf._support import strict_json
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.addresses import Address
 from dynamarks_tf.suspects.api_key import VARIABLE, ApiKey, hide
@@ -149,8 +150,8 @@ class JsonClient:
 
     def _read(self, status: int, received: bytes, batch: Array | None) -> Any:
         try:
-            content = json.loads(received)  # Python's parser reads the NaN and Infinity of TensorFlow Serving
-        except (ValueError, RecursionError):
+            content = strict_json.parse(received, numbers_only=False)  # TensorFlow Serving writes NaN and Infinity
+        except ValueError:
             content = None
         if status == 200 and content is not None:
             return content

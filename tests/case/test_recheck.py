@@ -233,7 +233,7 @@ def rechain(members):
         record = json.loads(members[name])
         record["previous"] = chain
         record["answers_sha256"] = hashlib.sha256(members[answers]).hexdigest()
-        record["chain"] = chain = json_digest({k: v for k, v in record.items() if k != "chain"})
+        record["chain"] = chain = json_digest({k: v for k, v in record.items() if k not in ("chain", "mac")})
         members[name] = json.dumps(record).encode()
 
 
