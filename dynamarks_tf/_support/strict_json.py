@@ -219,8 +219,11 @@ def _in_words(schema: dict[str, Any]) -> str:
         return repr(schema["const"])
     if "enum" in schema:
         return " or ".join(map(repr, schema["enum"]))
+    if schema["type"] == "array":
+        most = schema.get("maxItems", math.inf)
+        return f"a list of {schema.get('minItems', 0)} to {most} entries" if most < math.inf else "a list"
     limits = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
-    words = {"object": "an object", "array": "a list", "integer": "a whole number", "boolean": "true or false"}
+    words = {"object": "an object", "integer": "a whole number", "boolean": "true or false"}
     kind = words.get(schema["type"], f"a {schema['type']}")
     return (
         f"{kind} {' and '.join(f'{word} {schema[name]:,}' for name, word in limits.items() if name in schema)}".rstrip()
