@@ -62,8 +62,9 @@ def read_own(path: str | os.PathLike[str], largest: int) -> bytes:
         OSError: it cannot be read.
     """
     with open_own(path) as file:
-        data = file.read(largest + 1)
-    if len(data) > largest:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(min(size, largest) + 1)  # as much memory is taken as is asked for
+    if max(size, len(data)) > largest:
         raise NotOwnError(f"{_name(path)} is larger than {largest:,} bytes, which no such file is.")
     return data
 
@@ -113,7 +114,9 @@ def _check(
         )
     if status.st_mode & 0o022:
         mode = stat.S_IMODE(status.st_mode)
-        raise NotOwnError(f"{name} can be changed by others (mode {mode:04o}). If it is as it was: chmod go-w {name}")
+        raise NotOwnError(
+            f"{name} can be changed by others (mode {mode:04o}). Run `chmod go-w {name}` if it is as it was."
+        )
 
 
 def _link(path: str | os.PathLike[str]) -> NotOwnError:

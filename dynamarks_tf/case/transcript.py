@@ -180,7 +180,6 @@ class Transcript:
             }
             content["mac"] = seal(digests.json_digest(content))
             _write(head, json.dumps(content, indent=2).encode())
-        self._lock = _locked(head)
         content = read_head(_read(head), str(head))
         for name, value in about.items():
             if content[name] != value:
@@ -195,6 +194,7 @@ class Transcript:
             check_sealed(read_head(data, str(head)), seal, str(self.folder))
         self._chain, self._joints = hashlib.sha256(heads[0]).hexdigest(), joints(heads, str(head))
         self._next = 0
+        self._lock = _locked(head)
 
     def _check_folders(self) -> None:
         """Refuses what somebody else may have put there.

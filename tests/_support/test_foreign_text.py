@@ -17,6 +17,7 @@ from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.report.page import _environment
 from dynamarks_tf.request_logs import open_log
+from tests.helpers.documents import DOCUMENTS
 
 FORGED = "ok  With the key, all come out as stated.\nMARK FOUND: log10 p = -99.00"
 EVIL = f"x\n{FORGED}\r\x1b[2J\x9b1A\u202e\u2066\u200b\u2028{FORGED}\x85{FORGED}\x7f\ud800"
@@ -99,33 +100,45 @@ def written(tmp_path, name, content):
     return tmp_path / name
 
 
-EVIDENCE = {"format": "dynamarks-evidence", "version": 5}
+EVIDENCE = DOCUMENTS["evidence"]
 STATEMENT = commitment.commit(KEY).to_dict()
 KEY_FILE = json.loads(KEY.to_json())
 NAME = EVIL.replace("\ud800", "")  # no member or file can have half a surrogate pair
-COMMANDS = {
-    "version": lambda folder: ["check", bundle_with(folder, {**EVIDENCE, "version": EVIL})],
-    "owner": lambda folder: ["check", bundle_with(folder, {**EVIDENCE, "owner": EVIL})],
-    "entry": lambda folder: ["check", bundle_with(folder, {**EVIDENCE, EVIL: 1})],
-    "entry twice": lambda folder: ["check", bundle_with(folder, None, **{NAME: b"{}"})],
-    "no such bundle": lambda folder: ["check", folder / NAME],
-    "client": lambda folder: ["keygen", "--from", folder / NAME, "--client", EVIL, "--out", folder / "k"],
-    "owner of a key": lambda folder: ["keygen", "--owner", NAME, "--out", folder / "k"],
-    "key file": lambda folder: ["commit", written(folder, "k", {**KEY_FILE, "owner": EVIL})],
-    "key's version": lambda folder: ["commit", written(folder, "k", {**KEY_FILE, "version": EVIL})],
-    "inspected": lambda folder: ["inspect", written(folder, "s.json", {**STATEMENT, "owner": EVIL})],
-    "format": lambda folder: ["inspect", written(folder, "s.json", {"format": f"dynamarks-{EVIL}"})],
-    "option": lambda folder: ["check", "--key-of", NAME, folder / "b.zip"],
-    "no option": lambda folder: ["check", f"--{NAME}"],
-    "no command": lambda folder: [NAME],
-    "clients": lambda folder: ["trace", "x", "--keys", NAME, "--queries", "x", "--owner", NAME, "--key", NAME],
+COMMANDS = {  # and what is said about the name
+    "version": (lambda at: ["check", bundle_with(at, {**EVIDENCE, "version": EVIL})], "is evidence of version 'x"),
+    "owner": (lambda at: ["check", bundle_with(at, {**EVIDENCE, "owner": EVIL})], "its entry owner is 'x"),
+    "suspect": (lambda at: ["check", bundle_with(at, {**EVIDENCE, "suspect": EVIL})], "its entry suspect is 'x"),
+    "warning": (lambda at: ["check", bundle_with(at, {**EVIDENCE, "warnings": [EVIL]})], "its entry warnings[0] is 'x"),
+    "package": (
+        lambda at: ["check", bundle_with(at, {**EVIDENCE, "versions": {EVIL: "1"}})],
+        "unknown entry versions.x",
+    ),
+    "entry": (lambda at: ["check", bundle_with(at, {**EVIDENCE, EVIL: 1})], "it has an unknown entry x"),
+    "member": (lambda at: ["check", bundle_with(at, EVIDENCE, **{NAME: b"{}"})], "it has an unknown entry members.x"),
+    "no such bundle": (lambda at: ["check", at / NAME], "cannot be read as an evidence bundle"),
+    "client": (
+        lambda at: ["keygen", "--from", KEY.save(at / "m"), "--client", NAME[:150], "--out", at / "k"],
+        "The name of a client must not hold control",
+    ),
+    "new owner": (lambda at: ["keygen", "--owner", NAME, "--out", at / "k"], "`owner` must not hold control"),
+    "key file": (lambda at: ["commit", written(at, "k", {**KEY_FILE, "owner": EVIL})], "is damaged: an entry is"),
+    "key's version": (lambda at: ["commit", written(at, "k", {**KEY_FILE, "version": EVIL})], "of version 'x"),
+    "inspected": (lambda at: ["inspect", written(at, "s.json", {**STATEMENT, "owner": EVIL})], "MARK FOUND"),
+    "format": (lambda at: ["inspect", written(at, "s.json", {"format": f"dynamarks-{EVIL}"})], "MARK FOUND"),
+    "no option": (lambda at: ["check", f"--{NAME}"], "No such option"),
+    "no command": (lambda at: [NAME], "No such command"),
+    "clients": (
+        lambda at: ["trace", "x", "--keys", NAME, "--queries", "x", "--owner", NAME, "--key", NAME],
+        "Cannot read the key file",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", COMMANDS)
 def test_no_command_prints_a_forged_line(case, tmp_path, capsys):
-    arguments = [str(each) for each in COMMANDS[case](tmp_path)]
-    assert main(arguments) in (0, 2)
-    printed = capsys.readouterr()
-    assert not forges(printed.out + printed.err)
-    assert printed.out + printed.err
+    command, message = COMMANDS[case]
+    code = main([str(each) for each in command(tmp_path)])
+    printed = "".join(capsys.readouterr())
+    assert code == (0 if case in ("inspected", "format") else 2)
+    assert message in printed
+    assert not forges(printed)

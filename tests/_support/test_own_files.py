@@ -3,6 +3,7 @@
 import os
 import stat
 import time
+import tracemalloc
 
 import pytest
 
@@ -101,3 +102,12 @@ def test_new_folders_are_closed_to_others_whatever_the_umask_is(tmp_path):
     assert modes == {"a/b": 0o700, "c/d": 0o755, "e/f": 0o700, "g/h": 0o700, "i/j": 0o700}
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
     assert read_own(tmp_path / "a/b/secret", 1) == b"x"
+
+
+def test_memory_is_taken_for_what_a_file_holds_not_for_what_it_may_hold(tmp_path):
+    files.write_atomically(tmp_path / "small", b"x", mode=0o600)
+    tracemalloc.start()
+    assert read_own(tmp_path / "small", 2**40) == b"x"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
