@@ -51,7 +51,11 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["dynamarks_tf", "dynamarks_tf.*"]),
     package_dir={"": "."},  # so that an editable install puts this folder on the path: scripts import `benchmarks`
-    package_data={"dynamarks_tf": ["py.typed"], "dynamarks_tf.report": ["templates/*.j2"]},
+    package_data={
+        "dynamarks_tf": ["py.typed"],
+        "dynamarks_tf._support": ["schemas/*.json"],
+        "dynamarks_tf.report": ["templates/*.j2"],
+    },
     install_requires=[
         "tensorflow>=2.20",
         "keras>=3.12",
@@ -102,6 +106,7 @@ setup(
             "hypothesis>=6.100",
             "ipykernel>=6.29",  # examples/quickstart.ipynb
             "jax>=0.4.30",
+            "jsonschema>=4.23",  # tests/_support: a validator that is not ours reads our schemas
             "kubernetes-validate>=1.33",  # tests/serving: manifests against Kubernetes' own schemas
             # tests/export: signed folders; 11 MB with what it needs. pyOpenSSL is imported by 1.1.1, and not required.
             "model-signing>=1.1",

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography import x509
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members, query_provenance, transcript
@@ -54,6 +55,7 @@ from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.keys.passphrase_input import load_key
 from dynamarks_tf.keys.pool import CommittedPool
+from dynamarks_tf.keys.seal import Seal
 from dynamarks_tf.keys.timestamp import StatementDate, load_roots
 from dynamarks_tf.watermark.codebook import Codebook
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
@@ -208,6 +210,7 @@ class _Recheck:
         if key is None and bundles.KEY in bundle:
             key = MarkKey.from_json(bundle.read(bundles.KEY), f"{bundle.path}, {bundles.KEY}")
         self._key = key
+        self._seal: Any = None if key is None else Seal(key)
         source = f"{bundle.path}, {bundles.EVIDENCE}"
         self._evidence = VerificationResult.from_dict(bundle.read_json(bundles.EVIDENCE), source)
         self._plan = self._evidence.plan
@@ -230,7 +233,10 @@ class _Recheck:
         ]
         assessment = self._assess()
         kept = "; the queries are in the bundle and are those of the plan" if self._keeps_queries else ""
-        steps.append(f"The records of {assessment.num_queries} queries follow from the plan and from each other{kept}.")
+        sealed = ", and were written with the key" if self._key is not None else ""
+        steps.append(
+            f"The records of {assessment.num_queries} queries follow from the plan and from each other{sealed}{kept}."
+        )
         steps.append(self._check_provenance())
         tables = self._stored_tables(assessment.residuals)
         steps.append(f"The tables ({', '.join(tables)}) follow from the recorded answers{self._of_whom()}.")
@@ -330,6 +336,9 @@ class _Recheck:
         path = self._bundle.path
         heads = read_heads(self._bundle)
         self._head = chains.read_head(heads[-1], f"{path}, {chains.HEAD}")
+        if self._seal is not None:
+            for data in heads:
+                chains.check_sealed(chains.read_head(data, str(path)), self._seal, f"{path}, {chains.HEAD},")
         self._joints = chains.joints(heads, f"{path}, {chains.HEAD}")
         plan = TestPlan.from_dict(self._head["plan"], f"{path}, {chains.HEAD}")
         if plan != self._plan or self._head["plan_sha256"] != plan.digest:
@@ -443,6 +452,8 @@ class _Recheck:
             fixed = fixed_at.get(index, previous_time)
             if not previous_time <= fixed <= record["asked_at"] <= record["answered_at"]:
                 raise BundleError(f"{where}, batch {index}: it was asked or answered before what precedes it.")
+            if self._seal is not None:
+                chains.check_sealed(record, self._seal, f"{where}, batch {index},")
             chain, previous_time = record["chain"], record["answered_at"]
             batch = members.read_batch(data, self._plan, record["rows"])
             if plan.sequential and (record["rows"], record["queries_sha256"]) != (*self._blocks[index],):
@@ -508,8 +519,9 @@ class _Recheck:
         plan = self._plan
         if key.commitment != plan.commitment or key.owner != self._evidence.owner:
             raise BundleError(
-                f"{self._bundle.path} is about the key {plan.commitment[:16]} of {self._evidence.owner!r}; given is "
-                f"{key.key_id} of {key.owner!r}."
+                f"{self._bundle.path} is about the key {plan.commitment[:16]} of "
+                f"{foreign_text.quoted(self._evidence.owner)}; given is {key.key_id} of "
+                f"{foreign_text.quoted(key.owner)}."
             )
         expanded = codebook_of(plan, key)
         if not members.same_keyed_hash(expanded.keyed_hash, keyed_hash):
@@ -729,7 +741,7 @@ def report(result: Recheck) -> str:
     )
     if result.clients:
         lines += ["", *client_lines(result.clients, evidence.plan.alpha)]
-    return "\n".join(lines)
+    return foreign_text.lines(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -745,9 +757,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         roots = None if options.timestamp_roots is None else load_roots(options.timestamp_roots)
         result = recheck(options.bundle, key=key, timestamp_roots=roots)
     except DynaMarksError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(foreign_text.lines([f"error: {error}"]), file=sys.stderr)
         return 2
-    print(json.dumps(public_summary(result), indent=2, ensure_ascii=False) if options.public else report(result))
+    print(json.dumps(public_summary(result), indent=2).replace("\x7f", "\\u007f") if options.public else report(result))
     return 0
 
 

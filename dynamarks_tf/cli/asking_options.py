@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynamarks_tf._support.files import file_sha256
-from dynamarks_tf.cli.output import load_tensorflow
+from dynamarks_tf.cli.output import load_tensorflow, say
 from dynamarks_tf.cli.own_model import import_modules, own_model_options
 from dynamarks_tf.cli.report import ReportOptions
 from dynamarks_tf.errors import ArgumentError
@@ -158,7 +158,7 @@ class AskingOptions:
             raise click.UsageError("--timestamp-roots verify the timestamp of a statement; name it by --statement.")
         date = None if statement is None else statement.proven_date(roots)
         if date is not None:
-            click.echo(date.in_words(), err=True)
+            say(date.in_words(), err=True)
         if self.bundle is None and (self.include_queries or self.reveal_key):
             raise click.UsageError(
                 "--include-queries and --reveal-key say what goes into the bundle; name it by --bundle."
@@ -234,7 +234,7 @@ class Prepared:
     def finish(self) -> None:
         """Says that the bundle is confidential, and writes the report."""
         if self.bundle is not None:
-            click.echo(
+            say(
                 f"{self.bundle} is confidential: after a detection, it gives the secret tables away. What may be "
                 f"published: dynamarks check {self.bundle} --public",
                 err=True,

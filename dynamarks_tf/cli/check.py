@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dynamarks_tf.cli.output import json_option, print_json
+from dynamarks_tf.cli.output import json_option, print_json, say
 from dynamarks_tf.cli.report import ReportOptions, report_options
 from dynamarks_tf.keys.passphrase_input import load_key
 from dynamarks_tf.keys.timestamp import load_roots
@@ -67,5 +67,5 @@ def check(
     elif as_json:
         print_json(recheck.summary(result))
     else:
-        click.echo(recheck.report(result))
+        say(*recheck.report(result).split("\n"))
     reports.write(bundle, loaded_key, timestamp_roots=roots)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dynamarks_tf._support.files import file_sha256
-from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json, say
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.errors import CommitmentError
 from dynamarks_tf.keys.commitment import Statement
@@ -80,7 +80,7 @@ def export(
             "key that marked the model."
         )
     if mark is None:
-        click.echo(f"warning: {model} is not marked; theft of this model cannot be proven", err=True)
+        say(f"warning: {model} is not marked; theft of this model cannot be proven", err=True)
     if is_lite:
         given = _inputs(representative, None)
         written = export_tflite(loaded, target, quantize=quantize, representative=given, output=output)
@@ -90,7 +90,7 @@ def export(
     if as_json:
         print_json({"path": written} if is_lite else {"path": written, "version": int(written.name)})
     else:
-        click.echo(f"exported {model} -> {written}")
+        say(f"exported {model} -> {written}")
 
 
 def _check_options(is_refused: bool, options: dict[str, Any], condition: str) -> None:

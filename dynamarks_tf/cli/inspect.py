@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dynamarks_tf._support import strict_json
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.errors import FormatError
@@ -70,7 +70,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _json_file(path: Path) -> dict[str, Any]:
     try:
-        content: Any = json.loads(path.read_bytes())
+        content: Any = strict_json.parse(path.read_bytes())
     except (OSError, ValueError) as error:
         raise _unknown(path) from error
     kind = content.get("format") if isinstance(content, dict) else None

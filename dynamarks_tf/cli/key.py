@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json, say
 from dynamarks_tf.cli.timestamp import add_timestamp, write_request
+from dynamarks_tf.foreign_text import quoted
 from dynamarks_tf.keys.commitment import commit as make_statement
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.keys.passphrase_input import load_key, new_passphrase
@@ -50,12 +51,12 @@ def keygen(
     again = (
         "keep it and a backup of it" if key.client is None else "the same command with the master key makes it again"
     )
-    click.echo(f"key        {out} (secret: {again})")
-    click.echo(f"key id     {key.key_id}")
-    click.echo(f"owner      {key.owner}")
+    say(f"key        {out} (secret: {again})")
+    say(f"key id     {key.key_id}")
+    say(f"owner      {key.owner}")
     if key.client is not None:
-        click.echo(f"client     {key.client!a}")
-    click.echo(f"commitment {key.commitment} (publish it before a suspect appears)")
+        say(f"client     {quoted(key.client)}")
+    say(f"commitment {key.commitment} (publish it before a suspect appears)")
 
 
 @click.command()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dynamarks_tf.cli.output import say
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.keys.passphrase_input import load_key, new_passphrase, passphrase_of
 
@@ -39,7 +40,7 @@ def encrypt(path: Path) -> None:
 
     loaded = MarkKey.load(path, passphrase=remembered)
     loaded.save(path, passphrase=new_passphrase(ask=bool(asked)), overwrite=True)
-    click.echo(f"{path}: encrypted. Without the passphrase, key {loaded.key_id} is lost.")
+    say(f"{path}: encrypted. Without the passphrase, key {loaded.key_id} is lost.")
 
 
 @key.command()
@@ -47,4 +48,4 @@ def encrypt(path: Path) -> None:
 def decrypt(path: Path) -> None:
     """Write the KEY file in its place without encryption."""
     load_key(path).save(path, overwrite=True)
-    click.echo(f"{path}: not encrypted any more")
+    say(f"{path}: not encrypted any more")

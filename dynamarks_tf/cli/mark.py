@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json, say
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.errors import ExportError
+from dynamarks_tf.foreign_text import quoted
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 
 
@@ -87,5 +88,5 @@ def mark(
 
         print_json({"path": out, **describe_model(marked)})
         return
-    whose = "" if client is None else f" of the client {loaded_key.client!a}"
-    click.echo(f"marked {model} -> {out} with key {loaded_key.key_id}{whose}, budget {budget}")
+    whose = "" if client is None else f" of the client {quoted(client)}"
+    say(f"marked {model} -> {out} with key {loaded_key.key_id}{whose}, budget {budget}")

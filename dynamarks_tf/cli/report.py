@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynamarks_tf._support import files
+from dynamarks_tf.cli.output import say
 from dynamarks_tf.errors import ArgumentError, SuspectError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class ReportOptions:
             )
         except BaseException:
             if not keeps_bundle:
-                click.echo(
+                say(
                     f"The evidence is kept in {self._keep(bundle)}, which is confidential; `dynamarks check` makes the "
                     "report from it.",
                     err=True,
@@ -100,7 +101,7 @@ class ReportOptions:
         use = "It may be published." if found.may_be_published else "It names clients and is not for publication."
         if found.is_confidential:
             use = "Confidential: part of the key is in it."
-        click.echo(f"Report: {self.report}. {use}", err=True)
+        say(f"Report: {self.report}. {use}", err=True)
 
     def _keep(self, bundle: Path) -> Path:
         """Moves a bundle from its temporary folder to the report, or where there is room and permission."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dynamarks_tf._support import files
-from dynamarks_tf.cli.output import json_option, print_json
+from dynamarks_tf.cli.output import json_option, print_json, say
 from dynamarks_tf.errors import CommitmentError
 from dynamarks_tf.keys import timestamp as timestamps
 from dynamarks_tf.keys.commitment import Statement
@@ -63,13 +63,13 @@ def timestamp(
     if as_json:
         print_json(dataclasses.asdict(date))
     else:
-        click.echo(date.in_words())
+        say(date.in_words())
 
 
 def write_request(statement: Statement, path: Path, request: Path) -> None:
     """Writes the request for a timestamp, and says how to go on."""
     files.write_atomically(request, statement.timestamp_request())
-    click.echo(
+    say(
         f"{request}: send it to a time-stamping authority (Content-Type: application/timestamp-query), then: "
         f"dynamarks timestamp {path} --reply FILE",
         err=True,
@@ -84,5 +84,5 @@ def add_timestamp(statement: Statement, path: Path, url: str) -> Statement:
         dated = statement.timestamped(url)
     except CommitmentError as error:
         raise CommitmentError(f"{error} {path} has no timestamp yet: dynamarks timestamp {path} --url URL") from error
-    click.echo(f"{timestamps.save_reply(path, dated.timestamp or b'')}: its timestamp", err=True)
+    say(f"{timestamps.save_reply(path, dated.timestamp or b'')}: its timestamp", err=True)
     return dated

@@ -8,7 +8,6 @@ import datetime
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from dynamarks_tf._support import files
 from dynamarks_tf._support.formats import check_format
+from dynamarks_tf._support.strict_json import check, is_time, read_json
 from dynamarks_tf.errors import ArgumentError, CommitmentError
 from dynamarks_tf.keys import timestamp as timestamps
 from dynamarks_tf.keys import timestamp_authority
@@ -26,6 +26,7 @@ from dynamarks_tf.keys.pool import CommittedPool
 FORMAT = "dynamarks-commitment"
 FORMAT_VERSION = 2
 _WITHOUT_POOL = 1  # the version of statements that name no pool: what older releases signed, and still read
+_LARGEST = 2**20  # bytes of a statement
 _SIGNATURE_LABEL = "commitment/ed25519"
 _ENTRIES = ("owner", "key_id", "commitment", "model_sha256", "date", "public_key", "signature")
 
@@ -161,9 +162,13 @@ class Statement:
             FormatError: it is not a statement, or of an unknown version.
         """
         try:
-            content: Any = json.loads(Path(path).read_bytes())
-        except (OSError, ValueError) as error:
+            with open(path, "rb") as file:
+                data = file.read(_LARGEST + 1)
+        except OSError as error:
             raise CommitmentError(f"Cannot read a commitment statement from {os.fspath(path)}: {error}") from error
+        if len(data) > _LARGEST:
+            raise CommitmentError(f"{os.fspath(path)} is larger than {_LARGEST} bytes: no commitment statement.")
+        content = read_json(data, os.fspath(path), "a commitment statement", error=CommitmentError)
         statement = cls.from_dict(content, os.fspath(path))
         reply = timestamps.beside(path)
         return statement.with_timestamp(timestamps.load_reply(reply), str(reply)) if reply.exists() else statement
@@ -183,9 +188,9 @@ class Statement:
         names_no_pool = isinstance(content, dict) and content.get("version") == _WITHOUT_POOL
         version = _WITHOUT_POOL if names_no_pool else FORMAT_VERSION
         check_format(content, FORMAT, version, path, "a commitment statement")
-        entries = _ENTRIES if names_no_pool else (*_ENTRIES, "pool")
-        if set(content) != {"format", "version", *entries}:
-            raise CommitmentError(f"{path} is damaged: its entries are not {', '.join(entries)}.")
+        check(content, "statement", path, error=CommitmentError)
+        if names_no_pool == ("pool" in content):
+            raise CommitmentError(f"{path} is damaged: statements of version 1 name no pool, later ones name one.")
         try:
             pool = None if names_no_pool else CommittedPool(**content["pool"])
         except (ArgumentError, TypeError) as error:
@@ -254,6 +259,9 @@ def commit(
             "A statement that names a pool must name the model too, whose answers choose among the inputs drawn: "
             "commit(key, model=..., pool=...) (dynamarks commit KEY --model FILE --pool POOL)."
         )
+    date = date or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    if not is_time(date):
+        raise ArgumentError(f"`date` must be a date or time in ISO 8601, such as 2026-01-02. Received: {date!a:.80}")
     try:
         model_sha256 = None if model is None else files.file_sha256(model)
     except OSError as error:
@@ -263,7 +271,7 @@ def commit(
         key_id=key.key_id,
         commitment=key.commitment,
         model_sha256=model_sha256,
-        date=date or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        date=date,
         public_key=public_key(key),
         signature="",
         pool=pool,

@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from dynamarks_tf._support import files
+from dynamarks_tf._support import files, own_files, strict_json
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, KeyFileError
+from dynamarks_tf.foreign_text import LONGEST_NAME, is_plain
 from dynamarks_tf.keys import passphrases
 
 FORMAT = "dynamarks-key"
@@ -31,6 +32,7 @@ ENCRYPTED_VERSION = 2
 SECRET_BYTES = 32
 LONGEST_CLIENT = 200  # characters of a client's name
 _DOMAIN = b"dynamarks-tf/v1/"
+_LARGEST = 2**20  # bytes of a key file
 
 
 class MarkKey:
@@ -50,7 +52,7 @@ class MarkKey:
         client: of a key that `for_client` derived, whom it is for; for information, not bound into anything.
 
     Raises:
-        ArgumentError: the secret is not 32 bytes, or the name of owner or client is not accepted.
+        ArgumentError: the secret is not 32 bytes, or the name of owner or client, or the time, is not accepted.
 
     Example:
 
@@ -72,6 +74,10 @@ class MarkKey:
         self.__secret = bytes(secret)
         self._owner = _normalized_owner(owner)
         self._client = None if client is None else client_name(client)
+        if created is not None and not strict_json.is_time(created):
+            raise ArgumentError(
+                f"`created` must be a date or time in ISO 8601, such as 2026-01-02. Received: {ascii(created)[:80]}"
+            )
         self._created = created or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
     @classmethod
@@ -243,11 +249,12 @@ class MarkKey:
 
         Raises:
             KeyFileError: the file is missing, unreadable, truncated or damaged, or encrypted with another passphrase.
+                Or it is a link, belongs to somebody else, or others can write to it.
             FormatError: the file is not a key file, or of a version that this release does not know.
         """
         name = os.fspath(path)
         try:
-            data = Path(path).read_bytes()
+            data = own_files.read_own(path, _LARGEST)
         except OSError as error:
             raise KeyFileError(f"Cannot read the key file {name}: {error.strerror or error}") from error
         _warn_if_others_can_read(Path(path))
@@ -267,8 +274,8 @@ class MarkKey:
             FormatError: it is not a key, or of a version that this release does not know.
         """
         try:
-            content: Any = json.loads(data)
-        except (ValueError, RecursionError):  # the error would quote the file
+            content: Any = strict_json.parse(data)
+        except ValueError:  # the error would quote the file
             raise KeyFileError(
                 f"{name} is truncated or not a key file: it does not hold JSON. Restore it from a backup."
             ) from None
@@ -276,10 +283,12 @@ class MarkKey:
             content = _decrypted(content, passphrase() if callable(passphrase) else passphrase, name)
         check_format(content, FORMAT, FORMAT_VERSION, name, "a key file")
         try:
+            if strict_json.problem_of(content, "key") is not None:
+                raise ValueError
             key = cls(
                 base64.b64decode(content["secret"], validate=True),
                 content["owner"],
-                created=str(content["created"]),
+                created=content["created"],
                 client=content.get("client"),
             )
         except (KeyError, TypeError, ValueError):
@@ -371,14 +380,17 @@ def client_name(name: str) -> str:
 
 
 def _normalized_owner(owner: str) -> str:
-    if not isinstance(owner, str) or not owner.strip():
-        raise ArgumentError(f"`owner` must say who claims the model, as a non-empty text. Received: owner={owner!r}")
-    return _without_controls(owner, "`owner`", f"owner={owner!r}")
+    if not isinstance(owner, str) or not owner.strip() or len(owner) > LONGEST_NAME:
+        raise ArgumentError(
+            f"`owner` must say who claims the model, as a text of 1 to {LONGEST_NAME} characters. "
+            f"Received: owner={ascii(owner)[:80]}"
+        )
+    return _without_controls(owner, "`owner`", f"owner={ascii(owner)[:80]}")
 
 
 def _without_controls(text: str, what: str, shown: str) -> str:
     normalized = unicodedata.normalize("NFC", text.strip())
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in normalized):
+    if not is_plain(normalized):
         raise ArgumentError(f"{what} must not hold control or formatting characters. Received: {shown}")
     return normalized
 
