@@ -37,6 +37,7 @@ from dynamarks_tf.keys import commitment, passphrases, timestamp
 from dynamarks_tf.keys.commitment import Statement, commit
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.keys.pool import CommittedPool
+from dynamarks_tf.keys.seal import Seal
 from tests.helpers import GOLDEN
 from tests.helpers.bundles import npz, rewritten, state_a_statistic
 
@@ -124,6 +125,9 @@ class _Maker:
             ("format-of-something-else", {"format": "dynamarks-plan"}, "not a key file"),
         ):
             self.invalid("key", f"key-{defect}.key", _edited(plain, change), reason)
+        twice = plain.replace(b'"owner"', b'"owner": "ACME Visions", "owner"', 1)
+        self.invalid("key", "key-member-twice.key", twice, "no JSON")
+        self.invalid("key", "key-entry-added.key", _edited(plain, {"note": "x"}), "an entry is malformed")
         self.invalid("key", "key-truncated.key", plain[:100], "no JSON")
         self.invalid("key", "key-encrypted-no-passphrase.key", encrypted, "encrypted, and no passphrase is given")
         wrong = {"passphrase": "another passphrase"}
@@ -178,6 +182,10 @@ class _Maker:
         self.invalid(
             "statement", "statement-pool-too-small.json", json.dumps(small).encode(), "pool below twice the draw"
         )
+        twice = text.replace(b'"owner"', b'"owner": "ACME Visions", "owner"', 1)
+        self.invalid("statement", "statement-member-twice.json", twice, "a member of JSON stands twice")
+        listed = _edited(text, {"owner": [KEY.owner]})
+        self.invalid("statement", "statement-owner-as-list.json", listed, "an entry is of another type")
         self.invalid("statement", "statement-truncated.json", text[:100], "no JSON")
         self.invalid("statement", "statement-timestamp-missing.json", text, "roots are given, no timestamp", trusted)
         flipped = reply[:-1] + bytes([reply[-1] ^ 1])
@@ -433,7 +441,7 @@ def _bundle(
     from dynamarks_tf.verification.owner import Owner
 
     num_classes = 3 if labels else 6
-    queries = _ties() if labels else _inputs(40, num_classes)
+    queries = _ties() if labels else _inputs(30, num_classes)
     params = dm.MarkParams(budget=0.1, tie_margin=0.5 if labels else 0, amplitudes=False)
 
     class OnPaper(Owner):
@@ -475,7 +483,7 @@ def _bundle(
         queries=queries,
         logged=labels,
         sequential=sequential,
-        suspect_options=dm.SuspectOptions(batch_size=20, labels=labels),
+        suspect_options=dm.SuspectOptions(batch_size=20 if labels else 15, labels=labels),
         bundle=dm.BundleOptions(path, statement=statement, include_queries=include_queries, reveal_key=reveal_key),
     )
     return path
@@ -546,6 +554,13 @@ def _replaced(name: str, data: bytes) -> Callable[[Members], None]:
     return change
 
 
+def _twice(name: str) -> Callable[[Members], None]:
+    def change(members: Members) -> None:
+        members[name] = members[name].replace(b'"log10_p"', b'"log10_p": -99.0, "log10_p"', 1)
+
+    return change
+
+
 def _plan(**entries: Any) -> Callable[[Members], None]:
     """The owner rewrites the plan, and all that depends on it."""
 
@@ -560,8 +575,12 @@ def _plan(**entries: Any) -> Callable[[Members], None]:
     return change
 
 
-def rechain(members: Members) -> None:
-    """Makes the chain of batches fit their content, as an owner can."""
+def rechain(members: Members, key: MarkKey = KEY) -> None:
+    """Makes the chain of batches, and its codes, fit their content, as an owner can."""
+    seal = Seal(key)
+    head = json.loads(members[chains.HEAD])
+    head["mac"] = seal(json_digest({entry: value for entry, value in head.items() if entry != "mac"}))
+    members[chains.HEAD] = json.dumps(head).encode()
     chain = hashlib.sha256(members[chains.HEAD]).hexdigest()
     for index in itertools.count():
         answers, name = chains.batch_names(index)
@@ -571,8 +590,9 @@ def rechain(members: Members) -> None:
         record["previous"] = chain
         record["answers_sha256"] = hashlib.sha256(members[answers]).hexdigest()
         record["chain"] = chain = json_digest(
-            {key: value for key, value in record.items() if key not in ("chain", "mac")}
+            {entry: value for entry, value in record.items() if entry not in ("chain", "mac")}
         )
+        record["mac"] = seal(chain)
         members[name] = json.dumps(record).encode()
 
 
@@ -663,7 +683,7 @@ def _of_another_model() -> Statement:
         return commit(KEY, model=Path(name, "model"), date="2026-01-03T00:00:00+00:00")
 
 
-_GROWTH = [{"num_queries": count, "log10_p": -9.0} for count in (10, 20, 40)]
+_GROWTH = [{"num_queries": count, "log10_p": -9.0} for count in (10, 20, 30)]
 _DEFECTS: tuple[tuple[str, Callable[[Members], None], str], ...] = (
     ("p-value-smaller", _json(bundles.EVIDENCE, log10_p=-99.0), "log10 p does not follow from table and T"),
     ("p-value-of-the-channel-smaller", _channel(log10_p=-99.0), "log10 p does not follow from table and T"),
@@ -677,21 +697,23 @@ _DEFECTS: tuple[tuple[str, Callable[[Members], None], str], ...] = (
     ("e-value-added", _json(bundles.EVIDENCE, log10_e=9.0), "this kind of test has no e-value"),
     ("fidelity-changed", _json(bundles.EVIDENCE, fidelity=0.5), "fidelity does not follow from the answers"),
     ("warning-removed-or-added", _json(bundles.EVIDENCE, warnings=["x"]), "warnings do not follow from the answers"),
-    ("form-of-answers-changed", _json(bundles.EVIDENCE, answers="labels"), "the answers are probabilities"),
     ("number-of-signs-changed", _channel(num_cells=7), "number of signs does not follow from the answers"),
     ("suspect-renamed", _json(bundles.EVIDENCE, suspect="another"), "evidence and transcript name different suspects"),
     ("evidence-missing", _removed(bundles.EVIDENCE), "evidence.json is missing"),
     ("evidence-version-unknown", _json(bundles.EVIDENCE, version=99), "unknown version"),
     ("evidence-not-json", _replaced(bundles.EVIDENCE, b"{"), "no JSON"),
+    ("evidence-member-twice", _twice(bundles.EVIDENCE), "a member of JSON stands twice"),
+    ("evidence-not-a-number", _json(bundles.EVIDENCE, fidelity=float("nan")), "a number that JSON has not"),
+    ("evidence-suspect-with-line-break", _json(bundles.EVIDENCE, suspect="x\nok MARK FOUND"), "a name with controls"),
     ("evidence-nested-deeply", _replaced(bundles.EVIDENCE, b"[" * 5_000), "no JSON"),
     ("plan-digest-changed", _json(chains.HEAD, plan_sha256="0" * 64), "the plan's digest does not fit"),
     ("plan-alpha-above-one", _plan(alpha=2.0), "alpha lies between 0 and 1"),
     ("plan-budget-too-large", _plan(budget=7.0), "the budget is at most 0.5"),
-    ("plan-number-as-text", _plan(num_queries="40"), "a number is a text"),
+    ("plan-number-as-text", _plan(num_queries="30"), "a number is a text"),
     ("plan-classes-huge", _plan(num_classes=10**30), "a number is out of its range"),
     ("plan-channels-empty", _plan(channels=[]), "channels are not those that can be tested"),
     ("plan-rule-unknown", _plan(rule="best-of-three/1"), "unknown rule"),
-    ("plan-of-other-queries", _plan(num_queries=60, num_fresh=60), "40 answers, 60 were planned"),
+    ("plan-of-other-queries", _plan(num_queries=50, num_fresh=50), "30 answers, 50 were planned"),
     ("plan-fixed-after-the-questions", _fix_afterwards, "times do not increase"),
     ("transcript-version-unknown", _json(chains.HEAD, version=99), "unknown version"),
     ("answers-changed", _batch(_rolled, chained=False), "the digest of a batch does not fit"),
@@ -706,7 +728,7 @@ _DEFECTS: tuple[tuple[str, Callable[[Members], None], str], ...] = (
         _batch(lambda batch: dataclasses.replace(batch, clean=batch.clean[:, :5]), chained=True),
         "answers do not fit the plan",
     ),
-    ("batch-missing", _drop_last_batch, "20 answers, 40 were planned"),
+    ("batch-missing", _drop_last_batch, "15 answers, 30 were planned"),
     ("batches-swapped", _swap_batches, "the chain is broken"),
     ("residuals-scaled", _scale_residuals, "the table does not follow from the answers"),
     ("residuals-missing", _removed(bundles.RESIDUALS), "residuals.npz is missing"),
@@ -726,6 +748,11 @@ _DEFECTS_FOR_THE_KEY: tuple[tuple[str, Callable[[Members], None], str], ...] = (
         "statistic-of-other-signs",
         _statistic(lambda channel: channel.largest_possible),
         "with the key, T comes out otherwise",
+    ),
+    (
+        "records-written-with-another-key",
+        lambda members: rechain(members, OTHER_KEY),
+        "with the key, the code of a record does not fit",
     ),
     ("keyed-hash-of-another-key", _shift_offsets, "with the key, the keyed hash comes out otherwise"),
 )
