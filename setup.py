@@ -60,6 +60,7 @@ setup(
     package_dir={"": "."},  # so that an editable install puts this folder on the path: scripts import `benchmarks`
     package_data={
         "dynamarks_tf": ["py.typed"],
+        "dynamarks_tf._support": ["schemas/*.json"],
         "dynamarks_tf.report": ["templates/*.j2"],
         "dynamarks_tf.serving.gateway": ["capture.lua"],
     },
@@ -68,7 +69,10 @@ setup(
         "keras>=3.12",
         "tensorflow-serving-api>=2.19",  # the messages of 2.18 do not import beside TensorFlow 2.20
         "numpy>=1.26",
-        "cryptography>=42",  # HKDF-SHA256 and ChaCha20: the expansion of the key
+        "cryptography>=43",  # HKDF-SHA256 and ChaCha20: the expansion of the key
+        # Timestamps of statements (RFC 3161). Core, so that no `check` leaves one unverified for want of a package:
+        # 7 MB, wheels for Linux and macOS on x86-64 and ARM and for Windows; older ones take a forged certificate.
+        "rfc3161-client>=1.0.6",
         "click>=8.1",  # command line
         "rich>=13",  # progress bars and tables; Keras depends on it as well
         "requests>=2.32.2",  # REST suspects
@@ -112,7 +116,11 @@ setup(
             "hypothesis>=6.100",
             "ipykernel>=6.29",  # examples/quickstart.ipynb
             "jax>=0.4.30",
+            "jsonschema>=4.23",  # tests/_support: a validator that is not ours reads our schemas
             "kubernetes-validate>=1.33",  # tests/serving: manifests against Kubernetes' own schemas
+            # tests/export: signed folders; 11 MB with what it needs. pyOpenSSL is imported by 1.1.1, and not required.
+            "model-signing>=1.1",
+            "pyopenssl>=24",
             "mypy>=1.11",
             *[package for packages in SUSPECTS.values() for package in packages],
             "nbclient>=0.10",

@@ -14,7 +14,7 @@ BEGIN, END = "<!-- rules: python -m docs.architecture -->", "<!-- end of rules -
 
 WIDTH, HEIGHT = 250, 46  # of a box
 GAP_X, GAP_Y = 30, 52
-LEFT_OUT = ("errors", "_version", "_support")  # everything imports them
+LEFT_OUT = ("foreign_text", "errors", "_version", "_support")  # everything imports them
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2933; text-anchor: middle }
   .purpose { font-size: 10.5px; fill: #52606d }

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from dynamarks_tf import datasets
 from dynamarks_tf._support import files
+from dynamarks_tf._support.own_files import make_folders
 from dynamarks_tf.attacks.architectures import pooled_cnn, separable_cnn
 from dynamarks_tf.attacks.extraction import query_api, train_classifier
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult
@@ -376,5 +377,5 @@ def _new_folder(folder: str | os.PathLike[str] | None) -> Path:
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ArgumentError(f"The output folder {path} is not empty. Name a new one; nothing is overwritten.")
-    path.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
+    make_folders(path, files.PRIVATE_FOLDER)
     return path

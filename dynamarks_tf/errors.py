@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from dynamarks_tf.foreign_text import LONGEST_LINE, shown
+
 
 class DynaMarksError(Exception):
-    """Base of all errors that this package raises on purpose; the command line turns it into exit code 2."""
+    """Base of all errors that this package raises on purpose; the command line turns it into exit code 2.
+
+    Messages quote foreign text, such as names in a file or the words of a server. Each is one line, without control
+    characters or secrets, however it is printed.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(shown(each, LONGEST_LINE) if isinstance(each, str) else each for each in args))
 
 
 class ArgumentError(DynaMarksError, ValueError):

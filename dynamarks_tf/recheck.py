@@ -3,7 +3,9 @@
 Needs NumPy, `cryptography` and, where the order of classes is in question, SciPy; no TensorFlow
 and no model. From a shell:
 
-    python -m dynamarks_tf.recheck bundle.zip [--key acme.key] [--public]
+    python -m dynamarks_tf.recheck bundle.zip [--key acme.key] [--timestamp-roots roots.pem] [--public]
+
+A timestamp of the statement takes `rfc3161-client` too; without it, the timestamp is said to be there, unread.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from cryptography import x509
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf._support.digests import ArrayDigest, query_digest
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members, query_provenance, transcript
@@ -49,7 +53,10 @@ from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator
 from dynamarks_tf.keys import commitment
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.keys.passphrase_input import load_key
 from dynamarks_tf.keys.pool import CommittedPool
+from dynamarks_tf.keys.seal import Seal
+from dynamarks_tf.keys.timestamp import StatementDate, load_roots
 from dynamarks_tf.watermark.codebook import Codebook
 from dynamarks_tf.watermark.keyed_hash import KeyedHash
 
@@ -132,6 +139,7 @@ class CheckedBundle:
         residuals: the table of each channel that was tested, as the bundle holds it.
         book: the codebook; `None` without the key.
         statement: the published commitment, if the bundle holds it.
+        statement_date: what its timestamp says; `None` if it has none.
         fixed_at: when the plan was fixed, ISO 8601 in UTC.
         best_classes: the best class of each answer for clean owner model and suspect, ints of shape `(2, answers)`;
             -1 for a class that the owner model does not know.
@@ -141,25 +149,34 @@ class CheckedBundle:
     residuals: dict[str, Residuals]
     book: Codebook | None
     statement: Statement | None
+    statement_date: StatementDate | None
     fixed_at: str
     best_classes: npt.NDArray[np.int64]
     selected: npt.NDArray[np.int64] | None
 
 
-def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None, pool: Inputs | None = None) -> Recheck:
+def recheck(
+    path: str | os.PathLike[str],
+    *,
+    key: MarkKey | None = None,
+    pool: Inputs | None = None,
+    timestamp_roots: Sequence[x509.Certificate] | None = None,
+) -> Recheck:
     """Recomputes digests, tables and p-values of an evidence bundle.
 
     Args:
         path: a file that `verify(bundle=...)` wrote.
         key: the owner's key, if it is revealed; by default the one in the bundle, if it holds one.
         pool: the inputs that the statement commits to, if the queries were drawn from them.
+        timestamp_roots: root certificates of time-stamping authorities that are trusted, as
+            `keys.timestamp.load_roots` reads them. The statement must then have a timestamp that they bear out.
 
     Returns:
         The result and what was checked. If anything does not hold, an error is raised instead.
 
     Raises:
         BundleError: the bundle was changed, or does not confirm what it states; the message says what.
-        CommitmentError: statement and key do not belong together.
+        CommitmentError: statement and key do not belong together, or statement and timestamp.
         FormatError: a part of it is of a version that this release does not know.
         TranscriptError: the records of the test are not those that were written.
 
@@ -170,7 +187,7 @@ def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None, pool: I
     """
     try:
         with Bundle(path) as bundle:
-            return _Recheck(bundle, key, pool).run()
+            return _Recheck(bundle, key, pool, timestamp_roots).run()
     except DynaMarksError:
         raise
     except Exception as error:  # a forger may put anything into a member
@@ -180,17 +197,26 @@ def recheck(path: str | os.PathLike[str], *, key: MarkKey | None = None, pool: I
 class _Recheck:
     """The steps of a recheck, in order; each returns a sentence or raises."""
 
-    def __init__(self, bundle: Bundle, key: MarkKey | None, pool: Inputs | None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        key: MarkKey | None,
+        pool: Inputs | None,
+        timestamp_roots: Sequence[x509.Certificate] | None,
+    ) -> None:
         self._bundle = bundle
         self._pool = pool
+        self._timestamp_roots = timestamp_roots
         if key is None and bundles.KEY in bundle:
             key = MarkKey.from_json(bundle.read(bundles.KEY), f"{bundle.path}, {bundles.KEY}")
         self._key = key
+        self._seal: Any = None if key is None else Seal(key)
         source = f"{bundle.path}, {bundles.EVIDENCE}"
         self._evidence = VerificationResult.from_dict(bundle.read_json(bundles.EVIDENCE), source)
         self._plan = self._evidence.plan
         self._codebook: Codebook | None = None
         self._statement: Statement | None = None
+        self._statement_date: StatementDate | None = None
         self._best_classes: list[npt.NDArray[np.int64]] = []
         self._clean: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
         self._clients: dict[str, ClientEvidence] = {}
@@ -202,11 +228,15 @@ class _Recheck:
             f"Every byte of {len(self._bundle.manifest['members'])} members is as it was written.",
             self._check_signature(),
             self._check_statement(),
+            self._check_timestamp(),
             self._check_plan(),
         ]
         assessment = self._assess()
         kept = "; the queries are in the bundle and are those of the plan" if self._keeps_queries else ""
-        steps.append(f"The records of {assessment.num_queries} queries follow from the plan and from each other{kept}.")
+        sealed = ", and were written with the key" if self._key is not None else ""
+        steps.append(
+            f"The records of {assessment.num_queries} queries follow from the plan and from each other{sealed}{kept}."
+        )
         steps.append(self._check_provenance())
         tables = self._stored_tables(assessment.residuals)
         steps.append(f"The tables ({', '.join(tables)}) follow from the recorded answers{self._of_whom()}.")
@@ -224,6 +254,7 @@ class _Recheck:
                 tables,
                 self._codebook,
                 self._statement,
+                self._statement_date,
                 self._head["fixed_at"],
                 np.concatenate(self._best_classes, axis=1),
                 self._selection(),
@@ -238,6 +269,8 @@ class _Recheck:
             yield _NO_STATEMENT
         elif self._statement.model_sha256 is None:
             yield _KEY_ALONE
+        if self._statement_date is not None and not self._statement_date.is_verified:
+            yield self._statement_date.in_words()
         if transcript.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
             yield _GIVEN_ANSWERS
         yield query_provenance.caveat(self._plan.provenance)
@@ -281,6 +314,8 @@ class _Recheck:
         statement.check_model(self._plan.owner_file_sha256)
         if self._key is not None:
             statement.check_opened_by(self._key)
+        if bundles.TIMESTAMP in self._bundle:
+            statement = dataclasses.replace(statement, timestamp=self._bundle.read(bundles.TIMESTAMP))
         self._statement = statement
         about = "this key" if statement.model_sha256 is None else "this key and this model file"
         return (
@@ -288,10 +323,22 @@ class _Recheck:
             "with the published one."
         )
 
+    def _check_timestamp(self) -> str:
+        if self._statement is None:
+            if self._timestamp_roots is not None or bundles.TIMESTAMP in self._bundle:
+                raise BundleError(f"{self._bundle.path} holds no statement that a timestamp could be of.")
+            return ""
+        source = f"{self._bundle.path}, {bundles.TIMESTAMP}"
+        date = self._statement_date = self._statement.proven_date(self._timestamp_roots, source)
+        return date.in_words() if date is not None and date.is_verified else ""
+
     def _check_plan(self) -> str:
         path = self._bundle.path
         heads = read_heads(self._bundle)
         self._head = chains.read_head(heads[-1], f"{path}, {chains.HEAD}")
+        if self._seal is not None:
+            for data in heads:
+                chains.check_sealed(chains.read_head(data, str(path)), self._seal, f"{path}, {chains.HEAD},")
         self._joints = chains.joints(heads, f"{path}, {chains.HEAD}")
         plan = TestPlan.from_dict(self._head["plan"], f"{path}, {chains.HEAD}")
         if plan != self._plan or self._head["plan_sha256"] != plan.digest:
@@ -405,6 +452,8 @@ class _Recheck:
             fixed = fixed_at.get(index, previous_time)
             if not previous_time <= fixed <= record["asked_at"] <= record["answered_at"]:
                 raise BundleError(f"{where}, batch {index}: it was asked or answered before what precedes it.")
+            if self._seal is not None:
+                chains.check_sealed(record, self._seal, f"{where}, batch {index},")
             chain, previous_time = record["chain"], record["answered_at"]
             batch = members.read_batch(data, self._plan, record["rows"])
             if plan.sequential and (record["rows"], record["queries_sha256"]) != (*self._blocks[index],):
@@ -470,8 +519,9 @@ class _Recheck:
         plan = self._plan
         if key.commitment != plan.commitment or key.owner != self._evidence.owner:
             raise BundleError(
-                f"{self._bundle.path} is about the key {plan.commitment[:16]} of {self._evidence.owner!r}; given is "
-                f"{key.key_id} of {key.owner!r}."
+                f"{self._bundle.path} is about the key {plan.commitment[:16]} of "
+                f"{foreign_text.quoted(self._evidence.owner)}; given is {key.key_id} of "
+                f"{foreign_text.quoted(key.owner)}."
             )
         expanded = codebook_of(plan, key)
         if not members.same_keyed_hash(expanded.keyed_hash, keyed_hash):
@@ -658,7 +708,13 @@ def public_summary(result: Recheck) -> dict[str, Any]:
 
     Of the clients of a trace it gives the number, and how many were found: their names are the owner's customers.
     """
-    checked = {"with_key": result.with_key, "steps": [*result.steps], "caveats": [*result.caveats]}
+    date = result.case.statement_date
+    checked = {
+        "with_key": result.with_key,
+        "statement_date": None if date is None else dataclasses.asdict(date),
+        "steps": [*result.steps],
+        "caveats": [*result.caveats],
+    }
     summary = {**result.evidence.to_dict(), "checked": checked}
     if result.clients:
         found = num_found(result.clients, result.evidence.plan.alpha)
@@ -685,7 +741,7 @@ def report(result: Recheck) -> str:
     )
     if result.clients:
         lines += ["", *client_lines(result.clients, evidence.plan.alpha)]
-    return "\n".join(lines)
+    return foreign_text.lines(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -693,14 +749,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dynamarks_tf.recheck", description="Recompute an evidence bundle.")
     parser.add_argument("bundle", help="file that dynamarks verify --bundle wrote")
     parser.add_argument("--key", help="key file of the owner, if it is revealed")
+    parser.add_argument("--timestamp-roots", help="PEM file with root certificates of time-stamping authorities")
     parser.add_argument("--public", action="store_true", help="print what may be published: aggregates only, as JSON")
     options = parser.parse_args(arguments)
     try:
-        result = recheck(options.bundle, key=None if options.key is None else MarkKey.load(options.key))
+        key = None if options.key is None else load_key(options.key)
+        roots = None if options.timestamp_roots is None else load_roots(options.timestamp_roots)
+        result = recheck(options.bundle, key=key, timestamp_roots=roots)
     except DynaMarksError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(foreign_text.lines([f"error: {error}"]), file=sys.stderr)
         return 2
-    print(json.dumps(public_summary(result), indent=2, ensure_ascii=False) if options.public else report(result))
+    print(json.dumps(public_summary(result), indent=2).replace("\x7f", "\\u007f") if options.public else report(result))
     return 0
 
 

@@ -37,9 +37,10 @@ class Rule(NamedTuple):
 # In the order in which things depend on each other: a folder imports only what stands above it.
 RULES = {
     "_version": Rule("the version", "", ALL, ALL),
-    "errors": Rule("all exceptions", "", ALL, ALL),
-    "_support": Rule("files, digests, formats, progress", "errors", ALL, ALL),
-    "keys": Rule("the secret key, the commitment", "_support errors", ALL),
+    "foreign_text": Rule("how foreign text is shown, and secrets are not", "", ALL, ALL),
+    "errors": Rule("all exceptions", "foreign_text", ALL, ALL),
+    "_support": Rule("files, digests, formats, progress", "foreign_text errors", ALL, ALL),
+    "keys": Rule("the secret key, the commitment", "_support foreign_text errors", ALL),
     "watermark": Rule(
         "the mark: settings, tables, formula, layer",
         "keys errors",
@@ -50,26 +51,28 @@ RULES = {
     "evidence": Rule("answers to p-values", "watermark errors", ALL, ALL),
     "case": Rule(
         "plan, transcript, assessment, result, bundle",
-        "evidence watermark keys _support errors",
+        "evidence watermark keys _support foreign_text errors",
         ALL,
         "plan query_provenance draw transcript result bundle",
     ),
-    "suspects": Rule("adapters for models under test", "_support errors", "base queries answer_file", ALL),
-    "request_logs": Rule("what clients asked: one reader, one writer", "_support errors", ALL, ALL),
+    "suspects": Rule("adapters for models under test", "_support foreign_text errors", "base queries answer_file", ALL),
+    "request_logs": Rule("what clients asked: one reader, one writer", "_support foreign_text errors", ALL, ALL),
     "serving.protocol": Rule("status, ports, tensors", "request_logs errors", "dtypes json_tensor ports status", ALL),
     "serving.local_server": Rule(
-        "TensorFlow Serving's stand-in", "serving.protocol request_logs export _support errors", "", ALL
+        "TensorFlow Serving's stand-in", "serving.protocol request_logs export _support foreign_text errors", "", ALL
     ),
     "serving.gateway": Rule(
         "Envoy in front of it, and the log's collector", "serving.protocol request_logs _support errors", ALL, ALL
     ),
     "datasets": Rule("real images", "_support errors", "", ALL),
     "attacks": Rule("extraction, post-processing, removal", "suspects export _support errors", "", ALL),
-    "recheck": Rule("recompute a bundle", "case evidence watermark keys _support errors", ALL),
-    "report": Rule("one page for people", "recheck case evidence watermark keys _support _version errors", ALL),
+    "recheck": Rule("recompute a bundle", "case evidence watermark keys _support foreign_text errors", ALL),
+    "report": Rule(
+        "one page for people", "recheck case evidence watermark keys _support _version foreign_text errors", ALL
+    ),
     "verification": Rule(
         "`verify`, from suspect to result",
-        "case evidence suspects request_logs watermark keys _support _version errors",
+        "case evidence suspects request_logs watermark keys _support _version foreign_text errors",
     ),
     "distributed": Rule(
         "log reduction on a cluster", "verification request_logs watermark _support errors", "", "kit worker"
@@ -86,7 +89,7 @@ RULES = {
     "cli": Rule(
         "the command `dynamarks`",
         "demo audit distributed verification report recheck attacks datasets serving.gateway serving.local_server "
-        "request_logs suspects case export watermark keys _support _version errors",
+        "request_logs suspects case export watermark keys _support _version foreign_text errors",
     ),
 }
 SECRETS = {"keys.key", "keys.commitment", "watermark.codebook"}

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from dynamarks_tf._support.own_files import make_folders
+
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 
@@ -18,7 +20,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
     """Writes `data` to `path` in one step: readers see the old or the new content, never a part.
 
     Args:
-        path: where to write. Missing parent folders are created.
+        path: where to write. Missing parent folders are created, with mode 0700 for a private file and 0755 for
+            others.
         data: the whole content.
         mode: permission bits of the new file; set before the first byte is written.
         overwrite: whether an existing file may be replaced. The check and the write are one atomic step.
@@ -28,7 +31,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
         OSError: the disk is full or the folder cannot be written to; `path` is then as it was before.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(target.parent, _mode_around(mode))
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)  # mode 0600
     temporary = Path(name)
     try:
@@ -44,6 +47,11 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _mode_around(mode: int) -> int:
+    """Permission bits of a new folder for a file: nobody else may enter where the file is private, or ever write."""
+    return 0o755 if mode & 0o077 else PRIVATE_FOLDER
 
 
 def _rename_to_new(source: Path, target: Path) -> None:
@@ -76,7 +84,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if target.exists():
         raise FileExistsError(f"{target} exists")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(target.parent, PRIVATE_FOLDER)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))  # mode 0700
     try:
         yield temporary
@@ -101,7 +109,7 @@ def new_file(path: str | os.PathLike[str], *, mode: int = PRIVATE_FILE, overwrit
         A temporary path with the file name of `path`; nothing exists under it yet.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(target.parent, _mode_around(mode))
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         temporary = folder / target.name

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
+from dynamarks_tf.foreign_text import LONGEST_LINE, shown
+
 T = TypeVar("T")
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -30,7 +32,7 @@ class Meter:
     def __init__(
         self, description: str, total: int | None = None, *, enabled: bool = True, unit: str = "steps"
     ) -> None:
-        self._description = description
+        self._description = shown(description)
         self._total = total
         self._unit = unit
         self._done = 0
@@ -80,7 +82,7 @@ def note(text: str, *, enabled: bool = True) -> None:
         enabled: whether to show anything.
     """
     if enabled:
-        print(text, file=sys.stderr, flush=True)
+        print(shown(text, LONGEST_LINE), file=sys.stderr, flush=True)
 
 
 def track(
@@ -113,7 +115,7 @@ def _bar() -> Any:
     )
 
     columns = (
-        TextColumn("{task.description:<36}"),
+        TextColumn("{task.description:<36}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -22,12 +22,15 @@ from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from dynamarks_tf.foreign_text import shown
+
 BUFFER = 2**20  # bytes
 REMOTE_BLOCK = 2**22  # bytes asked of a server at once
 LARGEST_PLAIN_ENTRY = 2**31 - 1  # bytes; protocol buffers can be no larger
 LARGEST_PACKED_ENTRY = 2**28  # bytes: a small packed file can unpack to any size
 MOST_UNPACKED = 2**30  # bytes, or `MOST_RATIO` times the size of the packed file, if that is more
 MOST_RATIO = 2000  # above gzip's largest, which is 1,032
+LONGEST_PATH = 4096  # characters that a message shows of one
 MOST_SPOOLED = 2**32  # bytes on the disk
 
 DRIVERS = {  # the extra of this package that brings the driver of a protocol
@@ -173,7 +176,7 @@ def find(given: str | os.PathLike[str]) -> list[StoredFile | StoredFolder]:
     text = os.fspath(given)
     if is_url(text):
         return _find_remote(text)
-    with _guarded(_printable(text)):
+    with _guarded(shown(text, LONGEST_PATH)):
         entry = _local(Path(text))
         if entry is not None:
             return [entry]
@@ -181,7 +184,7 @@ def find(given: str | os.PathLike[str]) -> list[StoredFile | StoredFolder]:
             raise FileNotFoundError
         matches = [_local(Path(name)) for name in sorted(glob.glob(text, recursive=True))]
     found = [entry for entry in matches if entry is not None]
-    return found or _no_match(_printable(text))
+    return found or _no_match(shown(text, LONGEST_PATH))
 
 
 def local_file(path: Path) -> StoredFile:
@@ -190,7 +193,7 @@ def local_file(path: Path) -> StoredFile:
     Raises:
         StorageError: there is none.
     """
-    with _guarded(_printable(str(path))):
+    with _guarded(shown(str(path), LONGEST_PATH)):
         return _local_file(path, path.stat().st_size)
 
 
@@ -207,7 +210,7 @@ def without_secrets(url: str) -> str:
     if end >= 0:
         rest = "***" + rest[end:]
     start, question, _ = rest.partition("?")
-    return _printable(f"{protocol}{separator}{start}{question and '?...'}")
+    return shown(f"{protocol}{separator}{start}{question and '?...'}", LONGEST_PATH)
 
 
 class _Part(io.RawIOBase):
@@ -311,7 +314,7 @@ def _zstandard(file: StoredFile) -> Any:
 
 def _local(path: Path) -> StoredFile | StoredFolder | None:
     """Returns what a path names, `None` if it names nothing."""
-    name = _printable(str(path))
+    name = shown(str(path), LONGEST_PATH)
     with _guarded(name):
         try:
             status = path.stat()
@@ -323,12 +326,14 @@ def _local(path: Path) -> StoredFile | StoredFolder | None:
 
 
 def _local_file(path: Path, size: int) -> StoredFile:
-    return StoredFile(_printable(str(path)), size, os.path.realpath(path), lambda: path.open("rb", buffering=0))
+    return StoredFile(
+        shown(str(path), LONGEST_PATH), size, os.path.realpath(path), lambda: path.open("rb", buffering=0)
+    )
 
 
 def _local_content(folder: Path) -> list[StoredFile | StoredFolder]:
     """A file that has vanished since is one that cannot be opened, so that it is not passed over in silence."""
-    with _guarded(_printable(str(folder))):
+    with _guarded(shown(str(folder), LONGEST_PATH)):
         return [_local(path) or _local_file(path, 0) for path in sorted(folder.iterdir())]
 
 
@@ -436,7 +441,3 @@ def _reason(error: Exception) -> str:
 
 def _last(name: str) -> str:
     return re.split(r"[/\\]" if os.sep == "\\" else "/", name.rstrip("/"))[-1]
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dynamarks_tf._support import files
+from dynamarks_tf._support import files, own_files, strict_json
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, FormatError
 
@@ -34,6 +34,10 @@ class Results:
         self._rows: list[dict[str, Any]] = []
         if not self.path.exists():
             return
+        try:
+            own_files.open_own(self.path).close()
+        except own_files.NotOwnError as error:
+            raise ArgumentError(f"The results of an earlier audit cannot be trusted. {error}") from error
         content = read(self.path)
         if content["settings"] != self.settings:
             changed = [
@@ -76,7 +80,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         FormatError: it has another format or version, or is damaged.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = strict_json.parse(Path(path).read_bytes(), numbers_only=False)
     except (OSError, ValueError) as error:
         raise FormatError(f"{path} cannot be read as results of an audit: {error}") from error
     check_format(content, FORMAT, FORMAT_VERSION, str(path), "results of an audit")

@@ -13,6 +13,7 @@ A bundle is a ZIP archive without compression. Its members, besides those of the
     selection.npz    which of the inputs that were given were asked, if not all
     draw.npz         of a draw from a committed pool: what the clean model says of all inputs drawn
     statement.json   the published commitment, if there is one
+    statement.tsr    its RFC 3161 timestamp, if it has one
     key.json         the key, only if its owner wants to reveal it
 
 The archive's comment ends in the SHA-256 of everything before that digest, so that a change of any byte shows. The
@@ -33,6 +34,7 @@ from typing import Any
 from dynamarks_tf._support import digests
 from dynamarks_tf._support.files import PRIVATE_FILE, file_sha256, new_file
 from dynamarks_tf._support.formats import check_format
+from dynamarks_tf._support.strict_json import read_json
 from dynamarks_tf.errors import BundleError
 
 FORMAT = "dynamarks-bundle"
@@ -48,6 +50,7 @@ DRAW = "draw.npz"
 PARTIES = "parties.npz"
 TRACE = "trace.json"
 STATEMENT = "statement.json"
+TIMESTAMP = "statement.tsr"
 KEY = "key.json"
 _COMMENT = b"dynamarks-bundle sha256 "
 _DIGEST_SIZE = 64
@@ -155,10 +158,7 @@ class Bundle:
         Raises:
             BundleError: there is none of that name, or it is no JSON.
         """
-        try:
-            return json.loads(self.read(name))
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{self.path}: the member {name} holds no JSON ({error}).") from error
+        return read_json(self.read(name), f"{self.path}: the member {name}", "JSON", error=BundleError)
 
     def __contains__(self, name: str) -> bool:
         return name in self.manifest["members"]
@@ -184,12 +184,10 @@ class Bundle:
 
     def _read_manifest(self) -> dict[str, Any]:
         found = self.read_json(MANIFEST) if MANIFEST in self._archive.namelist() else None
-        source = f"{self.path}, {MANIFEST},"
-        manifest = check_format(found, FORMAT, FORMAT_VERSION, source, "an evidence bundle", error=BundleError)
-        texts = [manifest.get(name) for name in ("commitment", "public_key", "signature")]
-        if not isinstance(manifest.get("members"), dict) or not all(isinstance(text, str) for text in texts):
-            raise BundleError(f"{self.path}: an entry of {MANIFEST} is missing or malformed.")
-        return manifest
+        source = f"{self.path}, {MANIFEST}"
+        return check_format(
+            found, FORMAT, FORMAT_VERSION, source, "an evidence bundle", schema="manifest", error=BundleError
+        )
 
     def _check_members(self) -> None:
         expected = self.manifest["members"]

@@ -1,29 +1,14 @@
-"""The clients of a trace as a table for people. Their names are foreign text: only `shown_name` may print them."""
+"""The clients of a trace as a table for people. Their names are foreign text: only `quoted` prints them."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 
 from dynamarks_tf.case.trace import ClientEvidence
+from dynamarks_tf.foreign_text import quoted
 
 MOST_SHOWN = 30
-_LONGEST_NAME = 40  # characters
-
-
-def shown_name(name: str) -> str:
-    """A client's name in quotes and ASCII, so that different names look different and none moves a cursor.
-
-    Example:
-
-    >>> shown_name("customer-7"), shown_name("\\x1b[2J")
-    ("'customer-7'", "'\\\\x1b[2J'")
-    """
-    if len(name) <= _LONGEST_NAME:
-        return ascii(name)
-    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
-    return f"{name[:_LONGEST_NAME]!a}... (sha256 {digest[:8]})"
 
 
 def is_found(client: ClientEvidence, alpha: float) -> bool:
@@ -55,7 +40,7 @@ def client_lines(clients: Mapping[str, ClientEvidence], alpha: float) -> list[st
         alpha: the threshold of the plan.
     """
     shown, left_out = shown_clients(clients)
-    names = [shown_name(client.name) for client in shown]
+    names = [quoted(client.name) for client in shown]
     width = max(map(len, ["client", *names]))
     signs = "signs" if has_keys(clients) else "exclusive"
     lines = [f"{'client':<{width}} {signs:>10} {'log10 p':>9} {'adjusted':>9}"]

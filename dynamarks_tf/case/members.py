@@ -104,7 +104,9 @@ def write(
     if draw is not None:
         members[bundles.DRAW] = _npz({"classes": draw[0], "confidences": draw[1]})
     if statement is not None:
-        members[bundles.STATEMENT] = _json(statement.to_dict())
+        members[bundles.STATEMENT] = statement.to_bytes()
+        if statement.timestamp is not None:
+            members[bundles.TIMESTAMP] = statement.timestamp
     if reveal_key:
         members[bundles.KEY] = key.to_json()
     bundles.write_bundle(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.evidence.class_order import Confusion
+from dynamarks_tf.foreign_text import quoted
 
 ENOUGH = 20
 """How many answers a warning about agreement takes."""
@@ -116,7 +117,7 @@ def _about_owner(plan: TestPlan, clean_spread: float) -> Iterator[str]:
             "and a bound key were assumed. Test with the marked model that was served: its layer tells the settings."
         )
     if plan.code_outside:
-        named = ", ".join(f"{name[:_LONGEST_NAME]!a}" for name in plan.code_outside[:_NAMED])
+        named = ", ".join(quoted(name, _LONGEST_NAME) for name in plan.code_outside[:_NAMED])
         more = f" and {len(plan.code_outside) - _NAMED} more" if len(plan.code_outside) > _NAMED else ""
         yield (
             f"The owner model runs code that no file holds: {named}{more}. Its digest does not cover what that code "

@@ -16,7 +16,8 @@ import re
 from typing import Any
 
 from dynamarks_tf.errors import ArgumentError
-from dynamarks_tf.keys.pool import CommittedPool, is_public_text
+from dynamarks_tf.foreign_text import quoted
+from dynamarks_tf.keys.pool import LONGEST_TEXT, CommittedPool, is_public_text
 
 OWN: dict[str, Any] = {"kind": "own"}
 NAMED: dict[str, Any] = {"kind": "named"}
@@ -90,8 +91,8 @@ def in_words(provenance: dict[str, Any]) -> str:
             "log-and-own": "from a request log, and fresh ones of the owner's own choice",
         }[provenance["kind"]]
     pool, source = provenance["pool"], provenance["beacon_source"]
-    said = "" if source is None else f" ({source!a})"
-    return f"drawn from a committed pool of {pool['size']} inputs by {provenance['beacon']!a}{said}"
+    said = "" if source is None else f" ({quoted(source, LONGEST_TEXT)})"
+    return f"drawn from a committed pool of {pool['size']} inputs by {quoted(provenance['beacon'], LONGEST_TEXT)}{said}"
 
 
 def caveat(provenance: dict[str, Any]) -> str:

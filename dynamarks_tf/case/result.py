@@ -152,7 +152,7 @@ class VerificationResult:
         Raises:
             FormatError: it is no evidence, or of another version.
         """
-        check_format(content, FORMAT, FORMAT_VERSION, source, "evidence")
+        check_format(content, FORMAT, FORMAT_VERSION, source, "evidence", schema="evidence")
         try:
             evidence = cls(
                 **{

@@ -17,6 +17,7 @@ from dynamarks_tf.evidence import anytime
 from dynamarks_tf.evidence.channels import ChannelEvidence, evidence_of_stated
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.evidence.tracing import Exclusive, TracingAccumulator, holm
+from dynamarks_tf.foreign_text import quoted
 from dynamarks_tf.watermark.codebook import Codebook
 
 FORMAT = "dynamarks-trace"
@@ -116,7 +117,7 @@ def clients_from_dict(content: Any, source: str) -> dict[str, ClientEvidence]:
     Raises:
         FormatError: it is no trace, or of another version.
     """
-    check_format(content, FORMAT, FORMAT_VERSION, source, "a trace")
+    check_format(content, FORMAT, FORMAT_VERSION, source, "a trace", schema="trace")
     try:
         found = [
             ClientEvidence(
@@ -257,7 +258,9 @@ def _numbers(client: ClientEvidence) -> Iterator[tuple[float, float]]:
 
 def differs(name: str, what: str) -> BundleError:
     """Makes the error about a client of whom a bundle states what does not follow."""
-    return BundleError(f"What is stated about the client {name!a} does not follow from the answers: its {what} differ.")
+    return BundleError(
+        f"What is stated about the client {quoted(name)} does not follow from the answers: its {what} differ."
+    )
 
 
 def parties_sha256(parties: Sequence[Exclusive]) -> str:

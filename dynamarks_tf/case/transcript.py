@@ -14,16 +14,18 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf._support import digests, files, texts
+from dynamarks_tf._support import digests, files, own_files, texts
+from dynamarks_tf._support.strict_json import read_json
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.transcript_chain import (
+    FOLDERS,
     FORMAT,
     FORMAT_VERSION,
     HEAD,
@@ -31,6 +33,7 @@ from dynamarks_tf.case.transcript_chain import (
     Continued,
     batch_names,
     check_record,
+    check_sealed,
     earlier_name,
     follows,
     joints,
@@ -40,6 +43,7 @@ from dynamarks_tf.errors import TranscriptError
 
 Array = npt.NDArray[Any]
 
+_LARGEST = 2**33  # bytes of one file
 _OLD_HEAD = "recording.json"  # of releases that wrote version 1
 ANSWER_FILES = (".npz", ".csv", ".parquet", ".jsonl")
 """How files of answers end: no other suspect is named so."""
@@ -118,6 +122,7 @@ class Transcript:
         suspect: what is tested.
         batch_size: how many queries a batch holds; an interrupted transcript keeps its own.
         suspect_sha256: digest of the suspect's file or weights, if it has one.
+        seal: makes the owner's code over a digest, so that nobody else can have written what is gone on with.
         keep_queries: whether to write down the inputs too.
         blocks: of a sequential test, what it will ask.
         continued: the sequential test that this one extends.
@@ -126,7 +131,7 @@ class Transcript:
         batch_size: how many queries a batch holds.
 
     Raises:
-        TranscriptError: the folder holds the transcript of another test, or is damaged.
+        TranscriptError: the folder holds the transcript of another test, is damaged, or may be somebody else's.
     """
 
     def __init__(
@@ -137,6 +142,7 @@ class Transcript:
         batch_size: int,
         *,
         suspect_sha256: str | None = None,
+        seal: Callable[[str], str],
         keep_queries: bool,
         blocks: Sequence[Block] | None = None,
         continued: Continued | None = None,
@@ -150,13 +156,17 @@ class Transcript:
             "keeps_queries": keep_queries,
         }
         head = self.folder / HEAD
+        self._seal = seal
+        if os.path.lexists(self.folder):
+            self._check_folders()
         if (self.folder / _OLD_HEAD).exists():
             raise TranscriptError(
                 f"{self.folder} holds an interrupted test that an earlier release began (version 1). Go on with that "
                 "release, name another bundle, or remove the folder if its answers are not needed."
             )
-        if not head.exists():
-            self.folder.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
+        if not os.path.lexists(head):
+            own_files.make_folders(self.folder, files.PRIVATE_FOLDER)
+            self._check_folders()
             self._take_over(continued)
             content: dict[str, Any] = {
                 "format": FORMAT,
@@ -168,8 +178,9 @@ class Transcript:
                 "continues": None if continued is None else continued.to_dict(),
                 "fixed_at": now(),
             }
+            content["mac"] = seal(digests.json_digest(content))
             _write(head, json.dumps(content, indent=2).encode())
-        content = read_head(head.read_bytes(), str(head))
+        content = read_head(_read(head), str(head))
         for name, value in about.items():
             if content[name] != value:
                 raise TranscriptError(
@@ -178,10 +189,25 @@ class Transcript:
                     "the folder if its answers are not needed."
                 )
         self.batch_size = int(content["batch_size"])
-        heads = [path.read_bytes() for path in (*self._earlier(), head)]
+        heads = [_read(path) for path in (*self._earlier(), head)]
+        for data in heads:
+            check_sealed(read_head(data, str(head)), seal, str(self.folder))
         self._chain, self._joints = hashlib.sha256(heads[0]).hexdigest(), joints(heads, str(head))
         self._next = 0
         self._lock = _locked(head)
+
+    def _check_folders(self) -> None:
+        """Refuses what somebody else may have put there.
+
+        Raises:
+            TranscriptError: a folder is a link, belongs to somebody else, or others can write to it.
+        """
+        try:
+            for folder in (self.folder, *(self.folder / name for name in FOLDERS)):
+                if os.path.lexists(folder):
+                    own_files.check_own_folder(folder)
+        except OSError as error:
+            raise TranscriptError(f"{error} It looks like an interrupted test.") from error
 
     def close(self) -> None:
         """Lets another process go on with the transcript. May be called twice."""
@@ -200,7 +226,7 @@ class Transcript:
     def _earlier(self) -> list[Path]:
         """The first files of the tests that this one extends, the oldest first."""
         paths = (self.folder / earlier_name(index) for index in itertools.count())
-        return [*itertools.takewhile(Path.exists, paths)]
+        return [*itertools.takewhile(os.path.lexists, paths)]
 
     def recorded(self, queries: Array) -> TranscriptBatch | None:
         """Returns the next batch if it was recorded before the interruption.
@@ -211,14 +237,13 @@ class Transcript:
         Raises:
             TranscriptError: it was recorded for other inputs, or the transcript is damaged.
         """
-        if not self._record_path.exists():
+        if not os.path.lexists(self._record_path):
             return None
-        try:
-            record = json.loads(self._record_path.read_bytes())
-            data = self._answers_path.read_bytes()
-        except (OSError, ValueError, RecursionError) as error:
-            raise TranscriptError(f"{self.folder}, batch {self._next}, cannot be read: {error}") from error
+        where = f"{self.folder}, batch {self._next},"
+        record = read_json(_read(self._record_path), where, "a record", error=TranscriptError)
+        data = _read(self._answers_path)
         check_record(record, data, self._next, self._previous, str(self.folder))
+        check_sealed(record, self._seal, where)
         if record["queries_sha256"] != digests.query_digest(queries):
             raise TranscriptError(f"{self.folder}, batch {self._next}, was recorded for other inputs.")
         self._advance(record)
@@ -247,6 +272,7 @@ class Transcript:
             "previous": self._previous,
         }
         record["chain"] = digests.json_digest(record)
+        record["mac"] = self._seal(record["chain"])
         _write(self._answers_path, data)
         _write(self._record_path, json.dumps(record, indent=2).encode())  # last: it says that the batch is whole
         self._advance(record)
@@ -279,7 +305,10 @@ class Transcript:
 
 def _locked(path: Path) -> IO[bytes]:
     """Opens a file and keeps other processes of this kind from doing the same; lets go when closed, or at death."""
-    file = open(path, "rb")  # noqa: SIM115 -- it is the lock, and stays open
+    try:
+        file = own_files.open_own(path)
+    except OSError as error:
+        raise TranscriptError(str(error)) from error
     try:
         import fcntl
 
@@ -297,6 +326,13 @@ def _locked(path: Path) -> IO[bytes]:
 def now() -> str:
     """The time, ISO 8601 in UTC."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return own_files.read_own(path, _LARGEST)
+    except OSError as error:
+        raise TranscriptError(str(error)) from error
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,36 +1,30 @@
 """The chain of a transcript: what its first file and its records must be, for those who write it and who check it.
 
-Each record holds the digest of the one before, the first that of the first file, which holds the plan. Where a
+Each record holds the digest of the one before, the first that of the first file, which holds the plan. First file and
+records carry a code that only the owner's key makes, so that nobody else can have written them. Where a
 sequential test extends an earlier one, the records go on, and the first of the later ones follows its first file too.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import itertools
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from dynamarks_tf._support import digests
 from dynamarks_tf._support.formats import check_format
+from dynamarks_tf._support.strict_json import problem_of, read_json
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.errors import TranscriptError
 
 FORMAT = "dynamarks-transcript"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 HEAD = "transcript.json"
-_HEAD_ENTRIES: dict[str, Any] = {
-    "plan_sha256": str,
-    "plan": dict,
-    "suspect": str,
-    "suspect_sha256": (str, type(None)),
-    "batch_size": int,
-    "keeps_queries": bool,
-    "blocks": (list, type(None)),
-    "continues": (dict, type(None)),
-    "fixed_at": str,
-}
+FOLDERS = ("batches", "earlier")
+_NOT_IN_THE_CHAIN = ("chain", "mac")
+_WHAT = "the transcript of a test"
 
 
 class Block(NamedTuple):
@@ -89,7 +83,7 @@ class Continued(NamedTuple):
         return {
             "head_sha256": hashlib.sha256(self.heads[-1]).hexdigest(),
             "batches": len(self.records),
-            "chain": json.loads(self.records[-1][1])["chain"],
+            "chain": read_json(self.records[-1][1], "the last record", "a record")["chain"],
         }
 
 
@@ -135,18 +129,34 @@ def check_record(record: Any, data: bytes, index: int, previous: str, where: str
     Raises:
         TranscriptError: it is not.
     """
-    try:
-        content = {name: value for name, value in record.items() if name != "chain"}
-        whole = record["batch"] == index and record["previous"] == previous
-        whole = whole and record["chain"] == digests.json_digest(content)
-        whole = whole and type(record["rows"]) is int
-        whole = whole and all(isinstance(record[name], str) for name in ("queries_sha256", "asked_at", "answered_at"))
-        answers_match = record["answers_sha256"] == hashlib.sha256(data).hexdigest()
-    except (AttributeError, KeyError, TypeError, ValueError):
-        whole = answers_match = False
+    if (problem := problem_of(record, "record")) is not None:
+        raise TranscriptError(f"{where}, batch {index}: its record is damaged: {problem}.")
+    content = {name: value for name, value in record.items() if name not in _NOT_IN_THE_CHAIN}
+    whole = record["batch"] == index and record["previous"] == previous
+    whole = whole and record["chain"] == digests.json_digest(content)
+    answers_match = record["answers_sha256"] == hashlib.sha256(data).hexdigest()
     if not whole or not answers_match:
         what = "its record does not follow from the one before" if not whole else "its answers were changed"
         raise TranscriptError(f"{where}, batch {index}: {what}.")
+
+
+def check_sealed(content: dict[str, Any], seal: Callable[[str], str], where: str) -> None:
+    """Checks that a first file or a record of a transcript was written with the key.
+
+    Args:
+        content: the file, whose chain is known to hold.
+        seal: makes the owner's code over a digest.
+        where: for messages.
+
+    Raises:
+        TranscriptError: it was not.
+    """
+    digest = content.get("chain") or digests.json_digest({n: v for n, v in content.items() if n != "mac"})
+    if not hmac.compare_digest(seal(digest), str(content.get("mac")).encode("ascii", "replace").decode()):
+        raise TranscriptError(
+            f"{where} was not written with this key: its code (HMAC-SHA256) does not fit. Use the key of the test, or "
+            "name another bundle."
+        )
 
 
 def read_head(data: bytes, where: str) -> dict[str, Any]:
@@ -155,12 +165,5 @@ def read_head(data: bytes, where: str) -> dict[str, Any]:
     Raises:
         TranscriptError: it is none, or of another version.
     """
-    try:
-        found: Any = json.loads(data)
-    except (ValueError, RecursionError):
-        found = None
-    content = check_format(found, FORMAT, FORMAT_VERSION, where, "the transcript of a test", error=TranscriptError)
-    for name, kind in _HEAD_ENTRIES.items():
-        if not isinstance(content.get(name), kind):
-            raise TranscriptError(f"{where} is damaged: its entry {name} is {content.get(name)!r}.")
-    return content
+    content = read_json(data, where, _WHAT, error=TranscriptError)
+    return check_format(content, FORMAT, FORMAT_VERSION, where, _WHAT, schema="transcript", error=TranscriptError)

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynamarks_tf._support.files import file_sha256
-from dynamarks_tf.cli.output import load_tensorflow
+from dynamarks_tf.cli.output import load_tensorflow, say
 from dynamarks_tf.cli.own_model import import_modules, own_model_options
 from dynamarks_tf.cli.report import ReportOptions
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.client_keys import client_keys
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.keys.passphrase_input import load_key
+from dynamarks_tf.keys.timestamp import load_roots
 
 if TYPE_CHECKING:
+    from cryptography import x509
+
     from dynamarks_tf.verification.options import SuspectOptions
 
 # Those of `evidence.answer_scale`, which would load NumPy for --help.
@@ -27,7 +31,7 @@ SCALES = ("probability", "percent", "byte", "log", "sigmoid", "logit")
 EXIT_FOUND = 0
 EXIT_NOT_FOUND = 1
 SECTIONS = {
-    "Owner": "owner key statement from_logits modules unsafe_load",
+    "Owner": "owner key statement timestamp_roots from_logits modules unsafe_load",
     "Queries": "max_queries seed",
     "Suspect": "signature output input datatype suspect_scale suspect_from_logits labels class_names "
     "align_classes batch_size timeout rate api_key_header",
@@ -39,6 +43,12 @@ _OPTIONS = (
     click.option("--owner", required=True, type=_PATH, help="The owner's .keras file: the marked one."),
     click.option("--key", required=True, type=_PATH, help="Key file of the owner."),
     click.option("--statement", type=_PATH, help="Published commitment that the key must open."),
+    click.option(
+        "--timestamp-roots",
+        type=_PATH,
+        metavar="PEM",
+        help="Root certificates that the timestamp of --statement must lead to.",
+    ),
     click.option("--from-logits", is_flag=True, default=None, help="The clean owner model answers logits."),
     click.option(
         "--max-queries",
@@ -102,6 +112,7 @@ class AskingOptions:
     owner: Path
     key: Path
     statement: Path | None
+    timestamp_roots: Path | None
     from_logits: bool | None
     max_queries: int | None
     seed: int
@@ -138,10 +149,16 @@ class AskingOptions:
 
         reports.check(suspect_labels=self.labels)
         check_alpha(self.alpha)
-        key = MarkKey.load(self.key)
+        key = load_key(self.key)
         key = key if key_of is None else key.for_client(key_of)
         keys = client_keys(key, clients).values() if clients else ()
         statement = None if self.statement is None else Statement.load(self.statement)
+        roots = None if self.timestamp_roots is None else load_roots(self.timestamp_roots)
+        if roots is not None and statement is None:
+            raise click.UsageError("--timestamp-roots verify the timestamp of a statement; name it by --statement.")
+        date = None if statement is None else statement.proven_date(roots)
+        if date is not None:
+            say(date.in_words(), err=True)
         if self.bundle is None and (self.include_queries or self.reveal_key):
             raise click.UsageError("--include-queries and --reveal-key add to the bundle; name its file by --bundle.")
         kept = reports.bundle_for(self.bundle)
@@ -170,7 +187,7 @@ class AskingOptions:
             "bundle": None if kept is None else BundleOptions(kept, statement, self.include_queries, self.reveal_key),
             "verbose": True,
         }
-        return Prepared(arguments, self.bundle, kept, key, reports)
+        return Prepared(arguments, self.bundle, kept, key, reports, roots)
 
     def _suspect_options(self) -> SuspectOptions:
         from dynamarks_tf.verification.options import SuspectOptions
@@ -202,6 +219,7 @@ class Prepared:
         kept: where the bundle is written.
         key: the owner's key.
         reports: what the user said about the report.
+        timestamp_roots: certificates that the timestamp of the statement must lead to, if any.
     """
 
     arguments: dict[str, Any]
@@ -209,17 +227,20 @@ class Prepared:
     kept: Path | None
     key: MarkKey
     reports: ReportOptions
+    timestamp_roots: tuple[x509.Certificate, ...] | None
 
     def finish(self) -> None:
         """Says that the bundle is confidential, and writes the report."""
         if self.bundle is not None:
-            click.echo(
+            say(
                 f"{self.bundle} is confidential: after a detection, it gives the secret tables away. What may be "
                 f"published: dynamarks check {self.bundle} --public",
                 err=True,
             )
         if self.kept is not None:
-            self.reports.write(self.kept, self.key, keeps_bundle=self.bundle is not None)
+            self.reports.write(
+                self.kept, self.key, keeps_bundle=self.bundle is not None, timestamp_roots=self.timestamp_roots
+            )
 
 
 def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json, say
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN, MarkParams
 
@@ -33,9 +33,9 @@ def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None
     }
     width = max(len(name) for catalogue in descriptions.values() for name in catalogue) + 2
     for title, catalogue in descriptions.items():
-        click.echo(f"{title}:")
+        say(f"{title}:")
         for name, description in catalogue.items():
-            click.echo(f"  {name:<{width}}{description}")
+            say(f"  {name:<{width}}{description}")
     context.exit()
 
 
@@ -134,7 +134,7 @@ def audit(
         from_logits=from_logits,
         wanted=strength,
         accuracy_cost=accuracy_cost / 100,
-        say=click.echo,
+        say=say,
         verbose=True,
         jobs=jobs if jobs == 1 else Processes(jobs, modules=modules, allow_code=unsafe_load),
     )
@@ -178,5 +178,5 @@ def _print(result: AuditResult) -> None:
                 *("-" if finding is None else rounded(finding["log10_p"], 1) for finding in found),
             )
     Console(width=140).print(table)
-    click.echo(f"Recommended: {result.recommendation.description}")
-    click.echo(f"Report, results and plots are in {result.folder}/ ({result.seconds:.0f} s).")
+    say(f"Recommended: {result.recommendation.description}")
+    say(f"Report, results and plots are in {result.folder}/ ({result.seconds:.0f} s).")

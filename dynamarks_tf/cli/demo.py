@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json, say
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 
 if TYPE_CHECKING:
@@ -58,15 +58,15 @@ def demo(
         tie_margin=tie_margin,
         epochs=epochs,
         max_images=max_images,
-        say=click.echo,
+        say=say,
     )
     if as_json:
         print_json(result.to_dict())
         return 0 if result.as_expected else 1
     _print_table(result)
-    click.echo(f"\nEverything is in {result.folder}/ (report.json has the details). To repeat the detections:\n")
+    say("", f"Everything is in {result.folder}/ (report.json has the details). To repeat the detections:", "")
     for command in result.commands:
-        click.echo(f"  {command}")
+        say(f"  {command}")
     return 0 if result.as_expected else 1
 
 
@@ -75,24 +75,24 @@ def _print_table(result: DemoResult) -> None:
 
     queries = [name for name in result.suspects[0].evidence if name != SEQUENTIAL]
     head = "".join(f"{name:>11}" for name in queries)
-    click.echo(f"\n{'suspect':<42}{'accuracy':>9}{head}  log10 p; mark (logged); questions until p <= 1e-6")
+    say("", f"{'suspect':<42}{'accuracy':>9}{head}  log10 p; mark (logged); questions until p <= 1e-6")
     for suspect in result.suspects:
         found = {name: f"{evidence.log10_p:.2f}" for name, evidence in suspect.evidence.items()}
         values = "".join(f"{found.get(name, '-'):>11}" for name in queries)
         outcome = "DETECTED" if suspect.final.detected() else "not detected"
         stopped = suspect.evidence[SEQUENTIAL]
         asked = f"{stopped.num_queries}" if stopped.detected() else f"not within {stopped.num_queries:,}"
-        click.echo(f"{suspect.name:<42}{suspect.accuracy:>9.4f}{values}  {outcome:<14}{asked}")
+        say(f"{suspect.name:<42}{suspect.accuracy:>9.4f}{values}  {outcome:<14}{asked}")
     _print_clients(result)
-    click.echo(f"\n{result.dataset}, {result.seconds:.0f} s")
+    say("", f"{result.dataset}, {result.seconds:.0f} s")
 
 
 def _print_clients(result: DemoResult) -> None:
     from dynamarks_tf.demo import CLIENTS
 
     columns = "".join(f"{name:>12}" for name in CLIENTS)
-    click.echo(f"\n{'adjusted log10 p of each client (trace)':<42}{columns}  clients whose answers were used")
+    say("", f"{'adjusted log10 p of each client (trace)':<42}{columns}  clients whose answers were used")
     for suspect in result.suspects:
         if suspect.trace is not None:
             values = "".join(f"{suspect.trace.clients[name].adjusted_log10_p:>12.2f}" for name in CLIENTS)
-            click.echo(f"{suspect.name:<42}{values}  {', '.join(suspect.trace.detected()) or 'none found'}")
+            say(f"{suspect.name:<42}{values}  {', '.join(suspect.trace.detected()) or 'none found'}")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dynamarks_tf._support import strict_json
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.errors import FormatError
 from dynamarks_tf.keys.key import FORMAT as KEY_FORMAT
-from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.keys.key import MarkKey, is_encrypted
 
 if TYPE_CHECKING:
     import keras
@@ -70,14 +70,18 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _json_file(path: Path) -> dict[str, Any]:
     try:
-        content: Any = json.loads(path.read_bytes())
+        content: Any = strict_json.parse(path.read_bytes())
     except (OSError, ValueError) as error:
         raise _unknown(path) from error
     kind = content.get("format") if isinstance(content, dict) else None
     if kind == KEY_FORMAT:
+        if is_encrypted(content):  # what it says in the clear; whether that is true, only the passphrase shows
+            public = {name: content.get(name) for name in ("owner", "client", "created", "key_id", "commitment")}
+            return {"kind": "key", "encrypted": True, **{name: value for name, value in public.items() if value}}
         key = MarkKey.load(path)
         return {
             "kind": "key",
+            "encrypted": False,
             "owner": key.owner,
             **({} if key.client is None else {"client": key.client}),
             "created": key.created,

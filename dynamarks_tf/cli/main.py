@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf._version import __version__
+from dynamarks_tf.cli.output import say
 from dynamarks_tf.errors import DynaMarksError
 
 EXIT_ERROR = 2
@@ -20,7 +22,9 @@ DEBUG_VARIABLE = "DYNAMARKS_DEBUG"
 # Which module of this folder has which command, in the order in which one needs them.
 MODULE_OF = {
     "keygen": "key",
+    "key": "key_file",
     "commit": "key",
+    "timestamp": "timestamp",
     "mark": "mark",
     "export": "export",
     "serve": "serve",
@@ -75,19 +79,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             code = commands.main(args=arguments, prog_name="dynamarks", standalone_mode=False)
     except click.ClickException as error:
+        error.message = foreign_text.shown(error.message or "", foreign_text.LONGEST_LINE)  # type: ignore[misc]
         error.show()
         return EXIT_ERROR
     except click.Abort:
-        click.echo("interrupted", err=True)
+        say("interrupted", err=True)
         return EXIT_ERROR
     except (DynaMarksError, OSError) as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         return EXIT_ERROR
     except Exception as error:  # exit code 1 would say that the mark was not found
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        click.echo(
-            f"internal error: {type(error).__name__}: {error}\nSet {DEBUG_VARIABLE}=1 to see where it happened.",
+        say(
+            f"internal error: {type(error).__name__}: {error}",
+            f"Set {DEBUG_VARIABLE}=1 to see where it happened.",
             err=True,
         )
         return EXIT_ERROR
@@ -96,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, UserWarning):
-        click.echo(f"warning: {message}", err=True)
+        say(f"warning: {message}", err=True)
 
 
 def run() -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json, say
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.errors import ExportError
+from dynamarks_tf.foreign_text import quoted
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 
 
@@ -65,10 +66,10 @@ def mark(
 
     load_tensorflow()
     from dynamarks_tf._support import files
-    from dynamarks_tf.keys.key import MarkKey
+    from dynamarks_tf.keys.passphrase_input import load_key
     from dynamarks_tf.watermark import marking
 
-    loaded_key = MarkKey.load(key)
+    loaded_key = load_key(key)
     if client is not None:
         loaded_key = loaded_key.for_client(client)
     marked = marking.mark(
@@ -87,5 +88,5 @@ def mark(
 
         print_json({"path": out, **describe_model(marked)})
         return
-    whose = "" if client is None else f" of the client {loaded_key.client!a}"
-    click.echo(f"marked {model} -> {out} with key {loaded_key.key_id}{whose}, budget {budget}")
+    whose = "" if client is None else f" of the client {quoted(client)}"
+    say(f"marked {model} -> {out} with key {loaded_key.key_id}{whose}, budget {budget}")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf._support.stderr import silent_stderr
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -25,10 +26,20 @@ def json_option(function: Function) -> Function:
     return option(function)
 
 
+def say(*texts: object, err: bool = False) -> None:
+    """Prints lines. Each text is one, whatever foreign names it holds; nothing else here writes to the screen.
+
+    Args:
+        texts: the lines; without any, an empty one.
+        err: whether to print to standard error.
+    """
+    click.echo(foreign_text.lines(texts), err=err)
+
+
 def print_json(facts: Mapping[str, Any]) -> None:
-    """Prints plain values as JSON to standard output, in ASCII: names are foreign text."""
-    text = json.dumps(facts, indent=2, default=str)  # paths are text
-    click.echo(text, file=click.get_current_context().meta.get(_STDOUT))
+    """Prints plain values as JSON to standard output, in printable ASCII: names are foreign text."""
+    text = json.dumps(facts, indent=2, default=str).replace("\x7f", "\\u007f")  # paths are text
+    click.echo(foreign_text.hide(text), file=click.get_current_context().meta.get(_STDOUT))
 
 
 def _divert(context: click.Context, _: click.Parameter, as_json: bool) -> bool:
@@ -58,12 +69,12 @@ def load_tensorflow() -> None:
 
 def wait_until_stopped(wait: Callable[[], None]) -> None:
     """Says how to stop, and returns when `wait` does, or on Ctrl-C or SIGTERM: nothing logged is lost by either."""
-    click.echo("stop with Ctrl-C")
+    say("stop with Ctrl-C")
     at_termination = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         wait()
     except KeyboardInterrupt:
-        click.echo("stopping")
+        say("stopping")
     finally:
         signal.signal(signal.SIGTERM, at_termination)
 

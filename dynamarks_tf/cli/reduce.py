@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
+from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json, say
 from dynamarks_tf.cli.own_model import import_modules, own_model_options
-from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.keys.passphrase_input import load_key
 
 
 @click.command()
@@ -65,7 +65,7 @@ def reduce(
     """
     if master is not None and engine != "spark":
         raise click.UsageError("--master is for --engine spark.")
-    loaded_key = MarkKey.load(key)
+    loaded_key = load_key(key)
     load_tensorflow()
     from dynamarks_tf.verification.owner import resolve_owner
     from dynamarks_tf.verification.reduce_log import Engine, in_this_process, reduce_log
@@ -98,7 +98,7 @@ def reduce(
     if as_json:
         print_json(facts)
     else:
-        click.echo(
+        say(
             f"reduced {facts['files']} files with {facts['queries']} queries -> {out}: {facts['kept']} queries, the "
             f"first ones of {facts['entries']} hash entries, {out.stat().st_size / 2**20:.1f} MiB"
         )

@@ -6,17 +6,19 @@ import dataclasses
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dynamarks_tf._support import files
+from dynamarks_tf.cli.output import say
 from dynamarks_tf.errors import ArgumentError, SuspectError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from cryptography import x509
 
     from dynamarks_tf.keys.key import MarkKey
 
@@ -64,7 +66,14 @@ class ReportOptions:
         folder = click.get_current_context().with_resource(tempfile.TemporaryDirectory(prefix="dynamarks-"))
         return Path(folder) / "bundle.zip"
 
-    def write(self, bundle: Path, key: MarkKey | None, *, keeps_bundle: bool = True) -> None:
+    def write(
+        self,
+        bundle: Path,
+        key: MarkKey | None,
+        *,
+        keeps_bundle: bool = True,
+        timestamp_roots: Sequence[x509.Certificate] | None = None,
+    ) -> None:
         """Writes the report, if one is wanted."""
         if self.report is None:
             return
@@ -79,10 +88,11 @@ class ReportOptions:
                 confidential=self.confidential,
                 plots=self.plots,
                 keeps_bundle=keeps_bundle,
+                timestamp_roots=timestamp_roots,
             )
         except BaseException:
             if not keeps_bundle:
-                click.echo(
+                say(
                     f"The evidence is kept in {self._keep(bundle)}, which is confidential; `dynamarks check` makes the "
                     "report from it.",
                     err=True,
@@ -91,7 +101,7 @@ class ReportOptions:
         use = "It may be published." if found.may_be_published else "It names clients and is not for publication."
         if found.is_confidential:
             use = "Confidential: part of the key is in it."
-        click.echo(f"Report: {self.report}. {use}", err=True)
+        say(f"Report: {self.report}. {use}", err=True)
 
     def _keep(self, bundle: Path) -> Path:
         """Moves a bundle from its temporary folder to the report, or where there is room and permission."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dynamarks_tf.cli.output import load_tensorflow, wait_until_stopped
+from dynamarks_tf.cli.output import load_tensorflow, say, wait_until_stopped
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -48,13 +48,13 @@ def serve(folder: Path | None, log_dir: Path | None, **options: Any) -> None:
     from dynamarks_tf.serving.local_server import LocalServer
 
     with LocalServer(folder, request_log=log_dir, **options) as server:
-        click.echo(f"serving {server.name} version {server.version}")
-        click.echo(f"gRPC {server.grpc_url}")
-        click.echo(f"REST {server.rest_url}")
+        say(f"serving {server.name} version {server.version}")
+        say(f"gRPC {server.grpc_url}")
+        say(f"REST {server.rest_url}")
         if log_dir is not None:
-            click.echo(f"log  {log_dir}, client from header {options['client_header']}")
+            say(f"log  {log_dir}, client from header {options['client_header']}")
         if server.metrics_url is not None:
-            click.echo(f"metrics {server.metrics_url}")
+            say(f"metrics {server.metrics_url}")
         wait_until_stopped(server.wait)
     if server.request_log is not None:
-        click.echo(f"logged {server.request_log.written} requests, dropped {server.request_log.dropped}")
+        say(f"logged {server.request_log.written} requests, dropped {server.request_log.dropped}")

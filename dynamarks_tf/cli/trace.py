@@ -10,7 +10,7 @@ import click
 
 from dynamarks_tf._support import files
 from dynamarks_tf.cli.asking_options import EXIT_FOUND, EXIT_NOT_FOUND, SECTIONS, AskingOptions, asking_options
-from dynamarks_tf.cli.output import SectionedCommand, json_option, print_json
+from dynamarks_tf.cli.output import SectionedCommand, json_option, print_json, say
 from dynamarks_tf.cli.report import ReportOptions, report_options
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ def trace(
     if as_json:
         print_json(result.to_dict())
         for warning in result.verification.warnings:
-            click.echo(f"warning: {warning}", err=True)
+            say(f"warning: {warning}", err=True)
     else:
-        click.echo(_text(result))
+        say(*_lines(result))
     prepared.finish()
     if asking.out is not None:  # it names clients: private
         content = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
@@ -147,7 +147,7 @@ def _listed(keys: str) -> tuple[str, ...]:
     return names
 
 
-def _text(result: TraceResult) -> str:
+def _lines(result: TraceResult) -> list[str]:
     from dynamarks_tf.case.client_table import client_lines, has_keys, num_found
 
     verified = result.verification
@@ -165,5 +165,4 @@ def _text(result: TraceResult) -> str:
         *(f"  {line}" for line in (_BY_KEY if by_key else _BY_LOG)),
     ]
     lines += [f"  warning     {warning}" for warning in verified.warnings]
-    lines += [f"  plan        sha256 {verified.plan.digest}"]
-    return "\n".join(lines)
+    return [*lines, f"  plan        sha256 {verified.plan.digest}"]

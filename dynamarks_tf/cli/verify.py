@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynamarks_tf.cli.asking_options import EXIT_FOUND, EXIT_NOT_FOUND, SECTIONS, AskingOptions, asking_options
-from dynamarks_tf.cli.output import SectionedCommand, json_option, print_json
+from dynamarks_tf.cli.output import SectionedCommand, json_option, print_json, say
 from dynamarks_tf.cli.own_model import load_own_model
 from dynamarks_tf.cli.report import ReportOptions, report_options
 from dynamarks_tf.keys.commitment import Statement
@@ -173,16 +173,16 @@ def verify(
     if as_json:
         print_json(result.to_dict())
         for warning in result.warnings:
-            click.echo(f"warning: {warning}", err=True)
+            say(f"warning: {warning}", err=True)
     else:
-        click.echo(_text(result))
+        say(*_lines(result))
     prepared.finish()
     if asking.out is not None:
         result.save(asking.out)
     return EXIT_FOUND if found else EXIT_NOT_FOUND
 
 
-def _text(result: VerificationResult) -> str:
+def _lines(result: VerificationResult) -> list[str]:
     from dynamarks_tf.case.query_provenance import in_words
 
     lines = [
@@ -207,8 +207,7 @@ def _text(result: VerificationResult) -> str:
     if result.class_order is not None:
         lines += [f"  classes     {_alignment(result.class_order)}"]
     lines += [f"  warning     {warning}" for warning in result.warnings]
-    lines += [f"  plan        sha256 {result.plan.digest}"]
-    return "\n".join(lines)
+    return [*lines, f"  plan        sha256 {result.plan.digest}"]
 
 
 def _alignment(order: tuple[int, ...]) -> str:

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from dynamarks_tf._support.formats import check_format
+from dynamarks_tf._support.strict_json import read_json
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.verification.clean_answers import clean_answers
 from dynamarks_tf.verification.reducing import Marked, Reducer
@@ -64,9 +65,8 @@ def reducer_from(path: str) -> Reducer:
         LogError: a module that the model needs is missing on this machine, or the model cannot be loaded.
     """
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
-        head = check_format(
-            json.loads(archive.read(HEAD)), FORMAT, FORMAT_VERSION, path, "a worker's kit", error=LogError
-        )
+        content = read_json(archive.read(HEAD), path, "a worker's kit", error=LogError)
+        head = check_format(content, FORMAT, FORMAT_VERSION, path, "a worker's kit", error=LogError)
         with np.load(io.BytesIO(archive.read(HASH)), allow_pickle=False) as arrays:
             keyed_hash = KeyedHash(**arrays)
         try:

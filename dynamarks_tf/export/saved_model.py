@@ -18,6 +18,10 @@ from dynamarks_tf.export.servable import refuse_unservable
 from dynamarks_tf.export.signature import served_inputs
 from dynamarks_tf.export.warmup import write_warmup
 
+EXTRA = "assets.extra"
+STATEMENT = "statement.json"
+TIMESTAMP = f"{STATEMENT}.tsr"
+
 
 def export_saved_model(
     model: Any,
@@ -26,6 +30,7 @@ def export_saved_model(
     warmup: npt.ArrayLike | Mapping[str, npt.ArrayLike] | None = None,
     signature_name: str = "serving_default",
     output: str | None = None,
+    statement: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Writes a Keras model as a SavedModel that TensorFlow runs alone, without Keras and without this package.
 
@@ -49,6 +54,8 @@ def export_saved_model(
         signature_name: the name of the signature. TensorFlow Serving needs `serving_default`, so with any other name
             the same function is written under both.
         output: name of the output to serve, of a model with several; the others are not exported.
+        statement: file of the published statement about the key. It is copied into `assets.extra`, which the server
+            ignores, with the timestamp beside it, if there is one. So whoever signs the folder signs the statement too.
 
     Returns:
         `path`.
@@ -69,18 +76,32 @@ def export_saved_model(
     check_exportable(model)
     inputs = served_inputs(model)
     examples = None if warmup is None else inputs.arrays(warmup, "warm-up")
+    published = {} if statement is None else _published(Path(statement))
     try:
         with files.new_folder(target) as folder, quiet_tensorflow():
             write_inference_graph(model, inputs, folder, signature_name)
             refuse_unservable(folder)
             if examples is not None:
                 write_warmup(folder, examples, model_name=target.absolute().parent.name, signature_name=signature_name)
+            for name, content in published.items():
+                (folder / EXTRA).mkdir(exist_ok=True)
+                (folder / EXTRA / name).write_bytes(content)
             compare_reloaded(model, inputs, folder, signature_name, examples)
     except OSError as error:
         if target.exists():
             raise _exists(target) from error
         raise ExportError(f"Cannot write {target}: {error}. Nothing was left there.") from error
     return target
+
+
+def _published(statement: Path) -> dict[str, bytes]:
+    """The content of a statement's file, and of its timestamp, if it has one, by their names in the folder."""
+    reply = Path(f"{statement}.tsr")
+    try:
+        content = {STATEMENT: statement.read_bytes()}
+        return {**content, TIMESTAMP: reply.read_bytes()} if reply.exists() else content
+    except OSError as error:
+        raise ExportError(f"Cannot read the statement {statement}: {error.strerror or error}.") from error
 
 
 def _version_folder(path: Path) -> Path:

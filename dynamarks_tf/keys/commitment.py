@@ -7,21 +7,26 @@ import dataclasses
 import datetime
 import json
 import os
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from dynamarks_tf._support import files
 from dynamarks_tf._support.formats import check_format
+from dynamarks_tf._support.strict_json import check, is_time, read_json
 from dynamarks_tf.errors import ArgumentError, CommitmentError
+from dynamarks_tf.keys import timestamp as timestamps
+from dynamarks_tf.keys import timestamp_authority
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.keys.pool import CommittedPool
 
 FORMAT = "dynamarks-commitment"
 FORMAT_VERSION = 2
 _WITHOUT_POOL = 1  # the version of statements that name no pool: what older releases signed, and still read
+_LARGEST = 2**20  # bytes of a statement
 _SIGNATURE_LABEL = "commitment/ed25519"
 _ENTRIES = ("owner", "key_id", "commitment", "model_sha256", "date", "public_key", "signature")
 
@@ -31,7 +36,8 @@ class Statement:
     """The statement that an owner publishes: "I hold a key with this commitment".
 
     The signature, by an Ed25519 key derived from the secret, shows that the statement was not altered since. It does
-    not show *when* it was made: have it dated by a third party (notary, time-stamping service, public repository).
+    not show *when* it was made: have it dated by a third party, such as an RFC 3161 time-stamping authority
+    (`timestamped`), a notary or a public repository.
 
     Attributes:
         owner: name of the owner of the model.
@@ -42,6 +48,8 @@ class Statement:
         public_key: Ed25519 public key, base64.
         signature: Ed25519 signature over all other entries, base64.
         pool: the inputs that queries will be drawn from, and how many; `None` if the statement names none.
+        timestamp: a time-stamping authority's reply about the statement, which stands in a file beside it; `None` if
+            there is none.
     """
 
     owner: str
@@ -52,42 +60,118 @@ class Statement:
     public_key: str
     signature: str
     pool: CommittedPool | None = None
+    timestamp: bytes | None = dataclasses.field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON, without the timestamp."""
         content = dataclasses.asdict(self)
+        del content["timestamp"]
         if self.pool is None:
             del content["pool"]
         version = _WITHOUT_POOL if self.pool is None else FORMAT_VERSION
         return {"format": FORMAT, "version": version, **content}
 
+    def to_bytes(self) -> bytes:
+        """The content of the statement's file: what a timestamp is about."""
+        return (json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
+
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Writes the statement as JSON.
+        """Writes the statement as JSON, and its timestamp, if it has one, beside it: `statement.json.tsr`.
 
         Raises:
-            CommitmentError: the file exists and `overwrite` is false.
+            CommitmentError: a file exists and `overwrite` is false.
         """
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
         try:
-            files.write_atomically(path, text.encode(), overwrite=overwrite)
+            files.write_atomically(path, self.to_bytes(), overwrite=overwrite)
         except FileExistsError as error:
             raise CommitmentError(
                 f"{os.fspath(path)} exists; a statement is not overwritten. Name another file."
             ) from (error)
+        if self.timestamp is not None:
+            timestamps.save_reply(path, self.timestamp)
+
+    def timestamped(self, url: str, *, timeout_s: float = 30.0) -> Statement:
+        """Has the statement dated by an RFC 3161 time-stamping authority.
+
+        The authority learns the SHA-256 of the statement only. Without a network, write `timestamp_request()` to a
+        file, have it answered elsewhere, and put the reply beside the statement (`dynamarks timestamp`).
+
+        Args:
+            url: address of the authority, http or https.
+            timeout_s: seconds to wait for the connection, and then for the whole reply.
+
+        Returns:
+            The statement with its timestamp, which `save` writes beside it.
+
+        Raises:
+            ArgumentError: the address is none.
+            CommitmentError: there is no reply, or it is no timestamp of this statement.
+
+        Example:
+
+        >>> dm.commit(key).timestamped("http://timestamp.example.com").save("statement.json")
+        """
+        reply = timestamp_authority.ask(self.timestamp_request(), url, timeout_s=timeout_s)
+        return self.with_timestamp(reply, "The reply")
+
+    def timestamp_request(self) -> bytes:
+        """The request that an RFC 3161 time-stamping authority answers; it holds a digest of the statement only."""
+        return timestamps.make_request(self.to_bytes())
+
+    def with_timestamp(self, reply: bytes, source: str) -> Statement:
+        """The statement with an authority's reply as its timestamp.
+
+        Args:
+            reply: as it came.
+            source: where it comes from, for messages.
+
+        Raises:
+            CommitmentError: it is no timestamp of this statement.
+        """
+        timestamps.date_of(self.to_bytes(), reply, source)
+        return dataclasses.replace(self, timestamp=reply)
+
+    def proven_date(
+        self, roots: Sequence[x509.Certificate] | None = None, source: str = "The timestamp"
+    ) -> timestamps.StatementDate | None:
+        """What the timestamp says of when the statement existed; `None` if there is no timestamp.
+
+        Args:
+            roots: root certificates of time-stamping authorities that are trusted, as `load_roots` reads them; `None`
+                for none: the timestamp is then not verified.
+            source: where it comes from, for messages.
+
+        Raises:
+            CommitmentError: it is no timestamp of this statement. Or roots are given, and it was not signed by whom
+                they trust, or there is none.
+        """
+        if self.timestamp is None and roots is not None:
+            raise CommitmentError(
+                "Roots of a time-stamping authority were given, and the statement has no timestamp. Put it beside the "
+                "statement before the test (dynamarks timestamp), or leave the roots out (--timestamp-roots)."
+            )
+        return None if self.timestamp is None else timestamps.date_of(self.to_bytes(), self.timestamp, source, roots)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statement:
-        """Reads a statement and checks its signature.
+        """Reads a statement and checks its signature. A timestamp beside it is read too, and must be about it.
 
         Raises:
-            CommitmentError: the file cannot be read, or was altered after it was signed.
+            CommitmentError: the file cannot be read, or was altered after it was signed; or the timestamp is about
+                something else.
             FormatError: it is not a statement, or of an unknown version.
         """
         try:
-            content: Any = json.loads(Path(path).read_bytes())
-        except (OSError, ValueError) as error:
+            with open(path, "rb") as file:
+                data = file.read(_LARGEST + 1)
+        except OSError as error:
             raise CommitmentError(f"Cannot read a commitment statement from {os.fspath(path)}: {error}") from error
-        return cls.from_dict(content, os.fspath(path))
+        if len(data) > _LARGEST:
+            raise CommitmentError(f"{os.fspath(path)} is larger than {_LARGEST} bytes: no commitment statement.")
+        content = read_json(data, os.fspath(path), "a commitment statement", error=CommitmentError)
+        statement = cls.from_dict(content, os.fspath(path))
+        reply = timestamps.beside(path)
+        return statement.with_timestamp(timestamps.load_reply(reply), str(reply)) if reply.exists() else statement
 
     @classmethod
     def from_dict(cls, content: Any, path: str) -> Statement:
@@ -104,9 +188,9 @@ class Statement:
         names_no_pool = isinstance(content, dict) and content.get("version") == _WITHOUT_POOL
         version = _WITHOUT_POOL if names_no_pool else FORMAT_VERSION
         check_format(content, FORMAT, version, path, "a commitment statement")
-        entries = _ENTRIES if names_no_pool else (*_ENTRIES, "pool")
-        if set(content) != {"format", "version", *entries}:
-            raise CommitmentError(f"{path} is damaged: its entries are not {', '.join(entries)}.")
+        check(content, "statement", path, error=CommitmentError)
+        if names_no_pool == ("pool" in content):
+            raise CommitmentError(f"{path} is damaged: statements of version 1 name no pool, later ones name one.")
         try:
             pool = None if names_no_pool else CommittedPool(**content["pool"])
         except (ArgumentError, TypeError) as error:
@@ -175,6 +259,9 @@ def commit(
             "A statement that names a pool must name the model too, whose answers choose among the inputs drawn: "
             "commit(key, model=..., pool=...) (dynamarks commit KEY --model FILE --pool POOL)."
         )
+    date = date or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    if not is_time(date):
+        raise ArgumentError(f"`date` must be a date or time in ISO 8601, such as 2026-01-02. Received: {date!a:.80}")
     try:
         model_sha256 = None if model is None else files.file_sha256(model)
     except OSError as error:
@@ -184,7 +271,7 @@ def commit(
         key_id=key.key_id,
         commitment=key.commitment,
         model_sha256=model_sha256,
-        date=date or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        date=date,
         public_key=public_key(key),
         signature="",
         pool=pool,

@@ -20,15 +20,19 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from dynamarks_tf._support import files
+from dynamarks_tf._support import files, own_files, strict_json
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf.errors import ArgumentError, KeyFileError
+from dynamarks_tf.foreign_text import LONGEST_NAME, is_plain
+from dynamarks_tf.keys import passphrases
 
 FORMAT = "dynamarks-key"
 FORMAT_VERSION = 1
+ENCRYPTED_VERSION = 2
 SECRET_BYTES = 32
 LONGEST_CLIENT = 200  # characters of a client's name
 _DOMAIN = b"dynamarks-tf/v1/"
+_LARGEST = 2**20  # bytes of a key file
 
 
 class MarkKey:
@@ -48,7 +52,7 @@ class MarkKey:
         client: of a key that `for_client` derived, whom it is for; for information, not bound into anything.
 
     Raises:
-        ArgumentError: the secret is not 32 bytes, or the name of owner or client is not accepted.
+        ArgumentError: the secret is not 32 bytes, or the name of owner or client, or the time, is not accepted.
 
     Example:
 
@@ -70,6 +74,10 @@ class MarkKey:
         self.__secret = bytes(secret)
         self._owner = _normalized_owner(owner)
         self._client = None if client is None else client_name(client)
+        if created is not None and not strict_json.is_time(created):
+            raise ArgumentError(
+                f"`created` must be a date or time in ISO 8601, such as 2026-01-02. Received: {ascii(created)[:80]}"
+            )
         self._created = created or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
     @classmethod
@@ -175,11 +183,13 @@ class MarkKey:
         cipher = Cipher(algorithms.ChaCha20(hkdf.derive(self.__secret), nonce=bytes(16)), mode=None)
         return cipher.encryptor().update(bytes(size))
 
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    def save(self, path: str | os.PathLike[str], *, passphrase: str | None = None, overwrite: bool = False) -> Path:
         """Writes the key file, readable and writable by its owner only (mode 0600).
 
         Args:
             path: the file to write.
+            passphrase: what the secret in the file is encrypted with, at least 12 characters; `None` to leave it
+                readable. A forgotten passphrase is a lost key.
             overwrite: whether an existing file may be replaced. A lost key cannot be made again, and without it no
                 surrogate of the models marked with it can be detected.
 
@@ -187,10 +197,11 @@ class MarkKey:
             The path written to.
 
         Raises:
+            ArgumentError: the passphrase is too short or too long.
             KeyFileError: the file exists and `overwrite` is false, or it cannot be written.
         """
         try:
-            files.write_atomically(path, self.to_json(), mode=files.PRIVATE_FILE, overwrite=overwrite)
+            files.write_atomically(path, self.to_json(passphrase), mode=files.PRIVATE_FILE, overwrite=overwrite)
         except FileExistsError as error:
             raise KeyFileError(
                 f"{os.fspath(path)} exists, and an overwritten key is lost forever. Choose another name, or set "
@@ -200,9 +211,16 @@ class MarkKey:
             raise KeyFileError(f"Cannot write the key file {os.fspath(path)}: {error}") from error
         return Path(path)
 
-    def to_json(self) -> bytes:
-        """The content of the key file, secret included. `save` is the safe way to write it."""
-        content = {
+    def to_json(self, passphrase: str | None = None) -> bytes:
+        """The content of the key file, secret included. `save` is the safe way to write it.
+
+        Args:
+            passphrase: what the secret is encrypted with; `None` to leave it readable.
+
+        Raises:
+            ArgumentError: the passphrase is too short or too long.
+        """
+        content: dict[str, Any] = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "owner": self._owner,
@@ -213,53 +231,64 @@ class MarkKey:
         }
         if self._client is not None:
             content["client"] = self._client
+        if passphrase is not None:
+            del content["secret"]
+            content["version"] = ENCRYPTED_VERSION
+            content["encrypted_secret"] = passphrases.encrypt(self.__secret, passphrase, bound_to=_public_part(content))
         return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> MarkKey:
+    def load(cls, path: str | os.PathLike[str], *, passphrase: str | Callable[[], str] | None = None) -> MarkKey:
         """Reads a key file and checks that nothing in it was altered.
 
         A file that others than its owner can read causes a `UserWarning` with the command that corrects it.
 
         Args:
             path: a file written by `save`.
+            passphrase: of an encrypted file, or a function that is called for it if the file is encrypted.
 
         Raises:
-            KeyFileError: the file is missing, unreadable, truncated or damaged.
+            KeyFileError: the file is missing, unreadable, truncated or damaged, or encrypted with another passphrase.
+                Or it is a link, belongs to somebody else, or others can write to it.
             FormatError: the file is not a key file, or of a version that this release does not know.
         """
         name = os.fspath(path)
         try:
-            data = Path(path).read_bytes()
+            data = own_files.read_own(path, _LARGEST)
         except OSError as error:
             raise KeyFileError(f"Cannot read the key file {name}: {error.strerror or error}") from error
         _warn_if_others_can_read(Path(path))
-        return cls.from_json(data, name)
+        return cls.from_json(data, name, passphrase=passphrase)
 
     @classmethod
-    def from_json(cls, data: bytes, name: str) -> MarkKey:
+    def from_json(cls, data: bytes, name: str, *, passphrase: str | Callable[[], str] | None = None) -> MarkKey:
         """Reads the content of a key file.
 
         Args:
             data: the result of `to_json`.
             name: where it comes from, for messages.
+            passphrase: of an encrypted key, or a function that is called for it if the key is encrypted.
 
         Raises:
-            KeyFileError: the content is truncated or damaged.
+            KeyFileError: the content is truncated or damaged, or encrypted with another passphrase.
             FormatError: it is not a key, or of a version that this release does not know.
         """
         try:
-            content: Any = json.loads(data)
-        except (ValueError, RecursionError):  # the error would quote the file
+            content: Any = strict_json.parse(data)
+        except ValueError:  # the error would quote the file
             raise KeyFileError(
                 f"{name} is truncated or not a key file: it does not hold JSON. Restore it from a backup."
             ) from None
+        if is_encrypted(content):
+            content = _decrypted(content, passphrase() if callable(passphrase) else passphrase, name)
         check_format(content, FORMAT, FORMAT_VERSION, name, "a key file")
         try:
+            if strict_json.problem_of(content, "key") is not None:
+                raise ValueError
             key = cls(
                 base64.b64decode(content["secret"], validate=True),
                 content["owner"],
-                created=str(content["created"]),
+                created=content["created"],
                 client=content.get("client"),
             )
         except (KeyError, TypeError, ValueError):
@@ -299,6 +328,24 @@ class MarkKey:
         return self
 
 
+def is_encrypted(content: Any) -> bool:
+    """Whether the content of a key file, as JSON gives it, takes a passphrase to read."""
+    return isinstance(content, dict) and content.get("format") == FORMAT and content.get("version") == ENCRYPTED_VERSION
+
+
+def _decrypted(content: dict[str, Any], passphrase: str | None, name: str) -> dict[str, Any]:
+    """The content of an encrypted key file as that of a plain one."""
+    secret = passphrases.decrypt(content.get("encrypted_secret"), passphrase, name, bound_to=_public_part(content))
+    public = {entry: value for entry, value in content.items() if entry != "encrypted_secret"}
+    return {**public, "version": FORMAT_VERSION, "secret": base64.b64encode(secret).decode()}
+
+
+def _public_part(content: dict[str, Any]) -> bytes:
+    """What an encrypted secret is bound to: all that the file says in the clear."""
+    public = {name: value for name, value in content.items() if name != "encrypted_secret"}
+    return json.dumps(public, sort_keys=True, separators=(",", ":")).encode()
+
+
 class BoundKey:
     """What tables are expanded from when a key is bound to a clean model; made by `MarkKey.bind`.
 
@@ -333,14 +380,17 @@ def client_name(name: str) -> str:
 
 
 def _normalized_owner(owner: str) -> str:
-    if not isinstance(owner, str) or not owner.strip():
-        raise ArgumentError(f"`owner` must say who claims the model, as a non-empty text. Received: owner={owner!r}")
-    return _without_controls(owner, "`owner`", f"owner={owner!r}")
+    if not isinstance(owner, str) or not owner.strip() or len(owner) > LONGEST_NAME:
+        raise ArgumentError(
+            f"`owner` must say who claims the model, as a text of 1 to {LONGEST_NAME} characters. "
+            f"Received: owner={ascii(owner)[:80]}"
+        )
+    return _without_controls(owner, "`owner`", f"owner={ascii(owner)[:80]}")
 
 
 def _without_controls(text: str, what: str, shown: str) -> str:
     normalized = unicodedata.normalize("NFC", text.strip())
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in normalized):
+    if not is_plain(normalized):
         raise ArgumentError(f"{what} must not hold control or formatting characters. Received: {shown}")
     return normalized
 

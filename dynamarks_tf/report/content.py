@@ -19,6 +19,7 @@ from dynamarks_tf.case.result import VerificationResult
 from dynamarks_tf.case.trace import ClientEvidence
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.keys.commitment import Statement
+from dynamarks_tf.keys.timestamp import StatementDate
 from dynamarks_tf.recheck import Recheck
 from dynamarks_tf.report import agreement, decoys
 from dynamarks_tf.report.agreement import Group
@@ -68,6 +69,7 @@ class BundleReport:
         caveats: limits of what the bundle shows.
         with_key: whether the key took part in the check.
         statement: the published commitment, if there is one.
+        statement_date: what its timestamp says; `None` if it has none.
         fixed_at: when the plan was fixed, ISO 8601 in UTC.
         decoys: the owner's key among decoys.
         agreement: for each channel, the agreement with the key by strength; `None` without the key.
@@ -84,6 +86,7 @@ class BundleReport:
     caveats: tuple[str, ...]
     with_key: bool
     statement: Statement | None
+    statement_date: StatementDate | None
     fixed_at: str
     decoys: Decoys
     agreement: dict[str, tuple[Group, ...]] | None
@@ -131,6 +134,12 @@ class BundleReport:
         """Whether trying keys until one fits could give such a p-value. The statement's date is an unverified claim."""
         return self.detected and self.log10_p > GRINDING_LOG10_P
 
+    @property
+    def proven_date(self) -> str | None:
+        """When the statement existed, ISO 8601 in UTC, by a verified timestamp; `None` without."""
+        date = self.statement_date
+        return date.moment if date is not None and date.is_verified else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with a format version."""
         content = dataclasses.asdict(self)
@@ -176,6 +185,7 @@ def bundle_report(
         caveats=result.caveats,
         with_key=result.with_key,
         statement=checked.statement,
+        statement_date=checked.statement_date,
         fixed_at=checked.fixed_at,
         decoys=decoys.compare(evidence, checked.residuals, num_keys=num_decoys),
         agreement=groups,

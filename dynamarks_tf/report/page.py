@@ -6,7 +6,8 @@ import math
 import shlex
 from typing import Any
 
-from dynamarks_tf.case.client_table import is_found, shown_clients, shown_name
+from dynamarks_tf.case.client_table import is_found, shown_clients
+from dynamarks_tf.foreign_text import LONGEST_LINE, quoted, shown
 from dynamarks_tf.report import style, wording
 from dynamarks_tf.report.content import BundleReport
 from dynamarks_tf.report.figures import bundle_figures
@@ -26,9 +27,10 @@ def bundle_page(report: BundleReport) -> str:
         meaning=wording.meaning(report),
         no_meaning=wording.no_meaning(report),
         assumptions=wording.assumptions(report),
+        timestamp=wording.timestamp(report),
         channels=wording.CHANNELS,
         channel_names=wording.CHANNEL_NAMES,
-        clients=[(shown_name(client.name), client, is_found(client, report.evidence.plan.alpha)) for client in clients],
+        clients=[(quoted(client.name), client, is_found(client, report.evidence.plan.alpha)) for client in clients],
         clients_left_out=left_out,
         clients_meaning=wording.clients_meaning(report),
         clients_no_meaning=wording.KEYS_NO_MEANING if report.by_key else wording.CLIENTS_NO_MEANING,
@@ -58,6 +60,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_one_line,
     )
     environment.filters |= {
         "scientific": wording.scientific,
@@ -68,3 +71,8 @@ def _environment() -> Any:
         "quoted": shlex.quote,
     }
     return environment
+
+
+def _one_line(value: Any) -> Any:
+    """What a template shows of a value, before it is escaped for HTML: markup, such as a figure's, stays as it is."""
+    return shown(value, LONGEST_LINE) if isinstance(value, str) and not hasattr(value, "__html__") else value

@@ -174,6 +174,11 @@ def _grinding(report: BundleReport) -> str:
             f"The bundle holds no published commitment, and an owner {grinding}. That the key is older than the "
             "suspect must be shown otherwise."
         )
+    if report.proven_date is not None:
+        return (
+            f"The statement existed at {date(report.proven_date)}, by a verified timestamp. If the suspect existed "
+            f"before, an owner {grinding}."
+        )
     return (
         f"The statement gives the date {date(report.statement.date)}, which is the owner’s unverified claim. Unless it "
         f"was really published by then, an owner {grinding}."
@@ -279,12 +284,21 @@ def _age(report: BundleReport) -> str:
         "can be shown only by the date at which the statement was really published; the date in it is the owner’s "
         "unverified claim."
     )
+    if report.proven_date is not None:
+        shown = f"follows if the suspect was made after {date(report.proven_date)}, when the statement existed."
     if report.statement.model_sha256 is None:
         return (
             f"That the key is older than the suspect {shown} The statement is about the key alone: that the owner’s "
             "model is older than the suspect must be shown otherwise."
         )
     return f"That key and owner’s model are older than the suspect {shown}"
+
+
+def timestamp(report: BundleReport) -> str:
+    """What is known of the statement's timestamp; empty if there is no statement."""
+    if report.statement is None:
+        return ""
+    return "It has no timestamp." if report.statement_date is None else report.statement_date.in_words()
 
 
 def _logged_queries(report: BundleReport) -> str:

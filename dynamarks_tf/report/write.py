@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+from cryptography import x509
 
 from dynamarks_tf._support import files
 from dynamarks_tf.errors import ArgumentError
@@ -32,6 +33,7 @@ def write_report(
     confidential: bool = False,
     plots: str | os.PathLike[str] | None = None,
     keeps_bundle: bool = True,
+    timestamp_roots: Sequence[x509.Certificate] | None = None,
 ) -> BundleReport:
     """Recomputes an evidence bundle and writes a report of it for people.
 
@@ -49,6 +51,8 @@ def write_report(
         confidential: whether to show the sign table. It reveals a part of the key.
         plots: a folder for the same figures as PNG files.
         keeps_bundle: whether the bundle stays, so that the report can name it.
+        timestamp_roots: root certificates of time-stamping authorities that are trusted, as
+            `keys.timestamp.load_roots` reads them. The statement must then have a timestamp that they bear out.
 
     Returns:
         The content of the report.
@@ -56,6 +60,7 @@ def write_report(
     Raises:
         ArgumentError: Jinja2 or matplotlib is missing, the labels do not fit, or the sign table cannot be shown.
         BundleError: the bundle does not confirm its own statements.
+        CommitmentError: roots are given, and no timestamp of the statement that they bear out.
 
     Example:
 
@@ -63,7 +68,7 @@ def write_report(
     """
     check_can_write(path, plots, confidential=confidential)
     report = bundle_report(
-        recheck(bundle, key=key),
+        recheck(bundle, key=key, timestamp_roots=timestamp_roots),
         bundle=Path(bundle).name if keeps_bundle else None,
         bundle_sha256=files.file_sha256(bundle) if keeps_bundle else None,
         true_labels=true_labels,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.foreign_text import escaped
 
 CLIENT_HEADER = "x-client-id"
 LONGEST_NAME = 256  # characters of a client's name
@@ -34,16 +35,11 @@ def check_client_header(name: str) -> str:
 def read_client(headers: Iterable[tuple[str, str | bytes]], header: str) -> str | None:
     """Returns the client's name, `None` if the headers do not tell it.
 
-    Bytes of it that are no UTF-8 become escapes such as `\\udcff`, so that every name can be logged.
+    Control and format characters, and bytes of it that are no UTF-8, become escapes such as `\\udcff`.
 
     Args:
         headers: names and values, of HTTP headers or of gRPC metadata.
         header: the name of the header, in lower case.
     """
     names = [str(value).strip() for name, value in headers if name.lower() == header]
-    return writable(",".join(names))[:LONGEST_NAME] or None
-
-
-def writable(name: str) -> str:
-    """A name that UTF-8 can hold: half a surrogate pair becomes an escape such as `\\ud800`."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return escaped(",".join(names))[:LONGEST_NAME] or None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support.storage import StoredFile
 from dynamarks_tf.errors import LogError
+from dynamarks_tf.foreign_text import escaped
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +33,8 @@ class LogEntry(abc.ABC):
     Attributes:
         file: the file.
         offset: where the entry begins, in bytes of the unpacked file (in an `.npz` file: the number of its first row).
-        client: the name of the client, `None` if that was not recorded.
+        client: the name of the client, `None` if that was not recorded. Clients may choose it: control and format
+            characters in it become escapes. So do those of `model`.
         time: seconds since 1970, `None` if that was not recorded.
         model: the name of the model that was asked, `None` if that was not recorded.
         version: the version of it that answered, `None` if that was not recorded.
@@ -44,6 +46,12 @@ class LogEntry(abc.ABC):
     time: float | None = None
     model: str | None = None
     version: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("client", "model"):
+            value = getattr(self, name)
+            if value is not None and (plain := escaped(value)) != value:
+                object.__setattr__(self, name, plain)
 
     @property
     def place(self) -> str:

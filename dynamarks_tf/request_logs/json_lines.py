@@ -15,12 +15,11 @@ Missing fields and `null` mean: not recorded. Other fields, such as the answers,
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from dynamarks_tf._support import strict_json
 from dynamarks_tf._support.storage import StoredFile
-from dynamarks_tf.request_logs.client_header import writable
 from dynamarks_tf.request_logs.entries import Array, LogEntry, LogFile, UnusableError, input_name
 from dynamarks_tf.request_logs.json_text import is_base64, to_array
 from dynamarks_tf.request_logs.lines import corrupt, parse_problem, read_lines
@@ -49,8 +48,8 @@ class JsonLinesFile(LogFile):
         """
         for offset, line in read_lines(self.file):
             try:
-                fields = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                fields = strict_json.parse(line, numbers_only=False)
+            except ValueError as error:
                 raise parse_problem(self.file, offset, line, error) from error
             if not isinstance(fields, dict):
                 raise corrupt(self.file, offset, "it is no JSON object")
@@ -61,7 +60,7 @@ class JsonLinesFile(LogFile):
             yield JsonEntry(
                 file=self.file,
                 offset=offset,
-                client=writable(fields.get("client") or "") or None,
+                client=fields.get("client") or None,
                 time=fields.get("time"),
                 model=fields.get("model"),
                 version=fields.get("version"),

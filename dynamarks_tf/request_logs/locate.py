@@ -13,6 +13,7 @@ import numpy as np
 from dynamarks_tf._support import storage
 from dynamarks_tf._support.storage import OpenFile, StoredFile, StoredFolder
 from dynamarks_tf.errors import ArgumentError, LogError
+from dynamarks_tf.foreign_text import escaped
 from dynamarks_tf.request_logs import cloud_events, reduction_file, rotation, tf_record
 from dynamarks_tf.request_logs.entries import LogFile
 from dynamarks_tf.request_logs.json_lines import JsonLinesFile
@@ -92,7 +93,7 @@ def open_log(
     if not is_number:
         raise ArgumentError(f"`dtype` must be a type of numbers, such as 'float32' or 'uint8'. Received: {dtype!r}")
     selection = Selection(
-        clients=None if client is None else frozenset([client] if isinstance(client, str) else client),
+        clients=None if client is None else frozenset(map(escaped, [client] if isinstance(client, str) else client)),
         model=model,
         versions=None if version is None else _versions(version),
         input=input,

@@ -20,6 +20,7 @@ from numpy.lib import format as npy
 from dynamarks_tf._support import files
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf._support.storage import CutOffError, StoredFile, local_file
+from dynamarks_tf._support.strict_json import read_json
 from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.entries import Array
 from dynamarks_tf.request_logs.pauses import Times
@@ -147,7 +148,8 @@ def _read(archive: zipfile.ZipFile, source: str) -> Reduction:
         or infos[HEAD].file_size > _LARGEST_HEAD
     ):
         raise ValueError
-    head = check_format(json.loads(archive.read(HEAD)), FORMAT, FORMAT_VERSION, source, "a reduced log", error=LogError)
+    content = read_json(archive.read(HEAD), source, "a reduced log", error=LogError)
+    head = check_format(content, FORMAT, FORMAT_VERSION, source, "a reduced log", schema="reduced-log", error=LogError)
     origins = tuple(Origin(*origin) for origin in head["origins"])
     forms = tuple(Form(dtype, tuple(shape)) for dtype, shape in head["forms"])
     parts = tuple(

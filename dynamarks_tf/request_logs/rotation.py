@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from dynamarks_tf._support.files import PRIVATE_FILE, PRIVATE_FOLDER
+from dynamarks_tf._support.own_files import check_own_folder, make_folders
 
 PREFIX = "requests-"
 SUFFIX = ".tfrecord"
@@ -33,7 +34,7 @@ class RotatingFiles:
         max_bytes: a file is not grown beyond this size, except by a single record that is larger.
 
     Raises:
-        OSError: the folder cannot be created.
+        OSError: the folder cannot be created, belongs to somebody else, or others can write to it.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
@@ -42,7 +43,8 @@ class RotatingFiles:
         self._file: int | None = None
         self._size = 0
         self._synced = True
-        folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        make_folders(folder, PRIVATE_FOLDER)
+        check_own_folder(folder)
 
     def append(self, *parts: bytes) -> None:
         """Writes a record, given in one part or several, whole or not at all.

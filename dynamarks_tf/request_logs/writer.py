@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import os
 import tempfile
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.request_logs.prediction_log import encode
 from dynamarks_tf.request_logs.rotation import RotatingFiles
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tensorflow_serving.apis import predict_pb2
     from typing_extensions import Self
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 FLUSH_S = 0.5  # a crash of the process loses the requests of this time
 BATCH_BYTES = 2**20  # written at once; longer work would make answers wait for the processor

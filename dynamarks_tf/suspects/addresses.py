@@ -76,7 +76,7 @@ def is_v2(url: str) -> bool:
     return "/v2/models/" in url
 
 
-def shown(text: str) -> str:
+def without_password(text: str) -> str:
     """Blanks out what may be a user name and a password in an address."""
     return re.sub(r"[^/\s]*@", "***@", text)
 
@@ -90,7 +90,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _parse(url: str, path_form: re.Pattern[str], schemes: dict[str, int | None], form: str) -> Address:
-    malformed = ArgumentError(f"{shown(url)!r} is not the address of a model; accepted: {form}.")
+    malformed = ArgumentError(f"{without_password(url)!r} is not the address of a model; accepted: {form}.")
     try:
         parts = urlsplit(url.strip())
         port = parts.port or schemes.get(parts.scheme)
@@ -98,8 +98,9 @@ def _parse(url: str, path_form: re.Pattern[str], schemes: dict[str, int | None],
         raise malformed from None
     if "@" in parts.netloc:
         raise ArgumentError(
-            f"The address {shown(url)!r} holds a user name or password, and addresses end up in reports. Leave it out; "
-            "for a server that asks for one, put its key into DYNAMARKS_API_KEY, or pass a function that calls it."
+            f"The address {without_password(url)!r} holds a user name or password, and addresses end up in reports. "
+            "Leave it out; for a server that asks for one, put its key into DYNAMARKS_API_KEY, or pass a function that "
+            "calls it."
         )
     match = path_form.fullmatch(parts.path)
     if parts.scheme not in schemes or not parts.hostname or not port or not match or parts.query or parts.fragment:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support import strict_json
 from dynamarks_tf._support.digests import query_digest
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.suspects.answer_forms import as_array, is_structured
@@ -218,7 +218,7 @@ def _read_parquet(path: Path) -> Columns:
 
 def _read_json_lines(path: Path) -> Columns:
     with path.open(encoding="utf-8") as file:
-        rows: list[Any] = [json.loads(line) for line in file if line.strip()]
+        rows: list[Any] = [strict_json.parse(line, numbers_only=False) for line in file if line.strip()]
     names = rows[0].keys() if rows and isinstance(rows[0], Mapping) else set()
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping) or row.keys() != names or not names:

@@ -6,7 +6,6 @@ of them. What could be read in two ways is refused, and the message quotes it.
 
 from __future__ import annotations
 
-import json
 import numbers
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support import strict_json
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.batches import brief
 
@@ -131,8 +131,8 @@ def from_json_texts(texts: Array) -> Any:
     if not values or not all(isinstance(text, str) and text.lstrip()[:1] in ("{", "[") for text in values):
         return texts
     try:
-        return [json.loads(text) for text in values]
-    except (ValueError, RecursionError):
+        return [strict_json.parse(text, numbers_only=False) for text in values]
+    except ValueError:
         return texts
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from typing import NoReturn
 
 from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.foreign_text import HIDDEN, keep_secret
 from dynamarks_tf.suspects.addresses import is_loopback
 
 VARIABLE = "DYNAMARKS_API_KEY"
-_HIDDEN = "***"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,12 @@ class ApiKey:
 
     secret: str = dataclasses.field(repr=False)
     header: str | None = None
+
+    def __post_init__(self) -> None:
+        keep_secret(self.secret)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("An ApiKey is not pickled, so that it is never copied unnoticed.")
 
     @classmethod
     def from_environment(cls, header: str | None = None) -> ApiKey | None:
@@ -54,12 +61,23 @@ class ApiKey:
         """Name and value of the header."""
         return ("Authorization", f"Bearer {self.secret}") if self.header is None else (self.header, self.secret)
 
-    def check_is_private(self, scheme: str, host: str) -> None:
-        """Checks that the key would not cross a network unencrypted.
+    def check_is_private(self, scheme: str, host: str, address: str) -> None:
+        """Checks that the key would not cross a network unencrypted, nor stand in a report.
+
+        Args:
+            scheme: of the address.
+            host: the server.
+            address: all of it, which stands in plan and report.
 
         Raises:
-            ArgumentError: the connection would not be encrypted, and leads to another machine.
+            ArgumentError: the connection would not be encrypted, and leads to another machine; or the address holds
+                the key.
         """
+        if self.secret in address:
+            raise ArgumentError(
+                f"The address of the suspect holds the key in {VARIABLE}, and addresses end up in reports. Leave it "
+                "out: the key is sent in a header."
+            )
         if scheme in ("http", "grpc") and not is_loopback(host):
             raise ArgumentError(
                 f"The key in {VARIABLE} would go to {host} unencrypted. Use {scheme}s://, or a tunnel that ends on "
@@ -69,4 +87,4 @@ class ApiKey:
 
 def hide(text: str, api_key: ApiKey | None) -> str:
     """Blanks a key out of a text from a server."""
-    return text if api_key is None else text.replace(api_key.secret, _HIDDEN)
+    return text if api_key is None else text.replace(api_key.secret, HIDDEN)

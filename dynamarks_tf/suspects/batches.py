@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import texts
 from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.foreign_text import shown
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -117,8 +118,7 @@ def several_inputs(description: str, names: Iterable[str]) -> SuspectError:
 
 
 def brief(detail: object) -> str:
-    """Shortens a text from a server or library for a message: one line, printable, at most 300 characters."""
+    """Shortens a text from a server or library for a message: one line without colors, at most 300 characters."""
     text = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail) or type(detail).__name__
     text = _TERMINAL_CODE.sub("", text[: 10 * _LONGEST_DETAIL])  # there may be millions more
-    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return line if len(line) <= _LONGEST_DETAIL else line[:_LONGEST_DETAIL] + "..."
+    return shown(" ".join(text.split()), _LONGEST_DETAIL)

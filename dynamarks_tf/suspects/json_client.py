@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import urllib.parse
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from dynamarks_tf import foreign_text
+from dynamarks_tf._support import strict_json
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.addresses import Address
 from dynamarks_tf.suspects.api_key import VARIABLE, ApiKey, hide
@@ -19,6 +24,7 @@ Array = npt.NDArray[Any]
 
 LARGEST_ANSWER = 2**28  # bytes; a thousand answers over a thousand classes take 2**25
 CHUNK = 2**16  # bytes
+_LOGGERS = ("urllib3.connectionpool", "urllib3.connection", "urllib3.response", "urllib3.util.retry")  # quote servers
 
 CREDENTIALS = f"If the server requires a key, put it into {VARIABLE}; for other credentials, pass a function."
 
@@ -54,7 +60,7 @@ class JsonClient:
     def __init__(self, address: Address, *, timeout_s: float, api_key: ApiKey | None, port: str) -> None:
         import requests
 
-        from dynamarks_tf.suspects.deadline import Deadline
+        from dynamarks_tf._support.deadline import Deadline
         from dynamarks_tf.suspects.retries import http_retries
 
         self._description = address.url
@@ -63,12 +69,16 @@ class JsonClient:
         self._api_key = api_key
         self._port = port
         self._session: requests.Session | None = requests.Session()
-        self._session.trust_env = not address.is_loopback  # a proxy cannot reach this machine
+        self._session.trust_env = not address.is_loopback  # for proxies, which cannot reach this machine
+        self._session.auth = self._add_key  # also without a key: otherwise requests sends what ~/.netrc holds
+        for name in _LOGGERS:
+            foreign_text.logger(name)
+        if self._session.trust_env:
+            _keep_passwords_of_proxies()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._deadline.adapter(http_retries()))
         if api_key is not None:
-            api_key.check_is_private(address.scheme, address.host)
-            self._session.auth = self._add_key
+            api_key.check_is_private(address.scheme, address.host, address.url)
 
     def ask(self, suffix: str, body: Any = None, batch: Array | None = None) -> Any:
         """Sends one request and reads the JSON answer.
@@ -106,7 +116,7 @@ class JsonClient:
             if self._deadline.has_passed or isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
                 raise self._too_slow() from error
             raise SuspectError(
-                f"{self._description} cannot be reached ({brief(_innermost(error))}). Is the server running, and "
+                f"{self._description} cannot be reached ({self._words_of(error)}). Is the server running, and "
                 f"is this {self._port}?"
             ) from error
         finally:
@@ -140,8 +150,8 @@ class JsonClient:
 
     def _read(self, status: int, received: bytes, batch: Array | None) -> Any:
         try:
-            content = json.loads(received)  # Python's parser reads the NaN and Infinity of TensorFlow Serving
-        except (ValueError, RecursionError):
+            content = strict_json.parse(received, numbers_only=False)  # TensorFlow Serving writes NaN and Infinity
+        except ValueError:
             content = None
         if status == 200 and content is not None:
             return content
@@ -155,11 +165,21 @@ class JsonClient:
         advice = _ADVICE.get(status, f"Is this {self._port}?")
         raise HttpStatusError(f"{self._description} answered with HTTP status {status}: {details}. {advice}", status)
 
+    def _words_of(self, error: BaseException) -> str:
+        return brief(hide(str(_innermost(error)), self._api_key))
+
     def _add_key(self, request: Any) -> Any:
-        assert self._api_key is not None
-        name, value = self._api_key.entry()
-        request.headers[name] = value
+        if self._api_key is not None:
+            name, value = self._api_key.entry()
+            request.headers[name] = value
         return request
+
+
+def _keep_passwords_of_proxies() -> None:
+    """Keeps passwords in the addresses of proxies, which come from the environment, out of errors."""
+    for address in urllib.request.getproxies().values():
+        with contextlib.suppress(ValueError):
+            foreign_text.keep_secret(urllib.parse.urlsplit(address).password or "")
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamarks_tf.errors import ArgumentError, SuspectError
-from dynamarks_tf.suspects.addresses import GRPC_FORM, REST_FORM, V2_FORM, is_v2, parse_grpc, shown
+from dynamarks_tf.suspects.addresses import GRPC_FORM, REST_FORM, V2_FORM, is_v2, parse_grpc, without_password
 from dynamarks_tf.suspects.answer_file import READERS, AnswerFileSuspect
 from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.base import Suspect
@@ -102,7 +102,7 @@ def as_suspect(
 
 def _at_address(url: str, given: dict[str, Any], timeout_s: float) -> Suspect:
     scheme = url.partition("://")[0].strip()
-    suspect = shown(url)
+    suspect = without_password(url)
     if scheme not in ("grpc", "grpcs", "http", "https"):
         raise ArgumentError(f"{suspect!r} is not a suspect; accepted: {ACCEPTED}.")
     given = dict(given)
@@ -122,7 +122,7 @@ def _at_address(url: str, given: dict[str, Any], timeout_s: float) -> Suspect:
 
 
 def _at_path(path: Path, given: dict[str, Any], queries: QuerySource | None) -> Suspect:
-    suspect = shown(str(path))
+    suspect = without_password(str(path))
     if path.is_dir():
         _check(given, "signature output", suspect)
         return SavedModelSuspect(path, **given)

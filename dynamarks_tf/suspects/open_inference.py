@@ -15,6 +15,7 @@ from dynamarks_tf.suspects.answer_forms import as_array, from_json_texts
 from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.batches import as_text, brief, fit_shape, fit_type, several_inputs, unreadable
 from dynamarks_tf.suspects.json_client import HttpStatusError, JsonClient
+from dynamarks_tf.suspects.remote_errors import remote_errors
 from dynamarks_tf.suspects.signature import choose_output
 
 Array = npt.NDArray[Any]
@@ -73,6 +74,7 @@ class OpenInferenceSuspect:
         (256, 10)
     """
 
+    @remote_errors
     def __init__(
         self,
         url: str,
@@ -100,6 +102,7 @@ class OpenInferenceSuspect:
             self.close()
             raise
 
+    @remote_errors
     def predict(self, batch: Array) -> Array:
         """Answers one batch with one request."""
         array, datatype = self._fit(batch)

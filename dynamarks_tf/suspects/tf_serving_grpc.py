@@ -12,6 +12,7 @@ from dynamarks_tf.suspects.addresses import is_loopback
 from dynamarks_tf.suspects.api_key import ApiKey, hide
 from dynamarks_tf.suspects.batches import brief, closed, refusal, unreadable
 from dynamarks_tf.suspects.json_client import CREDENTIALS
+from dynamarks_tf.suspects.remote_errors import remote_errors
 from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choose_signature, numpy_type
 
 Array = npt.NDArray[Any]
@@ -54,6 +55,7 @@ class GrpcSuspect:
         (256, 10)
     """
 
+    @remote_errors
     def __init__(
         self,
         host: str,
@@ -79,7 +81,7 @@ class GrpcSuspect:
         self._timeout_s = timeout_s
         self._api_key = api_key
         if api_key is not None:
-            api_key.check_is_private(scheme, host)
+            api_key.check_is_private(scheme, host, self.description)
         options = [
             *grpc_options("tensorflow.serving.PredictionService", "Predict"),
             ("grpc.max_send_message_length", _LARGEST_MESSAGE),
@@ -99,6 +101,7 @@ class GrpcSuspect:
             raise
         self.input_shape = self._signature.shape
 
+    @remote_errors
     def predict(self, batch: Array) -> Array:
         """Answers one batch with one call."""
         import tensorflow as tf
@@ -153,10 +156,8 @@ class GrpcSuspect:
         except ValueError as error:  # grpc reports a closed channel this way
             raise closed(self.description) from error
         except grpc.RpcError as error:
-            details = error.details() or "no details"
-            hidden = hide(details, self._api_key)
-            cause = error if hidden == details else None  # an error that repeats the key is dropped
-            raise self._explain(error.code().name, brief(hidden), batch) from cause
+            details = hide(error.details() or "no details", self._api_key)
+            raise self._explain(error.code().name, brief(details), batch) from error
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         if self._api_key is None:

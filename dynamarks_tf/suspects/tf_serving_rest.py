@@ -12,6 +12,7 @@ from dynamarks_tf.suspects.answer_forms import as_array
 from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.batches import unreadable
 from dynamarks_tf.suspects.json_client import JsonClient
+from dynamarks_tf.suspects.remote_errors import remote_errors
 from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choose_signature, numpy_type
 
 Array = npt.NDArray[Any]
@@ -38,6 +39,7 @@ class RestSuspect:
         (256, 10)
     """
 
+    @remote_errors
     def __init__(
         self,
         url: str,
@@ -58,6 +60,7 @@ class RestSuspect:
             raise
         self.input_shape = self._signature.shape
 
+    @remote_errors
     def predict(self, batch: Array) -> Array:
         """Answers one batch with one request. A NaN in an answer stays a NaN."""
         array = self._signature.fit(batch)

@@ -20,6 +20,8 @@ from dynamarks_tf.case.transcript_chain import Block, Continued
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.evidence import answers
 from dynamarks_tf.evidence.residual_accumulator import channel_obstacles
+from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.keys.seal import Seal
 from dynamarks_tf.suspects import Suspect, as_suspect
 from dynamarks_tf.suspects.answer_forms import as_array, as_table
 from dynamarks_tf.suspects.queries import QuerySource
@@ -58,6 +60,7 @@ def opened(suspect: Any, options: SuspectOptions, queries: QuerySource) -> Itera
 @contextlib.contextmanager
 def transcript_of(
     bundle: BundleOptions | None,
+    key: MarkKey,
     plan: TestPlan,
     suspect: str,
     suspect_sha256: str | None,
@@ -79,6 +82,7 @@ def transcript_of(
         suspect,
         batch_size,
         suspect_sha256=suspect_sha256,
+        seal=Seal(key),
         keep_queries=bundle.include_queries,
         blocks=blocks,
         continued=continued,

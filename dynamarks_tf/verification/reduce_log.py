@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import keras
 import numpy as np
 
-from dynamarks_tf._support import progress
+from dynamarks_tf._support import own_files, progress
 from dynamarks_tf.errors import ArgumentError, LogError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.request_logs import reduction_file
@@ -125,7 +125,7 @@ def reduce_log(
     files = _different(files, parts)
     _check_times(files, parts)
     partial, resumed = Path(f"{target}{PARTIAL}"), None
-    if partial.exists():
+    if os.path.lexists(partial):
         resumed = _resumed(partial, files, job)
         done = {part.identity for part in resumed.files}
         files = [each for each in files if (each.file.file.size, each.file.sha256) not in done]
@@ -223,7 +223,10 @@ def _resumed(path: Path, files: Sequence[PlacedFile], job: Job) -> Reduction:
     """
     remedy = f"Delete {path} to begin anew, or name another output."
     try:
+        own_files.open_own(path).close()
         found = reduction_file.read(path)
+    except own_files.NotOwnError as error:
+        raise LogError(f"{error} It looks like what an interrupted reduction left. {remedy}") from error
     except LogError as error:
         raise LogError(f"{path}, which an interrupted reduction left, cannot be read. {remedy}") from error
     if found.hash_sha256 != job.marked.sha256:

@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import progress
 from dynamarks_tf._support.digests import json_digest
+from dynamarks_tf._support.files import PRIVATE_FOLDER
+from dynamarks_tf._support.own_files import make_folders
+from dynamarks_tf._support.storage import LONGEST_PATH
 from dynamarks_tf.case import members
 from dynamarks_tf.case.assessment import Assessment, accumulator_of, assess, result_of
 from dynamarks_tf.case.extension import Earlier, check_continues
@@ -31,6 +34,7 @@ from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.evidence.kept_answers import KeepingAccumulator
 from dynamarks_tf.evidence.residual_accumulator import channel_obstacles, testable_channels
 from dynamarks_tf.evidence.tracing import TracingAccumulator
+from dynamarks_tf.foreign_text import escaped
 from dynamarks_tf.keys.commitment import Statement
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.request_logs import QueryLog
@@ -176,6 +180,7 @@ def run(
         raise ArgumentError("`fresh` queries are for the class channel, which a mark of these classes does not have.")
     given, codebook = as_queries(queries if pool is None else pool.inputs), claimed.codebook(key)
     with opened(suspect, options, given) as adapter:
+        description = escaped(adapter.description, LONGEST_PATH)
         source = pool or given
         chosen = _chosen(source, fresh, claimed, adapter, codebook, options, logged, max_queries, seed, groups, verbose)
         if queries_from == "other-side":
@@ -191,15 +196,15 @@ def run(
         sha256 = suspect_sha256(suspect)
         if earlier is not None:
             check_continues(plan, chosen.blocks or (), earlier.plan, earlier.blocks)
-            if (earlier.suspect, earlier.suspect_sha256) != (adapter.description, sha256):
+            if (earlier.suspect, earlier.suspect_sha256) != (description, sha256):
                 raise ArgumentError(
                     f"The test that is to be extended is about {earlier.suspect!a}, this one about "
-                    f"{adapter.description!a}, or the model has changed. One suspect's answers say nothing of another."
+                    f"{description!a}, or the model has changed. One suspect's answers say nothing of another."
                 )
         progress.note(f"plan fixed: sha256 {plan.digest}", enabled=verbose)
         accumulator = accumulator_of(plan, codebook.keyed_hash, codebook.contrasts(), chosen.met_before, chosen.parties)
         continued = None if earlier is None else earlier.continued
-        record = transcript_of(target, plan, adapter.description, sha256, options.batch_size, chosen.blocks, continued)
+        record = transcript_of(target, key, plan, description, sha256, options.batch_size, chosen.blocks, continued)
         with record as transcript:
             asked = ask(adapter, claimed, chosen, plan, options, transcript, references=references, verbose=verbose)
             check = ReferenceCheck(plan, codebook, chosen.met_before)
@@ -214,7 +219,7 @@ def run(
                 watch=_shown(plan) if sequential and verbose else None,
             )
     check_references(check.following())
-    named: dict[str, Any] = {"owner": key.owner, "suspect": adapter.description, "suspect_sha256": sha256}
+    named: dict[str, Any] = {"owner": key.owner, "suspect": description, "suspect_sha256": sha256}
     result = result_of(assessment, plan, tested_at=_now(), versions=package_versions(), **named)
     clients = {}
     if isinstance(accumulator, TracingAccumulator):
@@ -233,7 +238,7 @@ def _writable(bundle: BundleOptions | str | os.PathLike[str] | None) -> BundleOp
         return None
     target = dataclasses.replace(bundle) if isinstance(bundle, BundleOptions) else BundleOptions(bundle)  # checks
     try:
-        Path(target.path).parent.mkdir(parents=True, exist_ok=True)
+        make_folders(Path(target.path).parent, PRIVATE_FOLDER)
     except OSError as error:
         raise ArgumentError(f"`bundle` {target.path} cannot be written: {error}") from error
     return target
@@ -410,7 +415,7 @@ def _plan(
         class_names_sha256=None if names is None else json_digest({"names": names}),
         align_classes=options.align_classes,
         owner_marked=owner.marked,
-        code_outside=tuple(sorted({*owner.code_outside, *references.code_outside})),
+        code_outside=tuple(sorted({*map(escaped, owner.code_outside), *map(escaped, references.code_outside)})),
         alpha=alpha,
         rule=rule_of(logged=logged, sequential=chosen.blocks is not None),
         log=chosen.log,

@@ -233,7 +233,7 @@ def rechain(members):
         record = json.loads(members[name])
         record["previous"] = chain
         record["answers_sha256"] = hashlib.sha256(members[answers]).hexdigest()
-        record["chain"] = chain = json_digest({k: v for k, v in record.items() if k != "chain"})
+        record["chain"] = chain = json_digest({k: v for k, v in record.items() if k not in ("chain", "mac")})
         members[name] = json.dumps(record).encode()
 
 
@@ -257,7 +257,12 @@ def change_answers_and_chain(members):
         (change_json(bundles.EVIDENCE, key_id="0" * 16), BundleError, "key_id is stated as"),
         (change_json(bundles.EVIDENCE, answers="labels"), BundleError, "answers is stated as 'labels'"),
         (change_json(bundles.EVIDENCE, untested={}), BundleError, "untested is stated as"),
-        (change_channels(lambda channels: channels * 20), BundleError, "its channels are not those"),
+        (
+            change_channels(lambda channels: channels * 20),
+            FormatError,
+            "its entry channels is .* a list of 0 to 4 entries",
+        ),
+        (change_channels(lambda channels: channels * 2), BundleError, "its channels are not those"),
         (
             change_channels(lambda channels: [{**channels[0], "num_cells": 7}]),
             BundleError,
@@ -266,9 +271,9 @@ def change_answers_and_chain(members):
         (change_plan(channels=[]), FormatError, "its channels .* are not those that can be tested"),
         (change_plan(logged=True), FormatError, "its entries about logged queries contradict each other"),
         (change_plan(budget=7.0), FormatError, "`budget` is the largest total variation"),
-        (change_plan(num_queries="120"), FormatError, "its entry num_queries is '120'"),
-        (change_plan(num_classes=10**30), FormatError, "its entry num_classes is"),
-        (change_plan(alpha=float("nan")), FormatError, "damaged"),
+        (change_plan(num_queries="120"), FormatError, r"its entry plan\.num_queries is '120', not a whole number"),
+        (change_plan(num_classes=10**30), FormatError, r"its entry plan\.num_classes is"),
+        (change_plan(alpha=float("nan")), BundleError, "it holds NaN, which is no number of JSON"),
         (
             change_json(bundles.EVIDENCE, version=9),
             FormatError,
@@ -587,14 +592,14 @@ def test_an_interrupted_test_is_not_gone_on_with_on_another_suspect_of_the_same_
 def test_a_damaged_transcript_is_refused_in_words(verify, surrogate, tmp_path):
     for number, (name, content, message) in enumerate(
         [
-            (chains.HEAD, b"[" * 100_000, "is not the transcript of a test"),
+            (chains.HEAD, b"[" * 100_000, "cannot be read as the transcript of a test: it is nested too deep"),
             (
                 chains.HEAD,
                 json.dumps({"format": transcript.FORMAT, "version": transcript.FORMAT_VERSION}).encode(),
                 "its entry plan_sha256",
             ),
-            (chains.batch_names(1)[1], b"{", "batch 1, cannot be read"),
-            (chains.batch_names(1)[1], b"{}", "batch 1: its record does not follow"),
+            (chains.batch_names(1)[1], b"{", "batch 1, cannot be read as a record: it is no JSON"),
+            (chains.batch_names(1)[1], b"{}", "batch 1: its record is damaged: its entry batch is missing"),
         ]
     ):
         path = tmp_path / f"{number}.zip"

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from dynamarks_tf import recheck
-from dynamarks_tf.case.client_table import MOST_SHOWN, client_lines, shown_name
+from dynamarks_tf.case.client_table import MOST_SHOWN, client_lines
 from dynamarks_tf.case.trace import ClientEvidence
+from dynamarks_tf.foreign_text import quoted
 
 GROUP = "bob + dave"
 
@@ -110,7 +111,7 @@ def test_names_with_commas_make_groups_too(run, words, folder, stolen):
 
 def test_hostile_names_neither_move_the_cursor_nor_look_alike():
     names = ["\x1b[2J\u202e\x9b", "a" * 41, "a" * 41 + "b", "\ud800", "\u0430lice", "alice"]
-    shown = [shown_name(name) for name in names]
+    shown = [quoted(name) for name in names]
     assert len({*shown}) == len(names)
     assert all(text.isascii() and text.isprintable() and len(text) < 80 for text in shown)
 

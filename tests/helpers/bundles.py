@@ -46,11 +46,11 @@ def state_the_largest_statistic(members):
     state_a_statistic(members, lambda channel: channel.largest_possible)
 
 
-def state_a_statistic(members, statistic):
+def state_a_statistic(members, statistic, num_classes=10):
     """The same with a T of the forger's choice; the p-value is made to fit."""
     evidence = dm.VerificationResult.from_dict(json.loads(members[bundles.EVIDENCE]), bundles.EVIDENCE)
     (channel,) = evidence.channels
-    table = read_residuals(members[bundles.RESIDUALS], {"class": (10, 10)})["class"]
+    table = read_residuals(members[bundles.RESIDUALS], {"class": (num_classes, num_classes)})["class"]
     residuals = Residuals(table, channel.num_queries, channel.num_cells, channel.slope)
     stated = statistic(channel)
     nearest = evidence_of_stated("class", min(stated, channel.largest_possible), residuals, tolerance=1)

@@ -59,7 +59,7 @@ def test_any_change_is_noticed(tmp_path, name):
     content[name] = old[:-3] + ("b" if old[-3] != "b" else "c") + old[-2:]
     path = tmp_path / "s.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(CommitmentError, match="was altered after it was signed"):
+    with pytest.raises(CommitmentError, match="was altered after it was signed|its entry date is"):
         Statement.load(path)
 
 
@@ -72,14 +72,21 @@ def test_files_that_are_not_a_statement(tmp_path):
     for changed, error, message in (
         ({**content, "version": 3}, FormatError, "statement of version 3"),
         ({**content, "format": "x"}, FormatError, "is not a commitment statement"),
-        ({k: v for k, v in content.items() if k != "date"}, CommitmentError, "is damaged: its entries"),
-        ({**content, "signature": 7}, CommitmentError, "was altered"),
+        ({k: v for k, v in content.items() if k != "date"}, CommitmentError, "is damaged: its entry date is missing"),
+        ({**content, "signature": 7}, CommitmentError, "is damaged: its entry signature is 7, not base64"),
+        (
+            {**content, "owner": ["A"]},
+            CommitmentError,
+            r"its entry owner is \['A'\], not a name of 1 to 500 characters",
+        ),
+        ({**content, "date": 2026}, CommitmentError, "its entry date is 2026, not a date or time in ISO 8601"),
+        ({**content, "note": ""}, CommitmentError, "it has an unknown entry note"),
     ):
         path.write_text(json.dumps(changed))
         with pytest.raises(error, match=message):
             Statement.load(path)
     path.write_text("{")
-    with pytest.raises(CommitmentError, match="Cannot read a commitment statement"):
+    with pytest.raises(CommitmentError, match="cannot be read as a commitment statement: it is no JSON"):
         Statement.load(path)
     with pytest.raises(CommitmentError, match="Cannot read the model file"):
         commit(KEY, model=tmp_path / "none.keras")

@@ -144,7 +144,8 @@ def _edited(**changes):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"version": 2}, FormatError, "version 2; this release reads version 1. Use the release"),
+        ({"version": 3}, FormatError, "version 3; this release reads version 1. Use the release"),
+        ({"version": 2}, KeyFileError, "is encrypted. Give its passphrase"),
         ({"version": None}, FormatError, "version None"),
         ({"version": True}, FormatError, "version True"),
         ({"secret": "ä" * 44}, KeyFileError, "is damaged: an entry"),

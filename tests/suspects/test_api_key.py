@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import logging
+import pickle
+import socket
 import subprocess
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +21,7 @@ from werkzeug.wrappers import Request, Response
 
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.suspects import as_suspect
+from dynamarks_tf.suspects.addresses import Address
 from dynamarks_tf.suspects.api_key import VARIABLE, ApiKey
 from tests.helpers import ROOT, self_signed
 from tests.helpers.grpc_services import GuardedService, grpc_server
@@ -47,13 +55,37 @@ def guarded(guard: Any) -> Any:
 
 
 def chain(error: BaseException) -> str:
-    """Everything that a traceback would show of an error and its causes."""
-    texts = []
+    """Everything that an error and those before it hold, whether a traceback would show it or not."""
+    texts = traceback.format_exception(error)
     found: BaseException | None = error
     while found is not None:
-        texts += [str(found), repr(found)]
-        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+        texts += [str(found), repr(found), repr(found.args), repr(vars(found))]
+        found = found.__cause__ or found.__context__
     return "\n".join(texts)
+
+
+@contextlib.contextmanager
+def raw_server(answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """Answers every connection by the same bytes; keeps what it was sent."""
+    received: list[bytes] = []
+
+    def serve() -> None:
+        while True:
+            client, _ = listener.accept()
+            with client:
+                received.append(client.recv(65536))
+                if received[-1] == b"":
+                    return
+                client.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", received
+        finally:
+            socket.create_connection(listener.getsockname()).close()
+            thread.join()
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -196,3 +228,56 @@ except SuspectError as error:
     assert "cannot be reached" in str(error), error
     print("as it should be")
 """
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+SHORT = b"Content-Length: 4\r\n\r\n{}{}"
+ECHOES = {
+    "protocol": b"%b 200 OK\r\n\r\n",
+    "status": b"HTTP/1.1 %b OK\r\n\r\n",
+    "reason": b"HTTP/1.1 500 %b\r\n" + SHORT,
+    "header": OK + b"X-Echo: %b\r\n" + SHORT,
+    "broken header": OK + b"%b\r\n" + SHORT,
+    "length": OK + b"Content-Length: %b\r\n\r\n{}",
+    "chunk size": OK + b"Transfer-Encoding: chunked\r\n\r\n%b\r\n{}",
+    "redirect": b"HTTP/1.1 302 Found\r\nLocation: http://%b/\r\nContent-Length: 0\r\n\r\n",
+    "encoding": OK + b"Content-Encoding: %b\r\nTransfer-Encoding: %b\r\n" + SHORT,
+    "body": b"HTTP/1.1 500 No\r\n\r\n" + b"x" * 290 + b"%b",  # a cut must not leave its beginning
+    "member": OK + b'\r\n{"metadata": {"signature_def": {"signature_def": {"%b": 1}}}}',
+}
+BASIC = base64.b64encode(f"user:{KEY}".encode())
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+@pytest.mark.parametrize("form", [KEY.encode(), BASIC], ids=["plain", "base64"])
+def test_the_key_is_in_no_error_cause_or_log_wherever_a_server_repeats_it(
+    echo: str, form: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with raw_server(ECHOES[echo].replace(b"%b", form)) as (url, received), pytest.raises(SuspectError) as raised:
+        as_suspect(url + PATHS[0], timeout_s=5.0)
+    assert KEY.encode() in received[0]  # it was sent, where it belongs
+    told = chain(raised.value) + caplog.text
+    for secret in (KEY, KEY.lower()[:12], BASIC.decode()[8:24]):
+        assert secret not in told
+
+
+def test_credentials_that_nobody_gave_are_not_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(VARIABLE)
+    (tmp_path / ".netrc").write_text("default login alice password hunter22\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.setattr(Address, "is_loopback", property(lambda _: False))  # requests reads the environment for others
+    with raw_server(OK + SHORT) as (url, received), pytest.raises(SuspectError):
+        as_suspect(url + PATHS[0])
+    assert received[0].startswith(b"GET ")
+    assert b"authorization" not in received[0].lower()
+
+
+def test_a_key_is_neither_pickled_nor_part_of_an_address() -> None:
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(ApiKey(KEY))
+    with pytest.raises(ArgumentError, match=f"holds the key in {VARIABLE}") as raised:
+        as_suspect(f"http://127.0.0.1:1/{KEY}/v1/models/clf")
+    assert KEY not in chain(raised.value)

@@ -63,7 +63,7 @@ def test_values_that_would_be_lost_are_refused(values: Any, dtype: str, text: st
 
 
 def test_texts_of_others_are_made_printable() -> None:
-    assert brief("a\n  \x1b[1;31mred\x1b[0m \x1b[\x07") == "a red ["
+    assert brief("a\n  \x1b[1;31mred\x1b[0m \x1b[\x07") == r"a red \x1b[\x07"
     assert brief(b"\xff<html>") == "\ufffd<html>"
     assert brief("x" * 400) == "x" * 300 + "..."
     assert brief(TimeoutError()) == "TimeoutError"

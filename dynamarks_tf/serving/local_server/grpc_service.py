@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from concurrent import futures
@@ -19,6 +18,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf.serving.local_server import calls
 from dynamarks_tf.serving.local_server.metrics import UNKNOWN_MODEL, Metrics
 from dynamarks_tf.serving.local_server.repository import Repository
@@ -26,7 +26,7 @@ from dynamarks_tf.serving.local_server.request_logger import RequestLogger
 from dynamarks_tf.serving.protocol import ports
 from dynamarks_tf.serving.protocol.status import Code, StatusError, internal_error
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 THREADS = 4 * (os.cpu_count() or 1)
 LONGEST_MESSAGE = 1024  # characters of an error text

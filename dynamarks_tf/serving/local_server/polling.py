@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 
-LOG = logging.getLogger(__name__)
+from dynamarks_tf import foreign_text
+
+LOG = foreign_text.logger(__name__)
 
 
 class Poller:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +10,14 @@ from pathlib import Path
 
 from tensorflow_serving.apis import model_pb2
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.serving.local_server.config_files import ModelConfig
 from dynamarks_tf.serving.local_server.served_model import ServedModel
 from dynamarks_tf.serving.local_server.versions import Version, find_versions, scan_versions
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 
 class Repository:

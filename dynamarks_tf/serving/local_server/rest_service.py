@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import zlib
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from tensorflow_serving.apis import (
 )
 from werkzeug.wrappers import Request, Response
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf.serving.local_server import calls
 from dynamarks_tf.serving.local_server.metrics import CONTENT_TYPE, UNKNOWN_MODEL, Metrics
 from dynamarks_tf.serving.local_server.repository import Repository
@@ -31,7 +31,7 @@ from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE, to_packed_p
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 TIMEOUT_S = 30.0  # TensorFlow Serving's --rest_api_timeout_in_ms
 LARGEST_INFLATED_BODY = 100 * 2**20  # bytes

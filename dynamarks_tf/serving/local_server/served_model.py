@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,13 @@ from tensorflow.core.protobuf import meta_graph_pb2
 # The step below Session.run() is not public; no other module calls it.
 from tensorflow.python.client import pywrap_tf_session
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export.inference_graph import quiet_tensorflow
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
 from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE, Array, from_proto
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 SERVE_TAG = "serve"
 LOOP_OPS = frozenset({"While", "StatelessWhile", "Enter", "RefEnter"})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from concurrent import futures
 from pathlib import Path
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf.errors import ArgumentError, ServingError
 from dynamarks_tf.request_logs import PredictionLogWriter
 from dynamarks_tf.request_logs.client_header import CLIENT_HEADER, check_client_header
@@ -23,7 +23,7 @@ from dynamarks_tf.serving.local_server.request_logger import RequestLogger
 from dynamarks_tf.serving.local_server.rest_service import TIMEOUT_S, RestApplication
 from dynamarks_tf.serving.protocol.status import StatusError
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 StrPath = str | os.PathLike[str]
 

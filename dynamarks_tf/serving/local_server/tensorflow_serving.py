@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import socket
@@ -14,12 +13,13 @@ from pathlib import Path
 import grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.serving.local_server.model_server import ModelServer
 from dynamarks_tf.serving.local_server.versions import find_versions
 from dynamarks_tf.serving.protocol import ports
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 BINARY = "tensorflow_model_server"
 LOG_TAIL = 2000  # characters of the server's log that an error repeats

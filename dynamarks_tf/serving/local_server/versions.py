@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import threading
@@ -11,12 +10,13 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.serving.local_server.served_model import ServedModel
 from dynamarks_tf.serving.local_server.warm_up import warm_up
 from dynamarks_tf.serving.protocol.status import Code, StatusError
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 State = get_model_status_pb2.ModelVersionStatus
 
