@@ -149,7 +149,7 @@ def decoy_statistics(
     statistics: dict[str, list[Array]] = {channel: [] for channel in weights}
     for start in range(0, num_keys, _AT_ONCE):
         names = [f"dynamarks decoy {seed}/{index}" for index in range(start, min(start + _AT_ONCE, num_keys))]
-        keys = [MarkKey(hashlib.sha256(name.encode()).digest(), "decoy", created="-") for name in names]
+        keys = [MarkKey(hashlib.sha256(name.encode()).digest(), "decoy", created="1970-01-01") for name in names]
         for channel, weight in weights.items():
             tables = (codebook.channel_signs(key, channel, plan.num_classes, params, plan.num_labels) for key in keys)
             signs = np.stack([table.ravel()[weight.cells] for table in tables])
