@@ -56,7 +56,7 @@ RULES = {
     ),
     "suspects": Rule("adapters for models under test", "_support errors", "base queries answer_file", ALL),
     "request_logs": Rule("what clients asked: one reader, one writer", "_support errors", ALL, ALL),
-    "serving.protocol": Rule("status, ports, tensors", "request_logs errors", "", ALL),
+    "serving.protocol": Rule("status, ports, tensors", "request_logs _support errors", "", ALL),
     "serving.local_server": Rule(
         "TensorFlow Serving's stand-in", "serving.protocol request_logs export _support errors", "", ALL
     ),
