@@ -32,7 +32,7 @@ from dynamarks_tf.request_logs.entries import (
     UnusableError,
     input_name,
 )
-from dynamarks_tf.request_logs.tf_record import read_records
+from dynamarks_tf.request_logs.tf_record import Damage, read_records
 
 if TYPE_CHECKING:
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -113,9 +113,11 @@ class PredictionLogFile(LogFile):
 
         Raises:
             TruncatedError: the last record is not whole.
-            LogError: a record is damaged.
         """
         for offset, data in read_records(self.file):
+            if isinstance(data, Damage):
+                yield UnreadableEntry(file=self.file, offset=offset, problem=f"it is corrupt: {data.problem}")
+                continue
             try:
                 log = _parse(data)
             except DecodeError:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from dynamarks_tf._support.json_bounds import check_json
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.addresses import Address
+from dynamarks_tf.suspects.answer_sizes import MOST_VALUES, largest_answer
 from dynamarks_tf.suspects.api_key import VARIABLE, ApiKey, hide
 from dynamarks_tf.suspects.batches import brief, closed, refusal
 
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-LARGEST_ANSWER = 2**28  # bytes; a thousand answers over a thousand classes take 2**25
 CHUNK = 2**16  # bytes
+_VALUES_EACH = 3  # values of JSON for one number: an object, a name, the number
 
 CREDENTIALS = f"If the server requires a key, put it into {VARIABLE}; for other credentials, pass a function."
 
@@ -49,9 +51,18 @@ class JsonClient:
         timeout_s: seconds to wait for the connection, and then for the whole answer, even if it trickles.
         api_key: the key that the server requires of clients, if any.
         port: description of the port that the address should name, for messages.
+        most_values: how many numbers an answer may hold.
     """
 
-    def __init__(self, address: Address, *, timeout_s: float, api_key: ApiKey | None, port: str) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        timeout_s: float,
+        api_key: ApiKey | None,
+        port: str,
+        most_values: int = MOST_VALUES,
+    ) -> None:
         import requests
 
         from dynamarks_tf.suspects.deadline import Deadline
@@ -62,6 +73,7 @@ class JsonClient:
         self._deadline = Deadline(timeout_s)
         self._api_key = api_key
         self._port = port
+        self._most_values = most_values
         self._session: requests.Session | None = requests.Session()
         self._session.trust_env = not address.is_loopback  # a proxy cannot reach this machine
         for scheme in ("http://", "https://"):
@@ -122,11 +134,12 @@ class JsonClient:
     def _receive(self, response: requests.Response) -> bytes:
         """Reads the whole answer without unpacking it, which could turn a few bytes into gigabytes."""
         content = bytearray()
+        largest = largest_answer(self._most_values)
         for chunk in response.raw.stream(CHUNK, decode_content=False):
             content += chunk
-            if len(content) > LARGEST_ANSWER:
+            if len(content) > largest:
                 raise SuspectError(
-                    f"{self._description} sends an answer of more than {LARGEST_ANSWER} bytes. Send smaller batches."
+                    f"{self._description} sends an answer of more than {largest} bytes. Send smaller batches."
                 )
         if self._deadline.has_passed:  # without a Content-Length, the cut looks like a regular end
             raise self._too_slow()
@@ -140,9 +153,12 @@ class JsonClient:
 
     def _read(self, status: int, received: bytes, batch: Array | None) -> Any:
         try:
+            check_json(received, _VALUES_EACH * self._most_values + MOST_VALUES // 8)
             content = json.loads(received)  # Python's parser reads the NaN and Infinity of TensorFlow Serving
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
             content = None
+            if status == 200 and not isinstance(error, json.JSONDecodeError):
+                raise SuspectError(f"{self._description} sends an answer that is not read: {brief(error)}.") from error
         if status == 200 and content is not None:
             return content
         details = content["error"] if isinstance(content, dict) and "error" in content else received

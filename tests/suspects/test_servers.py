@@ -310,7 +310,7 @@ def test_rest_slow_answer_times_out() -> None:
         (500, b'{"error": "a\\n\\u001b[2Jb"}', r"HTTP status 500: a b\. Is this the REST port"),
         (302, b"", r"HTTP status 302: .*Is this the REST port"),
         (200, b"<html>hello</html>", r"HTTP status 200: <html>hello</html>\. Is this the REST port"),
-        (200, b"[" * 100_000, r"HTTP status 200: \[\[\[.*\.\.\.\. Is this the REST port"),
+        (200, b"[" * 100_000, "sends an answer that is not read: it is nested more than 500 levels deep"),
         (200, b'{"predictions": []}', r"sent something that cannot be read \(KeyError"),
         (200, b'{"outputs": {"other": [1]}}', r"sent something that cannot be read \(KeyError"),
         (200, b'{"outputs": [[1, 2]]}', r"sent something that cannot be read \(TypeError"),
