@@ -18,7 +18,6 @@ from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choos
 Array = npt.NDArray[Any]
 
 _LARGEST_MESSAGE = 2**31 - 1  # bytes that are sent; the default of gRPC clients is 4 MiB
-_IDENTITY = 1  # no compression
 
 _ADVICE = {
     "UNAVAILABLE": "Is the server running, and is this its gRPC port (8500 by default)?",
@@ -88,9 +87,7 @@ class GrpcSuspect:
         options = [
             *grpc_options("tensorflow.serving.PredictionService", "Predict"),
             ("grpc.max_send_message_length", _LARGEST_MESSAGE),
-            ("grpc.max_receive_message_length", largest_answer(most_values)),
-            ("grpc.compression_enabled_algorithms_bitset", _IDENTITY),
-            ("grpc.per_message_decompression", 0),  # a compressed answer could unpack to any size
+            ("grpc.max_receive_message_length", largest_answer(most_values)),  # also once it is unpacked
             ("grpc.enable_http_proxy", int(not is_loopback(host))),
         ]
         self._channel = (

@@ -21,11 +21,13 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from dynamarks_tf._support.json_bounds import STRING, check_json
 from dynamarks_tf.request_logs.json_keys import first_wins
 from dynamarks_tf.request_logs.json_text import is_base64, to_bytes
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
 from dynamarks_tf.serving.protocol.tensors import Array, dtype_name, dtype_of
 
+MOST_VALUES = 2**23  # in a request, each number and list counted
 QUOTE_LIMIT = 256  # characters of a JSON value that an error text repeats
 DEEPEST = 32  # axes; NumPy 1 has no more
 BYTES_SUFFIX = "_bytes"  # outputs with such a name are written in base64
@@ -46,7 +48,7 @@ _JSON_TYPES = {bool: "Bool", dict: "Object", list: "Array", str: "String", int: 
 _SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _DIGITS_IN_FULL = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
 _SURROGATE = re.compile(r"\\u[dD]")
-_STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')
+_STRING_OR_INF = re.compile(rf"{STRING}|\bInf\b", re.DOTALL)
 _DECODER = json.JSONDecoder(object_pairs_hook=first_wins)
 
 Infos = Mapping[str, meta_graph_pb2.TensorInfo]
@@ -77,6 +79,7 @@ def parse(body: bytes) -> dict[str, Any]:
     if "Inf" in text:
         text = _STRING_OR_INF.sub(lambda found: "Infinity" if found[0] == "Inf" else found[0], text)
     try:
+        check_json(text, MOST_VALUES)
         document, _ = _DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
