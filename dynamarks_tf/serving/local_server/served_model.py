@@ -26,6 +26,7 @@ from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE, Array, from
 LOG = logging.getLogger(__name__)
 
 SERVE_TAG = "serve"
+MOST_ROWS = 2**17  # of a request
 LOOP_OPS = frozenset({"While", "StatelessWhile", "Enter", "RefEnter"})
 OWN_THREAD = -1  # of `RunOptions.inter_op_thread_pool`: operations run in the calling thread
 PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
@@ -184,8 +185,14 @@ def _feeds(signature: Signature, given: Mapping[str, tensor_pb2.TensorProto]) ->
     _check_input_names(signature.definition, set(given))
     feeds = {}
     for name in inputs:
+        tensor = given[name] if name in given else defaults[name]
+        if tensor.tensor_shape.dim and tensor.tensor_shape.dim[0].size > MOST_ROWS:
+            raise invalid(
+                f"{name} has {tensor.tensor_shape.dim[0].size} rows; at most {MOST_ROWS} are answered at once. Send "
+                "several requests."
+            )
         try:
-            feeds[_point(signature.inputs, name)] = from_proto(given[name] if name in given else defaults[name])
+            feeds[_point(signature.inputs, name)] = from_proto(tensor)
         except ValueError:
             raise invalid(f"tensor parsing error: {name}") from None
     return feeds
