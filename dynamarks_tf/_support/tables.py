@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import csv
-import importlib
+import importlib.util
 import json
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
-from dynamarks_tf._support import bounds
+from dynamarks_tf._support import bounds, parquet_child
 from dynamarks_tf._support.json_bounds import check_json
 
 LONGEST_LINE = 2**24  # characters
 _MOST_COLUMNS = 2**17
-_BATCH = 1024  # rows
-_LARGEST_BATCH = 2**26  # bytes, about
 _SHARED = 2  # characters: Python keeps one object for each shorter text
 
 
@@ -47,26 +47,32 @@ def csv_rows(path: Path) -> Iterator[list[str]]:
 
 
 def parquet_rows(path: Path) -> Iterator[list[Any]]:
-    """Yields the names of the columns, then the values of each row.
+    """Yields the names of the columns, then the values of each row, read by a process of its own.
 
     Raises:
         ImportError: pyarrow is not installed.
         TableError: the file is no Parquet file, or unpacks to more than `bounds.allowed` says of its size.
         OSError: it cannot be read.
     """
-    _, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
-    try:
-        with parquet.ParquetFile(path) as table:
-            batch_rows = _batch_rows(table.metadata, path.stat().st_size)
-            yield list(table.schema_arrow.names)
-            for batch in table.iter_batches(batch_rows, use_threads=False):
-                if batch.nbytes > _LARGEST_BATCH:
-                    raise TableError(f"{len(batch):,} of its rows take {batch.nbytes:,} bytes")
-                yield from (list(row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
-    except (TableError, GeneratorExit):
-        raise
-    except Exception as error:  # of Arrow, whose errors are of many types
-        raise TableError(bounds.reason(error)) from error
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ImportError("pyarrow")
+    allowed = bounds.allowed(path.stat().st_size)
+    command = [sys.executable, str(Path(parquet_child.__file__)), str(path.absolute()), str(allowed)]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
+    ) as child:
+        assert child.stdout is not None
+        try:
+            for line in _lines(child.stdout):
+                row = json.loads(line, object_hook=_from_json)
+                if isinstance(row, dict):
+                    if row["end"]:
+                        raise TableError(bounds.reason(ValueError(row["end"])))
+                    return
+                yield row
+        finally:
+            child.kill()
+    raise TableError("the Parquet library gave up on it, or it took too much memory or time")
 
 
 def json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -117,32 +123,12 @@ def size_of(value: Any) -> int:
     return 8 + sys.getsizeof(value)
 
 
-def _lines(stream: TextIO) -> Iterator[str]:
+def _lines(stream: IO[str]) -> Iterator[str]:
     while line := stream.readline(LONGEST_LINE):
         if len(line) == LONGEST_LINE:
             raise TableError(f"it has a line of {LONGEST_LINE:,} or more characters, too long for a table")
         yield line
 
 
-def _batch_rows(metadata: Any, size: int) -> int:
-    """How many rows to decode at once; runs of equal values and dictionaries can make much of a few bytes.
-
-    Raises:
-        TableError: the file declares too much.
-    """
-    if metadata.num_columns > _MOST_COLUMNS:
-        raise TableError(f"it has {metadata.num_columns:,} columns; at most {_MOST_COLUMNS:,} are accepted")
-    allowed = bounds.allowed(size)
-    values = declared = largest = 0
-    for group in range(metadata.num_row_groups):
-        for index in range(metadata.num_columns):
-            column = metadata.row_group(group).column(index)
-            values += column.num_values
-            declared += column.total_uncompressed_size
-            if column.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY") and column.has_dictionary_page:
-                largest = max(largest, column.total_uncompressed_size)
-    if 8 * values > allowed or declared > allowed:
-        raise TableError(
-            f"it declares {values:,} values of {declared:,} bytes; a file of {size:,} bytes may take {allowed:,}"
-        )
-    return max(1, min(_BATCH, _LARGEST_BATCH // max(1, largest)))
+def _from_json(value: dict[str, Any]) -> Any:
+    return base64.b64decode(value["b64"]) if value.keys() == {"b64"} else value

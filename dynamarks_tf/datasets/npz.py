@@ -174,9 +174,10 @@ def _labels(file: Path, name: str, arrays: dict[str, Array], images: str) -> Arr
         raise DatasetError(f"{file} has no array {name}; expected {EXPECTED}.")
     labels = arrays[name]
     count = len(arrays[images])
-    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu" or labels.min() < 0:
+    is_class = labels.dtype.kind in "iu" and labels.size and labels.min() >= 0 and labels.max() < MAX_ROWS
+    if labels.shape not in ((count,), (count, 1)) or not is_class:
         raise DatasetError(
-            f"{file}: {name} is {labels.dtype} of shape {labels.shape}; expected {count} class indices, 0 or larger, "
-            f"one for each input of {images}."
+            f"{file}: {name} is {labels.dtype} of shape {labels.shape}; expected {count} class indices, from 0 to "
+            f"{MAX_ROWS - 1}, one for each input of {images}."
         )
     return as_labels(labels)

@@ -85,7 +85,7 @@ class Statement:
         """
         try:
             content: Any = json.loads(Path(path).read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CommitmentError(f"Cannot read a commitment statement from {os.fspath(path)}: {error}") from error
         return cls.from_dict(content, os.fspath(path))
 

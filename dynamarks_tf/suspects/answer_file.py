@@ -16,7 +16,7 @@ from dynamarks_tf._support import archives, tables
 from dynamarks_tf._support.digests import query_digest
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.suspects.answer_forms import as_array, is_structured
-from dynamarks_tf.suspects.base import load
+from dynamarks_tf.suspects.base import not_installed
 from dynamarks_tf.suspects.batches import brief, closed, refusal
 from dynamarks_tf.suspects.queries import QuerySource
 
@@ -58,7 +58,7 @@ class AnswerFileSuspect:
         numbers, digests = columns.pop(NUMBER, None), columns.pop(DIGEST, None)
         try:
             self._answers, self.classes = _answers(columns)
-        except (TypeError, ValueError) as error:
+        except (ArithmeticError, TypeError, ValueError) as error:
             raise SuspectError(f"{path} cannot be read as a file of answers: {brief(error)}") from error
         asked = None if queries is None else _digests(queries)
         if digests is None:
@@ -206,9 +206,11 @@ def _read_csv(path: Path) -> Columns:
 
 
 def _read_parquet(path: Path) -> Columns:
-    load("pyarrow.parquet", "parquet", str(path))
     rows = tables.within(tables.parquet_rows(path), path)
-    return _by_column(next(rows), rows)
+    try:
+        return _by_column(next(rows), rows)
+    except ImportError as error:
+        raise not_installed("pyarrow", "parquet", str(path)) from error
 
 
 def _read_json_lines(path: Path) -> Columns:

@@ -253,6 +253,6 @@ def test_npz_without_answers_or_with_objects(tmp_path: Path) -> None:
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SuspectError, match=r"needs the package pyarrow, .* pip install 'dynamarks_tf\[parquet\]'"):
         opened(tmp_path / "a.parquet")
