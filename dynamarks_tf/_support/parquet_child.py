@@ -1,7 +1,7 @@
 """Reads a Parquet file of an unknown maker, in a process of its own: Arrow ends the process over some damaged files.
 
 Run as a program, it writes the names of the columns and then each row as one line of JSON. The last line is
-`{"end": ...}`, with the reason if the file is refused, otherwise with an empty text. It imports nothing of this package.
+`{"end": ...}`, with the reason if the file is refused, otherwise with an empty text. Nothing of this package is used.
 """
 
 from __future__ import annotations

@@ -201,7 +201,8 @@ class OpenInferenceSuspect:
         if not {type(value) for value in flat.tolist()} <= _JSON_TYPES[dtype.kind]:
             raise self._contradicts(tensor, "holds values of another type")
         try:
-            values: Array = flat.astype(dtype)
+            with np.errstate(over="ignore", invalid="ignore"):  # a number too large for FP32 becomes infinity
+                values: Array = flat.astype(dtype)
             fits = dtype.kind not in "biu" or np.array_equal(values, flat)
         except ArithmeticError:
             fits = False
