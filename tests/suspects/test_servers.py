@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -195,6 +196,22 @@ def test_grpc_answer_that_is_no_tensor() -> None:
     service = Service(lambda call: predict_pb2.PredictResponse())
     with grpc_server(service) as port, pytest.raises(SuspectError, match="sent something that cannot be read"):
         ask_grpc(port)
+
+
+def test_grpc_answer_that_declares_more_than_is_expected_is_not_decoded() -> None:
+    """A hundred million rows, of one value that repeats."""
+    answer = tf.make_tensor_proto(np.float32([[1.0]]))
+    answer.tensor_shape.dim[0].size = 10**8
+    response = predict_pb2.PredictResponse()
+    response.outputs["probabilities"].CopyFrom(answer)
+    tracemalloc.start()
+    with (
+        grpc_server(Service(lambda call: response)) as port,
+        pytest.raises(SuspectError, match=r"declares the shape \(100000000, 1\), and at most 8,388,608"),
+    ):
+        ask_grpc(port)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 def test_grpc_description_that_cannot_be_read() -> None:

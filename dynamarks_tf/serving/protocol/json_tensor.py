@@ -21,7 +21,7 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from dynamarks_tf._support.json_bounds import STRING, check_json
+from dynamarks_tf._support.json_bounds import check_json
 from dynamarks_tf.request_logs.json_keys import first_wins
 from dynamarks_tf.request_logs.json_text import is_base64, to_bytes
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
@@ -48,7 +48,8 @@ _JSON_TYPES = {bool: "Bool", dict: "Object", list: "Array", str: "String", int: 
 _SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _DIGITS_IN_FULL = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
 _SURROGATE = re.compile(r"\\u[dD]")
-_STRING_OR_INF = re.compile(rf"{STRING}|\bInf\b", re.DOTALL)
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
+_INF = re.compile(r"\bInf\b")
 _DECODER = json.JSONDecoder(object_pairs_hook=first_wins)
 
 Infos = Mapping[str, meta_graph_pb2.TensorInfo]
@@ -76,10 +77,10 @@ def parse(body: bytes) -> dict[str, Any]:
     text = body.decode("utf-8-sig", errors="surrogateescape").lstrip(" \t\r\n")
     if not text:
         raise invalid("JSON Parse error: The document is empty")
-    if "Inf" in text:
-        text = _STRING_OR_INF.sub(lambda found: "Infinity" if found[0] == "Inf" else found[0], text)
     try:
         check_json(text, MOST_VALUES)
+        if "Inf" in text:
+            text = _with_infinity(text)
         document, _ = _DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
@@ -165,6 +166,16 @@ def error_body(message: str) -> str:
 
 
 # Reading
+
+
+def _with_infinity(text: str) -> str:
+    """A text with `Infinity` in place of `Inf`, but for strings."""
+    parts, start = [], 0
+    for index, part in enumerate(_ESCAPED.sub("..", text).split('"')):  # strings are every other part
+        found = text[start : start + len(part)]
+        parts.append(found if index % 2 else _INF.sub("Infinity", found))
+        start += len(part) + 1
+    return '"'.join(parts)
 
 
 def _check_surrogates(document: Any) -> None:
