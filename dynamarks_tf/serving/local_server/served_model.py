@@ -21,12 +21,11 @@ from tensorflow.python.client import pywrap_tf_session
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export.inference_graph import quiet_tensorflow
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
-from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE, Array, from_proto
+from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE, MOST_ROWS, Array, from_proto
 
 LOG = logging.getLogger(__name__)
 
 SERVE_TAG = "serve"
-MOST_ROWS = 2**17  # of a request
 LOOP_OPS = frozenset({"While", "StatelessWhile", "Enter", "RefEnter"})
 OWN_THREAD = -1  # of `RunOptions.inter_op_thread_pool`: operations run in the calling thread
 PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})

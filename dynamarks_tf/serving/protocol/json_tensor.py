@@ -25,7 +25,7 @@ from dynamarks_tf._support.json_bounds import check_json
 from dynamarks_tf.request_logs.json_keys import first_wins
 from dynamarks_tf.request_logs.json_text import is_base64, to_bytes
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
-from dynamarks_tf.serving.protocol.tensors import Array, dtype_name, dtype_of
+from dynamarks_tf.serving.protocol.tensors import MOST_ROWS, Array, dtype_name, dtype_of
 
 MOST_VALUES = 2**23  # in a request, each number and list counted
 QUOTE_LIMIT = 256  # characters of a JSON value that an error text repeats
@@ -231,6 +231,8 @@ def _is_named(value: Any) -> bool:
 
 def _to_array(value: Any, dtype: int) -> Array:
     """Converts nested lists of equal lengths; the first value at each depth decides the shape."""
+    if isinstance(value, list) and len(value) > MOST_ROWS:
+        raise invalid(f"{len(value)} rows; at most {MOST_ROWS} are answered at once. Send several requests.")
     shape: list[int] = []
     items = [value]
     while items and type(items[0]) is list:

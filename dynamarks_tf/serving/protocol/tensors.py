@@ -13,6 +13,7 @@ from dynamarks_tf._support import tensor_proto
 DEFAULT_SIGNATURE = "serving_default"
 Array = npt.NDArray[Any]
 
+MOST_ROWS = 2**17  # of a request
 LARGEST_FILL = 2**22  # values that one value in a message may stand for
 
 # The typed field of TensorProto that carries each dtype.
