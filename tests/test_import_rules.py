@@ -57,7 +57,9 @@ RULES = {
     ),
     "suspects": Rule("adapters for models under test", "_support foreign_text errors", "base queries answer_file", ALL),
     "request_logs": Rule("what clients asked: one reader, one writer", "_support foreign_text errors", ALL, ALL),
-    "serving.protocol": Rule("status, ports, tensors", "request_logs errors", "dtypes json_tensor ports status", ALL),
+    "serving.protocol": Rule(
+        "status, ports, tensors", "request_logs _support errors", "dtypes json_tensor limits ports status", ALL
+    ),
     "serving.local_server": Rule(
         "TensorFlow Serving's stand-in", "serving.protocol request_logs export _support foreign_text errors", "", ALL
     ),

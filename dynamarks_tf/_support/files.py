@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
+import re
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,9 @@ from dynamarks_tf._support.own_files import make_folders
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
+
+_LEFT_AFTER_S = 3600  # no writer takes so long from one change to the next
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644, overwrite: bool = True) -> None:
@@ -32,6 +39,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
     """
     target = Path(path)
     make_folders(target.parent, _mode_around(mode))
+    _remove_leftovers(target)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)  # mode 0600
     temporary = Path(name)
     try:
@@ -52,6 +60,40 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, mode: int = 0
 def _mode_around(mode: int) -> int:
     """Permission bits of a new folder for a file: nobody else may enter where the file is private, or ever write."""
     return 0o755 if mode & 0o077 else PRIVATE_FOLDER
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Removes what killed writers of the same file or folder left under its temporary names: if it is old, and own."""
+    for path in _leftovers(os.path.abspath(target.parent)).pop(target.name, ()):
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+@functools.lru_cache(maxsize=64)  # a folder is looked through once
+def _leftovers(folder: str) -> dict[str, list[str]]:
+    """The old and own temporary files and folders in a folder, by the name that they were to get."""
+    found: dict[str, list[str]] = {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match and _is_left(entry.path):
+                found.setdefault(match[1], []).append(entry.path)
+    return found
+
+
+def _is_left(path: str) -> bool:
+    """Whether a file or folder is one's own, and nothing in it was changed lately."""
+    paths = [path, *(os.path.join(root, each) for root, *names in os.walk(path) for each in (*names[0], *names[1]))]
+    try:
+        states = [os.lstat(each) for each in paths]
+    except OSError:  # another process is at work on it
+        return False
+    is_own = not hasattr(os, "getuid") or states[0].st_uid == os.getuid()
+    is_old = max(state.st_mtime for state in states) < time.time() - _LEFT_AFTER_S
+    return is_own and is_old and not stat.S_ISLNK(states[0].st_mode)
 
 
 def _rename_to_new(source: Path, target: Path) -> None:
@@ -85,6 +127,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists():
         raise FileExistsError(f"{target} exists")
     make_folders(target.parent, PRIVATE_FOLDER)
+    _remove_leftovers(target)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))  # mode 0700
     try:
         yield temporary
@@ -110,6 +153,7 @@ def new_file(path: str | os.PathLike[str], *, mode: int = PRIVATE_FILE, overwrit
     """
     target = Path(path)
     make_folders(target.parent, _mode_around(mode))
+    _remove_leftovers(target)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         temporary = folder / target.name

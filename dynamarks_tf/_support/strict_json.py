@@ -14,6 +14,7 @@ import re
 from importlib import resources
 from typing import Any, NoReturn
 
+from dynamarks_tf._support.json_bounds import MOST_VALUES, check_json
 from dynamarks_tf.errors import DynaMarksError, FormatError
 from dynamarks_tf.foreign_text import shown
 
@@ -33,19 +34,25 @@ class JsonError(ValueError):
     """A text is no JSON, or JSON that different readers would understand differently; the message says why."""
 
 
-def parse(data: bytes | str, *, numbers_only: bool = True) -> Any:
+class JsonBoundsError(JsonError):
+    """A text holds more values than expected, or is nested too deep."""
+
+
+def parse(data: bytes | str, *, numbers_only: bool = True, most_values: int = MOST_VALUES) -> Any:
     """Reads JSON strictly.
 
     Args:
         data: the text; bytes are UTF-8.
         numbers_only: whether NaN, infinity and numbers too large for a float are refused. Model servers write them.
+        most_values: the largest number of values, counted before anything is parsed.
 
     Raises:
-        JsonError: it is no JSON, or holds a member twice.
+        JsonError: it is no JSON, holds a member twice or too many values, or is nested too deep.
     """
     strict: dict[str, Any] = {"parse_constant": _no_number, "parse_int": _int, "parse_float": _float}
     try:
         text = data if isinstance(data, str) else str(data, "utf-8")
+        _check_bounds(text, most_values)
         return json.loads(text, object_pairs_hook=_unique, **(strict if numbers_only else {}))
     except UnicodeDecodeError as error:
         raise JsonError(f"it is not UTF-8 at byte {error.start}") from None
@@ -54,13 +61,19 @@ def parse(data: bytes | str, *, numbers_only: bool = True) -> Any:
     except JsonError:
         raise
     except RecursionError:
-        raise JsonError("it is nested too deep") from None
+        raise JsonBoundsError("it is nested too deep") from None
     except ValueError:  # the digits of a whole number, of which Python limits the number
         raise JsonError("it holds a number that is too large") from None
 
 
 def read_json(
-    data: bytes, source: str, what: str, *, schema: str | None = None, error: type[DynaMarksError] = FormatError
+    data: bytes,
+    source: str,
+    what: str,
+    *,
+    schema: str | None = None,
+    most_values: int = MOST_VALUES,
+    error: type[DynaMarksError] = FormatError,
 ) -> Any:
     """Reads a file of this package.
 
@@ -69,13 +82,14 @@ def read_json(
         source: where it comes from, for messages.
         what: name of such content, with an article, such as "a test plan".
         schema: name of the schema that it must follow; `check_format` names format and version in other words first.
+        most_values: the largest number of values.
         error: type of the error to raise.
 
     Raises:
         DynaMarksError: of type `error`: it does not.
     """
     try:
-        content = parse(data)
+        content = parse(data, most_values=most_values)
     except JsonError as problem:
         raise error(f"{source} cannot be read as {what}: {problem}.") from problem
     if schema is not None:
@@ -107,6 +121,13 @@ def problem_of(content: Any, schema: str) -> str | None:
 def is_time(text: object) -> bool:
     """Whether this is a date or time in ISO 8601, as files of this package hold them."""
     return _problem(text, {"$ref": "common.json#/$defs/time"}, "common.json", "") is None
+
+
+def _check_bounds(text: str, most_values: int) -> None:
+    try:
+        check_json(text, most_values)
+    except ValueError as error:
+        raise JsonBoundsError(str(error)) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

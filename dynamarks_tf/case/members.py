@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support import archives
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case.assessment import Assessment
 from dynamarks_tf.case.plan import TestPlan
@@ -341,9 +342,9 @@ def _in_range(numbers: npt.NDArray[Any], limit: int) -> bool:
 
 def _arrays(data: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as content:
-            return {array: content[array] for array in content.files}
-    except Exception as error:  # a damaged archive raises whatever its damaged part happens to raise
+        with archives.Archive(data, is_packed=False) as archive:
+            return archive.arrays()
+    except ValueError as error:
         raise BundleError(f"{name} cannot be read: {error}") from error
 
 

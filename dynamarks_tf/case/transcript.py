@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf._support import digests, files, own_files, texts
+from dynamarks_tf._support import archives, bounds, digests, files, own_files, texts
 from dynamarks_tf._support.strict_json import read_json
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.transcript_chain import (
@@ -103,14 +103,14 @@ class TranscriptBatch:
             TranscriptError: it is damaged.
         """
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as content:
-                arrays = {name: content[name] for name in content.files}
+            with archives.Archive(data, is_packed=False) as archive:
+                arrays = archive.arrays(archives.NUMBERS)
             queries = arrays.get("queries")
             if "query_bytes" in arrays:
                 queries = texts.unpacked(arrays["query_bytes"], arrays["query_lengths"])
             return cls(arrays["clean"], arrays["suspect"], queries, arrays.get("references"))
-        except Exception as error:  # a damaged archive raises whatever its damaged part happens to raise
-            raise TranscriptError(f"A recorded batch cannot be read: {error}") from error
+        except (KeyError, ValueError) as error:
+            raise TranscriptError(f"A recorded batch cannot be read: {bounds.reason(error)}") from error
 
 
 class Transcript:

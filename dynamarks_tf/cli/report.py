@@ -120,9 +120,11 @@ class ReportOptions:
             return None
         import numpy as np
 
+        from dynamarks_tf._support import archives
+
         try:
-            labels = np.asarray(np.load(self.true_labels, allow_pickle=False))
-        except Exception as error:  # a damaged file raises whatever its damaged part happens to raise
+            labels = np.array(archives.mapped(self.true_labels))
+        except (OSError, ValueError) as error:
             raise ArgumentError(
                 f"Cannot read true labels from {self.true_labels}: {error}. Give a .npy file of class indices."
             ) from error

@@ -28,7 +28,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--file-system-poll-wait-seconds", default=1.0, show_default=True, help="Seconds between checks for new versions."
 )
 @click.option("--monitoring-config-file", type=FILE, help="Path of the Prometheus metrics.  [default: none]")
-@click.option("--max-request-bytes", type=click.IntRange(1), help="Largest size of a request.  [default: unlimited]")
+@click.option(
+    "--max-request-bytes",
+    type=click.IntRange(1),
+    default=100 * 2**20,
+    show_default=True,
+    help="Largest size of a request.",
+)
 @click.option("--allow-config-reload", is_flag=True, help="Let clients change what is served.")
 @click.option("--enable-grpc-healthcheck-service", is_flag=True, help="Answer gRPC health checks.")
 @click.option("--rest-api-enable-cors-support", is_flag=True, help="Let browsers send REST requests from other sites.")

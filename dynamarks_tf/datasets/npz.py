@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf._support import texts
+from dynamarks_tf._support import archives, bounds, texts
 from dynamarks_tf._support.input_kind import input_kind
 from dynamarks_tf.datasets.image_data import HELD_OUT, ImageData, as_labels, balanced_split, scaled
 from dynamarks_tf.datasets.table import MAX_BYTES, MAX_ROWS
@@ -18,7 +17,7 @@ from dynamarks_tf.errors import DatasetError
 
 Array = npt.NDArray[Any]
 
-_MOST_UNPACKED = 8 * MAX_BYTES
+_KINDS = archives.NUMBERS + archives.TEXTS
 EXPECTED = "x_train and y_train, perhaps also x_test and y_test (or x and y)"
 
 
@@ -90,10 +89,10 @@ def load_npy(
             f"{file} holds inputs alone. Name the file of their labels: labels='y.npy' (--labels y.npy)."
         )
     try:
-        inputs, numbers = (np.load(each, mmap_mode="r", allow_pickle=False) for each in (file, labels))
-        if not all(isinstance(each, np.ndarray) and each.ndim for each in (inputs, numbers)):
+        inputs, numbers = (archives.mapped(each, _KINDS) for each in (file, labels))
+        if not inputs.ndim or not numbers.ndim:
             raise ValueError("expected an .npy file with one array of several rows in each")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{file} or {labels} cannot be read: {_reason(error)}") from error
     total = len(inputs)
     if len(numbers) != total:
@@ -109,28 +108,22 @@ def load_npy(
 
 def _read(file: Path) -> dict[str, Array]:
     try:
-        archive = np.load(file, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise ValueError("it is a single array")
-        with archive:
-            if sum(member.file_size for member in archive.zip.infolist()) > _MOST_UNPACKED:
-                raise ValueError(f"it unpacks to more than {_MOST_UNPACKED:,} bytes")
-            stands_for = {} if "x_train" in archive else {"x": "x_train", "y": "y_train"}
+        with archives.Archive(file) as archive:
+            stands_for = {} if "x_train.npy" in archive.names else {"x": "x_train", "y": "y_train"}
             return {
-                stands_for.get(name, name): archive[name]
+                stands_for.get(name, name): archive.array(f"{name}.npy", _KINDS)
                 for name in ("x_train", "y_train", "x_test", "y_test", *stands_for)
-                if name in archive
+                if f"{name}.npy" in archive.names
             }
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{file} cannot be read as an .npz file with {EXPECTED}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """What NumPy says about a file; pickled objects, which could run code, are never loaded."""
-    said = str(error)
-    if "allow_pickle" in said or "Python objects" in said:
+    """What is wrong with a file; pickled objects, which could run code, are never loaded."""
+    if "Python objects" in str(error):
         return "it holds pickled Python objects, which could run code. Save numbers, or text as np.array(texts, str)."
-    return ascii(said[:200])
+    return bounds.reason(error)
 
 
 def _images(file: Path, name: str, arrays: dict[str, Array]) -> Array:
@@ -181,9 +174,10 @@ def _labels(file: Path, name: str, arrays: dict[str, Array], images: str) -> Arr
         raise DatasetError(f"{file} has no array {name}; expected {EXPECTED}.")
     labels = arrays[name]
     count = len(arrays[images])
-    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu" or labels.min() < 0:
+    is_class = labels.dtype.kind in "iu" and labels.size and labels.min() >= 0 and labels.max() < MAX_ROWS
+    if labels.shape not in ((count,), (count, 1)) or not is_class:
         raise DatasetError(
-            f"{file}: {name} is {labels.dtype} of shape {labels.shape}; expected {count} class indices, 0 or larger, "
-            f"one for each input of {images}."
+            f"{file}: {name} is {labels.dtype} of shape {labels.shape}; expected {count} class indices, from 0 to "
+            f"{MAX_ROWS - 1}, one for each input of {images}."
         )
     return as_labels(labels)

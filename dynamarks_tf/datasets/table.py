@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import importlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf._support import texts
+from dynamarks_tf._support import tables, texts
 from dynamarks_tf.datasets.image_data import HELD_OUT, ImageData, balanced_split
 from dynamarks_tf.errors import DatasetError
 
@@ -24,9 +21,7 @@ MAX_ROWS = 200_000
 MAX_BYTES = 2**30
 SUFFIXES = (".csv", ".parquet")
 _MOST_COLUMNS = 10_000
-_LONGEST_LINE = 2**24  # characters
 _SHOWN = 40
-_BATCH = 1024
 
 
 def load_table(
@@ -61,8 +56,9 @@ def load_table(
     try:
         rows = _parquet_rows(file) if file.suffix == ".parquet" else _csv_rows(file)
         names, kept, is_whole = _bounded(rows, max_rows, max_bytes)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{file} cannot be read as {file.suffix[1:].upper()} in UTF-8: {error}") from error
+    except (OSError, tables.TableError) as error:
+        kind = "a Parquet file" if file.suffix == ".parquet" else "CSV in UTF-8"
+        raise DatasetError(f"{file} cannot be read as {kind}: {error}") from error
     if not 2 <= len(names) <= _MOST_COLUMNS or len(kept) < 2:
         raise DatasetError(
             f"{file} has {len(names):,} columns and {len(kept):,} rows; expected labels and one or more other columns, "
@@ -148,39 +144,21 @@ class _Column:
 
 
 def _csv_rows(file: Path) -> Iterator[list[Any]]:
-    with open(file, encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(_lines(file, stream), strict=True)
-        header = next(reader, [])
-        if header and all(_is_number(name) for name in header):
-            raise DatasetError(f"{file} starts with numbers; its first line must name the columns, such as a,b,label.")
-        yield header
-        for number, row in enumerate(filter(None, reader), 1):
-            if len(row) != len(header):
-                raise DatasetError(f"{file}: row {number} has {len(row)} cells; its first line names {len(header)}.")
-            yield row
-
-
-def _lines(file: Path, stream: TextIO) -> Iterator[str]:
-    while line := stream.readline(_LONGEST_LINE):
-        if len(line) == _LONGEST_LINE:
-            raise DatasetError(f"{file} has a line of {_LONGEST_LINE:,} or more characters, too long for a table.")
-        yield line
+    rows = tables.csv_rows(file)
+    header = next(rows)
+    if header and all(_is_number(name) for name in header):
+        raise DatasetError(f"{file} starts with numbers; its first line must name the columns, such as a,b,label.")
+    yield header
+    yield from rows
 
 
 def _parquet_rows(file: Path) -> Iterator[list[Any]]:
     try:
-        arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
+        yield from tables.parquet_rows(file)
     except ImportError as error:
         raise DatasetError(
             f"{file} is a Parquet file, which takes pyarrow: pip install 'dynamarks_tf[parquet]'. Or use CSV."
         ) from error
-    try:
-        with parquet.ParquetFile(file) as table:
-            yield list(table.schema_arrow.names)
-            for batch in table.iter_batches(_BATCH):
-                yield from (list(row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
-    except (OSError, arrow.ArrowException) as error:
-        raise DatasetError(f"{file} cannot be read as a Parquet file: {str(error)[:200]!a}") from error
 
 
 def _bounded(rows: Iterator[list[Any]], max_rows: int, max_bytes: int) -> tuple[list[str], list[list[Any]], bool]:
@@ -189,7 +167,7 @@ def _bounded(rows: Iterator[list[Any]], max_rows: int, max_bytes: int) -> tuple[
     kept: list[list[Any]] = []
     size = 0
     for row in rows:
-        size += sum(map(sys.getsizeof, row))
+        size += tables.size_of(row)
         if len(kept) == max_rows or size > max_bytes or len(names) > _MOST_COLUMNS:
             return names, kept, False
         kept.append(row)

@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import io
 import json
+import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dynamarks_tf._support.archives import Archive
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf._support.strict_json import read_json
 from dynamarks_tf.errors import LogError
@@ -64,17 +66,17 @@ def reducer_from(path: str) -> Reducer:
     Raises:
         LogError: a module that the model needs is missing on this machine, or the model cannot be loaded.
     """
-    with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+    with Archive(path, most=sys.maxsize) as archive, tempfile.TemporaryDirectory() as folder:
         content = read_json(archive.read(HEAD), path, "a worker's kit", error=LogError)
         head = check_format(content, FORMAT, FORMAT_VERSION, path, "a worker's kit", error=LogError)
-        with np.load(io.BytesIO(archive.read(HASH)), allow_pickle=False) as arrays:
-            keyed_hash = KeyedHash(**arrays)
+        with Archive(archive.read(HASH), is_packed=False) as arrays:
+            keyed_hash = KeyedHash(**arrays.arrays())
+        model_file = Path(folder, MODEL)
+        model_file.write_bytes(archive.read(MODEL))
         try:
             for module in head["modules"]:
                 importlib.import_module(module)
-            model = keras.models.load_model(
-                archive.extract(MODEL, folder), compile=False, safe_mode=not head["allow_code"]
-            )
+            model = keras.models.load_model(model_file, compile=False, safe_mode=not head["allow_code"])
         except Exception as error:  # Keras raises what the damaged part happens to raise
             raise LogError(f"The owner model cannot be loaded by a worker: {type(error).__name__}: {error}") from error
 

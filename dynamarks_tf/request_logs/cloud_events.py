@@ -27,7 +27,6 @@ import binascii
 import dataclasses
 import datetime
 import functools
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -47,9 +46,8 @@ from dynamarks_tf.request_logs.entries import (
     first_time,
     input_name,
 )
-from dynamarks_tf.request_logs.json_keys import check_nesting, first_wins
 from dynamarks_tf.request_logs.json_text import is_base64, to_array
-from dynamarks_tf.request_logs.lines import corrupt, parse_problem, read_lines
+from dynamarks_tf.request_logs.lines import load, longest_line, parse, read_lines, unreadable
 
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"
@@ -69,10 +67,8 @@ _V2_TYPES = {
 def is_event(line: bytes) -> bool:
     """Whether a file that begins with this line holds events."""
     try:
-        fields = _load(line)
-    except json.JSONDecodeError:
-        return False
-    except (ValueError, RecursionError):  # a client can do this to a line; the collector put these words around it
+        fields = load(line)
+    except ValueError:  # a client can do this to a line; the collector put these words around it
         return b"specversion" in line or b"ce-id" in line.lower()
     return isinstance(fields, dict) and "type" in _attributes(fields)
 
@@ -110,13 +106,12 @@ class EventsFile(LogFile):
 
         Raises:
             TruncatedError: the last line is not whole.
-            LogError: a line is no event.
         """
         index = self._index
         with self.file.open() as opened:
             for offset, version in zip(index.offsets, index.versions, strict=True):
                 opened.seek(offset)
-                event = self._parse(offset, opened.readline(opened.largest_entry))
+                event = self._parse(offset, opened.readline(longest_line(opened)))
                 if isinstance(event, UnreadableEntry):
                     yield event
                     continue
@@ -176,28 +171,12 @@ class EventsFile(LogFile):
         for offset, line in read_lines(self.file):
             yield offset, self._parse(offset, line)
 
-    def _parse(self, offset: int, line: bytes) -> _Event | UnreadableEntry:
+    def _parse(self, offset: int, line: bytes | None) -> _Event | UnreadableEntry:
         try:
-            fields = _load(line)
-        except (ValueError, RecursionError) as error:
-            problem = parse_problem(self.file, offset, line, error)
-            if isinstance(error, json.JSONDecodeError) or isinstance(problem, TruncatedError):
-                raise problem from error
-            return UnreadableEntry(file=self.file, offset=offset, problem=f"its line cannot be parsed: {error}")
-        if not isinstance(fields, dict):
-            raise corrupt(self.file, offset, "it is no JSON object")
+            fields = parse(line)
+        except ValueError as error:
+            return unreadable(self.file, offset, line, error)
         return _Event(fields, _attributes(fields))
-
-
-def _load(data: str | bytes) -> Any:
-    """Parses JSON; strings may hold bytes that are not UTF-8, as model servers let them.
-
-    Raises:
-        ValueError: it is no JSON, or nested too deep.
-    """
-    text = data.decode("utf-8-sig", "surrogateescape") if isinstance(data, bytes) else data
-    check_nesting(text)
-    return json.loads(text, object_pairs_hook=first_wins)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -240,11 +219,11 @@ def _body(fields: dict[str, Any]) -> dict[str, Any]:
     try:
         for name in ("data", "body"):
             if f"{name}_base64" in fields:
-                return _object(_load(base64.b64decode(fields[f"{name}_base64"], validate=True)))
+                return _object(load(base64.b64decode(fields[f"{name}_base64"], validate=True)))
             if name in fields:
                 value = fields[name]
-                return _object(_load(value) if isinstance(value, str) else value)
-    except (ValueError, TypeError, RecursionError, binascii.Error) as error:
+                return _object(load(value) if isinstance(value, str) else value)
+    except (ValueError, TypeError, binascii.Error) as error:
         raise UnusableError(f"its body is no JSON object: {error}") from error
     raise UnusableError("its event has no data")
 
@@ -286,7 +265,7 @@ def _tensor(value: Any, name: str | None, dtype: str) -> Array:
 def _client(metadata: Any) -> str | None:
     """Reads the client's name out of the headers that KServe adds: names, each with a list of values."""
     try:
-        headers = json.loads(metadata) if isinstance(metadata, str) else metadata
+        headers = load(metadata) if isinstance(metadata, str) else metadata
         return read_client([(name, value) for name, values in headers.items() for value in values], CLIENT_HEADER)
     except (ValueError, AttributeError, TypeError):
         return None

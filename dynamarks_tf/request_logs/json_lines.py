@@ -15,14 +15,14 @@ Missing fields and `null` mean: not recorded. Other fields, such as the answers,
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Iterator
 from typing import Any
 
-from dynamarks_tf._support import strict_json
 from dynamarks_tf._support.storage import StoredFile
 from dynamarks_tf.request_logs.entries import Array, LogEntry, LogFile, UnusableError, input_name
 from dynamarks_tf.request_logs.json_text import is_base64, to_array
-from dynamarks_tf.request_logs.lines import corrupt, parse_problem, read_lines
+from dynamarks_tf.request_logs.lines import parse, read_lines, unreadable
 
 _KINDS: dict[str, tuple[type, ...]] = {"client": (str,), "model": (str,), "version": (int,), "time": (int, float)}
 
@@ -44,29 +44,34 @@ class JsonLinesFile(LogFile):
 
         Raises:
             TruncatedError: the last line is not whole.
-            LogError: a line is no JSON object, or a field is of the wrong type.
         """
         for offset, line in read_lines(self.file):
             try:
-                fields = strict_json.parse(line, numbers_only=False)
+                yield self._entry(offset, line)
             except ValueError as error:
-                raise parse_problem(self.file, offset, line, error) from error
-            if not isinstance(fields, dict):
-                raise corrupt(self.file, offset, "it is no JSON object")
-            for name, kinds in _KINDS.items():
-                value = fields.get(name)
-                if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-                    raise corrupt(self.file, offset, f'"{name}" is {value!r}')
-            yield JsonEntry(
-                file=self.file,
-                offset=offset,
-                client=fields.get("client") or None,
-                time=fields.get("time"),
-                model=fields.get("model"),
-                version=fields.get("version"),
-                rows=fields.get("inputs"),
-                dtype=self._dtype,
-            )
+                yield unreadable(self.file, offset, line, error)
+
+    def _entry(self, offset: int, line: bytes | None) -> JsonEntry:
+        """The entry in a line.
+
+        Raises:
+            ValueError: it is no JSON object, or a field is of the wrong type.
+        """
+        fields = parse(line, is_strict=True)
+        for name, kinds in _KINDS.items():
+            value = fields.get(name)
+            if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+                raise ValueError(f'"{name}" is {reprlib.repr(value)}')
+        return JsonEntry(
+            file=self.file,
+            offset=offset,
+            client=fields.get("client") or None,
+            time=_seconds(fields.get("time")),
+            model=fields.get("model"),
+            version=fields.get("version"),
+            rows=fields.get("inputs"),
+            dtype=self._dtype,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,6 +94,18 @@ class JsonEntry(LogEntry):
             return to_array(rows, self.dtype)
         except (ValueError, TypeError, OverflowError) as error:
             raise UnusableError(f'its "inputs" are no array of {self.dtype}: {error}') from error
+
+
+def _seconds(time: float | None) -> float | None:
+    """A time as a float.
+
+    Raises:
+        ValueError: it is a whole number too large for one.
+    """
+    try:
+        return None if time is None else float(time)
+    except OverflowError:
+        raise ValueError('"time" is too large') from None
 
 
 def _is_named(rows: Any) -> bool:

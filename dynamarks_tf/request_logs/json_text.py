@@ -45,7 +45,8 @@ def to_array(value: Any, dtype: str) -> Array:
             raise ValueError("lists of different lengths")
         items = list(chain.from_iterable(items))
     if not any(isinstance(item, (str, dict)) for item in items):
-        return np.array(value, dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # a number too large for float32 becomes infinity
+            return np.array(value, dtype)
     found = np.empty(len(items), object)
     found[:] = [to_bytes(item) for item in items]
     return found.reshape(shape)

@@ -17,6 +17,7 @@ from dynamarks_tf.foreign_text import escaped
 from dynamarks_tf.request_logs import cloud_events, reduction_file, rotation, tf_record
 from dynamarks_tf.request_logs.entries import LogFile
 from dynamarks_tf.request_logs.json_lines import JsonLinesFile
+from dynamarks_tf.request_logs.lines import longest_line
 from dynamarks_tf.request_logs.npz import NpzFile
 from dynamarks_tf.request_logs.prediction_log import PredictionLogFile
 from dynamarks_tf.request_logs.query_log import QueryLog, Selection
@@ -30,6 +31,7 @@ ACCEPTED = (
 HEAD_BYTES = 64
 MOST_FOLDERS = 1000
 SHOWN = 5
+_JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")  # also where the first line is damaged
 
 _PATTERN = f"{rotation.PREFIX}NUMBER-TIME{rotation.SUFFIX}"
 
@@ -191,7 +193,7 @@ def open_file(file: StoredFile, dtype: str) -> LogFile:
         with file.open() as opened:
             head = opened.read(HEAD_BYTES)
             opened.seek(0)
-            is_json = head.lstrip().startswith(b"{")
+            is_json = head.lstrip().startswith(b"{") or file.last_name.endswith(_JSON_LINES)
             is_event = is_json and _is_event(opened)
     except storage.CutOffError:  # nothing in it is whole
         if not is_record:
@@ -212,6 +214,6 @@ def open_file(file: StoredFile, dtype: str) -> LogFile:
 
 def _is_event(opened: OpenFile) -> bool:
     try:
-        return cloud_events.is_event(opened.readline(opened.largest_entry))
+        return cloud_events.is_event(opened.readline(longest_line(opened)))
     except storage.CutOffError:
         return False

@@ -13,19 +13,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import zipfile
-import zlib
+import sys
 from collections.abc import Iterator
-from typing import IO, Any
+from contextlib import ExitStack
 
 import numpy as np
-from numpy.lib import format as npy
 
+from dynamarks_tf._support import bounds
+from dynamarks_tf._support.archives import NUMBERS, TEXTS, Archive, read_header
 from dynamarks_tf.errors import LogError
-from dynamarks_tf.request_logs.entries import Array, LogEntry, LogFile
+from dynamarks_tf.request_logs.entries import Array, LogEntry, LogFile, TruncatedError
 
 INPUT_NAMES = ("inputs", "queries", "x")
 BLOCK_ROWS = 256
+_LARGEST_ROW = 2**22  # bytes
 
 
 class NpzFile(LogFile):
@@ -35,23 +36,36 @@ class NpzFile(LogFile):
         """Reads the file.
 
         Raises:
+            TruncatedError: the file is damaged from a certain row on; those before it are whole.
             LogError: the file is damaged, has no inputs, or its arrays do not go together.
         """
+        done = 0
         try:
-            with self.file.open_seekable() as opened, zipfile.ZipFile(opened) as archive:
-                yield from self._entries(archive)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-            raise LogError(f"{self.file} is damaged: {error}") from error
+            with (
+                self.file.open_seekable() as opened,
+                Archive(opened, most=sys.maxsize) as archive,  # never in memory as a whole
+                ExitStack() as columns,
+            ):
+                for start, entries in self._blocks(archive, columns):
+                    yield from entries
+                    done = start
+        except (OSError, ValueError) as error:
+            if not done:
+                raise LogError(f"{self.file} is damaged: {error}") from error
+            raise TruncatedError(
+                f"{self.file} is damaged: {error}. Its first {done} rows are read, some of which may be damaged too"
+            ) from error
 
-    def _entries(self, archive: zipfile.ZipFile) -> Iterator[LogEntry]:
-        names = {name.removesuffix(".npy") for name in archive.namelist()}
+    def _blocks(self, archive: Archive, columns: ExitStack) -> Iterator[tuple[int, list[LogEntry]]]:
+        """Yields where each block ends, and what it holds."""
+        names = {name.removesuffix(".npy") for name in archive.names}
         input_name = next((name for name in INPUT_NAMES if name in names), None)
         if input_name is None:
             found = ", ".join(sorted(names)) or "(none)"
             raise LogError(f"{self.file} holds the arrays {found}; expected one called 'inputs'.")
-        inputs = _Column(archive, input_name)
+        inputs = _Column(archive, columns, input_name)
         clients, times, versions = (
-            _Column(archive, name) if name in names else None for name in ("client", "time", "version")
+            _Column(archive, columns, name) if name in names else None for name in ("client", "time", "version")
         )
         total = inputs.shape[0] if inputs.shape else 0
         if versions is not None and versions.dtype.kind not in "iu":
@@ -63,11 +77,9 @@ class NpzFile(LogFile):
                 )
         for start in range(0, total, BLOCK_ROWS):
             count = min(BLOCK_ROWS, total - start)
-            yield from self._split(
-                start,
-                inputs.rows(start, count),
-                *(None if column is None else column.rows(start, count) for column in (clients, times, versions)),
-            )
+            rows = inputs.rows(start, count)
+            beside = [None if column is None else column.rows(start, count) for column in (clients, times, versions)]
+            yield start + count, list(self._split(start, rows, *beside))
 
     def _split(
         self, start: int, inputs: Array, clients: Array | None, times: Array | None, versions: Array | None
@@ -111,19 +123,21 @@ class ArrayEntry(LogEntry):
 class _Column:
     """One array of the archive, read from its first row to its last."""
 
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        self._file: IO[bytes] = archive.open(f"{name}.npy")
-        version = npy.read_magic(self._file)
-        if version > (2, 0):
-            raise ValueError(f"the array {name!r} is in version {version} of the .npy format")
-        read_header: Any = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        self.shape, fortran, self.dtype = read_header(self._file)
-        if self.dtype.hasobject:
-            raise ValueError(f"the array {name!r} holds Python objects; save numbers and strings only")
+    def __init__(self, archive: Archive, columns: ExitStack, name: str) -> None:
+        member = f"{name}.npy"
+        self._name = name
+        self._file = columns.enter_context(archive.open(member))
+        header = read_header(self._file, name, NUMBERS + TEXTS)
+        self.shape, self.dtype = header.shape, header.dtype
+        if header.start + header.nbytes > archive.size(member):
+            raise ValueError(f"{member} is too short for the shape {self.shape} that it declares")
+        if math.prod(self.shape[1:]) * self.dtype.itemsize > _LARGEST_ROW:
+            raise ValueError(f"a row of the array {name!r} takes more than {_LARGEST_ROW:,} bytes")
         self._whole: Array | None = None
-        if fortran and len(self.shape) > 1:  # rows lie scattered: only as a whole
-            with archive.open(f"{name}.npy") as file:
-                self._whole = np.asarray(npy.read_array(file))
+        if header.is_fortran and len(self.shape) > 1:  # rows lie scattered: only as a whole
+            if header.nbytes > (allowed := bounds.allowed(archive.stored_size(member))):
+                raise ValueError(f"the array {name!r} takes {header.nbytes:,} bytes; at most {allowed:,} are accepted")
+            self._whole = archive.array(member, NUMBERS + TEXTS)
 
     def rows(self, start: int, count: int) -> Array:
         """Returns the next `count` rows; `start` is how many came before. One value for all is repeated."""
@@ -139,5 +153,5 @@ class _Column:
         wanted = math.prod(shape) * self.dtype.itemsize
         data = self._file.read(wanted)
         if len(data) < wanted:
-            raise ValueError(f"{self._file.name} is too short")
+            raise ValueError(f"{self._name}.npy is too short")
         return np.frombuffer(data, self.dtype, math.prod(shape)).reshape(shape)

@@ -19,11 +19,11 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from google.protobuf import empty_pb2
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from dynamarks_tf._support import tensor_proto
 from dynamarks_tf.request_logs.entries import (
     Array,
     LogEntry,
@@ -32,13 +32,11 @@ from dynamarks_tf.request_logs.entries import (
     UnusableError,
     input_name,
 )
-from dynamarks_tf.request_logs.tf_record import read_records
+from dynamarks_tf.request_logs.tf_record import Damage, read_records
 
 if TYPE_CHECKING:
-    from tensorflow.core.framework import tensor_pb2
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-MOST_FILLED = 2**20  # values that one logged string may stand for
 UNDECODED = "undecoded REST body"  # the name of the only tensor in an entry with bodies as they were sent
 
 # Numbers of fields: twice of PredictionLog, twice of PredictLog, of PredictResponse, and three times of LogMetadata.
@@ -124,9 +122,11 @@ class PredictionLogFile(LogFile):
 
         Raises:
             TruncatedError: the last record is not whole.
-            LogError: a record is damaged.
         """
         for offset, data in read_records(self.file):
+            if isinstance(data, Damage):
+                yield UnreadableEntry(file=self.file, offset=offset, problem=f"it is corrupt: {data.problem}")
+                continue
             try:
                 log = _parse(data)
             except DecodeError:
@@ -164,8 +164,8 @@ class PredictionEntry(LogEntry):
             raise UnusableError("its inputs could not be decoded when it was logged")
         name = input_name(tensors, name)  # looking a missing name up would add it to the message
         try:
-            return _decode(tensors[name])
-        except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
+            return tensor_proto.read_rows(tensors[name])
+        except ValueError as error:
             raise UnusableError(f"its input {name!r} cannot be decoded: {error}") from error
 
 
@@ -220,32 +220,3 @@ def _split(data: bytes) -> dict[int, bytes]:
     """Returns the fields of a message that are preceded by their length, by number, unparsed."""
     fields = UnknownFieldSet(empty_pb2.Empty.FromString(data))
     return {field.field_number: field.data for field in fields if isinstance(field.data, bytes)}
-
-
-def _decode(tensor: tensor_pb2.TensorProto) -> Array:
-    """As `tf.make_ndarray`, several times as fast for what clients send."""
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
-    dtype = _numpy_dtype(tensor.dtype)
-    content = tensor.tensor_content
-    if content and dtype.kind != "O":
-        return np.frombuffer(content, dtype).reshape(shape)
-    if dtype.kind == "O":  # one value may stand for many, but not for so many that they fill the memory
-        size = math.prod(shape)
-        if len(tensor.string_val) != size and not (len(tensor.string_val) == 1 and 0 < size <= MOST_FILLED):
-            raise ValueError(f"it holds {len(tensor.string_val)} strings for {size} values")
-        strings = np.empty(size, object)
-        strings[:] = list(tensor.string_val) * (size if len(tensor.string_val) == 1 else 1)
-        return strings.reshape(shape)
-    if dtype == np.float32 and len(tensor.float_val) == math.prod(shape):
-        return np.array(tensor.float_val, np.float32).reshape(shape)
-    import tensorflow as tf
-
-    return np.asarray(tf.make_ndarray(tensor))
-
-
-@functools.cache
-def _numpy_dtype(dtype: int) -> np.dtype[Any]:
-    import tensorflow as tf
-
-    numpy_dtype: np.dtype[Any] = np.dtype(tf.as_dtype(dtype).as_numpy_dtype)
-    return numpy_dtype

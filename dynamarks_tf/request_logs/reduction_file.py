@@ -10,14 +10,16 @@ import io
 import json
 import math
 import os
+import sys
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 
 from dynamarks_tf._support import files
+from dynamarks_tf._support.archives import Archive
 from dynamarks_tf._support.formats import check_format
 from dynamarks_tf._support.storage import CutOffError, StoredFile, local_file
 from dynamarks_tf._support.strict_json import read_json
@@ -41,14 +43,12 @@ FORMAT = "dynamarks-reduced-log"
 FORMAT_VERSION = 1
 HEAD, MEETINGS, QUERIES, INPUTS = "reduced.json", "meetings.npy", "queries.npy", "inputs.bin"
 _DAMAGE = (
-    zipfile.BadZipFile,
     ValueError,
     KeyError,
     IndexError,
     TypeError,
-    EOFError,
+    ArithmeticError,
     RecursionError,
-    NotImplementedError,
 )  # what reading a damaged file raises
 _DATE = (1980, 1, 1, 0, 0, 0)
 _LARGEST_HEAD = 2**28
@@ -106,7 +106,7 @@ def read(file: StoredFile | str | os.PathLike[str]) -> Reduction:
     """
     try:
         stored = file if isinstance(file, StoredFile) else local_file(Path(file))
-        with stored.open_seekable() as opened, zipfile.ZipFile(opened) as archive:
+        with stored.open_seekable() as opened, Archive(opened, is_packed=False, most=sys.maxsize) as archive:
             return _read(archive, str(stored))
     except OSError as error:
         raise LogError(f"Cannot read the reduced log: {error}") from error
@@ -139,16 +139,10 @@ def _head(reduction: Reduction) -> dict[str, Any]:
     }
 
 
-def _read(archive: zipfile.ZipFile, source: str) -> Reduction:
-    infos = {info.filename: info for info in archive.infolist()}
-    if set(infos) != {HEAD, MEETINGS, QUERIES, INPUTS} or len(archive.infolist()) != len(infos):
+def _read(archive: Archive, source: str) -> Reduction:
+    if set(archive.names) != {HEAD, MEETINGS, QUERIES, INPUTS} or archive.size(HEAD) > _LARGEST_HEAD:
         raise ValueError
-    if (
-        any(info.compress_type != zipfile.ZIP_STORED for info in infos.values())
-        or infos[HEAD].file_size > _LARGEST_HEAD
-    ):
-        raise ValueError
-    content = read_json(archive.read(HEAD), source, "a reduced log", error=LogError)
+    content = read_json(archive.read(HEAD), source, "a reduced log", most_values=_MOST_ROWS, error=LogError)
     head = check_format(content, FORMAT, FORMAT_VERSION, source, "a reduced log", schema="reduced-log", error=LogError)
     origins = tuple(Origin(*origin) for origin in head["origins"])
     forms = tuple(Form(dtype, tuple(shape)) for dtype, shape in head["forms"])
@@ -165,10 +159,7 @@ def _read(archive: zipfile.ZipFile, source: str) -> Reduction:
         )
         for each in head["files"]
     )
-    with archive.open(MEETINGS) as member:
-        meetings = _table(member, MEETING, infos[MEETINGS].file_size)
-    with archive.open(QUERIES) as member:
-        queries = _table(member, QUERY, infos[QUERIES].file_size)
+    meetings, queries = _table(archive, MEETINGS, MEETING), _table(archive, QUERIES, QUERY)
     reduction = Reduction(
         head["hash_sha256"], parts, origins, forms, meetings, queries, InputStore(), head["input_name"]
     )
@@ -256,15 +247,12 @@ def _below(numbers: Array, limit: int) -> bool:
     return bool(((numbers >= 0) & (numbers < limit)).all())
 
 
-def _table(file: IO[bytes], dtype: np.dtype[Any], size: int) -> Array:
+def _table(archive: Archive, name: str, dtype: np.dtype[Any]) -> Array:
     """A table of one type, of no more rows than the file has bytes for."""
-    if npy.read_magic(file) != (1, 0):
+    table = archive.array(name, "V")
+    if table.dtype != dtype or table.ndim != 1 or len(table) > _MOST_ROWS:
         raise ValueError
-    shape, fortran, found = npy.read_array_header_1_0(file)
-    if found != dtype or len(shape) != 1 or fortran or not 0 <= shape[0] <= min(_MOST_ROWS, size // dtype.itemsize):
-        raise ValueError
-    data = file.read(shape[0] * dtype.itemsize)
-    return np.array(np.frombuffer(data, dtype, shape[0]))
+    return table
 
 
 def _npy(table: Array) -> bytes:

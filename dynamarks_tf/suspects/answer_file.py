@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import collections
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf._support import strict_json
+from dynamarks_tf._support import archives, tables
 from dynamarks_tf._support.digests import query_digest
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.suspects.answer_forms import as_array, is_structured
-from dynamarks_tf.suspects.base import load
+from dynamarks_tf.suspects.base import not_installed
 from dynamarks_tf.suspects.batches import brief, closed, refusal
 from dynamarks_tf.suspects.queries import QuerySource
 
@@ -58,7 +58,7 @@ class AnswerFileSuspect:
         numbers, digests = columns.pop(NUMBER, None), columns.pop(DIGEST, None)
         try:
             self._answers, self.classes = _answers(columns)
-        except (TypeError, ValueError) as error:
+        except (ArithmeticError, TypeError, ValueError) as error:
             raise SuspectError(f"{path} cannot be read as a file of answers: {brief(error)}") from error
         asked = None if queries is None else _digests(queries)
         if digests is None:
@@ -111,7 +111,7 @@ class AnswerFileSuspect:
                     f"{len(asked) - 1}."
                 )
         if len(set(chosen)) < count:
-            twice = next(number for number in chosen if chosen.count(number) > 1)
+            twice = next(number for number, times in collections.Counter(chosen).items() if times > 1)
             raise SuspectError(f"{self.description} answers query {twice} more than once. Keep one of the answers.")
         return [asked[number] for number in chosen]
 
@@ -187,43 +187,44 @@ def _read(path: Path) -> Columns:
 
 
 def _read_npz(path: Path) -> Columns:
-    with np.load(path, allow_pickle=False) as content:
-        columns = {name: content[name] for name in content.files}
+    with archives.Archive(path) as archive:
+        columns: Columns = dict(archive.arrays(archives.NUMBERS + archives.TEXTS))
     if ANSWERS not in columns:
         raise ValueError(f"it holds the arrays {', '.join(columns) or '(none)'}; expected one called {ANSWERS!r}")
     return columns
 
 
 def _read_csv(path: Path) -> Columns:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file)
-        names = next(lines, [])
-        rows = [row for row in lines if row]
-        num_lines = lines.line_num
+    rows = tables.within(tables.csv_rows(path), path)
+    names = next(rows)
     if len(set(names)) < len(names):
         raise ValueError(f"its header names a column twice: {', '.join(names)}")
-    uneven = next((row for row in rows if len(row) != len(names)), None)
-    if uneven is not None:
-        raise ValueError(f"one of its {num_lines} lines has {len(uneven)} cells, the header {len(names)}")
-    columns: Columns = {name: [row[index] for row in rows] for index, name in enumerate(names)}
+    columns: Columns = _by_column(names, rows)
     if ANSWERS in columns:
         columns[ANSWERS] = list(_numbers_if_possible(columns[ANSWERS]))
     return columns
 
 
 def _read_parquet(path: Path) -> Columns:
-    columns: Columns = load("pyarrow.parquet", "parquet", str(path)).read_table(path).to_pydict()
-    return columns
+    rows = tables.within(tables.parquet_rows(path), path)
+    try:
+        return _by_column(next(rows), rows)
+    except ImportError as error:
+        raise not_installed("pyarrow", "parquet", str(path)) from error
 
 
 def _read_json_lines(path: Path) -> Columns:
-    with path.open(encoding="utf-8") as file:
-        rows: list[Any] = [strict_json.parse(line, numbers_only=False) for line in file if line.strip()]
-    names = rows[0].keys() if rows and isinstance(rows[0], Mapping) else set()
+    rows = list(tables.within(tables.json_rows(path), path))
+    names = rows[0].keys() if rows else set()
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, Mapping) or row.keys() != names or not names:
+        if row.keys() != names or not names:
             raise ValueError(f"object {number} does not have the same entries as the first: {', '.join(names)}")
     return {name: [row[name] for row in rows] for name in names}
+
+
+def _by_column(names: list[str], rows: Iterable[list[Any]]) -> Columns:
+    kept = list(rows)
+    return {name: [row[index] for row in kept] for index, name in enumerate(names)}
 
 
 READERS: dict[str, Callable[[Path], Columns]] = {

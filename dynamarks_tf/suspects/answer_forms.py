@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import strict_json
 from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.answer_sizes import check_texts
 from dynamarks_tf.suspects.batches import brief
 
 Array = npt.NDArray[Any]
@@ -31,15 +32,17 @@ _LABELS = ("classes", "labels", "class_names", "names", "displayNames")
 _SCORE = ("score", "probability", "confidence", "prob")
 _SCORES = ("probabilities", "scores", "confidences", "probs")
 _WRAPPERS = ("predictions", "outputs", "answers", "results", *_SCORES)
+_MOST_WRAPPERS = 4
 _WHOLE_ANSWERS_ONLY = ("sigmoid", "logit")  # what is left out of these is not 0
 
 
-def as_array(given: Any, num_inputs: int) -> Array:
+def as_array(given: Any, num_inputs: int, *, wrapped: int = 0) -> Array:
     """Brings the answers to one batch into an array.
 
     Args:
         given: what the suspect answered: anything that `numpy.asarray` understands, or one of the forms above.
         num_inputs: how many inputs it was given, n.
+        wrapped: out of how many wrappers, such as `{"predictions": ...}`, they were taken already.
 
     Returns:
         Plain answers as an array, as they are; others as `dict` objects, class to score, of shape `(n,)`.
@@ -54,8 +57,9 @@ def as_array(given: Any, num_inputs: int) -> Array:
     array([{'cat': 0.9}], dtype=object)
     """
     if isinstance(given, Mapping):
-        return _from_mapping(given, num_inputs)
+        return _from_mapping(given, num_inputs, wrapped)
     if not _holds_mappings(given):
+        check_texts(given)
         return np.asarray(given)
     answers = list(given)
     if num_inputs == 1 and len(answers) != 1 and all(_is_pair(answer) for answer in answers):
@@ -136,11 +140,11 @@ def from_json_texts(texts: Array) -> Any:
         return texts
 
 
-def _from_mapping(given: Mapping[Any, Any], num_inputs: int) -> Array:
+def _from_mapping(given: Mapping[Any, Any], num_inputs: int, wrapped: int) -> Array:
     """One mapping for the whole batch."""
     wrapper = _only_key(given, _WRAPPERS)
-    if wrapper is not None:
-        return as_array(given[wrapper], num_inputs)
+    if wrapper is not None and wrapped < _MOST_WRAPPERS:
+        return as_array(given[wrapper], num_inputs, wrapped=wrapped + 1)
     names = _parallel(given)
     if names is not None:
         labels, scores = _plain(given[names[0]], given), _plain(given[names[1]], given)
@@ -263,6 +267,7 @@ def _holds_mappings(given: Any) -> bool:
 
 
 def _plain(values: Any, given: Any) -> Array:
+    check_texts(values)
     try:
         array = np.asarray(values)
     except ValueError as error:

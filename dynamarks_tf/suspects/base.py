@@ -61,7 +61,11 @@ def load(module: str, extra: str, description: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise SuspectError(
-            f"{description} needs the package {package}, which is not installed: pip install 'dynamarks_tf[{extra}]'"
-        ) from error
+        raise not_installed(module.partition(".")[0], extra, description) from error
+
+
+def not_installed(package: str, extra: str, description: str) -> SuspectError:
+    """Makes the error for a suspect that needs a package of an extra."""
+    return SuspectError(
+        f"{description} needs the package {package}, which is not installed: pip install 'dynamarks_tf[{extra}]'"
+    )

@@ -14,6 +14,7 @@ from dynamarks_tf import foreign_text
 from dynamarks_tf._support import strict_json
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.addresses import Address
+from dynamarks_tf.suspects.answer_sizes import MOST_VALUES, largest_answer
 from dynamarks_tf.suspects.api_key import VARIABLE, ApiKey, hide
 from dynamarks_tf.suspects.batches import brief, closed, refusal
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-LARGEST_ANSWER = 2**28  # bytes; a thousand answers over a thousand classes take 2**25
 CHUNK = 2**16  # bytes
 _LOGGERS = ("urllib3.connectionpool", "urllib3.connection", "urllib3.response", "urllib3.util.retry")  # quote servers
+_VALUES_EACH = 3  # values of JSON for one number: an object, a name, the number
 
 CREDENTIALS = f"If the server requires a key, put it into {VARIABLE}; for other credentials, pass a function."
 
@@ -55,9 +56,18 @@ class JsonClient:
         timeout_s: seconds to wait for the connection, and then for the whole answer, even if it trickles.
         api_key: the key that the server requires of clients, if any.
         port: description of the port that the address should name, for messages.
+        most_values: how many numbers an answer may hold.
     """
 
-    def __init__(self, address: Address, *, timeout_s: float, api_key: ApiKey | None, port: str) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        timeout_s: float,
+        api_key: ApiKey | None,
+        port: str,
+        most_values: int = MOST_VALUES,
+    ) -> None:
         import requests
 
         from dynamarks_tf._support.deadline import Deadline
@@ -68,6 +78,7 @@ class JsonClient:
         self._deadline = Deadline(timeout_s)
         self._api_key = api_key
         self._port = port
+        self._most_values = most_values
         self._session: requests.Session | None = requests.Session()
         self._session.trust_env = not address.is_loopback  # for proxies, which cannot reach this machine
         self._session.auth = self._add_key  # also without a key: otherwise requests sends what ~/.netrc holds
@@ -132,11 +143,12 @@ class JsonClient:
     def _receive(self, response: requests.Response) -> bytes:
         """Reads the whole answer without unpacking it, which could turn a few bytes into gigabytes."""
         content = bytearray()
+        largest = largest_answer(self._most_values)
         for chunk in response.raw.stream(CHUNK, decode_content=False):
             content += chunk
-            if len(content) > LARGEST_ANSWER:
+            if len(content) > largest:
                 raise SuspectError(
-                    f"{self._description} sends an answer of more than {LARGEST_ANSWER} bytes. Send smaller batches."
+                    f"{self._description} sends an answer of more than {largest} bytes. Send smaller batches."
                 )
         if self._deadline.has_passed:  # without a Content-Length, the cut looks like a regular end
             raise self._too_slow()
@@ -150,9 +162,12 @@ class JsonClient:
 
     def _read(self, status: int, received: bytes, batch: Array | None) -> Any:
         try:
-            content = strict_json.parse(received, numbers_only=False)  # TensorFlow Serving writes NaN and Infinity
-        except ValueError:
+            most = _VALUES_EACH * self._most_values + MOST_VALUES // 8
+            content = strict_json.parse(received, numbers_only=False, most_values=most)  # servers write NaN
+        except ValueError as error:
             content = None
+            if status == 200 and isinstance(error, strict_json.JsonBoundsError):
+                raise SuspectError(f"{self._description} sends an answer that is not read: {brief(error)}.") from error
         if status == 200 and content is not None:
             return content
         details = content["error"] if isinstance(content, dict) and "error" in content else received

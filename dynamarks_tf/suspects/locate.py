@@ -11,6 +11,7 @@ from typing import Any
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.suspects.addresses import GRPC_FORM, REST_FORM, V2_FORM, is_v2, parse_grpc, without_password
 from dynamarks_tf.suspects.answer_file import READERS, AnswerFileSuspect
+from dynamarks_tf.suspects.answer_sizes import MOST_VALUES
 from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.base import Suspect
 from dynamarks_tf.suspects.estimator import EstimatorSuspect, is_estimator
@@ -42,6 +43,7 @@ def as_suspect(
     timeout_s: float = 30.0,
     api_key_header: str | None = None,
     queries: QuerySource | None = None,
+    most_values: int = MOST_VALUES,
 ) -> Suspect:
     """Returns the adapter for a suspect.
 
@@ -60,6 +62,7 @@ def as_suspect(
         timeout_s: seconds that a server may take for one answer.
         api_key_header: name of the header that carries the key; by default it is sent as `Authorization: Bearer KEY`.
         queries: the inputs to which a file of answers without digests holds the answers.
+        most_values: how many numbers a server may answer one batch with.
 
     Returns:
         The suspect, ready to be asked.
@@ -83,7 +86,9 @@ def as_suspect(
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(suspect, (str, os.PathLike)):
         text = os.fspath(suspect)
-        return _at_address(text, given, timeout_s) if "://" in text else _at_path(Path(text), given, queries)
+        return (
+            _at_address(text, given, timeout_s, most_values) if "://" in text else _at_path(Path(text), given, queries)
+        )
     _check(given, "", _name(suspect))
     if _is_keras_model(suspect):
         return KerasSuspect(suspect)
@@ -100,7 +105,7 @@ def as_suspect(
     raise ArgumentError(f"{_name(suspect)} is not a suspect; accepted: {ACCEPTED}.")
 
 
-def _at_address(url: str, given: dict[str, Any], timeout_s: float) -> Suspect:
+def _at_address(url: str, given: dict[str, Any], timeout_s: float, most_values: int) -> Suspect:
     scheme = url.partition("://")[0].strip()
     suspect = without_password(url)
     if scheme not in ("grpc", "grpcs", "http", "https"):
@@ -108,6 +113,7 @@ def _at_address(url: str, given: dict[str, Any], timeout_s: float) -> Suspect:
     given = dict(given)
     remote: dict[str, Any] = {
         "timeout_s": timeout_s,
+        "most_values": most_values,
         "api_key": ApiKey.from_environment(given.pop("api_key_header", None)),
     }
     speaks_v2 = scheme in ("http", "https") and is_v2(url)

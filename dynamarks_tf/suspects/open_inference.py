@@ -12,6 +12,7 @@ from dynamarks_tf._support import texts
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.suspects.addresses import parse_v2
 from dynamarks_tf.suspects.answer_forms import as_array, from_json_texts
+from dynamarks_tf.suspects.answer_sizes import MOST_VALUES
 from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.batches import as_text, brief, fit_shape, fit_type, several_inputs, unreadable
 from dynamarks_tf.suspects.json_client import HttpStatusError, JsonClient
@@ -64,6 +65,7 @@ class OpenInferenceSuspect:
         datatype: type of the input in the protocol, such as `"FP64"`, for a server that does not describe it.
         timeout_s: seconds to wait for the connection, and then for the whole answer.
         api_key: the key that the server requires of clients, if any.
+        most_values: how many numbers the answer to one batch may hold.
 
     Raises:
         ArgumentError: `url` has another form, or holds a user name or password; the protocol has no such `datatype`.
@@ -84,6 +86,7 @@ class OpenInferenceSuspect:
         datatype: str | None = None,
         timeout_s: float = 30.0,
         api_key: ApiKey | None = None,
+        most_values: int = MOST_VALUES,
     ) -> None:
         address = parse_v2(url)
         self.description = address.url
@@ -95,7 +98,7 @@ class OpenInferenceSuspect:
         self.input_shape: tuple[int | None, ...] | None = None
         self._is_described = False
         port = "the REST port of a server of the Open Inference Protocol (8080 or 8000 by default)"
-        self._client = JsonClient(address, timeout_s=timeout_s, api_key=api_key, port=port)
+        self._client = JsonClient(address, timeout_s=timeout_s, api_key=api_key, port=port, most_values=most_values)
         try:
             self._learn(self._metadata())
         except BaseException:
@@ -201,7 +204,8 @@ class OpenInferenceSuspect:
         if not {type(value) for value in flat.tolist()} <= _JSON_TYPES[dtype.kind]:
             raise self._contradicts(tensor, "holds values of another type")
         try:
-            values: Array = flat.astype(dtype)
+            with np.errstate(over="ignore", invalid="ignore"):  # a number too large for FP32 becomes infinity
+                values: Array = flat.astype(dtype)
             fits = dtype.kind not in "biu" or np.array_equal(values, flat)
         except ArithmeticError:
             fits = False

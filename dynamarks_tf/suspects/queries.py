@@ -11,12 +11,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf._support import texts
+from dynamarks_tf._support import archives, texts
 from dynamarks_tf.errors import ArgumentError, DatasetError
 
 Array = npt.NDArray[Any]
 
 _LABEL_NAMES = frozenset({"label", "labels", "y", "target", "targets", "id"})
+_KINDS = archives.NUMBERS + archives.TEXTS
 _INFINITE_CARDINALITY = -1  # tf.data.INFINITE_CARDINALITY
 
 
@@ -222,26 +223,23 @@ def load_queries(path: str | os.PathLike[str]) -> Array:
     if Path(path).suffix not in (".npy", ".npz"):
         raise DatasetError(f"Queries are read from .npy or .npz files. Received: {name}")
     try:
-        content = np.load(path, mmap_mode="r", allow_pickle=False)
-        array = content if isinstance(content, np.ndarray) else _chosen_array(content, name)
-    except DatasetError:
-        raise
-    except Exception as error:  # what a damaged file raises depends on the damaged part
+        array = archives.mapped(path, _KINDS) if Path(path).suffix == ".npy" else _chosen_array(name)
+    except (OSError, ValueError) as error:
         raise DatasetError(f"Cannot read queries from {name}: {error}") from error
     if array.ndim == 0:
         raise DatasetError(f"{name} holds a single value; expected an array of shape (n, ...).")
     return array
 
 
-def _chosen_array(content: Any, name: str) -> Array:
-    with content:
-        names = content.files
+def _chosen_array(name: str) -> Array:
+    with archives.Archive(name) as archive:
+        names = [member.removesuffix(".npy") for member in archive.names]
         chosen = next((n for n in ("queries", "x") if n in names), names[0] if len(names) == 1 else None)
         if chosen is None:
             raise DatasetError(
                 f"{name} holds the arrays {', '.join(names) or '(none)'}; expected one, or one called 'queries' or 'x'."
             )
-        return np.asarray(content[chosen])
+        return archive.array(f"{chosen}.npy", _KINDS)
 
 
 def balanced_choice(classes: Array, count: int, seed: int) -> Array:

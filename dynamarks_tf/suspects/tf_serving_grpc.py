@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support import tensor_proto
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.addresses import is_loopback
+from dynamarks_tf.suspects.answer_sizes import MOST_VALUES, largest_answer
 from dynamarks_tf.suspects.api_key import ApiKey, hide
 from dynamarks_tf.suspects.batches import brief, closed, refusal, unreadable
 from dynamarks_tf.suspects.json_client import CREDENTIALS
@@ -17,7 +18,7 @@ from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choos
 
 Array = npt.NDArray[Any]
 
-_LARGEST_MESSAGE = 2**31 - 1  # bytes; the default of gRPC clients is 4 MiB
+_LARGEST_MESSAGE = 2**31 - 1  # bytes that are sent; the default of gRPC clients is 4 MiB
 
 _ADVICE = {
     "UNAVAILABLE": "Is the server running, and is this its gRPC port (8500 by default)?",
@@ -46,6 +47,7 @@ class GrpcSuspect:
         output: name of the output to read. By default the one called `probabilities`, otherwise the only one.
         timeout_s: seconds that one call may take, including the connection and retries.
         api_key: the key that the server requires of clients, if any.
+        most_values: how many numbers the answer to one batch may hold.
 
     Raises:
         SuspectError: the server cannot be reached in time, or has no such model, signature or output.
@@ -68,6 +70,7 @@ class GrpcSuspect:
         output: str | None = None,
         timeout_s: float = 30.0,
         api_key: ApiKey | None = None,
+        most_values: int = MOST_VALUES,
     ) -> None:
         import grpc
         from tensorflow_serving.apis import prediction_service_pb2_grpc
@@ -79,13 +82,14 @@ class GrpcSuspect:
         self.description = f"{scheme}://{server}/{name}" + (f"/versions/{version}" if version is not None else "")
         self._name, self._version = name, version
         self._timeout_s = timeout_s
+        self._most_values = most_values
         self._api_key = api_key
         if api_key is not None:
             api_key.check_is_private(scheme, host, self.description)
         options = [
             *grpc_options("tensorflow.serving.PredictionService", "Predict"),
             ("grpc.max_send_message_length", _LARGEST_MESSAGE),
-            ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+            ("grpc.max_receive_message_length", largest_answer(most_values)),  # also once it is unpacked
             ("grpc.enable_http_proxy", int(not is_loopback(host))),
         ]
         self._channel = (
@@ -114,8 +118,8 @@ class GrpcSuspect:
         request.inputs[self._signature.input].CopyFrom(tf.make_tensor_proto(array))
         response = self._call(self._service.Predict, request, array)
         try:
-            return np.asarray(tf.make_ndarray(response.outputs[self._signature.output]))
-        except (TypeError, ValueError) as error:
+            return tensor_proto.read(response.outputs[self._signature.output], self._most_values)
+        except ValueError as error:
             raise unreadable(self.description, error) from error
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from dynamarks_tf.suspects.addresses import parse_rest
 from dynamarks_tf.suspects.answer_forms import as_array
+from dynamarks_tf.suspects.answer_sizes import MOST_VALUES
 from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.batches import unreadable
 from dynamarks_tf.suspects.json_client import JsonClient
@@ -29,6 +30,7 @@ class RestSuspect:
         output: name of the output to read. By default the one called `probabilities`, otherwise the only one.
         timeout_s: seconds to wait for the connection, and then for the whole answer.
         api_key: the key that the server requires of clients, if any.
+        most_values: how many numbers the answer to one batch may hold.
 
     Raises:
         ArgumentError: `url` has another form, or holds a user name or password.
@@ -48,11 +50,12 @@ class RestSuspect:
         output: str | None = None,
         timeout_s: float = 30.0,
         api_key: ApiKey | None = None,
+        most_values: int = MOST_VALUES,
     ) -> None:
         address = parse_rest(url)
         self.description = address.url
         port = "the REST port of TensorFlow Serving (8501 by default)"
-        self._client = JsonClient(address, timeout_s=timeout_s, api_key=api_key, port=port)
+        self._client = JsonClient(address, timeout_s=timeout_s, api_key=api_key, port=port, most_values=most_values)
         try:
             self._signature_name, self._signature = self._learn_signature(signature, output)
         except BaseException:
@@ -70,7 +73,7 @@ class RestSuspect:
             outputs = answer["outputs"]
             given = outputs if len(self._signature.outputs) == 1 else outputs[self._signature.output]
             return as_array(given, len(array))
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise unreadable(self.description, error) from error
 
     def close(self) -> None:
@@ -88,7 +91,7 @@ class RestSuspect:
                 for alias, info in definition["inputs"].items()
             }
             return name, choose_signature(self.description, inputs, definition["outputs"], output)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise unreadable(self.description, error) from error
 
 

@@ -24,6 +24,7 @@ from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.keys.seal import Seal
 from dynamarks_tf.suspects import Suspect, as_suspect
 from dynamarks_tf.suspects.answer_forms import as_array, as_table
+from dynamarks_tf.suspects.answer_sizes import expected_values
 from dynamarks_tf.suspects.queries import QuerySource
 from dynamarks_tf.verification.blocks import in_blocks
 from dynamarks_tf.verification.choosing import Chosen
@@ -38,7 +39,7 @@ PARTIAL_SUFFIX = ".partial"
 
 
 @contextlib.contextmanager
-def opened(suspect: Any, options: SuspectOptions, queries: QuerySource) -> Iterator[Suspect]:
+def opened(suspect: Any, options: SuspectOptions, queries: QuerySource, owner: Owner) -> Iterator[Suspect]:
     """The suspect's adapter, so that a wrong address shows at once; closed afterwards, unless the caller made it."""
     adapter = as_suspect(
         suspect,
@@ -49,6 +50,7 @@ def opened(suspect: Any, options: SuspectOptions, queries: QuerySource) -> Itera
         datatype=options.datatype,
         timeout_s=options.timeout_s,
         api_key_header=options.api_key_header,
+        most_values=expected_values(options.batch_size, owner.num_values),
     )
     try:
         yield adapter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -60,6 +61,11 @@ class Owner:
     def input_shape(self) -> tuple[int | None, ...]:
         """Shape of one input, without the batch axis."""
         return tuple(self.model.inputs[0].shape[1:])
+
+    @property
+    def num_values(self) -> int:
+        """How many numbers it answers to one input; axes whose size is not known count as 2,048."""
+        return math.prod(size or 2048 for size in self.model.outputs[0].shape[1:])
 
     def codebook(self, key: MarkKey) -> Codebook:
         """The codebook that the model was marked with."""

@@ -179,7 +179,7 @@ def run(
     if fresh is not None and "class" not in channels:
         raise ArgumentError("`fresh` queries are for the class channel, which a mark of these classes does not have.")
     given, codebook = as_queries(queries if pool is None else pool.inputs), claimed.codebook(key)
-    with opened(suspect, options, given) as adapter:
+    with opened(suspect, options, given, claimed) as adapter:
         description = escaped(adapter.description, LONGEST_PATH)
         source = pool or given
         chosen = _chosen(source, fresh, claimed, adapter, codebook, options, logged, max_queries, seed, groups, verbose)

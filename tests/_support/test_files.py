@@ -1,6 +1,7 @@
 """Atomic writes: the old content or the new, never a part, and no temporary file is left."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +101,18 @@ def _raiser(error):
         raise error
 
     return fail
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_one_if_it_is_old_and_own(tmp_path: Path) -> None:
+    old, young = tmp_path / ".a.json.abcd0123.tmp", tmp_path / ".a.json.abcd0124.tmp"
+    folder, other = tmp_path / ".a.json.abcd0125.tmp", tmp_path / ".b.json.abcd0126.tmp"
+    link = tmp_path / ".a.json.abcd0127.tmp"
+    folder.mkdir()
+    for path in (old, young, other, folder / "part"):
+        path.write_text("x")
+    link.symlink_to(other)
+    for path in (old, other, folder / "part", folder):
+        os.utime(path, (0, 0))
+    os.utime(link, (0, 0), follow_symlinks=False)
+    files.write_atomically(tmp_path / "a.json", b"new")
+    assert {*tmp_path.iterdir()} == {tmp_path / "a.json", young, other, link}

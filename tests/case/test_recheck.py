@@ -378,7 +378,7 @@ def test_compressed_members_are_refused(bundle, tmp_path):
     with zipfile.ZipFile(bundle) as archive, zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as other:
         for name in archive.namelist():
             other.writestr(name, archive.read(name))
-    with pytest.raises(BundleError, match="is compressed; those of bundles are not"):
+    with pytest.raises(BundleError, match="is compressed; those of such a file are not"):
         recheck.recheck(tmp_path / "b.zip")
 
 

@@ -137,7 +137,7 @@ def test_an_npz_file_with_a_test_set_keeps_it_and_floats_stay_as_they_are(npz):
         ({"x_train": np.full((40, 6, 6), np.nan)}, "x_train is float64, from nan to nan"),
         ({"y_train": np.zeros(39, int)}, r"y_train is int64 of shape \(39,\); expected 40 class indices"),
         ({"y_train": np.eye(4)[np.arange(40) % 4]}, r"y_train is float64 of shape \(40, 4\)"),
-        ({"y_train": np.full(40, -1)}, "expected 40 class indices, 0 or larger"),
+        ({"y_train": np.full(40, -1)}, "expected 40 class indices, from 0 to 199999"),
         ({"x_test": np.zeros((1, 6, 6), np.uint8), "y_test": np.array([9])}, "y_test has class 9, which y_train lacks"),
         ({"x_test": np.zeros((1, 7, 6), np.uint8), "y_test": np.array([0])}, r"x_test has inputs of \(7, 6, 1\)"),
     ],

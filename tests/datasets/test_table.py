@@ -53,7 +53,7 @@ def test_no_more_is_read_than_the_bounds_say(tmp_path):
         ("a,y,label", [(1, 0, 1), (2, 1, 0)], "several columns that could hold the labels: 'y', 'label'"),
         ("a,label", [(1, 0), ("", 1)], "column 'a' has no value in row 2"),
         ("a,label", [(1, 0), (2, "")], "column 'label' has no value in row 2"),
-        ("a,label", [(1, 0), (2, 1, 5)], "row 2 has 3 cells; its first line names 2"),
+        ("a,label", [(1, 0), (2, 1, 5)], "row 2 has 3 cells, and its first line names 2"),
         ("a,b,label", [(1, "x", 0), (2, "z", 1)], "column 'b' holds 'x' in row 1; expected numbers"),
         ("a,label", [(1, 0), (2, 1), ("n/a", 1)], "column 'a' holds 'n/a' in row 3; expected numbers"),
         ("a,b,label", [(1, 1, 0), ("nan", 2, 1), (3, 3, 1)], "column 'a' holds 'nan' in row 2; expected numbers"),

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dynamarks_tf.errors import LogError
+from dynamarks_tf._support.json_bounds import check_nesting
 from dynamarks_tf.request_logs import cloud_events, open_log
 from dynamarks_tf.request_logs.cloud_events import EventsFile
-from dynamarks_tf.request_logs.json_keys import check_nesting
 from tests.helpers.logs import stored
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4) / 7
@@ -131,8 +130,8 @@ def test_a_file_is_read_as_a_whole_once(tmp_path: Path, monkeypatch: pytest.Monk
         *(structured("response", str(number), answer("1")) for number in range(5)),
     )
     parsed: list[bytes] = []
-    load = cloud_events._load
-    monkeypatch.setattr(cloud_events, "_load", lambda data: parsed.append(data) or load(data))
+    parse = cloud_events.parse
+    monkeypatch.setattr(cloud_events, "parse", lambda data: parsed.append(data) or parse(data))
     log = open_log(path)
     parsed.clear()
     counts = []
@@ -162,7 +161,7 @@ def test_a_line_that_cannot_be_parsed_does_not_spoil_the_log(tmp_path: Path, ign
     path = tmp_path / "events"
     path.write_text("\n".join([hostile, good] if first else [good, hostile]) + "\n")
     log = open_log(path, client="alice")
-    with pytest.warns(UserWarning, match="1 logged requests were left out.*its line cannot be parsed"):
+    with pytest.warns(UserWarning, match="1 logged requests were left out.*its line cannot be read"):
         assert [len(batch) for batch in log.batches(3)] == [3]
     assert len(log.problems) == 1
 
@@ -187,9 +186,7 @@ def test_how_deep_a_body_may_be_nested_does_not_depend_on_the_caller(tmp_path: P
     assert len(counts) == 1
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 600 + "]" * 600, "[" + '{"x": [' * 300 + "]}" * 300 + "]", '"' + "[" * 600, "[" * 600]
-)
+@pytest.mark.parametrize("text", ["[" * 600 + "]" * 600, "[" + '{"x": [' * 300 + "]}" * 300 + "]", "[" * 600])
 def test_texts_that_are_nested_too_deep(text: str) -> None:
     with pytest.raises(ValueError, match="nested more than 500 levels deep"):
         check_nesting(text)
@@ -245,15 +242,15 @@ def test_malformed_bodies_are_left_out(tmp_path: Path, data: Any, problem: str) 
     np.testing.assert_array_equal(batch, X)
 
 
-def test_a_line_that_is_cut_off_is_skipped_and_a_broken_one_is_an_error(tmp_path: Path) -> None:
+def test_a_line_that_is_cut_off_or_broken_costs_no_other(tmp_path: Path) -> None:
     path = write(tmp_path / "events", structured("request", "1", {"instances": X.tolist()}))
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:50])
     with pytest.warns(UserWarning, match="is cut off and is skipped"):
         assert [len(batch) for batch in open_log(path).batches(3)] == [3]
     path.write_bytes(whole + whole[:50] + b"\n" + whole)
-    with pytest.raises(LogError, match=f"the line at offset {len(whole)} is corrupt"):
-        list(open_log(path).batches(3))
+    with pytest.warns(UserWarning, match=f"1 logged .*offset {len(whole)}: its line cannot be read"):
+        assert sum(map(len, open_log(path).batches(3))) == 6
 
 
 @pytest.mark.parametrize(

@@ -109,12 +109,15 @@ def test_a_file_that_has_shrunk_is_reported(path: Path) -> None:
         ('{"inputs": [[1]], "version": 1.5}', '"version" is 1.5'),
         ('{"inputs": [[1]], "version": true}', '"version" is True'),
         ('{"inputs": [[1]], "time": "noon"}', "\"time\" is 'noon'"),
-        ("{" * 9 + "[" * 100_000, "Expecting property name|too deep"),
-        ('{"inputs": ' + "[" * 100_000, "too deep|Expecting value"),
+        ("{" * 9 + "[" * 100_000, "nested more than 500 levels deep"),
+        ('{"inputs": ' + "[" * 100_000, "nested more than 500 levels deep"),
+        ('{"inputs": [[' + "9" * 5000 + "]]}", "digits"),
+        ('{"time": ' + "9" * 4000 + "}", '"time" is too large'),
     ],
-    ids=["no JSON", "no object", "client", "version", "truth", "time", "braces", "deep"],
+    ids=["no JSON", "no object", "client", "version", "truth", "time", "braces", "deep", "digits", "late"],
 )
-def test_a_corrupt_line_names_file_and_offset(path: Path, line: str, reason: str) -> None:
+def test_a_corrupt_line_names_file_and_offset_and_costs_no_other(path: Path, line: str, reason: str) -> None:
     offset = len(json.dumps(ALICE)) + 1
-    with pytest.raises(LogError, match=f"log.jsonl: the line at offset {offset} is corrupt: .*({reason})"):
-        list(open_log(write(path, ALICE, line, BOB)).batches(9))
+    problem = f"1 logged requests were left out.*log.jsonl, offset {offset}: its line cannot be read: .*({reason})"
+    with pytest.warns(UserWarning, match=problem):
+        assert sum(map(len, open_log(write(path, ALICE, line, BOB)).batches(9))) == 3

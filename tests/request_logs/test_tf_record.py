@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from dynamarks_tf.errors import LogError
 from dynamarks_tf.request_logs.entries import TruncatedError
-from dynamarks_tf.request_logs.tf_record import HEADER_BYTES, is_header, read_records
+from dynamarks_tf.request_logs.tf_record import HEADER_BYTES, Damage, is_header, read_records
 from tests.helpers.logs import record, stored
 
 PAYLOADS = [b"", b"x", b"0123456789abcdef", os.urandom(3000)]
 
 
-def read(path: Path) -> list[tuple[int, bytes]]:
+def read(path: Path) -> list[tuple[int, bytes | Damage]]:
     return list(read_records(stored(path)))
 
 
@@ -55,7 +54,7 @@ def test_a_file_cut_anywhere_gives_all_whole_records(tmp_path: Path) -> None:
         assert len(read(path)) == count
 
 
-def test_a_changed_byte_anywhere_names_file_and_offset(tmp_path: Path) -> None:
+def test_a_changed_byte_anywhere_costs_one_record(tmp_path: Path) -> None:
     """The length has a checksum of its own, so a length that was made longer is no truncated record."""
     records = [record(b"first"), record(b"second one"), record(b"third")]
     begin = len(records[0])
@@ -65,10 +64,24 @@ def test_a_changed_byte_anywhere_names_file_and_offset(tmp_path: Path) -> None:
         changed[begin + position] ^= 1 << position % 8
         path.write_bytes(changed)
         part = "length" if position < HEADER_BYTES else "data"
-        with pytest.raises(
-            LogError, match=rf"log: the record at offset {begin} is corrupt.*{part} is wrong.*-c {begin}"
-        ):
-            read(path)
+        first, (offset, damage), third = read(path)
+        assert (first, offset, third) == ((0, b"first"), begin, (begin + len(records[1]), b"third"))
+        assert isinstance(damage, Damage)
+        assert f"{part} is wrong" in damage.problem
+
+
+def test_records_that_a_client_sent_inside_a_record_are_not_taken_for_others(tmp_path: Path) -> None:
+    forged = record(b"forged") + record(b"forged too")
+    outer = record(b"request" + forged + record(bytes(999))[:20] + b"answer")  # the last one seems cut off
+    path = tmp_path / "log"
+    path.write_bytes(record(b"first") + b"\xff" + outer[1:])
+    assert read(path)[1:] == [
+        (17 + 4, Damage("the checksum of its length is wrong, and the rest of the file is skipped"))
+    ]
+    path.write_bytes(record(b"first") + b"\xff" + outer[1:] + record(b"last"))
+    _, (_, damage), last = read(path)
+    assert damage == Damage(f"the checksum of its length is wrong, and {len(outer)} bytes are skipped")
+    assert last == (len(record(b"first")) + len(outer), b"last")
 
 
 def test_an_absurd_length_is_corrupt_even_with_a_right_checksum(tmp_path: Path) -> None:
@@ -77,8 +90,7 @@ def test_an_absurd_length_is_corrupt_even_with_a_right_checksum(tmp_path: Path) 
     length = (2**40).to_bytes(8, "little")
     path = tmp_path / "log"
     path.write_bytes(length + _checksum(length))
-    with pytest.raises(LogError, match="offset 0 is corrupt: its length is 1099511627776 bytes"):
-        read(path)
+    assert read(path) == [(0, Damage("its length is 1099511627776 bytes, and the rest of the file is skipped"))]
 
 
 def test_records_appended_later_are_not_read(tmp_path: Path) -> None:

@@ -220,13 +220,13 @@ def test_answers_belong_to_their_queries_in_any_order(
             b'{"answers": 1}\n{"answer": 2}\n',
             "object 2 does not have the same entries as the first: answers",
         ),
-        ("a.jsonl", b"[1]\n", "object 1 does not have the same entries"),
+        ("a.jsonl", b"[1]\n", "line 1 is no JSON object"),
         ("a.jsonl", b'{"answers": [1, 2]}\n{"answers": [1]}\n', "cannot be read as a file of answers: .*inhomogeneous"),
         ("a.jsonl", b"", "there is no column 'answers', and none for a class"),
         ("a.csv", b"", "there is no column 'answers', and none for a class"),
         ("a.csv", b"query\n1\n", "there is no column 'answers', and none for a class"),
         ("a.csv", b"bag,bag\n1,2\n", "its header names a column twice: bag, bag"),
-        ("a.csv", b"bag,shoe\n1,2\n1\n", "one of its 3 lines has 1 cells, the header 2"),
+        ("a.csv", b"bag,shoe\n1,2\n1\n", "row 2 has 1 cells, and its first line names 2"),
         ("a.csv", b"bag,shoe\n1,x\n", "could not convert string to float: 'x'"),
         ("a.csv", b"answers,bag\nbag,1\n", r"it has 'answers' and other columns \(bag\); expected one or the other"),
     ],
@@ -247,12 +247,12 @@ def test_npz_without_answers_or_with_objects(tmp_path: Path) -> None:
     with pytest.raises(SuspectError, match="'answers' must hold one label, or equally many numbers, for each query"):
         opened(tmp_path / "c.npz")
     np.savez(tmp_path / "b.npz", answers=np.array(LABELS, object))
-    with pytest.raises(SuspectError, match="cannot be read as a file of answers: .*allow_pickle=False"):
+    with pytest.raises(SuspectError, match="cannot be read as a file of answers: .*holds Python objects"):
         opened(tmp_path / "b.npz")
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SuspectError, match=r"needs the package pyarrow, .* pip install 'dynamarks_tf\[parquet\]'"):
         opened(tmp_path / "a.parquet")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from dynamarks_tf.errors import SuspectError
-from dynamarks_tf.suspects import as_suspect, json_client, retries
+from dynamarks_tf.suspects import answer_sizes, as_suspect, json_client, retries
 from dynamarks_tf.suspects.addresses import parse_rest
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -76,7 +76,7 @@ def test_an_answer_that_trickles_is_cut_off(path: str, trickle: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_an_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    monkeypatch.setattr(json_client, "LARGEST_ANSWER", 2**20)
+    monkeypatch.setattr(answer_sizes, "LARGEST_ANSWER", 2**20)
     with (
         sending(TRICKLES["until closed"], b" " * 2**16, 0.0) as (url, _),
         pytest.raises(SuspectError, match="more than 1048576 bytes"),

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -197,6 +198,22 @@ def test_grpc_answer_that_is_no_tensor() -> None:
         ask_grpc(port)
 
 
+def test_grpc_answer_that_declares_more_than_is_expected_is_not_decoded() -> None:
+    """A hundred million rows, of one value that repeats."""
+    answer = tf.make_tensor_proto(np.float32([[1.0]]))
+    answer.tensor_shape.dim[0].size = 10**8
+    response = predict_pb2.PredictResponse()
+    response.outputs["probabilities"].CopyFrom(answer)
+    tracemalloc.start()
+    with (
+        grpc_server(Service(lambda call: response)) as port,
+        pytest.raises(SuspectError, match=r"declares the shape \(100000000, 1\), and at most 8,388,608"),
+    ):
+        ask_grpc(port)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
 def test_grpc_description_that_cannot_be_read() -> None:
     class Broken(Service):
         def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -310,7 +327,7 @@ def test_rest_slow_answer_times_out() -> None:
         (500, b'{"error": "a\\n\\u001b[2Jb"}', r"HTTP status 500: a b\. Is this the REST port"),
         (302, b"", r"HTTP status 302: .*Is this the REST port"),
         (200, b"<html>hello</html>", r"HTTP status 200: <html>hello</html>\. Is this the REST port"),
-        (200, b"[" * 100_000, r"HTTP status 200: \[\[\[.*\.\.\.\. Is this the REST port"),
+        (200, b"[" * 100_000, "sends an answer that is not read: it is nested more than 500 levels deep"),
         (200, b'{"predictions": []}', r"sent something that cannot be read \(KeyError"),
         (200, b'{"outputs": {"other": [1]}}', r"sent something that cannot be read \(KeyError"),
         (200, b'{"outputs": [[1, 2]]}', r"sent something that cannot be read \(TypeError"),

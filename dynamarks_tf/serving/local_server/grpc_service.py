@@ -29,6 +29,9 @@ from dynamarks_tf.serving.protocol.status import Code, StatusError, internal_err
 LOG = foreign_text.logger(__name__)
 
 THREADS = 4 * (os.cpu_count() or 1)
+HANDSHAKE_MS = 10_000  # for which a connection may be silent at its start
+IDLE_MS = 300_000
+MOST_CALLS = 1000  # that wait for a thread; more are refused
 LONGEST_MESSAGE = 1024  # characters of an error text
 LONGEST_WAIT_S = 365 * 24 * 3600.0  # gRPC puts the deadline of a call without one into the far future
 HEALTH_NAMES = ("", "ModelService", "PredictionService")
@@ -132,8 +135,12 @@ class GrpcServer:
             ("grpc.max_receive_message_length", -1 if max_request_bytes is None else max_request_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # otherwise a second server could share the port
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+            ("grpc.max_connection_idle_ms", IDLE_MS),
         ]
-        self._server = grpc.server(futures.ThreadPoolExecutor(THREADS, "grpc-server"), options=options)
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(THREADS, "grpc-server"), options=options, maximum_concurrent_rpcs=MOST_CALLS
+        )
         predictions = PredictionService(repository, metrics, request_logger)
         models = ModelService(repository, allow_config_reload=allow_config_reload)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(predictions, self._server)

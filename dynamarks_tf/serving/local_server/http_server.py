@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 THREADS = 4 * (os.cpu_count() or 1)
-LARGEST_BODY = 2**40  # bytes; in effect no limit
+LARGEST_BODY = 2**40  # bytes that are read, and dropped where requests may have fewer
 MEMORY_BUFFER = 2**28  # bytes of a body that waitress keeps in memory rather than in a file
 RECEIVE_SIZE = 2**18  # bytes
-CONNECTIONS = 1000  # open at the same time; others wait
+CONNECTIONS = 256  # open at the same time; for another one, that which has waited longest is closed
+IDLE_S = 30  # that a connection may be silent
+RECEIVE_S = 60  # that one request may take to arrive
+_SPARE = 8  # connections
 
 
 class HttpServer:
@@ -52,14 +55,15 @@ class HttpServer:
             threads=THREADS,
             ident=None,
             connection_limit=CONNECTIONS,
+            channel_timeout=IDLE_S,
+            cleanup_interval=IDLE_S // 4,
             max_request_body_size=LARGEST_BODY,
             inbuf_overflow=MEMORY_BUFFER,
             outbuf_overflow=MEMORY_BUFFER,
             outbuf_high_watermark=LARGEST_BODY,  # otherwise clients that read no answers hold the threads
             recv_bytes=RECEIVE_SIZE,
         )
-        if max_request_bytes is not None:
-            self._server.channel_class = _channel_class(max_request_bytes)
+        self._server.channel_class = _channel_class(LARGEST_BODY if max_request_bytes is None else max_request_bytes)
         self.port: int = listener.getsockname()[1]
         self._stopping = threading.Event()
         self._grace_s = 0.0
@@ -77,6 +81,7 @@ class HttpServer:
     def _serve(self) -> None:
         while not self._stopping.is_set():
             self._turn(timeout_s=1.0)
+            self._close_waiting()
         wasyncore.dispatcher.close(self._server)  # the listening socket; connections stay
         deadline = time.monotonic() + self._grace_s
         while self._close_idle() and time.monotonic() < deadline:
@@ -86,6 +91,18 @@ class HttpServer:
     def _turn(self, *, timeout_s: float) -> None:
         """Receives and sends the data at hand, as one turn of waitress' own loop does."""
         wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._server._map, count=1)
+
+    def _close_waiting(self) -> None:
+        """Closes connections whose request does not arrive, and where there are too many, those that wait longest."""
+        now = time.monotonic()
+        waiting = [channel for channel in self._server.active_channels.values() if not channel.requests]
+        late = [channel for channel in waiting if channel.is_receiving and now - channel.since > RECEIVE_S]
+        excess = len(self._server.active_channels) - len(late) - (CONNECTIONS - _SPARE)
+        if excess > 0:
+            others = [channel for channel in waiting if channel not in late]
+            late += sorted(others, key=lambda channel: channel.since)[:excess]
+        for channel in late:
+            channel.handle_close()
 
     def _close_idle(self) -> bool:
         """Closes the connections without a request under way. Returns whether others are left."""
@@ -98,7 +115,7 @@ class HttpServer:
 
 
 def _channel_class(max_request_bytes: int) -> type[HTTPChannel]:
-    """Makes the class of connections that answer 413 to larger bodies.
+    """Makes the class of connections that answer 413 to larger bodies, and know since when they wait.
 
     Waitress' own limit closes the connection while the client is still sending. The client then sees a reset connection
     instead of the answer. Here the excess is read and dropped.
@@ -122,6 +139,23 @@ def _channel_class(max_request_bytes: int) -> type[HTTPChannel]:
 
     class Channel(HTTPChannel):
         parser_class = Parser
+        is_receiving = False
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.since = time.monotonic()  # when its request began to arrive, or it began to wait for one
+
+        def received(self, data: bytes) -> bool:
+            if not self.is_receiving:
+                self.since = time.monotonic()
+            taken: bool = super().received(data)
+            self.is_receiving = self.request is not None
+            return taken
+
+        def service(self) -> None:
+            super().service()
+            if not self.is_receiving:
+                self.since = time.monotonic()
 
     return Channel
 

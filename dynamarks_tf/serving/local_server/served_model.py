@@ -20,6 +20,7 @@ from tensorflow.python.client import pywrap_tf_session
 from dynamarks_tf import foreign_text
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export.inference_graph import quiet_tensorflow
+from dynamarks_tf.serving.protocol.limits import MOST_ROWS
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
 from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE, Array, from_proto
 
@@ -184,8 +185,14 @@ def _feeds(signature: Signature, given: Mapping[str, tensor_pb2.TensorProto]) ->
     _check_input_names(signature.definition, set(given))
     feeds = {}
     for name in inputs:
+        tensor = given[name] if name in given else defaults[name]
+        if tensor.tensor_shape.dim and tensor.tensor_shape.dim[0].size > MOST_ROWS:
+            raise invalid(
+                f"{name} has {tensor.tensor_shape.dim[0].size} rows; at most {MOST_ROWS} are answered at once. Send "
+                "several requests."
+            )
         try:
-            feeds[_point(signature.inputs, name)] = from_proto(given[name] if name in given else defaults[name])
+            feeds[_point(signature.inputs, name)] = from_proto(tensor)
         except ValueError:
             raise invalid(f"tensor parsing error: {name}") from None
     return feeds

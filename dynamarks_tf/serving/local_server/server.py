@@ -26,6 +26,7 @@ from dynamarks_tf.serving.protocol.status import StatusError
 LOG = foreign_text.logger(__name__)
 
 StrPath = str | os.PathLike[str]
+LARGEST_REQUEST = 100 * 2**20  # bytes
 
 
 class LocalServer(ModelServer):
@@ -62,8 +63,8 @@ class LocalServer(ModelServer):
             unloaded; only the versions at the start are served if 0.
         monitoring_config_file: whether the REST port serves Prometheus metrics, and under which path; a
             MonitoringConfig in text format. No metrics if `None`.
-        max_request_bytes: the largest size of a request, over REST and gRPC. If `None`, it is unlimited over REST and
-            2 GiB over gRPC, as in TensorFlow Serving.
+        max_request_bytes: the largest size of a request, over REST and gRPC, also when it is unpacked. If `None`, it is
+            unlimited over REST and 2 GiB over gRPC, as in TensorFlow Serving.
         allow_config_reload: whether clients may call HandleReloadConfigRequest, and so load any folder. TensorFlow
             Serving always allows it.
         enable_grpc_healthcheck_service: whether to answer gRPC's standard health checks.
@@ -94,7 +95,7 @@ class LocalServer(ModelServer):
         model_config_file_poll_wait_seconds: float = 0.0,
         file_system_poll_wait_seconds: float = 1.0,
         monitoring_config_file: StrPath | None = None,
-        max_request_bytes: int | None = None,
+        max_request_bytes: int | None = LARGEST_REQUEST,
         allow_config_reload: bool = False,
         enable_grpc_healthcheck_service: bool = False,
         rest_api_enable_cors_support: bool = False,

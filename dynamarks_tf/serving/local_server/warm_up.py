@@ -8,7 +8,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from dynamarks_tf._support import storage
 from dynamarks_tf.errors import LogError, ServingError
 from dynamarks_tf.export.warmup import MAX_RECORDS, WARMUP_FILE
-from dynamarks_tf.request_logs.tf_record import read_records
+from dynamarks_tf.request_logs.tf_record import Damage, read_records
 from dynamarks_tf.serving.local_server.served_model import ServedModel
 from dynamarks_tf.serving.protocol.status import Code, StatusError
 from dynamarks_tf.serving.protocol.tensors import DEFAULT_SIGNATURE
@@ -31,6 +31,8 @@ def warm_up(model: ServedModel) -> None:
         for count, (_, record) in enumerate(read_records(storage.local_file(path)), 1):
             if count > MAX_RECORDS:
                 break
+            if isinstance(record, Damage):
+                raise LogError(f"it is corrupt: {record.problem}")
             _run(model, prediction_log_pb2.PredictionLog.FromString(record))
     except (OSError, LogError, DecodeError, StatusError) as error:
         raise ServingError(f"{path}: warm-up request {count} fails: {error}") from error

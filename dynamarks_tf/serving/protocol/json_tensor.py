@@ -20,11 +20,14 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support.json_bounds import check_json
 from dynamarks_tf.request_logs.json_keys import first_wins
 from dynamarks_tf.request_logs.json_text import is_base64, to_bytes
 from dynamarks_tf.serving.protocol import dtypes
+from dynamarks_tf.serving.protocol.limits import MOST_ROWS
 from dynamarks_tf.serving.protocol.status import Code, StatusError, invalid
 
+MOST_VALUES = 2**23  # in a request, each number and list counted
 QUOTE_LIMIT = 256  # characters of a JSON value that an error text repeats
 DEEPEST = 32  # axes; NumPy 1 has no more
 BYTES_SUFFIX = "_bytes"  # outputs with such a name are written in base64
@@ -45,7 +48,8 @@ _JSON_TYPES = {bool: "Bool", dict: "Object", list: "Array", str: "String", int: 
 _SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _DIGITS_IN_FULL = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
 _SURROGATE = re.compile(r"\\u[dD]")
-_STRING_OR_INF = re.compile(r'"(?:[^"\\]|\\.)*"|\bInf\b')
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
+_INF = re.compile(r"\bInf\b")
 _DECODER = json.JSONDecoder(object_pairs_hook=first_wins)
 
 Array = npt.NDArray[Any]
@@ -88,9 +92,10 @@ def parse(body: bytes) -> dict[str, Any]:
     text = body.decode("utf-8-sig", errors="surrogateescape").lstrip(" \t\r\n")
     if not text:
         raise invalid("JSON Parse error: The document is empty")
-    if "Inf" in text:
-        text = _STRING_OR_INF.sub(lambda found: "Infinity" if found[0] == "Inf" else found[0], text)
     try:
+        check_json(text, MOST_VALUES)
+        if "Inf" in text:
+            text = _with_infinity(text)
         document, _ = _DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
@@ -178,6 +183,16 @@ def error_body(message: str) -> str:
 # Reading
 
 
+def _with_infinity(text: str) -> str:
+    """A text with `Infinity` in place of `Inf`, but for strings."""
+    parts, start = [], 0
+    for index, part in enumerate(_ESCAPED.sub("..", text).split('"')):  # strings are every other part
+        found = text[start : start + len(part)]
+        parts.append(found if index % 2 else _INF.sub("Infinity", found))
+        start += len(part) + 1
+    return '"'.join(parts)
+
+
 def _check_surrogates(document: Any) -> None:
     try:
         json.dumps(document, ensure_ascii=False).encode("utf-8", errors="surrogateescape")
@@ -231,6 +246,8 @@ def _is_named(value: Any) -> bool:
 
 def _to_array(value: Any, dtype: int) -> Array:
     """Converts nested lists of equal lengths; the first value at each depth decides the shape."""
+    if isinstance(value, list) and len(value) > MOST_ROWS:
+        raise invalid(f"{len(value)} rows; at most {MOST_ROWS} are answered at once. Send several requests.")
     shape: list[int] = []
     items = [value]
     while items and type(items[0]) is list:

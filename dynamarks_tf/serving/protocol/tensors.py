@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
+from dynamarks_tf._support import tensor_proto
+
 DEFAULT_SIGNATURE = "serving_default"
 Array = npt.NDArray[Any]
 
-LARGEST_FILL = 2**28  # values that one value in a message may stand for
+LARGEST_FILL = 2**22  # values that one value in a message may stand for
 
 # The typed field of TensorProto that carries each dtype.
 _FIELDS = {
@@ -68,12 +68,4 @@ def from_proto(proto: tensor_pb2.TensorProto) -> Array:
         ValueError: the shape is not fully known, or far too large for the message; or the values do not fill it; or the
             dtype has no values.
     """
-    shape = proto.tensor_shape
-    if shape.unknown_rank or any(dim.size < 0 for dim in shape.dim):
-        raise ValueError("the shape of a value must be fully known")
-    if math.prod(dim.size for dim in shape.dim) > max(LARGEST_FILL, proto.ByteSize()):
-        raise ValueError("a small message must not fill the memory")
-    try:
-        return np.asarray(tf.make_ndarray(proto))
-    except (KeyError, TypeError, OverflowError, MemoryError) as error:
-        raise ValueError(str(error)) from error
+    return tensor_proto.read(proto, max(LARGEST_FILL, proto.ByteSize()))

@@ -17,7 +17,7 @@ import pytest
 import requests
 from grpc_health.v1 import health_pb2
 
-from dynamarks_tf.serving.local_server import LocalServer
+from dynamarks_tf.serving.local_server import LocalServer, http_server
 from tests.helpers.logs import read_predictions
 from tests.helpers.server_clients import (
     check_health,
@@ -185,3 +185,45 @@ def test_a_stop_finishes_answers_under_way_and_writes_all_of_them_to_the_log(zoo
         assert [answer.result().outputs["counted"].int64_val[0] for answer in grpc_answers] == [100_000] * 2
     assert (server.request_log.written, server.request_log.dropped) == (4, 0)
     assert len(read_predictions(tmp_path / "logs")) == 4
+
+
+# Clients that would fill the server
+
+
+def test_connections_that_wait_do_not_keep_others_out(server: LocalServer) -> None:
+    """Whether they are silent or their request trickles."""
+    address = server.rest_url.removeprefix("http://").partition("/")[0].split(":")
+    with ExitStack() as clients:
+        for number in range(http_server.CONNECTIONS + 50):
+            client = clients.enter_context(socket.create_connection((address[0], int(address[1])), timeout=10))
+            if number % 2:
+                client.sendall(b"POST /v1/models/zoo:predict HTTP/1.1\r\nContent-Le")
+        assert requests.get(server.rest_url, timeout=10).status_code == 200
+
+
+def test_a_request_that_does_not_arrive_in_time_is_cut_off(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "RECEIVE_S", 0.2)
+    address = server.rest_url.removeprefix("http://").partition("/")[0].split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=10) as client:
+        client.sendall(b"GET / HT")
+        assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"inputs": [' + b"0," * 2**23 + b"0]}", "it holds more than 8,388,608 values"),
+        (b'{"inputs": ' + b"[" * 10**6, "it is nested more than 500 levels deep"),
+        (b'{"instances": [' + b"[1,1,1,1]," * 2**17 + b"[1,1,1,1]]}", "131073 rows; at most 131072"),
+    ],
+    ids=["values", "deep", "rows"],
+)
+def test_a_small_body_that_unpacks_to_many_values_is_refused(server: LocalServer, body: bytes, reason: str) -> None:
+    """A gzip body of 87 kB took 2.3 GB and 41 s."""
+    response = requests.post(
+        f"{server.rest_url}:predict", gzip.compress(body, 1), headers={"Content-Encoding": "gzip"}, timeout=30
+    )
+    assert response.status_code == 400
+    assert reason in response.json()["error"]

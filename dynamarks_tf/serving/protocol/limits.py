@@ -1,0 +1,3 @@
+"""How much one request may hold."""
+
+MOST_ROWS = 2**17
