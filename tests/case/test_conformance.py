@@ -29,7 +29,7 @@ MESSAGES = {  # what this package says, for each reason in the list
     "unknown version": "of version (3|9|99|True); this release reads",
     "not a key file": "is not a key file",
     "not a statement": "is not a commitment statement",
-    "no JSON": "does not hold JSON|holds no JSON|Cannot read a commitment|it is no JSON|it is nested too deep",
+    "no JSON": "does not hold JSON|holds no JSON|Cannot read a commitment|it is no JSON|is nested more than",
     "encrypted, and no passphrase is given": "is encrypted. Give its passphrase",
     "another passphrase, or altered": "the passphrase is another, or the file was altered",
     "scrypt's n is at most 2^18": "n from 2.14 to 2.18",
@@ -43,9 +43,9 @@ MESSAGES = {  # what this package says, for each reason in the list
     "no timestamp": "is not a timestamp",
     "the timestamp's signature does not lead to the roots": "not signed by an authority that the given roots trust",
     "a timestamp, no statement": "no statement that a timestamp could be of",
-    "no request log": "is no request log",
+    "no request log": "There is no request in|cannot be read: it is not UTF-8",
     "no line holds inputs": 'it has no "inputs"',
-    "no TFRecord file": "the record at offset 0 is corrupt",
+    "no TFRecord file": "offset 0: it is corrupt",
     "log10 p does not follow from table and T": "log10 p .*is stated as -99 and comes out as",
     "T is no signed sum of residuals": "it is no sum of residuals that are whole multiples of",
     "T is beyond its largest value": "it lies beyond its largest possible value",
@@ -93,7 +93,7 @@ MESSAGES = {  # what this package says, for each reason in the list
     "a member is missing": "residuals.npz is missing",
     "a member was added": "more.json was added",
     "a member stands twice": "holds a member twice",
-    "members are not compressed": "is compressed; those of bundles are not",
+    "members are not compressed": "is compressed; those of such a file are not",
 }
 
 

@@ -449,6 +449,8 @@ def _bundle(
         def input_shape(self) -> tuple[int | None, ...]:
             return (num_classes,)
 
+        num_values = num_classes
+
         @property
         def takes_text(self) -> bool:
             return False
