@@ -8,12 +8,14 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf._support import bounds
 from dynamarks_tf.datasets.image_data import ImageData, image_data
 from dynamarks_tf.errors import DatasetError
 
@@ -45,11 +47,20 @@ def _read_idx(root: Path, name: str) -> Array:
     if path is None:
         raise DatasetError(f"{root} has no file {name} or {name}.gz. Expected the four IDX files: {', '.join(FILES)}")
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = _unpacked(path) if path.suffix == ".gz" else path.read_bytes()
         zero, code, axes = struct.unpack(">HBB", data[:4])
         shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
         if (zero, code) != (0, 8):
             raise ValueError("not an IDX file of unsigned bytes")
         return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
-    except (OSError, EOFError, ValueError, struct.error) as error:
+    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise DatasetError(f"{path} is damaged or no IDX file: {error}") from error
+
+
+def _unpacked(path: Path) -> bytes:
+    most = bounds.allowed(path.stat().st_size)
+    with gzip.open(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it unpacks to more than {most:,} bytes")
+    return data

@@ -94,7 +94,7 @@ class QueryLog:
     each request of KServe's logger, 16 bytes are kept.)
 
     No client can spoil the log. Requests without such an input, with inputs of another shape or type than the first
-    ones, or that no parser takes, are left out and counted. A damaged file is an error.
+    ones, or that cannot be read, are left out and counted. A file of which nothing can be read is an error.
 
     Args:
         files: the files; entries without times keep this order.
@@ -134,7 +134,7 @@ class QueryLog:
         """Yields the inputs, `batch_size` rows at a time: always the same rows in the same order.
 
         Raises:
-            LogError: a file is damaged, there is no such request, or several versions answered and none was chosen.
+            LogError: a file cannot be read, there is no such request, or several versions answered and none was chosen.
         """
         if batch_size < 1:
             raise ArgumentError(f"`batch_size` must be at least 1. Received: {batch_size}")
@@ -157,7 +157,7 @@ class QueryLog:
         """Counts the requests of each client in the whole log; `None` stands for those of unknown origin.
 
         Raises:
-            LogError: a file is damaged.
+            LogError: a file cannot be read.
         """
         return dict(collections.Counter(entry.client for entry in self._entries()))
 
@@ -168,7 +168,7 @@ class QueryLog:
             Counts by the name of the model and the version, `None` where they were not recorded.
 
         Raises:
-            LogError: a file is damaged.
+            LogError: a file cannot be read.
         """
         entries = (entry for entry in self._entries() if not isinstance(entry, UnreadableEntry))
         return dict(
