@@ -47,6 +47,7 @@ def opened(suspect: Any, options: SuspectOptions, queries: QuerySource) -> Itera
         datatype=options.datatype,
         timeout_s=options.timeout_s,
         api_key_header=options.api_key_header,
+        run_untrusted_code=options.run_untrusted_code,
     )
     try:
         yield adapter
