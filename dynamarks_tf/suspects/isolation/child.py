@@ -93,11 +93,12 @@ def _serve(connection: socket.socket) -> None:
     try:
         for module in request["modules"]:
             importlib.import_module(module)
+        module, _, name = request["opener"].partition(":")
+        opener = getattr(importlib.import_module(module), name)
         limits.apply()
         limits.start_clock()
         confined = _confine(request["readable"], request["folder"])
-        module, _, name = request["opener"].partition(":")
-        opened = getattr(importlib.import_module(module), name)(request["path"], **request["options"])
+        opened = opener(request["path"], **request["options"])
         is_suspect = hasattr(opened, "predict")
         said = _described(opened) if is_suspect else {"result": opened}
         frames.send(connection, {"confined": confined, **said})
