@@ -76,7 +76,7 @@ class IsolatedSuspect:
         beside = _files_beside(path, self.description, seconds) if kind == "onnx" else []
         self.files = tuple(_files_of(path)) + tuple(beside)
         opener, preload = _OPENERS[kind]
-        self._process: Process | None = Process(
+        self._process = Process(
             opener,
             path,
             self.description,
@@ -94,7 +94,7 @@ class IsolatedSuspect:
 
     def predict(self, batch: Array) -> Array:
         """Answers one batch."""
-        if self._process is None:
+        if self._process.has_ended:
             raise closed(self.description)
         try:
             header, answers = self._process.ask(np.asarray(batch), len(batch))
@@ -107,9 +107,7 @@ class IsolatedSuspect:
 
     def close(self) -> None:
         """Ends the process."""
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+        self._process.close()
 
 
 def described(opener: str, path: Path, *, seconds: float = 300.0) -> Any:

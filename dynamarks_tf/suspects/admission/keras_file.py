@@ -32,6 +32,7 @@ _PARTS = frozenset(
     "layers models initializers regularizers constraints activations random ops dtype_policies quantizers losses "
     "metrics optimizers src".split()
 )
+_PACKAGES = frozenset("builtins keras keras_hub keras_cv keras_nlp".split())
 _MODELS = frozenset(("Model", "Functional", "Sequential"))
 
 
@@ -140,6 +141,19 @@ def _check_object(node: dict[str, Any], description: str) -> None:
         if isinstance(node.get(key), str):
             raise refused(description, f"{key} of a layer is the path of a file, {shown(node[key])}.")
     parts = str(module).split(".")
+    if isinstance(module, str) and "config" in node and parts[0] not in _PACKAGES and not _is_registered(node):
+        raise SuspectError(
+            f"{description} cannot be loaded as a Keras model: {shown(name)} of {shown(module)} is not known here. If "
+            "it needs layers of its own, load it yourself and pass the model."
+        )
     is_other_part = parts[0] == "keras" and len(parts) > 1 and parts[1] not in _PARTS
     if is_other_part or (module == "keras.models" and name not in _MODELS):
         raise refused(description, f"{shown(name)} of {shown(module)} is no part of a model.")
+
+
+def _is_registered(node: dict[str, Any]) -> bool:
+    """Whether somebody here gave the class of an object that name."""
+    import keras
+
+    names = (node.get("registered_name"), node.get("class_name"))
+    return any(isinstance(name, str) and keras.saving.get_registered_object(name) is not None for name in names)

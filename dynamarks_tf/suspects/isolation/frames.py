@@ -72,6 +72,8 @@ def send(
     if len(content) > _MOST_HEADER:
         raise ValueError(f"it would send a header of {len(content):,} bytes; accepted are {_MOST_HEADER:,}")
     for part in (memoryview(_LENGTH.pack(len(content)) + content), *parts):
+        if not part.nbytes:
+            continue
         connection.settimeout(None if deadline is None else deadline.left())
         connection.sendall(part)
 
@@ -128,7 +130,7 @@ def _packed(array: Array) -> tuple[dict[str, Any], list[memoryview]]:
     if array.dtype.str not in _NUMBERS:
         raise ValueError(f"an array of {array.dtype}; accepted are real numbers, text and bytes")
     form = {"type": array.dtype.str, "shape": list(array.shape), "bytes": array.nbytes}
-    return form, [array.reshape(-1).view(np.uint8).data] if array.size else []
+    return form, [array.reshape(-1).view(np.uint8).data]
 
 
 def _unpacked(

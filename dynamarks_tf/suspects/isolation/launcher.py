@@ -112,6 +112,11 @@ class Process:
         """
         return self._ask({}, batch, "answering a batch", rows)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was ended, by `close`, a deadline or itself."""
+        return not self._end.alive
+
     def close(self) -> None:
         """Ends the process and removes its folder."""
         if self._alone is not None:
