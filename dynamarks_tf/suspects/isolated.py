@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ class IsolatedSuspect:
             options={"run_untrusted_code": run_untrusted_code, **options},
             seconds=seconds,
             readable=beside,
-            modules=_modules_with_layers() if kind == "keras" else (),
+            modules=_modules_with_layers() if kind == "keras" else None,
         )
         said = self._process.opened
         self.confined = tuple(said["confined"])
@@ -137,12 +136,18 @@ def _files_of(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
-def _modules_with_layers() -> Sequence[str]:
+def _modules_with_layers() -> dict[str, str]:
     """Modules of layers and functions that were registered here, so that a file may name them there too."""
     keras = sys.modules.get("keras")
     found = keras.saving.get_custom_objects().values() if keras is not None else ()
-    modules = {str(getattr(one, "__module__", "")) for one in found}
-    return sorted(name for name in modules if name in sys.modules and name != "__main__")
+    names = {str(getattr(one, "__module__", "")) for one in found} - {"__main__"}
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in names}
+    return {name: str(_root(Path(file), name)) for name, file in files.items() if file is not None}
+
+
+def _root(file: Path, module: str) -> Path:
+    """The folder that a module is imported from."""
+    return file.absolute().parents[module.count(".") + (file.stem == "__init__")]
 
 
 def _shape(given: Any) -> tuple[int | None, ...] | None:

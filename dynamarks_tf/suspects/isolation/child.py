@@ -91,8 +91,10 @@ def _serve(connection: socket.socket) -> None:
     request, _ = frames.receive(connection, most_bytes=0)
     limits = Limits(**request["limits"])
     try:
-        for module in request["modules"]:
-            importlib.import_module(module)
+        for module, folder in request["modules"].items():
+            sys.path += [] if folder in sys.path else [folder]
+            with contextlib.suppress(Exception):  # a file that needs it says so
+                importlib.import_module(module)
         module, _, name = request["opener"].partition(":")
         opener = getattr(importlib.import_module(module), name)
         limits.apply()

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ class Process:
         options: further arguments of `opener`.
         seconds: how long it may take to open, and for each batch.
         readable: files beside that it may read.
-        modules: modules to import before it is confined, which define layers that the file may name.
+        modules: modules to import before it is confined, which define layers that the file may name, and the folder
+            that each is imported from.
 
     Attributes:
         opened: what it said when it had opened the file: `result`, what the opener returned, or a description of the
@@ -71,7 +72,7 @@ class Process:
         options: dict[str, Any] | None = None,
         seconds: float,
         readable: Sequence[Path] = (),
-        modules: Sequence[str] = (),
+        modules: Mapping[str, str] | None = None,
     ) -> None:
         if not hasattr(socket, "send_fds"):
             raise SuspectError(
@@ -91,7 +92,7 @@ class Process:
             "options": {"description": description, **(options or {})},
             "readable": [str(one.absolute()) for one in (path, *readable)],
             "folder": self._folder,
-            "modules": list(modules),
+            "modules": dict(modules or {}),
             "limits": dataclasses.asdict(self._limits),
         }
         try:
