@@ -138,10 +138,13 @@ class AskingOptions:
     modules: tuple[str, ...]
     unsafe_load: bool
 
-    def prepared(self, reports: ReportOptions, *, key_of: str | None = None, clients: Sequence[str] = ()) -> Prepared:
+    def prepared(
+        self, suspect: str, reports: ReportOptions, *, key_of: str | None = None, clients: Sequence[str] = ()
+    ) -> Prepared:
         """Checks what can be checked before anything is asked, and loads key, statement and TensorFlow.
 
         Args:
+            suspect: what the user named; a model file's process starts while this one loads TensorFlow.
             reports: what the user said about the report.
             key_of: the client whose key is used in place of the master key, if any.
             clients: those whose keys may have marked the owner's model.
@@ -158,6 +161,9 @@ class AskingOptions:
             raise click.UsageError("--include-queries and --reveal-key add to the bundle; name its file by --bundle.")
         kept = reports.bundle_for(self.bundle)
 
+        from dynamarks_tf.suspects.isolated import prepare
+
+        prepare(suspect)
         load_tensorflow()
         from dynamarks_tf.verification.options import BundleOptions
         from dynamarks_tf.verification.owner import resolve_owner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.admission.refusals import inside
 from dynamarks_tf.suspects.batches import closed, refusal
+from dynamarks_tf.suspects.isolation import launcher
 from dynamarks_tf.suspects.isolation.launcher import Process
 from dynamarks_tf.suspects.signature import SuspectSignature
 
@@ -20,6 +22,7 @@ Array = npt.NDArray[Any]
 
 _LONGER = 10  # than a server may take: a file is asked on this machine's processor
 _TENSORFLOW = ("tensorflow", "keras")
+KINDS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".tflite": "tflite", ".onnx": "onnx"}
 _OPENERS = {
     "keras": ("dynamarks_tf.suspects.keras_model:KerasSuspect", _TENSORFLOW),
     "saved_model": ("dynamarks_tf.suspects.saved_model:SavedModelSuspect", _TENSORFLOW),
@@ -107,6 +110,14 @@ class IsolatedSuspect:
     def close(self) -> None:
         """Ends the process."""
         self._process.close()
+
+
+def prepare(place: Any) -> None:
+    """Starts the process for a suspect that seems to be a model file, without waiting for it."""
+    path = Path(place) if isinstance(place, (str, os.PathLike)) else None
+    kind = None if path is None or not path.exists() else "saved_model" if path.is_dir() else KINDS.get(path.suffix)
+    if kind is not None:
+        launcher.prepare(_OPENERS[kind][1])
 
 
 def described(opener: str, path: Path, *, seconds: float = 300.0) -> Any:

@@ -15,7 +15,7 @@ from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.base import Suspect
 from dynamarks_tf.suspects.estimator import EstimatorSuspect, is_estimator
 from dynamarks_tf.suspects.function import FunctionSuspect
-from dynamarks_tf.suspects.isolated import IsolatedSuspect
+from dynamarks_tf.suspects.isolated import KINDS, IsolatedSuspect
 from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.suspects.open_inference import OpenInferenceSuspect
 from dynamarks_tf.suspects.queries import QuerySource
@@ -29,7 +29,6 @@ ACCEPTED = (
     "path (.keras, .h5, .tflite or .onnx file, SavedModel folder; a file of answers: .npz, .csv, .parquet or .jsonl), "
     f"or a URL ({GRPC_FORM}; {REST_FORM}; {V2_FORM})"
 )
-_KINDS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".tflite": "tflite", ".onnx": "onnx"}
 _CHOICES = {"keras": "", "saved_model": "signature output", "tflite": "signature output", "onnx": "output"}
 
 
@@ -134,7 +133,7 @@ def _at_path(path: Path, given: dict[str, Any], timeout_s: float, queries: Query
     if path.suffix in READERS and not path.is_dir():
         _check(given, "", suspect)
         return AnswerFileSuspect(path, queries)
-    kind = "saved_model" if path.is_dir() else _KINDS.get(path.suffix)
+    kind = "saved_model" if path.is_dir() else KINDS.get(path.suffix)
     if kind is None:
         raise ArgumentError(f"{path} is not a suspect; accepted: {ACCEPTED}.")
     _check(given, f"{_CHOICES[kind]} run_untrusted_code", suspect)

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import os
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -60,6 +61,7 @@ def _make_copies(control: socket.socket) -> None:
                 if len(handles) != 2:
                     for lifeline, copy in copies.items():
                         _end(lifeline, copy)
+                    shutil.rmtree(os.getcwd(), ignore_errors=True)  # whoever made the folder may have been killed
                     return
                 connection, lifeline = (socket.socket(fileno=handle) for handle in handles)
                 copy = os.fork()

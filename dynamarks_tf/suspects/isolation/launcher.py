@@ -80,12 +80,13 @@ class Process:
                 "file, load the model yourself and pass it."
             )
         self._description = description
-        self._folder = tempfile.mkdtemp(prefix="suspect-")
+        source = _source(preload)
+        self._alone = None if source.makes_copies else source
+        self._folder = tempfile.mkdtemp(dir=source.folder)
         self._limits = Limits(usable_memory(), max(_SMALLEST_FILE_LIMIT, 2 * _size(path)), seconds)
         self._connection, theirs = socket.socketpair()
         self._lifeline, their_end = socket.socketpair()
         self._end = weakref.finalize(self, _end, self._connection, self._lifeline, self._folder)
-        self._alone: Any = None
         request = {
             "opener": opener,
             "path": str(path.absolute()),
@@ -97,9 +98,7 @@ class Process:
         }
         try:
             with theirs, their_end, self._explained("starting it"):
-                started = _source(preload).pass_on(theirs, their_end)
-            if started is not None:  # a process that serves this file alone
-                self._alone = weakref.finalize(self, _kill, started)
+                source.pass_on(theirs, their_end)
             self.opened, _ = self._ask(request, None, "loading it")
         except BaseException:
             self.close()
@@ -121,7 +120,7 @@ class Process:
     def close(self) -> None:
         """Ends the process and removes its folder."""
         if self._alone is not None:
-            self._alone()
+            self._alone.end()
         self._end()
 
     def _ask(
@@ -159,59 +158,71 @@ class Process:
 
 
 class _Source:
-    """Where processes come from that have imported certain modules."""
+    """Where processes come from that have imported certain modules.
+
+    Attributes:
+        folder: holds the folders of its processes; removed when it ends, even if this process was killed.
+        makes_copies: whether one serves all files, by copies of itself; otherwise each serves one file.
+        end: ends it.
+    """
 
     def __init__(self, preload: tuple[str, ...], backend: str) -> None:
-        self._makes_copies = sys.platform == "linux" and backend == "tensorflow"  # other backends start threads
+        self.makes_copies = sys.platform == "linux" and backend == "tensorflow"  # other backends start threads
+        self.folder = tempfile.mkdtemp(prefix="suspects-")
         self._owner = os.getpid()
-        self._folder = tempfile.mkdtemp(prefix="suspect-")
+        self._lock, self._is_ready = threading.Lock(), not self.makes_copies
         self._control, theirs = socket.socketpair()
-        mode = "copies" if self._makes_copies else "one"
+        mode = "copies" if self.makes_copies else "one"
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "dynamarks_tf.suspects.isolation.child", str(theirs.fileno()), mode, *preload],
                 pass_fds=[theirs.fileno()],
-                env=_environment(self._folder, backend),
-                cwd=self._folder,
+                env=_environment(self.folder, backend),
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # an interruption is for this process, which ends the others
             )
-        self._end = weakref.finalize(self, _end_source, self._control, self._process, self._folder, self._owner)
-        if self._makes_copies:
-            self._control.settimeout(_START_S)
-            with contextlib.suppress(OSError):
-                if self._control.recv(1):
-                    return
-            self._end()
-            raise SuspectError(f"A process for model files could not be started: {sys.executable} ended at once.")
+        self.end = weakref.finalize(
+            self, _end_source, self._control, self._process, self.folder, self._owner, at_once=not self.makes_copies
+        )
 
     @property
     def is_usable(self) -> bool:
         """Whether it can make another process."""
-        return self._makes_copies and self._owner == os.getpid() and self._process.poll() is None
+        return self.makes_copies and self._owner == os.getpid() and self._process.poll() is None
 
-    def pass_on(self, connection: socket.socket, lifeline: socket.socket) -> subprocess.Popen[bytes] | None:
-        """Gives the other ends of two connections to a new process; returns it if nobody else ends it."""
-        socket.send_fds(self._control, [b"!"], [connection.fileno(), lifeline.fileno()])
-        if self._makes_copies:
-            return None
-        self._end.detach()
-        self._control.close()
-        return self._process
+    def pass_on(self, connection: socket.socket, lifeline: socket.socket) -> None:
+        """Gives the other ends of two connections to a new process.
+
+        Raises:
+            OSError: it has ended.
+        """
+        with self._lock:
+            if not self._is_ready:
+                self._control.settimeout(_START_S)
+                if not self._control.recv(1):
+                    raise ConnectionError("it ended at once")
+                self._is_ready = True
+            socket.send_fds(self._control, [b"!"], [connection.fileno(), lifeline.fileno()])
+
+
+def prepare(preload: Sequence[str]) -> None:
+    """Starts what `Process` needs, which takes a while, without waiting for it."""
+    _source(preload)
 
 
 def _source(preload: Sequence[str]) -> _Source:
     """The source of processes for a kind of files, started when it is first needed."""
     keras = sys.modules.get("keras")
     backend = os.environ.get("KERAS_BACKEND", "tensorflow") if keras is None else str(keras.backend.backend())
+    kind = (backend, *preload)
     with _lock:
-        kind = (backend, *preload)
         source = _sources.get(kind)
         if source is None or not source.is_usable:
             source = _Source(tuple(preload), backend)
-            if source.is_usable:
+            if source.makes_copies:
                 _sources[kind] = source
         return source
 
@@ -256,19 +267,19 @@ def _end(connection: socket.socket, lifeline: socket.socket, folder: str) -> Non
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-
-
-def _end_source(control: socket.socket, process: subprocess.Popen[bytes], folder: str, owner: int) -> None:
+def _end_source(
+    control: socket.socket, process: subprocess.Popen[bytes], folder: str, owner: int, *, at_once: bool
+) -> None:
     control.close()
     if owner != os.getpid():  # a copy of this process, whose child it is not
         return
+    if at_once:
+        process.kill()
     try:
         process.wait(_END_S)
     except subprocess.TimeoutExpired:
-        _kill(process)
+        process.kill()
+        process.wait()
     shutil.rmtree(folder, ignore_errors=True)
 
 
