@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import threading
@@ -9,17 +10,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.cli.inspect import describe_file
+from dynamarks_tf.errors import ArgumentError, ModelError, SuspectError
 from dynamarks_tf.suspects import as_suspect
 from dynamarks_tf.suspects.isolated import IsolatedSuspect
 from dynamarks_tf.suspects.isolation import frames, launcher
 from dynamarks_tf.suspects.isolation.launcher import Process
 from dynamarks_tf.verification.provenance import suspect_sha256
-from tests.helpers.hostile_files import onnx_with_weights_beside, saved_model
+from tests.helpers.hostile_files import CASES, onnx_with_weights_beside, saved_model
 from tests.helpers.waiting import eventually
 
 Array = np.ndarray[Any, Any]
@@ -145,6 +148,39 @@ def test_vocabulary_of_a_saved_model_is_its_own_file(tmp_path: Path) -> None:
     before = suspect_sha256(str(tmp_path / "model"), suspect)
     words.write_text("bag\nshirt\n")
     assert suspect_sha256(str(tmp_path / "model"), suspect) != before
+
+
+def test_layers_of_the_caller_are_known_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "layers_of_the_caller.py").write_text(
+        "import keras\n\n\n@keras.saving.register_keras_serializable('caller')\nclass Halved(keras.layers.Layer):\n"
+        "    def call(self, x):\n        return x / 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    layer = importlib.import_module("layers_of_the_caller").Halved()
+    keras.Sequential([keras.Input((2,)), layer]).save(tmp_path / "suspect.keras")
+    suspect = as_suspect(tmp_path / "suspect.keras")
+    np.testing.assert_array_equal(suspect.predict(ROW), ROW / 2)
+    suspect.close()
+    del keras.saving.get_custom_objects()["caller>Halved"]
+    with pytest.raises(
+        SuspectError, match="Halved of layers_of_the_caller is not known here. If it needs layers of its"
+    ):
+        as_suspect(tmp_path / "suspect.keras")
+
+
+def test_inspect_opens_no_hostile_file(hostile: Path, tmp_path: Path) -> None:
+    with pytest.raises(SuspectError, match="is the operator (Read|Write)File"):
+        describe_file(hostile)
+    write, reason = CASES["Keras: layer that opens a SavedModel"]
+    with pytest.raises(ModelError, match=f"{reason}.*--unsafe-load"):
+        describe_file(write(tmp_path))
+
+
+def test_only_files_have_code_to_run() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"`run_untrusted_code` \(--run-untrusted-code\) does not go with A function"
+    ):
+        as_suspect(lambda batch: batch, run_untrusted_code=True)
 
 
 def test_digest_of_an_onnx_model_covers_its_tensors(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ class Graph:
 
     Attributes:
         functions: the functions of its library, by name.
+        names_are_unique: whether no two nodes of a place, and no two functions, have the same name.
     """
 
     def __init__(self, meta_graph: Any, *, is_version_1: bool) -> None:
@@ -29,6 +30,10 @@ class Graph:
         self._is_version_1 = is_version_1
         self._assets = {_node_of(asset.tensor_info.name) for asset in meta_graph.asset_file_def}
         self._filename = _node_of(meta_graph.saver_def.filename_tensor_name)
+        library = meta_graph.graph_def.library.function
+        counted = [[each.signature.name for each in library], [node.name for node in meta_graph.graph_def.node]]
+        counted += [[node.name for node in each.node_def] for each in library]
+        self.names_are_unique = all(len(names) == len(set(names)) for names in counted)
         self._callers: dict[str, list[tuple[str, Any]]] = {}
         for where, node in self.nodes():
             for name in self._called(node):
@@ -58,6 +63,7 @@ class Graph:
         found: set[tuple[str, str]] = set()
         waiting = [(MAIN, _node_of(name)) for name in ends]
         waiting += [(name, node) for name in self._held_by_objects() for node in self._nodes.get(name, ())]
+        entered = set(self._held_by_objects())
         while waiting:
             place = waiting.pop()
             where, name = place
@@ -66,7 +72,9 @@ class Graph:
                 continue
             found.add(place)
             waiting += [(where, _node_of(source)) for source in node.input]
-            waiting += [(called, inner) for called in self._called(node) for inner in self._nodes[called]]
+            for called in set(self._called(node)) - entered:
+                entered.add(called)
+                waiting += [(called, inner) for inner in self._nodes[called]]
         return found
 
     def restores_own(self, where: str, node: Any) -> bool:

@@ -57,6 +57,8 @@ def check_operators(meta_graph: Any, description: str, *, is_version_1: bool = F
     from tensorflow.python.framework import op_def_registry
 
     graph = Graph(meta_graph, is_version_1=is_version_1)
+    if not graph.names_are_unique:
+        raise refused(description, "it has two nodes or functions of one name.")
     for name in graph.functions:
         if op_def_registry.get(name) is not None:
             raise refused(description, f"it has a function of its own called {shown(name)}, as an operator is.")

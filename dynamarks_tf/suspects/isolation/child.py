@@ -107,7 +107,7 @@ def _serve(connection: socket.socket) -> None:
         said = _described(opened) if is_suspect else {"result": opened}
         frames.send(connection, {"confined": confined, **said})
     except Exception as error:
-        frames.send(connection, _problem(error))
+        frames.send(connection, _problem(error, request["options"]["description"]))
         return
     while is_suspect:
         _, batch = frames.receive(connection, most_bytes=sys.maxsize)
@@ -116,7 +116,7 @@ def _serve(connection: socket.socket) -> None:
             answers = np.asarray(opened.predict(batch))
             frames.send(connection, {"classes": getattr(opened, "classes", None)}, answers)
         except Exception as error:
-            frames.send(connection, _problem(error))
+            frames.send(connection, _problem(error, request["options"]["description"]))
 
 
 def _confine(readable: list[str], folder: str) -> list[str]:
@@ -146,10 +146,13 @@ def _described(suspect: Any) -> dict[str, Any]:
     }
 
 
-def _problem(error: Exception) -> dict[str, Any]:
+def _problem(error: Exception, description: str) -> dict[str, Any]:
     is_ours = isinstance(error, DynaMarksError)
     kind = type(error).__name__
-    return {"error": str(error) if is_ours else f"{kind}: {str(error)[:1000]}", "kind": kind if is_ours else None}
+    return {
+        "error": str(error) if is_ours else f"{description} failed: {kind}: {str(error)[:1000]}",
+        "kind": kind if is_ours else None,
+    }
 
 
 if __name__ == "__main__":
