@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamarks_tf.errors import SuspectError
-from dynamarks_tf.suspects.admission.refusals import check_declared, refused, shown
-from dynamarks_tf.suspects.batches import brief
+from dynamarks_tf.suspects.admission.refusals import check_declared, reading, refused, shown
 
 _LARGEST_CONFIG = 32 << 20  # bytes
 _MOST_MEMBERS = 10_000
@@ -48,15 +47,11 @@ def check_keras_file(path: Path, description: str) -> None:
     Raises:
         SuspectError: it holds something else, or sizes out of proportion.
     """
-    try:
+    with reading(description, "a Keras model"):
         if zipfile.is_zipfile(path):
             _check_archive(path, description)
         elif path.is_file() and path.suffix in (".h5", ".hdf5"):
             _check_weights(path, path.stat().st_size, description, holds_config=True)
-    except SuspectError:
-        raise
-    except Exception as error:  # what a damaged file raises depends on the damaged part
-        raise SuspectError(f"{description} cannot be loaded as a Keras model: {brief(error)}") from error
 
 
 def _check_archive(path: Path, description: str) -> None:

@@ -8,11 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dynamarks_tf.errors import SuspectError
-from dynamarks_tf.suspects.admission.refusals import SMALL_ACTIVATION, check_declared, inside, refused, shown
+from dynamarks_tf.suspects.admission.refusals import (
+    SMALL_ACTIVATION,
+    check_declared,
+    inside,
+    reading,
+    refused,
+    shown,
+    unreadable,
+)
 from dynamarks_tf.suspects.base import load
-from dynamarks_tf.suspects.batches import brief
 
+_KIND = "an ONNX model"
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _LARGEST = 2**31 - 1  # bytes; protocol buffers hold no more
 _LARGE_TENSOR = 1 << 16  # bytes that sizes are not computed from
@@ -28,14 +35,15 @@ def check_onnx_file(path: Path, description: str) -> None:
     Raises:
         SuspectError: it has others, or cannot be read.
     """
-    model = _parsed(path, description)
-    _check_operators(model, description)
-    beside = _external(path, model, description)
-    stored = sum(file.stat().st_size for file in (path, *(path.parent / name for name in beside)))
-    for tensor in _tensors(model):
-        if _declared_bytes(tensor.dims, tensor.data_type) > _held_bytes(tensor, path.parent):
-            raise refused(description, f"its tensor {shown(tensor.name)} is declared larger than it is.")
-    _check_computed_sizes(model, stored, description)
+    with reading(description, _KIND):
+        model = _parsed(path, description)
+        _check_operators(model, description)
+        beside = _external(path, model, description)
+        stored = sum(file.stat().st_size for file in (path, *(path.parent / name for name in beside)))
+        for tensor in _tensors(model):
+            if _declared_bytes(tensor.dims, tensor.data_type) > _held_bytes(tensor, path.parent):
+                raise refused(description, f"its tensor {shown(tensor.name)} is declared larger than it is.")
+        _check_computed_sizes(model, stored, description)
 
 
 def external_files(path: str | os.PathLike[str], *, description: str) -> list[str]:
@@ -44,7 +52,8 @@ def external_files(path: str | os.PathLike[str], *, description: str) -> list[st
     Raises:
         SuspectError: one lies outside the model's folder, is a link or missing; or the model cannot be read.
     """
-    return _external(Path(path), _parsed(Path(path), description), description)
+    with reading(description, _KIND):
+        return _external(Path(path), _parsed(Path(path), description), description)
 
 
 def _external(path: Path, model: Any, description: str) -> list[str]:
@@ -53,18 +62,15 @@ def _external(path: Path, model: Any, description: str) -> list[str]:
         if not inside(path.parent, name):
             raise refused(description, f"its tensors lie in {shown(name)}, outside its folder or behind a link.")
         if not (path.parent / name).is_file():
-            raise SuspectError(f"{description} cannot be loaded: the file {shown(name)} with its tensors is missing.")
+            raise unreadable(description, _KIND, f"the file {shown(name)} with its tensors is missing.")
     return sorted(names)
 
 
 def _parsed(path: Path, description: str) -> Any:
     onnx = load("onnx", "onnx", description)
     if path.stat().st_size > _LARGEST:
-        raise SuspectError(f"{description} cannot be loaded as an ONNX model: it is larger than 2 GB.")
-    try:
-        return onnx.load_model_from_string(path.read_bytes())
-    except Exception as error:  # the parser's own error class
-        raise SuspectError(f"{description} cannot be loaded as an ONNX model: {brief(error)}") from error
+        raise unreadable(description, _KIND, "it is larger than 2 GB.")
+    return onnx.load_model_from_string(path.read_bytes())
 
 
 def _check_operators(model: Any, description: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.batches import brief
 
 WAY_OUT = (
     "If you trust the file, allow what it does: run_untrusted_code=True (--run-untrusted-code). It runs in a process "
@@ -39,6 +42,22 @@ class RefusedError(SuspectError):
 def refused(description: str, reason: str) -> RefusedError:
     """Makes the error for a file that holds what is not accepted."""
     return RefusedError(f"{description} is refused: {reason}")
+
+
+@contextlib.contextmanager
+def reading(description: str, kind: str) -> Iterator[None]:
+    """Turns what reading a damaged file raises, which depends on the damaged part, into an error of this package."""
+    try:
+        yield
+    except SuspectError:
+        raise
+    except Exception as error:
+        raise unreadable(description, kind, error) from error
+
+
+def unreadable(description: str, kind: str, reason: object) -> SuspectError:
+    """Makes the error for a file that cannot be read."""
+    return SuspectError(f"{description} cannot be loaded as {kind}: {brief(reason)}")
 
 
 def check_declared(description: str, declared: int, stored: int, what: str, *, small: int = SMALL_WEIGHTS) -> None:

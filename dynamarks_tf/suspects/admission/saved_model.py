@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.admission.graph import Graph
 from dynamarks_tf.suspects.admission.operators import COMPUTING, FILLING_FROM_FILE, RESTORING, SAVING
-from dynamarks_tf.suspects.admission.refusals import check_declared, inside, refused, shown
-from dynamarks_tf.suspects.batches import brief
+from dynamarks_tf.suspects.admission.refusals import check_declared, inside, reading, refused, shown, unreadable
 
+_KIND = "a SavedModel"
 _LARGEST_GRAPH = 2**31 - 1  # bytes; protocol buffers hold no more
 _MOST_FILES = 10_000
 _OTHER_FORMS = ("saved_model.pbtxt", "saved_model.cpb")
@@ -29,14 +28,15 @@ def check_saved_model(folder: Path, description: str) -> None:
     Raises:
         SuspectError: it holds an operator that is not accepted, links, or tensors out of proportion.
     """
-    stored = sum(_sizes_of_files(folder, description))
-    content = _parsed(folder, description)
-    is_version_1 = len(content.meta_graphs) != 1 or not content.meta_graphs[0].HasField("object_graph_def")
-    for meta_graph in content.meta_graphs:
-        check_assets(meta_graph, folder, description)
-        declared = sum(map(_declared_bytes, _nodes(meta_graph.graph_def)))
-        check_declared(description, declared, stored, "the constants of its graph")
-        check_operators(meta_graph, description, is_version_1=is_version_1)
+    with reading(description, _KIND):
+        stored = sum(_sizes_of_files(folder, description))
+        content = _parsed(folder, description)
+        is_version_1 = len(content.meta_graphs) != 1 or not content.meta_graphs[0].HasField("object_graph_def")
+        for meta_graph in content.meta_graphs:
+            check_assets(meta_graph, folder, description)
+            declared = sum(map(_declared_bytes, _nodes(meta_graph.graph_def)))
+            check_declared(description, declared, stored, "the constants of its graph")
+            check_operators(meta_graph, description, is_version_1=is_version_1)
 
 
 def check_operators(meta_graph: Any, description: str, *, is_version_1: bool = False) -> None:
@@ -101,7 +101,6 @@ def _sizes_of_files(folder: Path, description: str) -> Iterator[int]:
 
 
 def _parsed(folder: Path, description: str) -> Any:
-    from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
     for name in _OTHER_FORMS:
@@ -109,12 +108,9 @@ def _parsed(folder: Path, description: str) -> Any:
             raise refused(description, f"it is stored as {name}, which is not read. Save it as saved_model.pb, alone.")
     path = folder / "saved_model.pb"
     if path.stat().st_size > _LARGEST_GRAPH:
-        raise SuspectError(f"{description} cannot be loaded as a SavedModel: its graph is larger than 2 GB.")
+        raise unreadable(description, _KIND, "its graph is larger than 2 GB.")
     content = saved_model_pb2.SavedModel()
-    try:
-        content.ParseFromString(path.read_bytes())
-    except DecodeError as error:
-        raise SuspectError(f"{description} cannot be loaded as a SavedModel: {brief(error)}") from error
+    content.ParseFromString(path.read_bytes())
     return content
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamarks_tf.errors import SuspectError
-from dynamarks_tf.suspects.admission.refusals import SMALL_ACTIVATION, check_declared, refused, shown
-from dynamarks_tf.suspects.batches import brief
+from dynamarks_tf.suspects.admission.refusals import SMALL_ACTIVATION, check_declared, reading, refused, shown
 
 _CUSTOM, _DELEGATE, _STABLEHLO_CUSTOM_CALL = 32, 51, 173
 _ELEMENT = 4  # bytes
@@ -26,15 +25,11 @@ def check_tflite_file(path: Path, description: str) -> None:
         SuspectError: it has custom operators, such as those of TensorFlow (`Flex`), files beside it, or cannot be read.
     """
     stored = path.stat().st_size
-    try:
+    with reading(description, "a TFLite model"):
         model = _schema().Model.GetRootAs(path.read_bytes(), 0)
         _check_operators(model, description)
         largest = max((_declared(model.Subgraphs(i)) for i in range(model.SubgraphsLength())), default=0)
         outside = getattr(model, "ExternalBuffersLength", int)()
-    except SuspectError:
-        raise
-    except Exception as error:  # what a damaged file raises depends on the damaged part
-        raise SuspectError(f"{description} cannot be loaded as a TFLite model: {brief(error)}") from error
     if outside:
         raise refused(description, "its tensors lie in other files.")
     check_declared(description, largest, stored, "a tensor of it", small=SMALL_ACTIVATION)
