@@ -26,7 +26,7 @@ REPORT = ["jinja2>=3.1", PLOTS]
 SCIPY = "scipy>=1.15"
 SUSPECTS = {  # what asks suspects of these kinds
     "tflite": ["ai-edge-litert>=1.2"],
-    "onnx": ["onnxruntime>=1.17"],
+    "onnx": ["onnxruntime>=1.17", "onnx>=1.16"],  # the second reads a file before the first runs it
     "parquet": ["pyarrow>=14"],  # recorded answers
 }
 ZSTD = ['backports.zstd>=1; python_version < "3.14"']  # later ones have it in their standard library
@@ -124,7 +124,6 @@ setup(
             "mypy>=1.11",
             *[package for packages in SUSPECTS.values() for package in packages],
             "nbclient>=0.10",
-            "onnx>=1.16",
             "pytest>=8",
             "pytest-xdist>=3.8",  # two files at a time
             "pytest-cov>=5",

@@ -34,7 +34,8 @@ SECTIONS = {
     "Owner": "owner key statement timestamp_roots from_logits modules unsafe_load",
     "Queries": "max_queries seed",
     "Suspect": "signature output input datatype suspect_scale suspect_from_logits labels class_names "
-    "align_classes batch_size timeout rate api_key_header",
+    "align_classes batch_size timeout rate api_key_header "
+    "run_untrusted_code",
     "Result": "alpha out bundle include_queries reveal_key as_json",
     "Report": "report plots true_labels confidential",
 }
@@ -90,10 +91,20 @@ _OPTIONS = (
     click.option(
         "--batch-size", default=256, show_default=True, type=click.IntRange(min=1), help="Inputs per request."
     ),
-    click.option("--timeout", default=30.0, show_default=True, help="Seconds a remote suspect may take per request."),
+    click.option(
+        "--timeout",
+        default=30.0,
+        show_default=True,
+        help="Seconds a remote suspect may take per request; a model file, ten times as long.",
+    ),
     click.option("--rate", type=float, help="Maximum number of queries a second."),
     click.option(
         "--api-key-header", help="Header for the key in DYNAMARKS_API_KEY. By default: Authorization: Bearer KEY."
+    ),
+    click.option(
+        "--run-untrusted-code",
+        is_flag=True,
+        help="Run what is refused in a suspect's file: Lambda layers, operators that read files. Confined anyway.",
     ),
     click.option("--out", type=_PATH, help="Also write the evidence to this JSON file."),
     click.option("--bundle", type=_PATH, help="Write an evidence bundle for `check`. Confidential."),
@@ -130,6 +141,7 @@ class AskingOptions:
     timeout: float
     rate: float | None
     api_key_header: str | None
+    run_untrusted_code: bool
     out: Path | None
     bundle: Path | None
     include_queries: bool
@@ -137,10 +149,13 @@ class AskingOptions:
     modules: tuple[str, ...]
     unsafe_load: bool
 
-    def prepared(self, reports: ReportOptions, *, key_of: str | None = None, clients: Sequence[str] = ()) -> Prepared:
+    def prepared(
+        self, suspect: str, reports: ReportOptions, *, key_of: str | None = None, clients: Sequence[str] = ()
+    ) -> Prepared:
         """Checks what can be checked before anything is asked, and loads key, statement and TensorFlow.
 
         Args:
+            suspect: what the user named; a model file's process starts while this one loads TensorFlow.
             reports: what the user said about the report.
             key_of: the client whose key is used in place of the master key, if any.
             clients: those whose keys may have marked the owner's model.
@@ -163,6 +178,9 @@ class AskingOptions:
             raise click.UsageError("--include-queries and --reveal-key add to the bundle; name its file by --bundle.")
         kept = reports.bundle_for(self.bundle)
 
+        from dynamarks_tf.suspects.isolated import prepare
+
+        prepare(suspect)
         load_tensorflow()
         from dynamarks_tf.verification.options import BundleOptions
         from dynamarks_tf.verification.owner import resolve_owner
@@ -206,6 +224,7 @@ class AskingOptions:
             timeout_s=self.timeout,
             rate=self.rate,
             api_key_header=self.api_key_header,
+            run_untrusted_code=self.run_untrusted_code,
         )
 
 

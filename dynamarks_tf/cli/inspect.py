@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 from dynamarks_tf._support import strict_json
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
-from dynamarks_tf.errors import FormatError
+from dynamarks_tf.errors import FormatError, ModelError
 from dynamarks_tf.keys.key import FORMAT as KEY_FORMAT
 from dynamarks_tf.keys.key import MarkKey, is_encrypted
 
@@ -94,8 +95,29 @@ def _json_file(path: Path) -> dict[str, Any]:
 
 
 def _keras_model(path: Path) -> dict[str, Any]:
+    from dynamarks_tf.suspects.isolated import described
+
+    if not path.is_file():
+        raise ModelError(f"There is no Keras model file {path}.")
+    facts: dict[str, Any] = described("dynamarks_tf.cli.inspect:describe_keras_file", path)
+    return facts
+
+
+def describe_keras_file(path: str, *, description: str) -> dict[str, Any]:
+    """What `describe_file` says of a file of unknown origin, in a process of its own.
+
+    Args:
+        path: the file.
+        description: its name in messages.
+    """
+    from dynamarks_tf.suspects.admission.keras_file import check_keras_file
+    from dynamarks_tf.suspects.admission.refusals import RefusedError
     from dynamarks_tf.watermark import marking
 
+    try:
+        check_keras_file(Path(path), description)
+    except RefusedError as error:
+        raise ModelError(f"{error.reason} {marking.UNSAFE_LOAD}") from error
     return describe_model(marking.load_model(path))
 
 
@@ -126,10 +148,12 @@ def describe_model(model: keras.Model) -> dict[str, Any]:
 
 
 def _saved_model(path: Path) -> dict[str, Any]:
-    from dynamarks_tf.suspects.saved_model import SavedModelSuspect
+    from dynamarks_tf.suspects.isolated import IsolatedSuspect
+    from dynamarks_tf.suspects.saved_model import highest_version
 
-    suspect = SavedModelSuspect(path)
-    signature = suspect.signature
+    with contextlib.closing(IsolatedSuspect("saved_model", highest_version(path))) as suspect:
+        signature = suspect.signature
+    assert signature is not None
     return {
         "kind": "saved model",
         "path": suspect.description,

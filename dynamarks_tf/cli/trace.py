@@ -102,7 +102,7 @@ def trace(
     given: dict[str, Any] = {"log": log, "groups": [_names(text) for text in group]}
     if keys is not None:
         given = {"keys": clients, "queries": queries}
-    prepared = asking.prepared(reports, clients=clients)
+    prepared = asking.prepared(suspect, reports, clients=clients)
     from dynamarks_tf.verification import trace as tracing
 
     result = tracing.trace(suspect, **given, **prepared.arguments)

@@ -147,7 +147,7 @@ def verify(
             raise click.UsageError(f"{option} chooses from request logs; give them by --log.")
     if extend is not None and (not sequential or asking.bundle is None):
         raise click.UsageError("--extend goes on with a sequential test: give --sequential, and --bundle to write.")
-    prepared = asking.prepared(reports, key_of=key_of)
+    prepared = asking.prepared(suspect, reports, key_of=key_of)
     if extend is not None:
         prepared.arguments["bundle"] = dataclasses.replace(prepared.arguments["bundle"], extends=extend)
     from dynamarks_tf.request_logs import open_log

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.admission.keras_file import check_keras_file
 from dynamarks_tf.suspects.batches import brief, closed, fit_shape, fit_type, refusal, several_inputs
 
 Array = npt.NDArray[Any]
@@ -23,25 +24,28 @@ class KerasSuspect:
     """A Keras model with one input and one output, on any Keras backend.
 
     Args:
-        model: a `keras.Model`, or the path of a `.keras` or `.h5` file. Files are loaded in the safe mode of Keras,
-            which refuses code inside them.
+        model: a `keras.Model`, or the path of a `.keras` or `.h5` file. A file is loaded in this process;
+            `IsolatedSuspect` does so in a process of its own.
+        description: its name in reports; by default the path, or the model's name.
+        run_untrusted_code: whether to load a file unchecked and to run the code inside it, such as that of `Lambda`
+            layers.
 
     Attributes:
         path: the file; `None` for a model in memory.
 
     Raises:
-        SuspectError: the file cannot be loaded, or the model has several inputs.
+        SuspectError: the file is refused or cannot be loaded, or the model has several inputs.
 
     Example:
         >>> KerasSuspect("surrogate.keras").predict(images).shape
         (256, 10)
     """
 
-    def __init__(self, model: Any) -> None:
-        from_file = isinstance(model, (str, os.PathLike))
-        self.path = Path(model) if from_file else None
-        self.description = str(self.path) if from_file else f"Keras model {model.name!r}"
-        self._model = _load(Path(model)) if from_file else model
+    def __init__(self, model: Any, *, description: str | None = None, run_untrusted_code: bool = False) -> None:
+        self.path = Path(model) if isinstance(model, (str, os.PathLike)) else None
+        name = f"Keras model {model.name!r}" if self.path is None else str(self.path)
+        self.description = name if description is None else description
+        self._model = model if self.path is None else _load(self.path, self.description, run_untrusted_code)
         self.input_shape = self._input_shape()
         self._whole_numbers = _whole_numbers(self._model)
         self._answer: Callable[[Array], Any] | None = _compiled(self._model)
@@ -84,15 +88,17 @@ def _whole_numbers(model: Any) -> np.dtype[Any] | None:
     return np.dtype(name) if name.startswith(("int", "uint", "bool")) else None
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, description: str, run_untrusted_code: bool) -> Any:
     import keras
 
+    if not run_untrusted_code:
+        check_keras_file(path, description)
     try:
-        return keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False, safe_mode=not run_untrusted_code)
     except Exception as error:  # Keras and its file formats raise many types
         raise SuspectError(
-            f"{path} cannot be loaded as a Keras model: {brief(error)} If it needs layers of its own, load it yourself "
-            "and pass the model."
+            f"{description} cannot be loaded as a Keras model: {brief(error)} If it needs layers of its own, load it "
+            "yourself and pass the model."
         ) from error
 
 

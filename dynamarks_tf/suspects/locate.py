@@ -16,14 +16,13 @@ from dynamarks_tf.suspects.api_key import ApiKey
 from dynamarks_tf.suspects.base import Suspect
 from dynamarks_tf.suspects.estimator import EstimatorSuspect, is_estimator
 from dynamarks_tf.suspects.function import FunctionSuspect
+from dynamarks_tf.suspects.isolated import KINDS, IsolatedSuspect
 from dynamarks_tf.suspects.keras_model import KerasSuspect
-from dynamarks_tf.suspects.onnx_model import OnnxSuspect
 from dynamarks_tf.suspects.open_inference import OpenInferenceSuspect
 from dynamarks_tf.suspects.queries import QuerySource
-from dynamarks_tf.suspects.saved_model import SavedModelSuspect
+from dynamarks_tf.suspects.saved_model import highest_version
 from dynamarks_tf.suspects.tf_serving_grpc import GrpcSuspect
 from dynamarks_tf.suspects.tf_serving_rest import RestSuspect
-from dynamarks_tf.suspects.tflite import TFLiteSuspect
 from dynamarks_tf.suspects.torch_module import TorchSuspect, is_torch_module
 
 ACCEPTED = (
@@ -31,6 +30,7 @@ ACCEPTED = (
     "path (.keras, .h5, .tflite or .onnx file, SavedModel folder; a file of answers: .npz, .csv, .parquet or .jsonl), "
     f"or a URL ({GRPC_FORM}; {REST_FORM}; {V2_FORM})"
 )
+_CHOICES = {"keras": "", "saved_model": "signature output", "tflite": "signature output", "onnx": "output"}
 
 
 def as_suspect(
@@ -44,6 +44,7 @@ def as_suspect(
     api_key_header: str | None = None,
     queries: QuerySource | None = None,
     most_values: int = MOST_VALUES,
+    run_untrusted_code: bool = False,
 ) -> Suspect:
     """Returns the adapter for a suspect.
 
@@ -59,10 +60,13 @@ def as_suspect(
             only one.
         input: name of the input, of a model behind the Open Inference Protocol whose server does not describe it.
         datatype: type of that input in the protocol, such as `"FP32"`.
-        timeout_s: seconds that a server may take for one answer.
+        timeout_s: seconds that a server may take for one answer. A model file may take ten times as long, and as long
+            to load.
         api_key_header: name of the header that carries the key; by default it is sent as `Authorization: Bearer KEY`.
         queries: the inputs to which a file of answers without digests holds the answers.
         most_values: how many numbers a server may answer one batch with.
+        run_untrusted_code: whether a model file may hold more than layers and arithmetic: `Lambda` layers, operators
+            that read files or that are not known. It runs in a process of its own all the same.
 
     Returns:
         The suspect, ready to be asked.
@@ -82,13 +86,14 @@ def as_suspect(
         "input": input,
         "datatype": datatype,
         "api_key_header": api_key_header,
+        "run_untrusted_code": run_untrusted_code or None,
     }
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(suspect, (str, os.PathLike)):
         text = os.fspath(suspect)
-        return (
-            _at_address(text, given, timeout_s, most_values) if "://" in text else _at_path(Path(text), given, queries)
-        )
+        if "://" in text:
+            return _at_address(text, given, timeout_s, most_values)
+        return _at_path(Path(text), given, timeout_s, queries)
     _check(given, "", _name(suspect))
     if _is_keras_model(suspect):
         return KerasSuspect(suspect)
@@ -127,25 +132,19 @@ def _at_address(url: str, given: dict[str, Any], timeout_s: float, most_values: 
     return RestSuspect(url, **given, **remote)
 
 
-def _at_path(path: Path, given: dict[str, Any], queries: QuerySource | None) -> Suspect:
+def _at_path(path: Path, given: dict[str, Any], timeout_s: float, queries: QuerySource | None) -> Suspect:
     suspect = without_password(str(path))
-    if path.is_dir():
-        _check(given, "signature output", suspect)
-        return SavedModelSuspect(path, **given)
     if not path.exists():
         raise SuspectError(f"There is no file or folder {suspect}; accepted: {ACCEPTED}.")
-    if path.suffix == ".tflite":
-        _check(given, "signature output", suspect)
-        return TFLiteSuspect(path, **given)
-    if path.suffix == ".onnx":
-        _check(given, "output", suspect)
-        return OnnxSuspect(path, **given)
-    _check(given, "", suspect)
-    if path.suffix in READERS:
+    if path.suffix in READERS and not path.is_dir():
+        _check(given, "", suspect)
         return AnswerFileSuspect(path, queries)
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
+    kind = "saved_model" if path.is_dir() else KINDS.get(path.suffix)
+    if kind is None:
         raise ArgumentError(f"{path} is not a suspect; accepted: {ACCEPTED}.")
-    return KerasSuspect(path)
+    _check(given, f"{_CHOICES[kind]} run_untrusted_code", suspect)
+    place = highest_version(path) if kind == "saved_model" else path
+    return IsolatedSuspect(kind, place, timeout_s=timeout_s, **given)
 
 
 def _check(given: dict[str, Any], accepted: str, suspect: str) -> None:

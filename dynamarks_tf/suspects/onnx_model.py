@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dynamarks_tf._support import texts
 from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.admission.onnx_file import check_onnx_file
 from dynamarks_tf.suspects.base import load
 from dynamarks_tf.suspects.batches import as_text, brief, closed, refusal
 from dynamarks_tf.suspects.signature import choose_signature
@@ -33,6 +34,8 @@ class OnnxSuspect:
 
     Args:
         path: the `.onnx` file.
+        description: its name in reports; by default the path.
+        run_untrusted_code: whether to load it unchecked.
         output: name of the output to read. By default the one called `probabilities` or `output_probability`, which
             models converted from scikit-learn have beside their labels; otherwise the only one.
 
@@ -40,7 +43,7 @@ class OnnxSuspect:
         classes: what the columns of the answers stand for, if each answer names them (ZipMap).
 
     Raises:
-        SuspectError: the file cannot be loaded, ONNX Runtime is not installed, or there is no such output.
+        SuspectError: the file is refused or cannot be loaded, a package is missing, or there is no such output.
 
     Example:
         >>> OnnxSuspect("suspect.onnx").predict(images).shape
@@ -49,28 +52,37 @@ class OnnxSuspect:
 
     classes: tuple[Any, ...] | None = None
 
-    def __init__(self, path: str | os.PathLike[str], *, output: str | None = None) -> None:
-        self.description = str(Path(path))
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        description: str | None = None,
+        run_untrusted_code: bool = False,
+        output: str | None = None,
+    ) -> None:
+        self.description = str(Path(path)) if description is None else description
         runtime = load("onnxruntime", "onnx", self.description)
+        if not run_untrusted_code:
+            check_onnx_file(Path(path), self.description)
         try:
             session = runtime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime has an error class for each status code
-            raise SuspectError(f"{path} cannot be loaded as an ONNX model: {brief(error)}") from error
+            raise SuspectError(f"{self.description} cannot be loaded as an ONNX model: {brief(error)}") from error
         self._session: Any = session
         inputs = {tensor.name: (_shape(tensor.shape), self._type(tensor.type)) for tensor in session.get_inputs()}
         outputs = [tensor.name for tensor in session.get_outputs()]
-        self._signature = choose_signature(self.description, inputs, outputs, output)
-        self.input_shape = self._signature.shape
+        self.signature = choose_signature(self.description, inputs, outputs, output)
+        self.input_shape = self.signature.shape
 
     def predict(self, batch: Array) -> Array:
         """Answers one batch."""
         if self._session is None:
             raise closed(self.description)
-        array = self._signature.fit(batch)
+        array = self.signature.fit(batch)
         if texts.may_be_text(array):
             array = as_text(array, self.description)
         try:
-            (answers,) = self._session.run([self._signature.output], {self._signature.input: array})
+            (answers,) = self._session.run([self.signature.output], {self.signature.input: array})
         except Exception as error:  # as in the constructor
             raise refusal(self.description, array, error) from error
         return self._table(answers) if isinstance(answers, list) and answers else np.asarray(answers)

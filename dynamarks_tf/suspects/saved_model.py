@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.admission.saved_model import check_saved_model
 from dynamarks_tf.suspects.batches import brief, closed, refusal
 from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choose_signature
 
@@ -17,17 +18,19 @@ Array = npt.NDArray[Any]
 
 
 class SavedModelSuspect:
-    """A SavedModel of any origin with a signature of one input.
+    """A SavedModel of any origin with a signature of one input, in this process.
 
-    A SavedModel is a program: its graph can read and write files. Run an untrusted one in a sandbox.
+    A SavedModel is a program, so its operators are checked first; `IsolatedSuspect` runs it in a process of its own.
 
     Args:
         path: the SavedModel, or a folder of its numbered versions, of which the highest is taken.
+        description: its name in reports; by default the path.
+        run_untrusted_code: whether to load it unchecked.
         signature: name of the signature to call. By default `serving_default`, otherwise the only one.
         output: name of the output to read. By default the one called `probabilities`, otherwise the only one.
 
     Raises:
-        SuspectError: there is no SavedModel, it cannot be loaded, or it lacks signature or output.
+        SuspectError: there is no SavedModel, it is refused, cannot be loaded, or lacks signature or output.
 
     Example:
         >>> SavedModelSuspect("served/clf").description
@@ -35,16 +38,24 @@ class SavedModelSuspect:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, signature: str | None = None, output: str | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        description: str | None = None,
+        run_untrusted_code: bool = False,
+        signature: str | None = None,
+        output: str | None = None,
     ) -> None:
         import tensorflow as tf
 
-        folder = _version(Path(path))
-        self.description = str(folder)
+        folder = highest_version(Path(path))
+        self.description = str(folder) if description is None else description
+        if not run_untrusted_code:
+            check_saved_model(folder, self.description)
         try:
             self._loaded = tf.saved_model.load(str(folder))
         except Exception as error:  # TensorFlow raises many types for damaged files
-            raise SuspectError(f"{folder} cannot be loaded as a SavedModel: {brief(error)}") from error
+            raise SuspectError(f"{self.description} cannot be loaded as a SavedModel: {brief(error)}") from error
         self._function = self._loaded.signatures[choose_name(self.description, self._loaded.signatures, signature)]
         self.signature = _describe(self._function, self.description, output)
         self.input_shape = self.signature.shape
@@ -75,8 +86,12 @@ def _describe(function: Any, description: str, output: str | None) -> SuspectSig
     return choose_signature(description, inputs, function.structured_outputs, output)
 
 
-def _version(path: Path) -> Path:
-    """The SavedModel in `path`, or its highest version there."""
+def highest_version(path: Path) -> Path:
+    """The SavedModel in `path`, or its highest version there.
+
+    Raises:
+        SuspectError: there is none.
+    """
     if _is_saved_model(path):
         return path
     children = path.iterdir() if path.is_dir() else ()

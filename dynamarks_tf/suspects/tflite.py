@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf.errors import SuspectError
+from dynamarks_tf.suspects.admission.tflite_file import check_tflite_file
 from dynamarks_tf.suspects.base import load
 from dynamarks_tf.suspects.batches import brief, closed, fit_shape, fit_type, refusal
 from dynamarks_tf.suspects.signature import SuspectSignature, choose_name, choose_signature
@@ -29,12 +30,14 @@ class TFLiteSuspect:
 
     Args:
         path: the `.tflite` file.
+        description: its name in reports; by default the path.
+        run_untrusted_code: whether to load it unchecked.
         signature: name of the signature to call. By default `serving_default`, otherwise the only one; a model without
             signatures is called by its tensors.
         output: name of the output to read. By default the one called `probabilities`, otherwise the only one.
 
     Raises:
-        SuspectError: the file cannot be loaded, no runtime is installed, or it lacks signature or output.
+        SuspectError: the file is refused or cannot be loaded, no runtime is installed, or it lacks signature or output.
 
     Example:
         >>> TFLiteSuspect("suspect.tflite").predict(images).shape
@@ -42,9 +45,17 @@ class TFLiteSuspect:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, signature: str | None = None, output: str | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        description: str | None = None,
+        run_untrusted_code: bool = False,
+        signature: str | None = None,
+        output: str | None = None,
     ) -> None:
-        self.description = str(Path(path))
+        self.description = str(Path(path)) if description is None else description
+        if not run_untrusted_code:
+            check_tflite_file(Path(path), self.description)
         try:
             interpreter = _interpreter_class(self.description)(model_path=os.fspath(path))
             names = interpreter.get_signature_list()
@@ -58,12 +69,12 @@ class TFLiteSuspect:
                     for tensors in (interpreter.get_input_details(), interpreter.get_output_details())
                 )
         except (RuntimeError, ValueError) as error:
-            raise SuspectError(f"{path} cannot be loaded as a TFLite model: {brief(error)}") from error
+            raise SuspectError(f"{self.description} cannot be loaded as a TFLite model: {brief(error)}") from error
         self._run: Callable[..., Mapping[str, Array]] | None = run
         shapes = {name: (_shape(tensor), _type(tensor)) for name, tensor in inputs.items()}
-        self._signature: SuspectSignature = choose_signature(self.description, shapes, outputs, output)
-        self._input, self._output = inputs[self._signature.input], outputs[self._signature.output]
-        self.input_shape = self._signature.shape
+        self.signature: SuspectSignature = choose_signature(self.description, shapes, outputs, output)
+        self._input, self._output = inputs[self.signature.input], outputs[self.signature.output]
+        self.input_shape = self.signature.shape
 
     def predict(self, batch: Array) -> Array:
         """Answers one batch."""
@@ -83,7 +94,7 @@ class TFLiteSuspect:
 
     def _answer(self, run: Callable[..., Mapping[str, Array]], piece: Array) -> Array:
         answer = np.array(
-            run(**{self._signature.input: piece})[self._signature.output]
+            run(**{self.signature.input: piece})[self.signature.output]
         )  # a copy: LiteRT reuses its buffers
         scale, zero_point = self._output["quantization"]
         return np.float32(scale) * (answer.astype(np.float32) - zero_point) if scale else answer

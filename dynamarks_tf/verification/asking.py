@@ -51,6 +51,7 @@ def opened(suspect: Any, options: SuspectOptions, queries: QuerySource, owner: O
         timeout_s=options.timeout_s,
         api_key_header=options.api_key_header,
         most_values=expected_values(options.batch_size, owner.num_values),
+        run_untrusted_code=options.run_untrusted_code,
     )
     try:
         yield adapter

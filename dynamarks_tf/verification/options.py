@@ -35,10 +35,12 @@ class SuspectOptions:
         batch_size: how many inputs are asked at once.
         align_classes: whether the suspect's order of classes is found from the answers: for one that orders or
             numbers its classes otherwise, or has other classes besides.
-        timeout_s: seconds that a remote suspect may take for one batch.
+        timeout_s: seconds that a remote suspect may take for one batch; a model file may take ten times as long.
         rate: the largest number of queries a second; batches are made small enough. `None`: no limit.
         api_key_header: name of the header that carries the key in the variable DYNAMARKS_API_KEY to a remote suspect;
             by default it is sent as `Authorization: Bearer KEY`.
+        run_untrusted_code: whether a model file may hold more than layers and arithmetic, such as `Lambda` layers or
+            operators that read files (docs/security-suspects.md).
 
     Raises:
         ArgumentError: a value is outside its range.
@@ -61,6 +63,7 @@ class SuspectOptions:
     align_classes: bool = False
     input: str | None = None
     datatype: str | None = None
+    run_untrusted_code: bool = False
 
     def __post_init__(self) -> None:
         batch_size = whole_number("batch_size", self.batch_size, 1)
@@ -80,6 +83,7 @@ class SuspectOptions:
         object.__setattr__(self, "from_logits", self.scale == "logit")
         object.__setattr__(self, "labels", bool(self.labels))
         object.__setattr__(self, "align_classes", bool(self.align_classes))
+        object.__setattr__(self, "run_untrusted_code", bool(self.run_untrusted_code))
 
     def for_classes(self, num_classes: int, activation: str = "softmax") -> SuspectOptions:
         """The same options, checked against the owner's classes.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,26 +13,29 @@ from dynamarks_tf._support import files
 from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf._version import __version__
 from dynamarks_tf.errors import ModelError
+from dynamarks_tf.suspects import Suspect
+from dynamarks_tf.suspects.isolated import IsolatedSuspect
 from dynamarks_tf.suspects.keras_model import KerasSuspect
 from dynamarks_tf.watermark.model_digest import model_sha256
 
 
-def suspect_sha256(suspect: Any) -> str | None:
-    """Digest of what is tested, where it can be pinned down: a file, a folder, a Keras model in memory."""
-    if isinstance(suspect, KerasSuspect) and suspect.path is not None:
-        return files.file_sha256(suspect.path)
+def suspect_sha256(suspect: Any, adapter: Suspect) -> str | None:
+    """Digest of what is tested, where it can be pinned down: a Keras model in memory, or all files that answer.
+
+    Args:
+        suspect: what the caller gave.
+        adapter: what asks it.
+    """
     if isinstance(suspect, keras.Model):
         try:
             return model_sha256(suspect)
         except ModelError:  # a model in memory that Keras cannot describe
             return None
-    if not isinstance(suspect, (str, os.PathLike)) or not os.path.exists(suspect):
-        return None
-    path = Path(suspect)
-    if path.is_file():
-        return files.file_sha256(path)
-    found = {str(file.relative_to(path)): files.file_sha256(file) for file in sorted(path.rglob("*")) if file.is_file()}
-    return json_digest(found)
+    if isinstance(adapter, IsolatedSuspect) and adapter.files != (adapter.path,):
+        folder = adapter.path if adapter.path.is_dir() else adapter.path.parent
+        return json_digest({str(file.relative_to(folder)): files.file_sha256(file) for file in adapter.files})
+    path = adapter.path if isinstance(adapter, (IsolatedSuspect, KerasSuspect)) else suspect
+    return files.file_sha256(path) if isinstance(path, (str, os.PathLike)) and os.path.isfile(path) else None
 
 
 def package_versions() -> dict[str, str]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.errors import ArgumentError, ModelError
+from dynamarks_tf.errors import ArgumentError, ModelError, SuspectError
 from dynamarks_tf.evidence.reference_answers import MOST_REFERENCES
+from dynamarks_tf.suspects.admission.keras_file import check_keras_file
+from dynamarks_tf.suspects.admission.refusals import RefusedError
 from dynamarks_tf.verification.clean_answers import clean_answers
 from dynamarks_tf.verification.owner import Owner
 from dynamarks_tf.watermark import marking
@@ -77,7 +80,7 @@ def resolve_references(given: Any, owner: Owner, *, allow_code: bool = False) ->
     names: dict[str, str] = {owner.model_sha256: "the clean owner model"}
     outside = set[str]()
     for place, one in enumerate(listed, 1):
-        model = one if isinstance(one, keras.Model) else marking.load_model(one, allow_code=allow_code)
+        model = one if isinstance(one, keras.Model) else _loaded(one, allow_code)
         name = f"Reference model {place} ({model.name!r})"
         models.append((model, _checked(model, name, owner)))
         digest = model_sha256(model)
@@ -89,6 +92,18 @@ def resolve_references(given: Any, owner: Owner, *, allow_code: bool = False) ->
         names[digest] = f"reference model {place}"
         outside.update(code_outside(model))
     return References(tuple(models), tuple(names)[1:], tuple(sorted(outside)))
+
+
+def _loaded(path: str | os.PathLike[str], allow_code: bool) -> keras.Model:
+    """Loads a file, which may come from elsewhere, after the check that a suspect's file has to pass."""
+    if not allow_code:
+        try:
+            check_keras_file(Path(path), os.fspath(path))
+        except RefusedError as error:
+            raise ModelError(f"{error.reason} {marking.UNSAFE_LOAD}") from error
+        except SuspectError:  # a damaged file: loading it says so
+            pass
+    return marking.load_model(path, allow_code=allow_code)
 
 
 def check_references(following: int | None) -> None:

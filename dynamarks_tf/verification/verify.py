@@ -193,7 +193,7 @@ def run(
         plan = _plan(
             key, claimed, references, chosen, options, channels, logged, looks, max_queries, seed, alpha, client_keys
         )
-        sha256 = suspect_sha256(suspect)
+        sha256 = suspect_sha256(suspect, adapter)
         if earlier is not None:
             check_continues(plan, chosen.blocks or (), earlier.plan, earlier.blocks)
             if (earlier.suspect, earlier.suspect_sha256) != (description, sha256):

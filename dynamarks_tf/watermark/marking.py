@@ -186,16 +186,17 @@ def load_model(path: str | os.PathLike[str], *, compiled: bool = False, allow_co
 
 
 _LONGEST_REASON = 240
+UNSAFE_LOAD = (
+    "If the file is your own, load it with keras.models.load_model(path, safe_mode=False) and pass the model "
+    "(--unsafe-load)."
+)
 
 
 def _loading_problem(error: Exception) -> str:
     """Why Keras could not load a file and what to do, without the configuration that Keras quotes in full."""
     text = " ".join(str(error).split())
     if "Lambda" in text and ("unsafe" in text or "disallowed" in text):
-        return (
-            "it holds the code of a Lambda layer, which Keras does not run unasked. If the file is your own, load it "
-            "with keras.models.load_model(path, safe_mode=False) and pass the model (--unsafe-load)."
-        )
+        return f"it holds the code of a Lambda layer, which Keras does not run unasked. {UNSAFE_LOAD}"
     if "Could not locate" in text:
         missing = text.partition("Could not locate")[2].partition(". ")[0].strip()
         return (

@@ -16,6 +16,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from dynamarks_tf.errors import ArgumentError, SuspectError
 from dynamarks_tf.suspects import as_suspect
+from dynamarks_tf.suspects.isolated import IsolatedSuspect
 from dynamarks_tf.suspects.onnx_model import OnnxSuspect
 from dynamarks_tf.suspects.tflite import TFLiteSuspect
 
@@ -178,7 +179,7 @@ def test_onnx_probabilities_are_read_beside_labels(
     tmp_path: Path, rows: Array, name: str, zipped: list[Any] | None
 ) -> None:
     suspect = as_suspect(labels_and_probabilities(tmp_path / "m.onnx", zipped=zipped, name=name))
-    assert isinstance(suspect, OnnxSuspect)
+    assert isinstance(suspect, IsolatedSuspect)
     answers = suspect.predict(rows)
     classes = suspect.classes
     assert classes is None if zipped is None else sorted(classes or ()) == sorted(zipped)
@@ -226,4 +227,4 @@ def test_onnx_file_that_cannot_be_loaded(tmp_path: Path) -> None:
 def test_onnx_runtime_that_is_not_installed(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(SuspectError, match=r"needs the package onnxruntime, .* pip install 'dynamarks_tf\[onnx\]'"):
-        as_suspect(onnx_file)
+        OnnxSuspect(onnx_file)

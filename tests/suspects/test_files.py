@@ -188,14 +188,8 @@ def run(script: str, **environment: str) -> str:
 def test_keras_file_that_cannot_be_loaded(tmp_path: Path, name: str) -> None:
     if name.startswith("damaged"):
         (tmp_path / name).write_bytes(b"damaged")
-    with pytest.raises(SuspectError, match=f"{name} cannot be loaded as a Keras model: .*load it yourself"):
+    with pytest.raises(SuspectError, match=f"{name} cannot be loaded as a Keras model: "):
         KerasSuspect(tmp_path / name)
-
-
-def test_keras_file_with_code_inside_is_refused(tmp_path: Path) -> None:
-    keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2)]).save(tmp_path / "code.keras")
-    with pytest.raises(SuspectError, match=r"cannot be loaded as a Keras model: .*arbitrary code"):
-        KerasSuspect(tmp_path / "code.keras")
 
 
 def test_keras_model_with_two_inputs() -> None:
