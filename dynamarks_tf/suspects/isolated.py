@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.admission.refusals import inside
+from dynamarks_tf.suspects.answer_sizes import MOST_VALUES, largest_answer
 from dynamarks_tf.suspects.batches import closed, refusal
 from dynamarks_tf.suspects.isolation import launcher
 from dynamarks_tf.suspects.isolation.launcher import Process
@@ -43,6 +44,7 @@ class IsolatedSuspect:
         path: the file or folder.
         description: its name in reports; by default the path.
         timeout_s: a tenth of the seconds that it may take to load, and for each batch.
+        most_values: how many numbers it may answer one batch with.
         run_untrusted_code: whether to run what the check refuses, such as `Lambda` layers and operators that read
             files. The process is confined all the same.
         options: `signature` and `output` of the adapter.
@@ -69,11 +71,13 @@ class IsolatedSuspect:
         *,
         description: str | None = None,
         timeout_s: float = 30.0,
+        most_values: int = MOST_VALUES,
         run_untrusted_code: bool = False,
         **options: Any,
     ) -> None:
         self.path = path
         self.description = str(path) if description is None else description
+        self._most_bytes = largest_answer(most_values)
         seconds = _LONGER * timeout_s
         beside = _files_beside(path, self.description, seconds) if kind == "onnx" else []
         self.files = tuple(_files_of(path)) + tuple(beside)
@@ -99,7 +103,7 @@ class IsolatedSuspect:
         if self._process.has_ended:
             raise closed(self.description)
         try:
-            header, answers = self._process.ask(np.asarray(batch), len(batch))
+            header, answers = self._process.ask(np.asarray(batch), len(batch), self._most_bytes)
         except ValueError as error:  # a batch that cannot be sent
             raise refusal(self.description, batch, error) from error
         if answers is None:

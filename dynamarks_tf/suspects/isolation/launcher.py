@@ -104,13 +104,20 @@ class Process:
             self.close()
             raise
 
-    def ask(self, batch: Array, rows: int) -> tuple[dict[str, Any], Array | None]:
+    def ask(
+        self, batch: Array, rows: int, most_bytes: int = frames.MOST_ANSWERS
+    ) -> tuple[dict[str, Any], Array | None]:
         """Sends a batch and returns the header and the array that come back.
+
+        Args:
+            batch: the inputs.
+            rows: how many answers must come back.
+            most_bytes: how large they may be.
 
         Raises:
             SuspectError: they do not come in time, or are no answers; the process has ended then, unless it said why.
         """
-        return self._ask({}, batch, "answering a batch", rows)
+        return self._ask({}, batch, "answering a batch", rows, most_bytes)
 
     @property
     def has_ended(self) -> bool:
@@ -124,12 +131,17 @@ class Process:
         self._end()
 
     def _ask(
-        self, header: dict[str, Any], batch: Array | None, doing: str, rows: int | None = None
+        self,
+        header: dict[str, Any],
+        batch: Array | None,
+        doing: str,
+        rows: int | None = None,
+        most_bytes: int = frames.MOST_ANSWERS,
     ) -> tuple[dict[str, Any], Array | None]:
         deadline = frames.Deadline(self._limits.seconds)
         with self._explained(doing):
             frames.send(self._connection, header, batch, deadline)
-            header, array = frames.receive(self._connection, deadline, rows=rows)
+            header, array = frames.receive(self._connection, deadline, rows=rows, most_bytes=most_bytes)
         if "error" in header:
             raise _raised(header)
         return header, array
@@ -244,12 +256,10 @@ def _environment(folder: str, backend: str) -> dict[str, str]:
 
 
 def _raised(header: dict[str, Any]) -> DynaMarksError:
-    """The error that the process told of, as text of one line."""
+    """The error that the process told of; errors of this package make one line of foreign text."""
     kind = getattr(errors, str(header.get("kind")), SuspectError)
     is_ours = isinstance(kind, type) and issubclass(kind, DynaMarksError)
-    text = str(header["error"])[:_LONGEST_ERROR]
-    line = "".join(character if character.isprintable() else " " for character in text)
-    return (kind if is_ours else SuspectError)(line)
+    return (kind if is_ours else SuspectError)(str(header["error"])[:_LONGEST_ERROR])
 
 
 def _size(path: Path) -> int:
