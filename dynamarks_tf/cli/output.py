@@ -63,6 +63,8 @@ def load_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            session.run(tf.constant(0))  # a first session writes a note, too
         tf.constant(0)
         tf.get_logger().addFilter(lambda record: "tf.function retracing" not in record.getMessage())
 
