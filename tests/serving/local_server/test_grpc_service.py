@@ -122,7 +122,7 @@ def test_a_signature_without_inputs_can_be_called(prediction: Any) -> None:
 
 
 def test_messages_beyond_grpcs_default_limit_pass(prediction: Any) -> None:
-    value = np.arange(2_000_000, dtype=np.float32)  # 8 MB, twice the default
+    value = np.arange(2_000_000, dtype=np.float32).reshape(2, -1)  # 8 MB, twice the default
     np.testing.assert_array_equal(
         tf.make_ndarray(prediction.Predict(zoo_request("echo_float32", x=value)).outputs["y"]), value
     )
@@ -225,7 +225,7 @@ def test_wrong_predict_requests(prediction: Any, request_: predict_pb2.PredictRe
         tensor_pb2.TensorProto(dtype=1, float_val=[1, 2, 3], tensor_shape=tf.TensorShape((2,)).as_proto()),
         tensor_pb2.TensorProto(dtype=1, float_val=[1], tensor_shape=tf.TensorShape((None, 4)).as_proto()),
         tensor_pb2.TensorProto(dtype=1, float_val=[1], tensor_shape=tf.TensorShape(None).as_proto()),
-        tensor_pb2.TensorProto(dtype=10, bool_val=[True], tensor_shape=tf.TensorShape((2**28 + 1,)).as_proto()),
+        tensor_pb2.TensorProto(dtype=10, bool_val=[True], tensor_shape=tf.TensorShape((2, 2**28)).as_proto()),
         tensor_pb2.TensorProto(dtype=0),
         tensor_pb2.TensorProto(dtype=20),
     ],
