@@ -89,7 +89,7 @@ def test_no_client_found_exits_with_1_and_json_is_all_of_the_output(run, words):
         (("--group", "bob"), "Received: 'bob'"),
         (("--client", "bob"), "No such option"),
         (("--log", "none.jsonl"), "none.jsonl"),
-        (("--reveal-key",), "name it by --bundle"),
+        (("--reveal-key",), "name its file by --bundle"),
         (("--alpha", "7"), "`alpha` is a probability"),
     ],
 )

@@ -167,7 +167,7 @@ def test_plans_that_contradict_themselves_are_refused(case):
         {**drawn, "x": 1},
         7,
     ):
-        with pytest.raises(FormatError, match="is damaged: its entr"):
+        with pytest.raises(FormatError, match="is damaged: it"):
             TestPlan.from_dict({**plan, "provenance": provenance}, "x")
 
 
@@ -215,7 +215,7 @@ def test_the_commands_draw_and_check(case, capsys, tmp_path):
             (*drawn, "--beacon", "x", "--queries", folder / "pool.npy"),
             "takes no other inputs",
         ),
-        ((*drawn, "--beacon", "x", "--queries-from", "other-side"), "says who named the inputs of --queries"),
+        ((*drawn, "--beacon", "x", "--queries-from", "other-side"), "is for the inputs of --queries"),
         (("commit", folder / "acme.key", "--draw", 5), "give it by --pool"),
     ):
         code, _, err = run(*arguments)

@@ -105,7 +105,7 @@ def test_a_bundle_of_a_test_that_stopped_can_be_checked(verify, surrogate, key, 
     ("entry", "value", "message"),
     [
         ("log10_e", 300.0, "no signs give the e-value that is stated"),
-        ("log10_e", math.inf, "no signs give the e-value|malformed"),
+        ("log10_e", math.inf, "no signs give the e-value|malformed|no number of JSON"),
         ("growth", -1.0, "does not end in the result"),
         ("statistic", 1e9, "is larger than it can be"),
     ],

@@ -449,7 +449,7 @@ def test_evidence_can_be_read_back_and_damage_is_seen(digits, owner_model, key, 
     for damaged, message in (
         ({**content, "format": "x"}, "is not evidence"),
         ({**content, "version": 1}, "is evidence of version 1; this release reads version 5"),
-        ({key: value for key, value in content.items() if key != "growth"}, "an entry is missing"),
+        ({key: value for key, value in content.items() if key != "growth"}, "its entry growth is missing"),
         ({**content, "detected": not content["detected"]}, "its entries contradict each other"),
         (
             {**content, "plan": {**content["plan"], "version": 1}},
