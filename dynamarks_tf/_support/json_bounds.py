@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
 MOST_NESTED = 500  # levels; leaves Python's parser, which takes 1,000, room for the calls around it
 MOST_VALUES = 2**21  # each takes up to 70 bytes
 
@@ -40,6 +38,8 @@ def check_nesting(text: str) -> None:
     """
     if text.count("[") + text.count("{") <= MOST_NESTED:
         return
+    import numpy as np  # here, as commands that read a key only start faster without
+
     signs = np.frombuffer(_without_strings(text).encode("ascii", "replace"), np.uint8)
     steps = np.isin(signs, [ord("["), ord("{")]).astype(np.int8) - np.isin(signs, [ord("]"), ord("}")])
     if np.cumsum(steps, dtype=np.int64).max(initial=0) > MOST_NESTED:

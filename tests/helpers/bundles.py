@@ -1,18 +1,23 @@
 """Evidence bundles that were changed after they were made."""
 
 import dataclasses
+import hashlib
 import io
+import itertools
 import json
 import zipfile
 
 import numpy as np
 
 import dynamarks_tf as dm
+from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.case import bundle as bundles
+from dynamarks_tf.case import transcript_chain as chains
 from dynamarks_tf.case.members import read_residuals
 from dynamarks_tf.evidence.channels import evidence_of_stated
 from dynamarks_tf.evidence.residuals import Residuals
 from dynamarks_tf.keys import commitment
+from dynamarks_tf.keys.seal import Seal
 
 
 def rewritten(source, target, key, change, *, sign=True, claims=None):
@@ -28,6 +33,27 @@ def rewritten(source, target, key, change, *, sign=True, claims=None):
         public_key=commitment.public_key(key),
         sign=(lambda data: commitment.sign(data, key)) if sign else (lambda data: commitment.sign(data, other_key())),
     )
+
+
+def rechain(members, key):
+    """Makes the chain of batches, and its codes, fit their content, as an owner can."""
+    seal = Seal(key)
+    head = json.loads(members[chains.HEAD])
+    head["mac"] = seal(json_digest({entry: value for entry, value in head.items() if entry != "mac"}))
+    members[chains.HEAD] = json.dumps(head).encode()
+    chain = hashlib.sha256(members[chains.HEAD]).hexdigest()
+    for index in itertools.count():
+        answers, name = chains.batch_names(index)
+        if name not in members:
+            return
+        record = json.loads(members[name])
+        record["previous"] = chain
+        record["answers_sha256"] = hashlib.sha256(members[answers]).hexdigest()
+        record["chain"] = chain = json_digest(
+            {entry: value for entry, value in record.items() if entry not in ("chain", "mac")}
+        )
+        record["mac"] = seal(chain)
+        members[name] = json.dumps(record).encode()
 
 
 def other_key():

@@ -37,9 +37,8 @@ from dynamarks_tf.keys import commitment, passphrases, timestamp
 from dynamarks_tf.keys.commitment import Statement, commit
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.keys.pool import CommittedPool
-from dynamarks_tf.keys.seal import Seal
 from tests.helpers import GOLDEN
-from tests.helpers.bundles import npz, rewritten, state_a_statistic
+from tests.helpers.bundles import npz, rechain, rewritten, state_a_statistic
 
 KEY = MarkKey(bytes(range(32)), "ACME Vision", created="2026-01-02T03:04:05+00:00")
 OTHER_KEY = MarkKey(bytes(range(1, 33)), "ACME Vision", created="2026-01-02T03:04:05+00:00")
@@ -572,30 +571,9 @@ def _plan(**entries: Any) -> Callable[[Members], None]:
         members[chains.HEAD] = json.dumps({**head, "plan": plan, "plan_sha256": json_digest(plan)}).encode()
         evidence |= {"plan": plan, "plan_sha256": json_digest(plan)}
         members[bundles.EVIDENCE] = json.dumps(evidence).encode()
-        rechain(members)
+        rechain(members, KEY)
 
     return change
-
-
-def rechain(members: Members, key: MarkKey = KEY) -> None:
-    """Makes the chain of batches, and its codes, fit their content, as an owner can."""
-    seal = Seal(key)
-    head = json.loads(members[chains.HEAD])
-    head["mac"] = seal(json_digest({entry: value for entry, value in head.items() if entry != "mac"}))
-    members[chains.HEAD] = json.dumps(head).encode()
-    chain = hashlib.sha256(members[chains.HEAD]).hexdigest()
-    for index in itertools.count():
-        answers, name = chains.batch_names(index)
-        if name not in members:
-            return
-        record = json.loads(members[name])
-        record["previous"] = chain
-        record["answers_sha256"] = hashlib.sha256(members[answers]).hexdigest()
-        record["chain"] = chain = json_digest(
-            {entry: value for entry, value in record.items() if entry not in ("chain", "mac")}
-        )
-        record["mac"] = seal(chain)
-        members[name] = json.dumps(record).encode()
 
 
 def _batch(change: Callable[[TranscriptBatch], TranscriptBatch], *, chained: bool) -> Callable[[Members], None]:
@@ -603,7 +581,7 @@ def _batch(change: Callable[[TranscriptBatch], TranscriptBatch], *, chained: boo
         name = chains.batch_names(1)[0]
         members[name] = change(TranscriptBatch.from_bytes(members[name])).to_bytes()
         if chained:
-            rechain(members)
+            rechain(members, KEY)
 
     return changed
 
@@ -626,7 +604,7 @@ def _swap_batches(members: Members) -> None:
 
 def _fix_afterwards(members: Members) -> None:
     _json(chains.HEAD, fixed_at="2999-01-01T00:00:00.000+00:00")(members)
-    rechain(members)
+    rechain(members, KEY)
 
 
 def _scale_residuals(members: Members) -> None:

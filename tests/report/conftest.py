@@ -33,7 +33,7 @@ def bundles(tmp_path_factory, owner_model, surrogate, unmarked_surrogate, digits
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, an event loop runs, which other tests need for themselves
 def chromium():
     sync_api = pytest.importorskip("playwright.sync_api", reason="looking at reports needs playwright (extra `test`)")
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -17,7 +17,7 @@ from dynamarks_tf.errors import ArgumentError, BundleError, CommitmentError, For
 from dynamarks_tf.report import wording
 from dynamarks_tf.report.content import bundle_report
 from dynamarks_tf.suspects.queries import as_queries
-from tests.helpers.bundles import npz, rewritten
+from tests.helpers.bundles import npz, rechain, rewritten
 from tests.helpers.pools import many_digits
 
 BEACON, SOURCE = "9f86d081884c7d65", "drand, round <4812345>"
@@ -111,9 +111,9 @@ def test_a_forger_cannot_state_a_draw_that_was_not_one(case, key, tmp_path):
             change(head["plan"])
             head["plan_sha256"] = TestPlan.from_dict(head["plan"], "x").digest
             evidence |= {"plan": head["plan"], "plan_sha256": head["plan_sha256"]}
-            chain = members[transcript.HEAD] = json.dumps(head).encode()
+            members[transcript.HEAD] = json.dumps(head).encode()
             members[bundles.EVIDENCE] = json.dumps(evidence).encode()
-            _rechain(members, chain)
+            rechain(members, key)
 
         return rewrite
 
@@ -139,21 +139,6 @@ def test_a_forger_cannot_state_a_draw_that_was_not_one(case, key, tmp_path):
         rewritten(folder / "bundle.zip", tmp_path / f"{number}.zip", key, lie)
         with pytest.raises(BundleError, match=message):
             recheck.recheck(tmp_path / f"{number}.zip", key=key)
-
-
-def _rechain(members, head):
-    """Chains the records of a bundle anew to a changed plan."""
-    import hashlib
-
-    from dynamarks_tf._support.digests import json_digest
-
-    previous, index = hashlib.sha256(head).hexdigest(), 0
-    while (name := transcript.batch_names(index)[1]) in members:
-        record = {**json.loads(members[name]), "previous": previous}
-        del record["chain"]
-        previous = record["chain"] = json_digest(record)
-        members[name] = json.dumps(record).encode()
-        index += 1
 
 
 def test_plans_that_contradict_themselves_are_refused(case):

@@ -1,7 +1,5 @@
 """Reference models: from `verify` to the bundle and back, what is refused, and how the command line takes them."""
 
-import hashlib
-import itertools
 import json
 
 import keras
@@ -10,7 +8,6 @@ import pytest
 
 import dynamarks_tf as dm
 from dynamarks_tf import recheck
-from dynamarks_tf._support.digests import json_digest
 from dynamarks_tf.case import transcript_chain as chains
 from dynamarks_tf.case.plan import TestPlan
 from dynamarks_tf.case.reference_check import ReferenceCheck
@@ -22,7 +19,7 @@ from dynamarks_tf.report.page import bundle_page
 from dynamarks_tf.verification.owner import resolve_owner
 from dynamarks_tf.watermark.model_digest import model_sha256
 from tests.helpers import small_classifier
-from tests.helpers.bundles import rewritten
+from tests.helpers.bundles import rechain, rewritten
 
 SMALL = dm.SuspectOptions(batch_size=50)
 
@@ -100,24 +97,14 @@ def test_references_keep_their_order_of_classes_where_that_of_the_suspect_is_fou
     assert aligned.log10_p == pytest.approx(plain.log10_p, abs=0.1)
 
 
-def _changed(change):
+def _changed(change, key):
     """Changes the recorded answers of the second batch, and chains the records anew."""
 
     def changing(members):
-        chain = hashlib.sha256(members[chains.HEAD]).hexdigest()
-        for index in itertools.count():
-            answers, name = chains.batch_names(index)
-            if name not in members:
-                break
-            if index == 1:
-                batch = TranscriptBatch.from_bytes(members[answers])
-                members[answers] = TranscriptBatch(
-                    batch.clean, batch.suspect, None, change(batch.references)
-                ).to_bytes()
-            record = json.loads(members[name])
-            record |= {"previous": chain, "answers_sha256": hashlib.sha256(members[answers]).hexdigest()}
-            record["chain"] = chain = json_digest({k: v for k, v in record.items() if k != "chain"})
-            members[name] = json.dumps(record).encode()
+        name = chains.batch_names(1)[0]
+        batch = TranscriptBatch.from_bytes(members[name])
+        members[name] = TranscriptBatch(batch.clean, batch.suspect, None, change(batch.references)).to_bytes()
+        rechain(members, key)
 
     return changing
 
@@ -132,7 +119,7 @@ def _changed(change):
     ],
 )
 def test_a_doctored_reference_answer_is_found(tested, key, tmp_path, change, message):
-    rewritten(tested[1], tmp_path / "forged.zip", key, _changed(change))
+    rewritten(tested[1], tmp_path / "forged.zip", key, _changed(change, key))
     for given in (None, key):
         with pytest.raises(BundleError, match=message):
             recheck.recheck(tmp_path / "forged.zip", key=given)

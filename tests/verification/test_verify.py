@@ -451,12 +451,9 @@ def test_evidence_can_be_read_back_and_damage_is_seen(digits, owner_model, key, 
         ({**content, "version": 1}, "is evidence of version 1; this release reads version 5"),
         ({key: value for key, value in content.items() if key != "growth"}, "its entry growth is missing"),
         ({**content, "detected": not content["detected"]}, "its entries contradict each other"),
-        (
-            {**content, "plan": {**content["plan"], "version": 1}},
-            "test plan of version 1; this release reads version 7",
-        ),
+        ({**content, "plan": {**content["plan"], "version": 1}}, "its entry plan.version is 1, not 7"),
         ({**content, "plan": {**content["plan"], "rule": "chernoff/1"}}, "made with rule 'chernoff/1'"),
-        ({**content, "plan": {}}, "is not a test plan"),
+        ({**content, "plan": {}}, "its entry plan.format is missing"),
     ):
         with pytest.raises(FormatError, match=message):
             VerificationResult.from_dict(damaged, "e.json")
