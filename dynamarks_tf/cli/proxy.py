@@ -92,11 +92,12 @@ def proxy(
     if print_config and folder is None:
         raise click.UsageError("--print-config needs --folder: sockets, certificates and configuration are there.")
     from dynamarks_tf.serving.gateway import configuration, launcher
+    from dynamarks_tf.serving.gateway.settings import Settings
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
-    def settings(place: Path) -> configuration.Settings:
-        return configuration.Settings(
+    def settings(place: Path) -> Settings:
+        return Settings(
             folder=place,
             upstream=upstream,
             upstream_rest=upstream_rest,

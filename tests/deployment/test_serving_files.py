@@ -28,9 +28,10 @@ from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.request_logs import PredictionLogWriter
 from dynamarks_tf.request_logs.writer import CLOSE_S
-from dynamarks_tf.serving.gateway import clients, configuration
+from dynamarks_tf.serving.gateway import clients, settings
 from dynamarks_tf.serving.gateway.admin import COPIES_S
 from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy, temporary_folder
+from dynamarks_tf.serving.gateway.settings import Settings
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.serving.local_server.config_files import METRICS_PATH, read_metrics_path
 from dynamarks_tf.serving.protocol import ports
@@ -151,7 +152,7 @@ def test_envoy_asks_the_ports_that_the_server_opens_and_meets_the_collector(wher
     assert asked["host"] == "0.0.0.0"
     assert "clients" in asked
     assert (asked["log-dir"], asked["folder"]) == (collected["log-dir"], collected["folder"])
-    assert f"{asked['folder']}/{configuration.MAIN}" in ARGUMENTS[where]["envoy"]
+    assert f"{asked['folder']}/{settings.MAIN}" in ARGUMENTS[where]["envoy"]
 
 
 @pytest.mark.parametrize("where", ARGUMENTS)
@@ -170,7 +171,7 @@ def test_envoy_accepts_the_configuration(where: str, tmp_path: Path) -> None:
         for word in ARGUMENTS[where]["configuration"]
     ]
     assert main(words) == 0
-    validate(tmp_path / "gateway" / configuration.MAIN)
+    validate(tmp_path / "gateway" / settings.MAIN)
 
 
 def validate(path: Path) -> None:
@@ -223,9 +224,7 @@ def test_the_health_check_of_envoy_follows_its_readiness() -> None:
     folder = temporary_folder()
     listener = ports.listen("127.0.0.1", 0, "test")
     address = f"127.0.0.1:{listener.getsockname()[1]}"
-    with Gateway(
-        configuration.Settings(folder=folder, upstream=address, grpc_port=0, ops_port=0), threads=1
-    ) as gateway:
+    with Gateway(Settings(folder=folder, upstream=address, grpc_port=0, ops_port=0), threads=1) as gateway:
         command = list(COMPOSE["services"]["envoy"]["healthcheck"]["test"][1:])
         command[-1] = command[-1].replace("9502", str(gateway.settings.ops_port))
         eventually(lambda: subprocess.run(command, check=False).returncode == 0)
@@ -420,7 +419,7 @@ def test_the_alerts_watch_what_is_counted(tmp_path: Path, capsys: pytest.Capture
     folder = temporary_folder()
     certificate, private_key = self_signed(tmp_path)
     clients.add(tmp_path / "clients", "alice", days=1)
-    settings = configuration.Settings(
+    chosen = Settings(
         folder=folder,
         upstream="127.0.0.1:1",
         grpc_port=0,
@@ -429,7 +428,7 @@ def test_the_alerts_watch_what_is_counted(tmp_path: Path, capsys: pytest.Capture
         tls_key=private_key,
         clients=tmp_path / "clients" / "public",
     )
-    with Gateway(settings, log_dir=tmp_path / "logs", threads=1) as gateway:
+    with Gateway(chosen, log_dir=tmp_path / "logs", threads=1) as gateway:
         exposed = requests.get(gateway.ops_url + "/metrics", timeout=30).text
     shutil.rmtree(folder)
     (group,) = yaml.safe_load((SERVING / "prometheus-alerts.yaml").read_text())["groups"]

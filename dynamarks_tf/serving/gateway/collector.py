@@ -27,11 +27,11 @@ from dynamarks_tf._support.files import PRIVATE_FILE
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.request_logs.writer import PredictionLogWriter
 from dynamarks_tf.serving.gateway.admin import GRACE_S, SENT, Admin, serve_page
-from dynamarks_tf.serving.gateway.configuration import ADMIN, COLLECTOR, COUNTS, METRICS
 from dynamarks_tf.serving.gateway.copies import Copy, seconds
 from dynamarks_tf.serving.gateway.losses import Losses
 from dynamarks_tf.serving.gateway.messages import StreamAccessLogsMessage
 from dynamarks_tf.serving.gateway.rest_prediction import RestDecoder, is_prediction, may_be_prediction
+from dynamarks_tf.serving.gateway.settings import ADMIN, COLLECTOR, COUNTS, METRICS
 
 LOG = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dynamarks_tf.errors import ServingError
-from dynamarks_tf.serving.gateway.configuration import Settings
 from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy, temporary_folder
+from dynamarks_tf.serving.gateway.settings import Settings
 from tests.helpers.certificates import Authority
 from tests.helpers.fake_model import FakeModel, fake_model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -15,11 +14,12 @@ from pathlib import Path
 import grpc
 import pytest
 import requests
+import yaml
 
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ServingError
-from dynamarks_tf.serving.gateway.configuration import Settings
 from dynamarks_tf.serving.gateway.launcher import Gateway
+from dynamarks_tf.serving.gateway.settings import Settings
 from tests.helpers.fake_model import PREDICT, TARGET, FakeModel, fake_model, reversed_
 from tests.helpers.gateway_log import logged, read_log
 from tests.helpers.waiting import eventually
@@ -231,7 +231,7 @@ def test_the_configuration_for_an_envoy_of_ones_own(
     words = ["--upstream", "a:1", "--upstream-rest", "a:2", "--folder", str(tmp_path / "run"), "--log-dir", "logs"]
     assert main(["proxy", *words, "--print-config"]) == 0
     path = Path(capsys.readouterr().out.strip())
-    assert path == tmp_path / "run" / "envoy.json"
-    clusters = {cluster["name"] for cluster in json.loads(path.read_text())["static_resources"]["clusters"]}
+    assert path == tmp_path / "run" / "envoy.yaml"
+    clusters = {cluster["name"] for cluster in yaml.safe_load(path.read_text())["static_resources"]["clusters"]}
     assert clusters == {"model", "model-rest", "collector", "metrics"}
     assert Settings(folder=tmp_path, upstream="a:1", grpc_port=5).ports == [5]

@@ -19,8 +19,8 @@ import tensorflow as tf
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export import export_saved_model
-from dynamarks_tf.serving.gateway.configuration import Settings
 from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy, temporary_folder
+from dynamarks_tf.serving.gateway.settings import Settings
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.suspects import as_suspect
 from tests.helpers.logs import Logged, read_predictions
