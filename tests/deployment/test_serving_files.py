@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
-import numpy as np
 import pytest
 import requests
+import tensorflow as tf
 import yaml
 from compose_pydantic import ComposeSpecification
 from google.protobuf import text_format
@@ -550,17 +550,30 @@ def test_the_examples_of_the_local_server_work(
             assert (server.name, server.version) == ("clf", 1)
 
 
-@pytest.mark.parametrize(("name", "canary"), [("models", 400), ("models-canary", 200)])
-def test_clients_can_ask_for_the_labels(name: str, canary: int, marked_model: Any, tmp_path: Path) -> None:
-    for version in ("1", "2"):
-        export_saved_model(marked_model, tmp_path / "models" / "clf" / version)
+def test_the_local_server_rehearses_the_rotation(tmp_path: Path) -> None:
+    """As docs/rotation.md has it: one version, both side by side, the label moved, and moved back."""
+    for version in (1, 2):
+        module = tf.Module()
+        module.version = tf.constant(float(version))
+        function = tf.function(lambda x, module=module: {"y": x * 0 + module.version})
+        signature = function.get_concrete_function(tf.TensorSpec((None, 1), tf.float32, "x"))
+        tf.saved_model.save(module, str(tmp_path / "models" / "clf" / str(version)), signatures=signature)
     file = tmp_path / "models.config"
-    file.write_text((CONFIG / f"{name}.config").read_text().replace("/models/", f"{tmp_path}/models/"))
-    with LocalServer(model_config_file=file, grpc_port=0, rest_port=0) as server:
-        assert (answered(server, "stable"), answered(server, "canary")) == (200, canary)
+    one, both = (
+        (CONFIG / f"{name}.config").read_text().replace("/models/", f"{tmp_path}/models/")
+        for name in ("models", "models-canary")
+    )
+    moved = both.replace('key: "stable" value: 1', 'key: "stable" value: 2')
+    file.write_text(one)
+    polling = {"model_config_file_poll_wait_seconds": 0.1, "file_system_poll_wait_seconds": 0.1}
+    with LocalServer(model_config_file=file, grpc_port=0, rest_port=0, **polling) as server:
+        assert (answer(server, "stable"), answer(server, "canary")) == (1, 400)
+        for text, stable, canary in ((both, 1, 2), (moved, 2, 2), (both, 1, 2), (one, 1, 400)):
+            file.write_text(text)
+            eventually(lambda: (answer(server, "stable"), answer(server, "canary")) == (stable, canary))  # noqa: B023
 
 
-def answered(server: LocalServer, label: str) -> int:
-    """The status of a prediction by the version that has a label."""
-    body = {"instances": np.zeros((1, 8, 8, 1)).tolist()}
-    return requests.post(f"{server.rest_url}/labels/{label}:predict", json=body, timeout=30).status_code
+def answer(server: LocalServer, label: str) -> float:
+    """What the version that has a label answers, otherwise the status."""
+    found = requests.post(f"{server.rest_url}/labels/{label}:predict", json={"instances": [[0.0]]}, timeout=30)
+    return float(found.json()["predictions"][0][0]) if found.ok else found.status_code
