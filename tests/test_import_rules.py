@@ -88,8 +88,8 @@ RULES = {
     ),
     "demo": Rule(
         "the whole story on real images",
-        "verification report attacks datasets serving.local_server request_logs export case suspects watermark keys "
-        "_support errors",
+        "verification report attacks datasets serving.gateway serving.local_server request_logs export case suspects "
+        "watermark keys _support errors",
     ),
     "cli": Rule(
         "the command `dynamarks`",

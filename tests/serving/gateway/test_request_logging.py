@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,18 @@ def test_only_predictions_that_were_answered_are_logged(gateway: Gateway, folder
         over_grpc(gateway, predict_request("m", "nonsense", image=ROWS), "refused")
     assert over_rest(gateway, {"instances": ROWS.tolist()}, x_client_id="refused").status_code == 200
     assert len(logged(folder, "refused", 1)) == 1
+
+
+def test_wrong_requests_of_one_client_fail_no_other(gateway: Gateway) -> None:
+    """With batching, which is off, requests of others would share their fate."""
+
+    def asked(body: dict[str, Any]) -> set[int]:
+        return {over_rest(gateway, body).status_code for _ in range(10)}
+
+    with ThreadPoolExecutor(5) as pool:
+        wrong = pool.submit(asked, {"instances": [[1.0, 2.0]]})
+        correct = [pool.submit(asked, {"instances": ROWS.tolist()}) for _ in range(4)]
+        assert [each.result() for each in (wrong, *correct)] == [{400}, {200}, {200}, {200}, {200}]
 
 
 def test_a_theft_through_the_gateway_is_proven_from_its_log(
