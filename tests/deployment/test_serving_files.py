@@ -27,7 +27,7 @@ from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.request_logs import PredictionLogWriter
 from dynamarks_tf.request_logs.writer import CLOSE_S
-from dynamarks_tf.serving.gateway import clients, settings
+from dynamarks_tf.serving.gateway import clients, configuration, settings
 from dynamarks_tf.serving.gateway.admin import COPIES_S
 from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy
 from dynamarks_tf.serving.gateway.settings import Settings
@@ -64,6 +64,7 @@ CONTAINERS = {part["name"]: part for part in POD["spec"]["containers"]}
 (CONFIGURATION,) = POD["spec"]["initContainers"]
 KSERVE = {part["kind"]: part for part in documents("kserve")}
 (LOADER,) = documents("kubernetes/loader")
+ISTIO = {(part["kind"], part["metadata"]["name"]): part for part in documents("istio") if "metadata" in part}
 CLAIMS = {name: part for (kind, name), part in MANIFESTS.items() if kind == "PersistentVolumeClaim"}
 NAMES = {  # of objects in a cluster, and of networks
     *(name for _, name in MANIFESTS),
@@ -108,7 +109,14 @@ def test_monitoring_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "manifest", [*MANIFESTS.values(), LOADER, KSERVE["NetworkPolicy"]], ids=lambda part: f"{part['kind']}"
+    "manifest",
+    [
+        *MANIFESTS.values(),
+        LOADER,
+        KSERVE["NetworkPolicy"],
+        *(ISTIO[kind, "clf-collector"] for kind in ("Deployment", "Service")),
+    ],
+    ids=lambda part: f"{part['kind']}",
 )
 def test_manifests_fit_the_schemas_of_kubernetes(manifest: dict[str, Any]) -> None:
     kubernetes_validate.validate(manifest, KUBERNETES_VERSION, strict=True)
@@ -489,6 +497,43 @@ def test_envoy_accepts_the_segments(tmp_path: Path) -> None:
     text = (SERVING / "segments" / "envoy.yaml").read_text()
     (tmp_path / "envoy.yaml").write_text(text.replace("/etc/envoy", str(tmp_path)))
     validate(tmp_path / "envoy.yaml")
+
+
+def test_envoy_accepts_what_istio_inserts(tmp_path: Path) -> None:
+    """The capture in a sidecar is the gateway's own; its filters stand before the router."""
+    found = {kind: value for (kind, _), value in ISTIO.items()}
+    patches = found["EnvoyFilter"]["spec"]["configPatches"]
+    inserted = [patch["patch"]["value"] for patch in patches if patch["applyTo"] == "HTTP_FILTER"]
+    chosen = Settings(folder=tmp_path, upstream="127.0.0.1:1", grpc_port=1, is_logged=True)
+    assert inserted[-1]["typed_config"]["default_source_code"]["inline_string"] == configuration.script(chosen)
+    rendered = yaml.safe_load(configuration.render(chosen))
+    manager = rendered["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    known = {each["typed_config"]["@type"] for each in manager["http_filters"]}
+    assert {each["typed_config"]["@type"] for each in inserted[1:]} < known
+    for patch in patches[:2]:
+        (name, value) = patch["patch"]["value"].popitem()
+        assert f"{name}: {value}\n" in configuration.render(chosen)
+    manager["http_filters"] = [*inserted, manager["http_filters"][-1]]
+    (tmp_path / "envoy.yaml").write_text(yaml.safe_dump(rendered))
+    validate(tmp_path / "envoy.yaml")
+
+
+def test_the_sidecars_of_istio_meet_the_collector() -> None:
+    (mesh,) = [part for part in documents("istio") if part["kind"] == "IstioOperator"]
+    (provider,) = mesh["spec"]["meshConfig"]["extensionProviders"]
+    assert ISTIO["Telemetry", "clf-predictions"]["spec"]["accessLogging"][0]["providers"] == [
+        {"name": provider["name"]}
+    ]
+    service, pod = ISTIO["Service", "clf-collector"], ISTIO["Deployment", "clf-collector"]["spec"]["template"]
+    asked = options_of(pod["spec"]["containers"][0]["args"])
+    port = provider["envoyHttpAls"]["port"]
+    assert provider["envoyHttpAls"]["service"].startswith(service["metadata"]["name"] + ".")
+    assert asked["listen"] == f"0.0.0.0:{port}"
+    assert service["spec"]["ports"][0]["port"] == port
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert set(asked) <= {option.removeprefix("--") for each in collector.params for option in each.opts}
+    (allowed, _) = ISTIO["AuthorizationPolicy", "clf-collector"]["spec"]["rules"]
+    assert (allowed["to"][0]["operation"]["ports"], len(allowed["from"])) == ([str(port)], 1)
 
 
 def test_readme_names_every_file() -> None:
