@@ -16,6 +16,7 @@ install = { $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python $(
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo data            ## the main job, end to end, on real images
+	$(if $(findstring --gateway,$(DEMO_ARGS)),$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[gateway]')
 	$(WITH_DATA) $(BIN)/dynamarks demo $(DEMO_ARGS)
 
 test: $(VENV)/.test data            ## every test

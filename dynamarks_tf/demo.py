@@ -5,6 +5,7 @@ Three clients query the marked model, one of whom is the attacker; the request l
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -34,6 +35,9 @@ from dynamarks_tf.report import write_report
 from dynamarks_tf.request_logs import open_log
 from dynamarks_tf.request_logs.client_header import CLIENT_HEADER
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
+from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy
+from dynamarks_tf.serving.gateway.settings import Settings
+from dynamarks_tf.serving.gateway.temporary_folder import temporary_folder
 from dynamarks_tf.serving.local_server import LocalServer, ModelServer, open_server
 from dynamarks_tf.suspects.addresses import parse_grpc
 from dynamarks_tf.suspects.api_key import ApiKey
@@ -154,6 +158,7 @@ def run_demo(
     tie_margin: float = DEFAULT_TIE_MARGIN,
     epochs: int | None = None,
     max_images: int | None = None,
+    gateway: bool = False,
     say: Callable[[str], None] = print,
     verbose: bool = True,
 ) -> DemoResult:
@@ -167,6 +172,7 @@ def run_demo(
         tie_margin: how near a tie the key decides. With 0, theft by labels alone cannot be detected.
         epochs: passes over the data for every model; if omitted, enough for about 1,400 steps.
         max_images: maximum number of training images; for tests.
+        gateway: whether the marked model is queried through Envoy, which names clients and logs them.
         say: receives each line of explanation.
         verbose: whether to show progress on standard error.
 
@@ -175,7 +181,10 @@ def run_demo(
 
     Raises:
         ArgumentError: the folder is not empty.
+        ServingError: there is no Envoy for the gateway.
     """
+    if gateway:
+        find_envoy()
     start = time.monotonic()
     out = _new_folder(folder)
     keras.utils.set_random_seed(seed)
@@ -211,7 +220,9 @@ def run_demo(
     served = out / "served"
     saved, *others = _fresh_and_others(images.x_test)
     asked = dict(zip(CLIENTS, [others[0], attacker_x, others[1]], strict=True))
-    answers = _answers_over_the_wire(marked, served / "marked" / MODEL_NAME, asked, say, verbose, out / "logs")
+    answers = _answers_over_the_wire(
+        marked, served / "marked" / MODEL_NAME, asked, say, verbose, out / "logs", gateway=gateway
+    )
     asked = {ATTACKER: attacker_x}
     unmarked_answers = _answers_over_the_wire(clean, served / "unmarked" / MODEL_NAME, asked, say, verbose, None)
     np.save(out / "queries.npy", saved)
@@ -250,27 +261,33 @@ def _answers_over_the_wire(
     say: Callable[[str], None],
     verbose: bool,
     request_log: Path | None,
+    *,
+    gateway: bool = False,
 ) -> Array:
     """Serves a model, which each client queries with its inputs, and returns what the attacker was answered.
 
-    With a request log, through the server that can log.
+    With a request log, through the server that can log, or through a gateway, which logs before any server.
     """
     export_saved_model(model, folder / "1")
     server: ModelServer = (
         open_server(folder, grpc_port=0, rest_port=0)
-        if request_log is None
+        if request_log is None or gateway
         else LocalServer(folder, grpc_port=0, rest_port=0, request_log=request_log)
     )
-    with server:
+    with server, contextlib.ExitStack() as stack:
+        url, through = server.grpc_url, ""
+        if gateway:
+            place = stack.enter_context(temporary_folder())
+            chosen = Settings(folder=place, upstream=server.grpc_address, grpc_port=0)
+            envoy = stack.enter_context(Gateway(chosen, log_dir=request_log))
+            url, through = f"grpc://{envoy.grpc_address}/{server.name}", " behind Envoy"
         logged = f"; all requests are logged to {request_log}" if request_log else ""
         others = "".join(f", {client} {len(asked[client])} others" for client in asked if client != ATTACKER)
         say(
-            f"Serving {folder} by {type(server).__name__} at {server.grpc_url}; {ATTACKER}, the attacker, queries "
+            f"Serving {folder} by {type(server).__name__}{through} at {url}; {ATTACKER}, the attacker, queries "
             f"{len(asked[ATTACKER])} images{others}{logged}."
         )
-        return {client: _queried(server.grpc_url, client, inputs, verbose) for client, inputs in asked.items()}[
-            ATTACKER
-        ]
+        return {client: _queried(url, client, inputs, verbose) for client, inputs in asked.items()}[ATTACKER]
 
 
 class _ClientName(ApiKey):

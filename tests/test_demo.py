@@ -9,13 +9,21 @@ import pytest
 
 from dynamarks_tf import datasets, demo
 from dynamarks_tf.cli.main import main
-from dynamarks_tf.errors import ArgumentError
+from dynamarks_tf.errors import ArgumentError, ServingError
 from dynamarks_tf.keys.key import MarkKey
+from dynamarks_tf.serving.gateway import launcher
 
 
 def fixed_key(owner):
     """Replaces the demo's random key, so that the tests give the same result in every run."""
     return MarkKey(bytes(range(32)), owner)
+
+
+def has_envoy():
+    try:
+        return bool(launcher.find_envoy())
+    except ServingError:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +34,8 @@ def finished(tmp_path_factory, digits):
         patch.setattr(demo.datasets, "load_images", lambda data: digits)
         patch.setattr(MarkKey, "generate", fixed_key)
         # 28 ties in 719 images are too few to detect theft by labels, so the mark has no tie channel here.
-        result = demo.run_demo(folder, seed=1, epochs=60, budget=0.1, tie_margin=0, say=lines.append, verbose=False)
+        options = {"seed": 1, "epochs": 60, "budget": 0.1, "tie_margin": 0}
+        result = demo.run_demo(folder, gateway=has_envoy(), say=lines.append, verbose=False, **options)
     return result, lines, folder
 
 
@@ -72,6 +81,7 @@ def test_the_folder_holds_everything_and_the_lines_explain_it(finished):
     secret = json.loads((folder / "owner.key").read_text())["secret"]
     assert secret not in "".join(lines) + json.dumps(report)
     assert any("commitment" in line for line in lines)
+    assert any("behind Envoy" in line for line in lines) is has_envoy()
 
 
 def test_the_printed_commands_repeat_detection_and_recheck(finished, capsys):
@@ -107,6 +117,19 @@ def test_the_table_names_each_suspect_and_its_outcome(finished, capsys, monkeypa
         client = demo.ATTACKER if outcome == "DETECTED" else "none found"
         assert re.search(rf"^{name} .* {client}$", shown, re.MULTILINE)
     assert all(command in shown for command in result.commands)
+
+
+def test_without_envoy_the_demo_says_so_and_goes_on(finished, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(demo, "run_demo", lambda *_, gateway, **__: asked.append(gateway) or finished[0])
+    monkeypatch.setattr(launcher, "find_envoy", refused)
+    assert main(["demo", "--gateway"]) == 0
+    assert asked == [False]
+    assert "There is no Envoy. The demo goes on without the gateway." in capsys.readouterr().out
+
+
+def refused():
+    raise ServingError("There is no Envoy.")
 
 
 def test_json_for_machines(finished, capsys, monkeypatch):

@@ -64,7 +64,10 @@ RULES = {
         "TensorFlow Serving's stand-in", "serving.protocol request_logs export _support foreign_text errors", "", ALL
     ),
     "serving.gateway": Rule(
-        "Envoy in front of it, and the log's collector", "serving.protocol request_logs _support errors", ALL, ALL
+        "Envoy in front of it, and the log's collector",
+        "serving.protocol request_logs _support foreign_text errors",
+        ALL,
+        ALL,
     ),
     "datasets": Rule("real images", "_support errors", "", ALL),
     "attacks": Rule("extraction, post-processing, removal", "suspects export _support errors", "", ALL),
@@ -85,8 +88,8 @@ RULES = {
     ),
     "demo": Rule(
         "the whole story on real images",
-        "verification report attacks datasets serving.local_server request_logs export case suspects watermark keys "
-        "_support errors",
+        "verification report attacks datasets serving.gateway serving.local_server request_logs export case suspects "
+        "watermark keys _support errors",
     ),
     "cli": Rule(
         "the command `dynamarks`",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -23,7 +24,7 @@ GRACE_S = 60.0
 
 @dataclass
 class Served:
-    """A running `dynamarks serve` or `dynamarks proxy`.
+    """A running `dynamarks serve` or `dynamarks proxy`, or another program.
 
     Attributes:
         process: the process.
@@ -34,13 +35,40 @@ class Served:
 
     process: subprocess.Popen[str]
     grpc: str
-    rest: str
+    rest: str = ""
     last_line: str = ""
 
+    @functools.cached_property
+    def processes(self) -> dict[str, Process]:
+        """The processes that answer, by their names: Envoy and the collector of a gateway, otherwise the process."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if _fields(path)[1] == str(self.process.pid):
+                    is_collector = b"collector" in path.joinpath("cmdline").read_bytes().split(b"\0")
+                    found["collector" if is_collector else "Envoy"] = Process(path)
+        return found or {"server": Process(Path(f"/proc/{self.process.pid}"))}
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, by its folder under /proc."""
+
+    path: Path
+
+    def cpu_seconds(self) -> float:
+        """Time that the processor spent on it."""
+        ticks = map(int, _fields(self.path)[11:13])
+        return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
     def resident_bytes(self) -> int:
-        """Memory of the process."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        """Its memory."""
+        return int(self.path.joinpath("statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _fields(process: Path) -> list[str]:
+    """What the system says of a process, from its state on; the name before it may hold blanks."""
+    return process.joinpath("stat").read_text().rpartition(")")[2].split()
 
 
 @contextlib.contextmanager
@@ -74,11 +102,13 @@ class Block:
         seconds: how long it took.
         latencies: of each answer, in seconds.
         errors: how many requests failed.
+        cpu: seconds of the processor that each process took, by its name.
     """
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     errors: int = 0
+    cpu: dict[str, float] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:

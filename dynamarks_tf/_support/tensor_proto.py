@@ -49,7 +49,7 @@ def read(proto: tensor_pb2.TensorProto, most_values: int) -> Array:
         most_values: how many values it may declare.
 
     Raises:
-        ValueError: it declares more, its shape is not fully known, or the values do not fill it.
+        ValueError: it declares more, its shape is not fully known, or its block of bytes has another size.
     """
     shape = shape_of(proto)
     declared = math.prod(size or 1 for size in shape)
@@ -62,7 +62,7 @@ def read_rows(proto: tensor_pb2.TensorProto) -> Array:
     """Reads the rows of a logged tensor. Rows that consist of left-out values alone are equal, and come once.
 
     Raises:
-        ValueError: its shape is not fully known, or the values do not fill it.
+        ValueError: its shape is not fully known, or its block of bytes has another size.
     """
     shape = shape_of(proto)
     if not shape:
@@ -86,7 +86,7 @@ def shape_of(proto: tensor_pb2.TensorProto) -> tuple[int, ...]:
         ValueError: it is not fully known, or has too many axes.
     """
     declared = proto.tensor_shape
-    if declared.unknown_rank or any(axis.size < 0 for axis in declared.dim):
+    if any(axis.size < 0 for axis in declared.dim):
         raise ValueError("the shape of a value must be fully known")
     if len(declared.dim) > _MOST_AXES:
         raise ValueError(f"it has {len(declared.dim)} axes")
@@ -104,11 +104,11 @@ def _filled(proto: tensor_pb2.TensorProto, shape: tuple[int, ...]) -> Array:
                 f"{count * dtype.itemsize:,}"
             )
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
-    values = _values(getattr(proto, field), dtype)
-    if len(values) > count or (count and not len(values)):
-        raise ValueError(f"it holds {len(values):,} values in the shape {_shown(shape)}")
+    # As TensorFlow reads it: surplus values are ignored, and where there is none, all are zero or empty.
+    values = _values(getattr(proto, field)[: 2 * count if dtype.kind == "c" else count], dtype)
     if len(values) < count:
-        values = np.concatenate([values, np.repeat(values[-1:], count - len(values))])
+        last = values[-1:] if len(values) else np.array([b""] if dtype.kind == "O" else [0], dtype)
+        values = np.concatenate([values, np.repeat(last, count - len(values))])
     return values.reshape(shape)
 
 

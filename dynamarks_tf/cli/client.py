@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from dynamarks_tf.cli.output import say
+
 _FOLDER = click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -39,7 +41,7 @@ def add(name: str, days: float, folder: Path) -> None:
     """
     from dynamarks_tf.serving.gateway import clients
 
-    click.echo(clients.add(folder, name, days=days))
+    say(clients.add(folder, name, days=days))
 
 
 @client.command()
@@ -50,7 +52,7 @@ def revoke(name: str, token: str | None, folder: Path) -> None:
     """Refuse a client's tokens from now on, also on open connections."""
     from dynamarks_tf.serving.gateway import clients
 
-    click.echo(f"revoked {clients.revoke(folder, name, token)} valid tokens of {name}")
+    say(f"revoked {clients.revoke(folder, name, token)} valid tokens of {name}")
 
 
 @client.command("list")
@@ -61,4 +63,4 @@ def list_tokens(folder: Path) -> None:
 
     for token in clients.load(folder):
         state = "revoked" if token.is_revoked else "ended" if token.ends < time.time() else "valid"
-        click.echo(f"{token.number}  {time.strftime('%Y-%m-%d', time.gmtime(token.ends))}  {state:7}  {token.name}")
+        say(f"{token.number}  {time.strftime('%Y-%m-%d', time.gmtime(token.ends))}  {state:7}  {token.name}")

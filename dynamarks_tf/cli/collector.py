@@ -22,6 +22,8 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--drain-envoy", type=float, metavar="SECONDS", help="At the end, drain Envoy first, for so long at most."
 )
+@click.option("--listen", metavar="HOST:PORT", help="Take copies here, over TCP without authentication.")
+@click.option("--metrics-port", type=int, help="Port of /metrics on all addresses.")
 @click.option("--parent", type=int, hidden=True)
 def collector(
     folder: Path,
@@ -30,6 +32,8 @@ def collector(
     upstream_ca: Path | None,
     max_body_bytes: int,
     drain_envoy: float | None,
+    listen: str | None,
+    metrics_port: int | None,
     parent: int | None,
 ) -> None:
     """Log what Envoy sends; `dynamarks proxy` runs it.
@@ -56,4 +60,6 @@ def collector(
         stop=stop,
         parent=parent,
         drain_s=drain_envoy,
+        listen=listen,
+        metrics_port=metrics_port,
     )

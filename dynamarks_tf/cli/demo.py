@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json, say
+from dynamarks_tf.errors import ServingError
 from dynamarks_tf.watermark.params import DEFAULT_BUDGET, DEFAULT_TIE_MARGIN
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.  [default: about 1,400 steps]")
 @click.option("--max-images", type=click.IntRange(min=20), help="Maximum number of training images.")
+@click.option("--gateway", is_flag=True, help="Query through Envoy, and read the log that its collector wrote.")
 @json_option
 def demo(
     out: Path | None,
@@ -36,6 +38,7 @@ def demo(
     tie_margin: float,
     epochs: int | None,
     max_images: int | None,
+    gateway: bool,
     as_json: bool,
 ) -> int:
     """Mark, serve, steal over the wire and detect, on real images.
@@ -58,6 +61,7 @@ def demo(
         tie_margin=tie_margin,
         epochs=epochs,
         max_images=max_images,
+        gateway=gateway and _has_envoy(),
         say=say,
     )
     if as_json:
@@ -68,6 +72,17 @@ def demo(
     for command in result.commands:
         say(f"  {command}")
     return 0 if result.as_expected else 1
+
+
+def _has_envoy() -> bool:
+    from dynamarks_tf.serving.gateway.launcher import find_envoy
+
+    try:
+        find_envoy()
+    except ServingError as error:
+        say(f"{error} The demo goes on without the gateway.")
+        return False
+    return True
 
 
 def _print_table(result: DemoResult) -> None:

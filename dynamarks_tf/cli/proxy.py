@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dynamarks_tf.cli.output import SectionedCommand, wait_until_stopped
+from dynamarks_tf.cli.output import SectionedCommand, say, wait_until_stopped
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -92,11 +92,13 @@ def proxy(
     if print_config and folder is None:
         raise click.UsageError("--print-config needs --folder: sockets, certificates and configuration are there.")
     from dynamarks_tf.serving.gateway import configuration, launcher
+    from dynamarks_tf.serving.gateway.settings import Settings
+    from dynamarks_tf.serving.gateway.temporary_folder import temporary_folder
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
-    def settings(place: Path) -> configuration.Settings:
-        return configuration.Settings(
+    def settings(place: Path) -> Settings:
+        return Settings(
             folder=place,
             upstream=upstream,
             upstream_rest=upstream_rest,
@@ -107,30 +109,24 @@ def proxy(
 
     if print_config:
         assert folder is not None
-        click.echo(configuration.write(settings(folder)))
+        say(configuration.write(settings(folder)))
         return
-    temporary = launcher.temporary_folder() if folder is None else None
-    try:
-        running = launcher.Gateway(
-            settings(folder or temporary or Path()), log_dir=log_dir, envoy=envoy, threads=threads
-        )
+    with temporary_folder() if folder is None else contextlib.nullcontext(folder) as place:
+        running = launcher.Gateway(settings(place), log_dir=log_dir, envoy=envoy, threads=threads)
         _run(running, log_dir, lambda: wait_until_stopped(running.wait))
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _run(running: Any, log_dir: Path | None, wait: Callable[[], None]) -> None:
     with running:
         settings = running.settings
         if settings.upstream is not None:
-            click.echo(f"gRPC {running.grpc_address} -> {settings.upstream}")
+            say(f"gRPC {running.grpc_address} -> {settings.upstream}")
         if settings.upstream_rest is not None:
-            click.echo(f"REST {running.rest_url} -> http://{settings.upstream_rest}")
+            say(f"REST {running.rest_url} -> http://{settings.upstream_rest}")
         if settings.ops_port is not None:
-            click.echo(f"operations {running.ops_url}")
+            say(f"operations {running.ops_url}")
         if log_dir is not None:
-            click.echo(f"log  {log_dir}")
+            say(f"log  {log_dir}")
         wait()
     if log_dir is not None:
-        click.echo(f"logged {running.written} predictions, dropped {running.dropped}")
+        say(f"logged {running.written} predictions, dropped {running.dropped}")

@@ -35,6 +35,7 @@ import numpy as np
 
 from dynamarks_tf._support.storage import CutOffError, StoredFile
 from dynamarks_tf.errors import LogError
+from dynamarks_tf.request_logs import rapid_json
 from dynamarks_tf.request_logs.client_header import CLIENT_HEADER, read_client
 from dynamarks_tf.request_logs.entries import (
     Array,
@@ -219,10 +220,10 @@ def _body(fields: dict[str, Any]) -> dict[str, Any]:
     try:
         for name in ("data", "body"):
             if f"{name}_base64" in fields:
-                return _object(load(base64.b64decode(fields[f"{name}_base64"], validate=True)))
+                return _object(load(base64.b64decode(fields[f"{name}_base64"], validate=True), is_whole=False))
             if name in fields:
                 value = fields[name]
-                return _object(load(value) if isinstance(value, str) else value)
+                return _object(load(value, is_whole=False) if isinstance(value, str) else value)
     except (ValueError, TypeError, binascii.Error) as error:
         raise UnusableError(f"its body is no JSON object: {error}") from error
     raise UnusableError("its event has no data")
@@ -249,8 +250,8 @@ def _tensor(value: Any, name: str | None, dtype: str) -> Array:
     if not isinstance(value, list) or not value or not isinstance(value[0], dict) or is_base64(value[0]):
         return to_array(value, dtype)
     if "datatype" not in value[0]:  # rows by name
-        name = input_name(value[0], name)
-        return to_array([row[name] for row in value], dtype)
+        name = input_name({key for key, _ in rapid_json.members(value[0])}, name)
+        return to_array(rapid_json.values(value, name), dtype)[: len(value)]
     tensors = {tensor["name"]: tensor for tensor in value}  # v2
     tensor = tensors[input_name(tensors, name)]
     if tensor["datatype"] == "BYTES":

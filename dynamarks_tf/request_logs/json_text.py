@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import base64
+import re
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from dynamarks_tf.request_logs.entries import Array
+from dynamarks_tf.request_logs.rapid_json import Repeated
+
+_SPACE = re.compile(r"[ \t\n\v\f\r]+")
 
 
 def is_base64(value: Any) -> bool:
     """Whether a JSON value is an object that stands for bytes."""
-    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+    if not isinstance(value, dict) or len(value) != 1 or isinstance(value, Repeated):
+        return False
+    return isinstance(value.get("b64"), str)
 
 
 def to_bytes(value: Any) -> bytes:
@@ -26,8 +32,12 @@ def to_bytes(value: Any) -> bytes:
         return value.encode("utf-8", errors="surrogateescape")
     if not is_base64(value):
         raise ValueError("text and numbers are mixed")
-    text = "".join(value["b64"].split())
-    return base64.b64decode(text + "=" * (-len(text) % 4 if not text.endswith("=") else 0), validate=True)
+    text = _SPACE.sub("", value["b64"])
+    digits = text.rstrip("=.")  # TensorFlow Serving takes both as padding, or none
+    padding = "=" * (-len(digits) % 4)
+    if len(digits) != len(text) and len(text) - len(digits) != len(padding):
+        raise ValueError("its base64 has the wrong padding")
+    return base64.b64decode(digits + padding, validate=True)
 
 
 def to_array(value: Any, dtype: str) -> Array:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from dynamarks_tf._support import strict_json
 from dynamarks_tf._support.json_bounds import check_json
 from dynamarks_tf._support.storage import OpenFile, StoredFile
+from dynamarks_tf.request_logs import rapid_json
 from dynamarks_tf.request_logs.entries import TruncatedError, UnreadableEntry
-from dynamarks_tf.request_logs.json_keys import first_wins
 
 LONGEST_LINE = 2**28  # bytes
 MOST_VALUES = 2**23  # of JSON in a line
@@ -64,8 +63,12 @@ def parse(line: bytes | None, *, is_strict: bool = False) -> dict[str, Any]:
     return fields
 
 
-def load(data: str | bytes) -> Any:
+def load(data: str | bytes, *, is_whole: bool = True) -> Any:
     """Parses JSON, as `parse` does a line.
+
+    Args:
+        data: the text.
+        is_whole: whether more text after the first value is an error; to model servers it is none.
 
     Raises:
         ValueError: it is no JSON, holds too many values or is nested too deep.
@@ -73,7 +76,7 @@ def load(data: str | bytes) -> Any:
     text = data.decode("utf-8-sig", "surrogateescape") if isinstance(data, bytes) else data
     check_json(text, MOST_VALUES)
     try:
-        return json.loads(text, object_pairs_hook=first_wins)
+        return rapid_json.decode(text, is_whole=is_whole)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 

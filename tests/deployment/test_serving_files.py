@@ -6,15 +6,14 @@ import itertools
 import json
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
-import numpy as np
 import pytest
 import requests
+import tensorflow as tf
 import yaml
 from compose_pydantic import ComposeSpecification
 from google.protobuf import text_format
@@ -28,9 +27,11 @@ from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.request_logs import PredictionLogWriter
 from dynamarks_tf.request_logs.writer import CLOSE_S
-from dynamarks_tf.serving.gateway import clients, configuration
+from dynamarks_tf.serving.gateway import clients, configuration, settings
 from dynamarks_tf.serving.gateway.admin import COPIES_S
-from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy, temporary_folder
+from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy
+from dynamarks_tf.serving.gateway.settings import Settings
+from dynamarks_tf.serving.gateway.temporary_folder import temporary_folder
 from dynamarks_tf.serving.local_server import LocalServer
 from dynamarks_tf.serving.local_server.config_files import METRICS_PATH, read_metrics_path
 from dynamarks_tf.serving.protocol import ports
@@ -63,6 +64,7 @@ CONTAINERS = {part["name"]: part for part in POD["spec"]["containers"]}
 (CONFIGURATION,) = POD["spec"]["initContainers"]
 KSERVE = {part["kind"]: part for part in documents("kserve")}
 (LOADER,) = documents("kubernetes/loader")
+ISTIO = {(part["kind"], part["metadata"]["name"]): part for part in documents("istio") if "metadata" in part}
 CLAIMS = {name: part for (kind, name), part in MANIFESTS.items() if kind == "PersistentVolumeClaim"}
 NAMES = {  # of objects in a cluster, and of networks
     *(name for _, name in MANIFESTS),
@@ -107,7 +109,14 @@ def test_monitoring_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "manifest", [*MANIFESTS.values(), LOADER, KSERVE["NetworkPolicy"]], ids=lambda part: f"{part['kind']}"
+    "manifest",
+    [
+        *MANIFESTS.values(),
+        LOADER,
+        KSERVE["NetworkPolicy"],
+        *(ISTIO[kind, "clf-collector"] for kind in ("Deployment", "Service")),
+    ],
+    ids=lambda part: f"{part['kind']}",
 )
 def test_manifests_fit_the_schemas_of_kubernetes(manifest: dict[str, Any]) -> None:
     kubernetes_validate.validate(manifest, KUBERNETES_VERSION, strict=True)
@@ -151,7 +160,7 @@ def test_envoy_asks_the_ports_that_the_server_opens_and_meets_the_collector(wher
     assert asked["host"] == "0.0.0.0"
     assert "clients" in asked
     assert (asked["log-dir"], asked["folder"]) == (collected["log-dir"], collected["folder"])
-    assert f"{asked['folder']}/{configuration.MAIN}" in ARGUMENTS[where]["envoy"]
+    assert f"{asked['folder']}/{settings.MAIN}" in ARGUMENTS[where]["envoy"]
 
 
 @pytest.mark.parametrize("where", ARGUMENTS)
@@ -170,7 +179,7 @@ def test_envoy_accepts_the_configuration(where: str, tmp_path: Path) -> None:
         for word in ARGUMENTS[where]["configuration"]
     ]
     assert main(words) == 0
-    validate(tmp_path / "gateway" / configuration.MAIN)
+    validate(tmp_path / "gateway" / settings.MAIN)
 
 
 def validate(path: Path) -> None:
@@ -220,18 +229,16 @@ def test_the_health_check_of_envoy_follows_its_readiness() -> None:
         find_envoy()
     except ServingError as error:
         pytest.skip(str(error))
-    folder = temporary_folder()
     listener = ports.listen("127.0.0.1", 0, "test")
     address = f"127.0.0.1:{listener.getsockname()[1]}"
-    with Gateway(
-        configuration.Settings(folder=folder, upstream=address, grpc_port=0, ops_port=0), threads=1
-    ) as gateway:
-        command = list(COMPOSE["services"]["envoy"]["healthcheck"]["test"][1:])
-        command[-1] = command[-1].replace("9502", str(gateway.settings.ops_port))
-        eventually(lambda: subprocess.run(command, check=False).returncode == 0)
-        listener.close()
-        eventually(lambda: subprocess.run(command, check=False).returncode != 0)
-    shutil.rmtree(folder)
+    with temporary_folder() as folder:
+        chosen = Settings(folder=folder, upstream=address, grpc_port=0, ops_port=0)
+        with Gateway(chosen, threads=1) as gateway:
+            command = list(COMPOSE["services"]["envoy"]["healthcheck"]["test"][1:])
+            command[-1] = command[-1].replace("9502", str(gateway.settings.ops_port))
+            eventually(lambda: subprocess.run(command, check=False).returncode == 0)
+            listener.close()
+            eventually(lambda: subprocess.run(command, check=False).returncode != 0)
 
 
 def all_volumes() -> list[dict[str, Any]]:
@@ -417,21 +424,20 @@ def test_the_alerts_watch_what_is_counted(tmp_path: Path, capsys: pytest.Capture
         find_envoy()
     except ServingError as error:
         pytest.skip(str(error))
-    folder = temporary_folder()
     certificate, private_key = self_signed(tmp_path)
     clients.add(tmp_path / "clients", "alice", days=1)
-    settings = configuration.Settings(
-        folder=folder,
-        upstream="127.0.0.1:1",
-        grpc_port=0,
-        ops_port=0,
-        tls_cert=certificate,
-        tls_key=private_key,
-        clients=tmp_path / "clients" / "public",
-    )
-    with Gateway(settings, log_dir=tmp_path / "logs", threads=1) as gateway:
-        exposed = requests.get(gateway.ops_url + "/metrics", timeout=30).text
-    shutil.rmtree(folder)
+    tls = {"tls_cert": certificate, "tls_key": private_key}
+    with temporary_folder() as folder:
+        chosen = Settings(
+            folder=folder,
+            upstream="127.0.0.1:1",
+            grpc_port=0,
+            ops_port=0,
+            clients=tmp_path / "clients" / "public",
+            **tls,
+        )
+        with Gateway(chosen, log_dir=tmp_path / "logs", threads=1) as gateway:
+            exposed = requests.get(gateway.ops_url + "/metrics", timeout=30).text
     (group,) = yaml.safe_load((SERVING / "prometheus-alerts.yaml").read_text())["groups"]
     found = {metric for rule in group["rules"] for metric in re.findall(r"\b(?:dynamarks|envoy)_\w+", rule["expr"])}
     assert len(found) == 5
@@ -493,6 +499,43 @@ def test_envoy_accepts_the_segments(tmp_path: Path) -> None:
     validate(tmp_path / "envoy.yaml")
 
 
+def test_envoy_accepts_what_istio_inserts(tmp_path: Path) -> None:
+    """The capture in a sidecar is the gateway's own; its filters stand before the router."""
+    found = {kind: value for (kind, _), value in ISTIO.items()}
+    patches = found["EnvoyFilter"]["spec"]["configPatches"]
+    inserted = [patch["patch"]["value"] for patch in patches if patch["applyTo"] == "HTTP_FILTER"]
+    chosen = Settings(folder=tmp_path, upstream="127.0.0.1:1", grpc_port=1, is_logged=True)
+    assert inserted[-1]["typed_config"]["default_source_code"]["inline_string"] == configuration.script(chosen)
+    rendered = yaml.safe_load(configuration.render(chosen))
+    manager = rendered["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    known = {each["typed_config"]["@type"] for each in manager["http_filters"]}
+    assert {each["typed_config"]["@type"] for each in inserted[1:]} < known
+    for patch in patches[:2]:
+        (name, value) = patch["patch"]["value"].popitem()
+        assert f"{name}: {value}\n" in configuration.render(chosen)
+    manager["http_filters"] = [*inserted, manager["http_filters"][-1]]
+    (tmp_path / "envoy.yaml").write_text(yaml.safe_dump(rendered))
+    validate(tmp_path / "envoy.yaml")
+
+
+def test_the_sidecars_of_istio_meet_the_collector() -> None:
+    (mesh,) = [part for part in documents("istio") if part["kind"] == "IstioOperator"]
+    (provider,) = mesh["spec"]["meshConfig"]["extensionProviders"]
+    assert ISTIO["Telemetry", "clf-predictions"]["spec"]["accessLogging"][0]["providers"] == [
+        {"name": provider["name"]}
+    ]
+    service, pod = ISTIO["Service", "clf-collector"], ISTIO["Deployment", "clf-collector"]["spec"]["template"]
+    asked = options_of(pod["spec"]["containers"][0]["args"])
+    port = provider["envoyHttpAls"]["port"]
+    assert provider["envoyHttpAls"]["service"].startswith(service["metadata"]["name"] + ".")
+    assert asked["listen"] == f"0.0.0.0:{port}"
+    assert service["spec"]["ports"][0]["port"] == port
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert set(asked) <= {option.removeprefix("--") for each in collector.params for option in each.opts}
+    (allowed, _) = ISTIO["AuthorizationPolicy", "clf-collector"]["spec"]["rules"]
+    assert (allowed["to"][0]["operation"]["ports"], len(allowed["from"])) == ([str(port)], 1)
+
+
 def test_readme_names_every_file() -> None:
     for path in SERVING.rglob("*"):
         if path.is_file() and path.name != "README.md" and "__pycache__" not in path.parts:
@@ -552,17 +595,30 @@ def test_the_examples_of_the_local_server_work(
             assert (server.name, server.version) == ("clf", 1)
 
 
-@pytest.mark.parametrize(("name", "canary"), [("models", 400), ("models-canary", 200)])
-def test_clients_can_ask_for_the_labels(name: str, canary: int, marked_model: Any, tmp_path: Path) -> None:
-    for version in ("1", "2"):
-        export_saved_model(marked_model, tmp_path / "models" / "clf" / version)
+def test_the_local_server_rehearses_the_rotation(tmp_path: Path) -> None:
+    """As docs/rotation.md has it: one version, both side by side, the label moved, and moved back."""
+    for version in (1, 2):
+        module = tf.Module()
+        module.version = tf.constant(float(version))
+        function = tf.function(lambda x, module=module: {"y": x * 0 + module.version})
+        signature = function.get_concrete_function(tf.TensorSpec((None, 1), tf.float32, "x"))
+        tf.saved_model.save(module, str(tmp_path / "models" / "clf" / str(version)), signatures=signature)
     file = tmp_path / "models.config"
-    file.write_text((CONFIG / f"{name}.config").read_text().replace("/models/", f"{tmp_path}/models/"))
-    with LocalServer(model_config_file=file, grpc_port=0, rest_port=0) as server:
-        assert (answered(server, "stable"), answered(server, "canary")) == (200, canary)
+    one, both = (
+        (CONFIG / f"{name}.config").read_text().replace("/models/", f"{tmp_path}/models/")
+        for name in ("models", "models-canary")
+    )
+    moved = both.replace('key: "stable" value: 1', 'key: "stable" value: 2')
+    file.write_text(one)
+    polling = {"model_config_file_poll_wait_seconds": 0.1, "file_system_poll_wait_seconds": 0.1}
+    with LocalServer(model_config_file=file, grpc_port=0, rest_port=0, **polling) as server:
+        assert (answer(server, "stable"), answer(server, "canary")) == (1, 400)
+        for text, stable, canary in ((both, 1, 2), (moved, 2, 2), (both, 1, 2), (one, 1, 400)):
+            file.write_text(text)
+            eventually(lambda: (answer(server, "stable"), answer(server, "canary")) == (stable, canary))  # noqa: B023
 
 
-def answered(server: LocalServer, label: str) -> int:
-    """The status of a prediction by the version that has a label."""
-    body = {"instances": np.zeros((1, 8, 8, 1)).tolist()}
-    return requests.post(f"{server.rest_url}/labels/{label}:predict", json=body, timeout=30).status_code
+def answer(server: LocalServer, label: str) -> float:
+    """What the version that has a label answers, otherwise the status."""
+    found = requests.post(f"{server.rest_url}/labels/{label}:predict", json={"instances": [[0.0]]}, timeout=30)
+    return float(found.json()["predictions"][0][0]) if found.ok else found.status_code

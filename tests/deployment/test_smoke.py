@@ -16,8 +16,8 @@ import tensorflow as tf
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.export import export_saved_model
 from dynamarks_tf.serving.gateway import clients
-from dynamarks_tf.serving.gateway.configuration import Settings
 from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy
+from dynamarks_tf.serving.gateway.settings import Settings
 from dynamarks_tf.serving.local_server import LocalServer, TensorFlowServing
 from tests.helpers import ROOT, self_signed
 from tests.helpers.files import script

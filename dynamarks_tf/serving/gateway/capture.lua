@@ -46,6 +46,7 @@ function envoy_on_request(handle)
   if not LOGGED then return end
   local metadata = handle:streamInfo():dynamicMetadata()
   local function keep(name, value) metadata:set("dynamarks", name, handle:base64Escape(value)) end
+  metadata:set("dynamarks.state", "kept", true) -- small: what is read again is copied whole
   keep("request", text)
   keep("path", path)
   keep("client", headers:get(CLIENT) or "")
@@ -53,8 +54,8 @@ function envoy_on_request(handle)
 end
 
 function envoy_on_response(handle)
-  local kept = handle:streamInfo():dynamicMetadata():get("dynamarks")
-  if not kept or not kept["request"] or handle:headers():get(":status") ~= "200" then return end
+  local state = handle:streamInfo():dynamicMetadata():get("dynamarks.state")
+  if not state or handle:headers():get(":status") ~= "200" then return end
   local body = handle:body()
   if not body then return end
   local text, headers = handle:base64Escape(body:getBytes(0, body:length())), handle:headers()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -19,21 +18,22 @@ from time import time
 from typing import Any
 
 import grpc
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector as MetricSource
 
-from dynamarks_tf._support.files import PRIVATE_FILE
+from dynamarks_tf import foreign_text
+from dynamarks_tf._support.files import PRIVATE_FILE, PRIVATE_FOLDER
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.request_logs.writer import PredictionLogWriter
 from dynamarks_tf.serving.gateway.admin import GRACE_S, SENT, Admin, serve_page
-from dynamarks_tf.serving.gateway.configuration import ADMIN, COLLECTOR, COUNTS, METRICS
 from dynamarks_tf.serving.gateway.copies import Copy, seconds
 from dynamarks_tf.serving.gateway.losses import Losses
 from dynamarks_tf.serving.gateway.messages import StreamAccessLogsMessage
 from dynamarks_tf.serving.gateway.rest_prediction import RestDecoder, is_prediction, may_be_prediction
+from dynamarks_tf.serving.gateway.settings import ADMIN, COLLECTOR, COUNTS, METRICS, parse_address
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 METHOD = ("envoy.service.accesslog.v3.AccessLogService", "StreamAccessLogs")
 MOST_STREAMS = 256  # one for each thread of Envoy
@@ -102,6 +102,8 @@ def run(
     stop: threading.Event,
     parent: int | None = None,
     drain_s: float | None = None,
+    listen: str | None = None,
+    metrics_port: int | None = None,
 ) -> None:
     """Collects until `stop` is set, or until the process `parent` is no longer this one's parent: then Envoy ends too.
 
@@ -114,11 +116,17 @@ def run(
         stop: ends it.
         parent: the number of the process that started this one.
         drain_s: if given, Envoy refuses new connections at the end, and gets so many seconds for what is under way.
+        listen: `host:port` where copies are taken, in place of the socket. There is no authentication.
+        metrics_port: the port for metrics on all addresses, beside the socket; none if `None`.
 
     Raises:
+        ArgumentError: `listen` is no address.
         LogError: the log cannot be written to.
-        ServingError: the socket cannot be opened.
+        ServingError: a socket or a port cannot be opened.
     """
+    if listen is not None:
+        parse_address(listen)
+    folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     losses, registry = Losses(folder / COUNTS), CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_Counts(losses))
@@ -128,7 +136,9 @@ def run(
     admin = Admin(folder / ADMIN)
     with PredictionLogWriter(log_dir, max_waiting_bytes=waiting, on_settled=losses.settle) as writer:
         serve_page(folder / METRICS, lambda: generate_latest(registry) + _metrics_of(admin))
-        server = _serve(folder / COLLECTOR, Collector(writer, losses, decoder))
+        if metrics_port is not None:
+            _serve_metrics(metrics_port, registry)
+        server = _serve(folder / COLLECTOR, listen, Collector(writer, losses, decoder))
         while not stop.wait(SAMPLE_S):
             if parent is not None and os.getppid() != parent:
                 LOG.warning("the gateway has died; Envoy ends with it")
@@ -151,7 +161,14 @@ def _metrics_of(envoy: Admin) -> bytes:
         return b""
 
 
-def _serve(path: Path, collector: Collector) -> grpc.Server:
+def _serve_metrics(port: int, registry: CollectorRegistry) -> None:
+    try:
+        start_http_server(port, registry=registry)
+    except OSError as error:
+        raise ServingError(f"The port {port} for metrics cannot be opened: {error.strerror}") from error
+
+
+def _serve(path: Path, listen: str | None, collector: Collector) -> grpc.Server:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     service, name = METHOD
@@ -162,9 +179,10 @@ def _serve(path: Path, collector: Collector) -> grpc.Server:
         options=[("grpc.max_receive_message_length", -1), ("grpc.http2.lookahead_bytes", LOOKAHEAD_BYTES)],
     )
     try:
-        server.add_insecure_port(f"unix:{path}")
+        server.add_insecure_port(listen or f"unix:{path}")
     except RuntimeError as error:
-        raise ServingError(f"The collector's socket {path} cannot be opened: {error}") from error
-    os.chmod(path, PRIVATE_FILE)  # whoever reaches it can write into the log
+        raise ServingError(f"The collector cannot listen on {listen or path}: {error}") from error
+    if listen is None:
+        os.chmod(path, PRIVATE_FILE)  # whoever reaches it can write into the log
     server.start()
     return server

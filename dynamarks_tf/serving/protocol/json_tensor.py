@@ -13,7 +13,7 @@ import enum
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import chain
 from typing import Any, NoReturn, Protocol
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support.json_bounds import check_json
-from dynamarks_tf.request_logs.json_keys import first_wins
+from dynamarks_tf.request_logs import rapid_json
 from dynamarks_tf.request_logs.json_text import is_base64, to_bytes
 from dynamarks_tf.serving.protocol import dtypes
 from dynamarks_tf.serving.protocol.limits import MOST_ROWS
@@ -48,9 +48,6 @@ _JSON_TYPES = {bool: "Bool", dict: "Object", list: "Array", str: "String", int: 
 _SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _DIGITS_IN_FULL = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
 _SURROGATE = re.compile(r"\\u[dD]")
-_ESCAPED = re.compile(r"\\.", re.DOTALL)
-_INF = re.compile(r"\bInf\b")
-_DECODER = json.JSONDecoder(object_pairs_hook=first_wins)
 
 Array = npt.NDArray[Any]
 
@@ -84,7 +81,7 @@ class _IrregularError(Exception):
 def parse(body: bytes) -> dict[str, Any]:
     """Reads a request body, which is one JSON object. Text after the object is ignored.
 
-    `NaN`, `Inf`, `Infinity` and their negatives are numbers. Of several values of one key, the first counts.
+    It is read as `request_logs.rapid_json` says.
 
     Raises:
         StatusError: the body is no JSON, or not an object.
@@ -94,9 +91,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise invalid("JSON Parse error: The document is empty")
     try:
         check_json(text, MOST_VALUES)
-        if "Inf" in text:
-            text = _with_infinity(text)
-        document, _ = _DECODER.raw_decode(text)
+        document = rapid_json.decode(text)
     except json.JSONDecodeError as error:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits, lists nested thousands deep
@@ -183,16 +178,6 @@ def error_body(message: str) -> str:
 # Reading
 
 
-def _with_infinity(text: str) -> str:
-    """A text with `Infinity` in place of `Inf`, but for strings."""
-    parts, start = [], 0
-    for index, part in enumerate(_ESCAPED.sub("..", text).split('"')):  # strings are every other part
-        found = text[start : start + len(part)]
-        parts.append(found if index % 2 else _INF.sub("Infinity", found))
-        start += len(part) + 1
-    return '"'.join(parts)
-
-
 def _check_surrogates(document: Any) -> None:
     try:
         json.dumps(document, ensure_ascii=False).encode("utf-8", errors="surrogateescape")
@@ -212,10 +197,10 @@ def _read_rows(instances: Any, infos: Infos, document: Mapping[str, Any]) -> dic
         )
     named = _is_named(instances[0])
     try:
-        if any(_is_named(row) != named or (named and row.keys() != infos.keys()) for row in instances):
+        if any(_is_named(row) != named or (named and _names(row) != infos.keys()) for row in instances):
             raise _IrregularError
-        columns = {name: [row[name] for row in instances] for name in infos} if named else {min(infos): instances}
-        return {name: _to_array(column, infos[name].dtype) for name, column in columns.items()}
+        columns = {name: rapid_json.values(instances, name) for name in infos} if named else {min(infos): instances}
+        return {name: _to_array(column, infos[name].dtype)[: len(instances)] for name, column in columns.items()}
     except _IrregularError:
         _explain_rows(instances, infos)
 
@@ -237,6 +222,10 @@ def _read_columns(inputs: Any, infos: Infos) -> dict[str, Array]:
         for name, info in infos.items():
             _explain(inputs[name], info.dtype)
         raise invalid("'inputs' cannot be converted to tensors") from None
+
+
+def _names(row: dict[str, Any]) -> Set[str]:
+    return {name for name, _ in rapid_json.members(row)} if isinstance(row, rapid_json.Repeated) else row.keys()
 
 
 def _is_named(value: Any) -> bool:
@@ -308,13 +297,13 @@ def _explain_rows(instances: list[Any], infos: Infos) -> NoReturn:
                 if named
                 else f"Expecting value/list but got object at item {index} of input list"
             )
-        for name, value in row.items() if named else [(min(infos), row)]:
+        for name, value in rapid_json.members(row) if named else [(min(infos), row)]:
             try:
                 _explain_item(name, value, infos, first)
             except StatusError as error:
                 key = f" key: {name}" if named else ""
                 raise invalid(f"Failed to process element: {index}{key} of 'instances' list. Error: {error}") from None
-        if named and row.keys() != infos.keys():
+        if named and _names(row) != infos.keys():
             raise invalid(
                 f"Failed to process element: {index} of 'instances' list. JSON object: {_quote(row)} keys must be "
                 f"equal to: {','.join(sorted(infos))}"

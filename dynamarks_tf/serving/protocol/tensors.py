@@ -65,7 +65,7 @@ def from_proto(proto: tensor_pb2.TensorProto) -> Array:
     """Reads a tensor in either form.
 
     Raises:
-        ValueError: the shape is not fully known, or far too large for the message; or the values do not fill it; or the
-            dtype has no values.
+        ValueError: the shape is not fully known, or far too large for the message; or a block of bytes does not fill
+            it; or the dtype has no values.
     """
     return tensor_proto.read(proto, max(LARGEST_FILL, proto.ByteSize()))

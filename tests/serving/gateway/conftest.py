@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import pytest
 
 from dynamarks_tf.errors import ServingError
-from dynamarks_tf.serving.gateway.configuration import Settings
-from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy, temporary_folder
+from dynamarks_tf.serving.gateway.launcher import Gateway, find_envoy
+from dynamarks_tf.serving.gateway.settings import Settings
+from dynamarks_tf.serving.gateway.temporary_folder import temporary_folder
 from tests.helpers.certificates import Authority
 from tests.helpers.fake_model import FakeModel, fake_model
 
@@ -39,8 +39,7 @@ def _starter(model: FakeModel, stack: ExitStack) -> Start:
         pytest.skip(str(error))
 
     def start(*, log_dir: Path | None = None, envoy: Path | None = None, **options: Any) -> Gateway:
-        folder = temporary_folder()
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = stack.enter_context(temporary_folder())
         given = {"upstream": model.grpc, "upstream_rest": model.rest, "grpc_port": 0, "rest_port": 0, **options}
         gateway = Gateway(Settings(folder=folder, **given), log_dir=log_dir, envoy=envoy, threads=1)
         return stack.enter_context(gateway)

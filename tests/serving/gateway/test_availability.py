@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +15,12 @@ from pathlib import Path
 import grpc
 import pytest
 import requests
+import yaml
 
 from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ServingError
-from dynamarks_tf.serving.gateway.configuration import Settings
 from dynamarks_tf.serving.gateway.launcher import Gateway
+from dynamarks_tf.serving.gateway.settings import Settings
 from tests.helpers.fake_model import PREDICT, TARGET, FakeModel, fake_model, reversed_
 from tests.helpers.gateway_log import logged, read_log
 from tests.helpers.waiting import eventually
@@ -211,16 +212,26 @@ def test_the_command_serves_until_it_is_terminated_also_when_the_disk_is_full(mo
 
 @pytest.mark.usefixtures("start")
 def test_a_killed_command_ends_its_processes_and_the_next_one_goes_on_with_the_log(
-    model: FakeModel, tmp_path: Path
+    model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The next one also removes the sockets that the first left behind, once the first one's Envoy has ended."""
+    temporary = Path(tempfile.mkdtemp())
+    monkeypatch.setenv("TMPDIR", str(temporary))
+
+    def left() -> list[Path]:
+        return [path for path in temporary.iterdir() if path.name.startswith("dynamarks-")]
+
     first = Command(model, "--grpc-port=0", f"--log-dir={tmp_path}")
     assert call(first.grpc, count=15) is grpc.StatusCode.OK
     first.process.kill()
     first.process.communicate()
+    assert len(left()) == 1
     eventually(lambda: call(first.grpc, b"later") is grpc.StatusCode.UNAVAILABLE)
     second = Command(model, f"--grpc-port={first.grpc.rpartition(':')[2]}", f"--log-dir={tmp_path}")
     assert call(second.grpc, b"after", count=10) is grpc.StatusCode.OK
     assert "logged 10 predictions, dropped 0" in second.stop()[1]
+    assert left() == []
+    temporary.rmdir()
     copies = [copy.request for copy in read_log(tmp_path) if copy.request != b"later"]
     assert copies == [b"abc"] * 15 + [b"after"] * 10
 
@@ -231,7 +242,7 @@ def test_the_configuration_for_an_envoy_of_ones_own(
     words = ["--upstream", "a:1", "--upstream-rest", "a:2", "--folder", str(tmp_path / "run"), "--log-dir", "logs"]
     assert main(["proxy", *words, "--print-config"]) == 0
     path = Path(capsys.readouterr().out.strip())
-    assert path == tmp_path / "run" / "envoy.json"
-    clusters = {cluster["name"] for cluster in json.loads(path.read_text())["static_resources"]["clusters"]}
+    assert path == tmp_path / "run" / "envoy.yaml"
+    clusters = {cluster["name"] for cluster in yaml.safe_load(path.read_text())["static_resources"]["clusters"]}
     assert clusters == {"model", "model-rest", "collector", "metrics"}
     assert Settings(folder=tmp_path, upstream="a:1", grpc_port=5).ports == [5]

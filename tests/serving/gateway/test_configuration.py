@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from cryptography import x509
 
 from dynamarks_tf.errors import ArgumentError, ServingError
 from dynamarks_tf.serving.gateway import clients, configuration
-from dynamarks_tf.serving.gateway.configuration import Settings
 from dynamarks_tf.serving.gateway.launcher import find_envoy
+from dynamarks_tf.serving.gateway.settings import Settings
 from tests.helpers.certificates import Authority
 
 FULL: dict[str, Any] = {
@@ -94,9 +93,14 @@ def test_settings_that_cannot_be_used_are_refused(options: dict[str, Any], probl
         Settings(**{"folder": Path("run"), **options})
 
 
+def test_paths_that_envoy_cannot_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="Envoy reads UTF-8"):
+        configuration.write(Settings(folder=tmp_path, upstream="a:1", upstream_ca=Path("\udcff")))
+
+
 def test_no_name_and_no_secret_of_a_client_is_rendered(tmp_path: Path) -> None:
     token = clients.add(tmp_path, "alice", days=1)
     settings = Settings(folder=tmp_path, upstream="a:1", clients=tmp_path / clients.PUBLIC)
-    text = json.dumps(configuration.render(dataclasses.replace(settings, is_logged=True)))
+    text = configuration.render(dataclasses.replace(settings, is_logged=True))
     assert "alice" not in text
     assert token not in text
