@@ -89,10 +89,16 @@ class IsolatedSuspect:
             modules=_modules_with_layers() if kind == "keras" else None,
         )
         said = self._process.opened
-        self.confined = tuple(said["confined"])
-        self.input_shape = _shape(said["input_shape"])
-        self.classes = _classes(said)
-        self.signature = None if said["signature"] is None else _signature(self.description, said["signature"])
+        try:
+            self.confined = tuple(map(str, said["confined"]))
+            self.input_shape = _shape(said["input_shape"])
+            self.classes = _classes(said)
+            self.signature = None if said["signature"] is None else _signature(self.description, said["signature"])
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # a program that has taken it over
+            self.close()
+            raise SuspectError(
+                f"{self.description} gave no answer: its process described it in no known form."
+            ) from error
 
     def predict(self, batch: Array) -> Array:
         """Answers one batch."""
@@ -129,7 +135,7 @@ def described(opener: str, path: Path, *, seconds: float = 300.0) -> Any:
         seconds: how long it may take.
     """
     with contextlib.closing(Process(opener, path, str(path), preload=_TENSORFLOW, seconds=seconds)) as process:
-        return process.opened["result"]
+        return process.opened.get("result")
 
 
 def _files_beside(path: Path, description: str, seconds: float) -> list[Path]:
@@ -137,7 +143,7 @@ def _files_beside(path: Path, description: str, seconds: float) -> list[Path]:
     opener = "dynamarks_tf.suspects.admission.onnx_file:external_files"
     process = Process(opener, path, description, preload=_OPENERS["onnx"][1], seconds=seconds)
     with contextlib.closing(process):
-        names = process.opened["result"]
+        names = process.opened.get("result")
     if not isinstance(names, list) or not all(isinstance(name, str) and inside(path.parent, name) for name in names):
         raise SuspectError(f"{description} is refused: it names files outside its folder, or links.")
     return [path.parent / name for name in names]

@@ -136,6 +136,8 @@ def _at_path(path: Path, given: dict[str, Any], timeout_s: float, queries: Query
     suspect = without_password(str(path))
     if not path.exists():
         raise SuspectError(f"There is no file or folder {suspect}; accepted: {ACCEPTED}.")
+    if not path.is_dir() and not path.is_file():
+        raise SuspectError(f"{suspect} is a pipe or device, no file. Write its content to a file.")
     if path.suffix in READERS and not path.is_dir():
         _check(given, "", suspect)
         return AnswerFileSuspect(path, queries)
