@@ -15,11 +15,13 @@ from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.admission.refusals import inside
 from dynamarks_tf.suspects.batches import closed, refusal
 from dynamarks_tf.suspects.isolation import launcher
+from dynamarks_tf.suspects.isolation.frames import MOST_ANSWERS
 from dynamarks_tf.suspects.isolation.launcher import Process
 from dynamarks_tf.suspects.signature import SuspectSignature
 
 Array = npt.NDArray[Any]
 
+_NUMBER = 8  # bytes at most
 _LONGER = 10  # than a server may take: a file is asked on this machine's processor
 _TENSORFLOW = ("tensorflow", "keras")
 KINDS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".tflite": "tflite", ".onnx": "onnx"}
@@ -45,6 +47,7 @@ class IsolatedSuspect:
         timeout_s: a tenth of the seconds that it may take to load, and for each batch.
         run_untrusted_code: whether to run what the check refuses, such as `Lambda` layers and operators that read
             files. The process is confined all the same.
+        most_values: how many numbers it may answer one batch with; by default 1 GiB of them.
         options: `signature` and `output` of the adapter.
 
     Attributes:
@@ -70,9 +73,11 @@ class IsolatedSuspect:
         description: str | None = None,
         timeout_s: float = 30.0,
         run_untrusted_code: bool = False,
+        most_values: int | None = None,
         **options: Any,
     ) -> None:
         self.path = path
+        self._most_bytes = MOST_ANSWERS if most_values is None else min(MOST_ANSWERS, _NUMBER * most_values)
         self.description = str(path) if description is None else description
         seconds = _LONGER * timeout_s
         beside = _files_beside(path, self.description, seconds) if kind == "onnx" else []
@@ -105,7 +110,7 @@ class IsolatedSuspect:
         if self._process.has_ended:
             raise closed(self.description)
         try:
-            header, answers = self._process.ask(np.asarray(batch), len(batch))
+            header, answers = self._process.ask(np.asarray(batch), len(batch), self._most_bytes)
         except ValueError as error:  # a batch that cannot be sent
             raise refusal(self.description, batch, error) from error
         if answers is None:

@@ -104,13 +104,15 @@ class Process:
             self.close()
             raise
 
-    def ask(self, batch: Array, rows: int) -> tuple[dict[str, Any], Array | None]:
-        """Sends a batch and returns the header and the array that come back.
+    def ask(
+        self, batch: Array, rows: int, most_bytes: int = frames.MOST_ANSWERS
+    ) -> tuple[dict[str, Any], Array | None]:
+        """Sends a batch and returns the header and the array that come back, of at most so many bytes.
 
         Raises:
             SuspectError: they do not come in time, or are no answers; the process has ended then, unless it said why.
         """
-        return self._ask({}, batch, "answering a batch", rows)
+        return self._ask({}, batch, "answering a batch", rows, most_bytes)
 
     @property
     def has_ended(self) -> bool:
@@ -124,12 +126,17 @@ class Process:
         self._end()
 
     def _ask(
-        self, header: dict[str, Any], batch: Array | None, doing: str, rows: int | None = None
+        self,
+        header: dict[str, Any],
+        batch: Array | None,
+        doing: str,
+        rows: int | None = None,
+        most_bytes: int = frames.MOST_ANSWERS,
     ) -> tuple[dict[str, Any], Array | None]:
         deadline = frames.Deadline(self._limits.seconds)
         with self._explained(doing):
             frames.send(self._connection, header, batch, deadline)
-            header, array = frames.receive(self._connection, deadline, rows=rows)
+            header, array = frames.receive(self._connection, deadline, rows=rows, most_bytes=most_bytes)
         if "error" in header:
             raise _raised(header)
         return header, array
