@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
+import html.entities
 import logging
 import re
 import traceback
 import unicodedata
 from collections.abc import Iterable
-from urllib.parse import quote, quote_plus
 
 LONGEST_SHOWN = 500  # characters of one foreign text
 LONGEST_LINE = 4000  # characters of a message that holds several
@@ -39,6 +38,8 @@ _REFUSED = re.compile(f"[{REFUSED}]")
 _ESCAPED = re.compile(f"[{REFUSED}{_INVISIBLE}]")
 _SHORTEST_SECRET = 6  # characters; shorter ones are found in many a text by chance
 _SHORTEST_PART = 8  # of an encoding: what chance does not give
+_BETWEEN = r"[\s\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2060-\u2064\ufeff]{0,2}"  # what a name may not hold, and spaces
+_LONGEST_CHARACTER = 14  # of an escaped one, and what stands before the next
 _secrets: set[str] = set()
 _pattern: re.Pattern[str] | None = None
 _longest_secret = 0
@@ -113,7 +114,10 @@ def hide(text: str) -> str:
 
 
 def keep_secret(secret: str) -> None:
-    """From now on, no text that passes through here holds `secret`: as it is, quoted for a URL, or in base64.
+    """From now on, no text that passes through here holds `secret`: plain, escaped, in base64, base32, hexadecimal.
+
+    Escapes are those of URLs, JSON, Python and HTML, of some characters or all. Whoever knows the secret can write it
+    in ways that no list holds.
 
     Args:
         secret: such as an API key. Fewer than 6 characters are not kept: they would be found everywhere.
@@ -121,10 +125,12 @@ def keep_secret(secret: str) -> None:
     global _pattern, _longest_secret
     if len(secret) < _SHORTEST_SECRET:
         return
-    _secrets.update(_forms(secret))
-    _longest_secret = max(map(len, _secrets))
-    longest_first = sorted(_secrets, key=lambda form: (-len(form), form))
-    _pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+    _secrets.add(secret)
+    _longest_secret = _LONGEST_CHARACTER * max(map(len, _secrets))
+    forms = [_escaped_secret(each) for each in _secrets]
+    encoded = {form for each in _secrets for form in _encoded(each)}
+    forms += [_BETWEEN.join(map(re.escape, form)) for form in sorted(encoded, key=lambda form: (-len(form), form))]
+    _pattern = re.compile("|".join(forms), re.IGNORECASE)
 
 
 def logger(name: str) -> logging.Logger:
@@ -160,13 +166,34 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def _forms(secret: str) -> set[str]:
-    """The ways in which a text may hold a secret."""
+def _escaped_secret(secret: str) -> str:
+    """A pattern of a secret whose characters are plain or escaped, each in its own way."""
+    plain = re.sub(r"\\+", r"\\", secret)  # a run of them is one, however often it is escaped
+    return _BETWEEN.join(map(_character, plain))
+
+
+def _character(character: str) -> str:
+    code = ord(character)
+    names = {name.lower() for name, meant in html.entities.html5.items() if meant == character and name.endswith(";")}
+    named = "".join(f"|{re.escape(name)}" for name in sorted(names))
+    forms = [
+        r"\\{0,8}" + re.escape(character) if character != "\\" else r"\\{1,8}",
+        rf"%(?:25){{0,3}}{code:02x}",
+        rf"={code:02x}",
+        rf"\\{{1,4}}(?:x{code:02x}|u00{code:02x}|u\{{0{{0,4}}{code:x}\}}|0?{code:03o})",
+        rf"&(?:amp;)?(?:#0{{0,4}}{code};|#x0{{0,4}}{code:x};{named})",
+        re.escape(chr(code + 0xFEE0)),  # the wide form of East Asian text
+    ]
+    return f"(?:{'|'.join(forms)})"
+
+
+def _encoded(secret: str) -> set[str]:
+    """A secret as other characters, in the ways that libraries and servers write bytes."""
     data = secret.encode()
-    forms = {quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+    forms = {base64.b32encode(data).decode().rstrip("=")[:-1]}
     for before in range(3):  # where a secret begins in base64 depends on what precedes it, such as a user name
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             encoded = encode(bytes(before) + data).decode().rstrip("=")
             inner = encoded[-(-8 * before // 6) : (8 * (before + len(data))) // 6]
             forms.add(inner)
-    return {secret, data.hex(), *(form for form in forms if len(form) >= _SHORTEST_PART)}
+    return {data.hex(), data.hex(" "), data.hex(":"), *(form for form in forms if len(form) >= _SHORTEST_PART)}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import hashlib
 import json
 import math
@@ -26,6 +27,7 @@ from cryptography import x509
 
 from dynamarks_tf import foreign_text
 from dynamarks_tf._support.digests import ArrayDigest, query_digest
+from dynamarks_tf._support.strict_json import instant
 from dynamarks_tf.case import bundle as bundles
 from dynamarks_tf.case import members, query_provenance, transcript
 from dynamarks_tf.case import transcript_chain as chains
@@ -74,6 +76,10 @@ _NO_STATEMENT = (
 )
 _KEY_ALONE = (
     "The statement is about the key alone: that the owner's model is older than the suspect has to be shown otherwise."
+)
+_LATER = (
+    "The statement is dated {}, after the test was planned: that key and model are older than the suspect, and were "
+    "not chosen by its answers, has to be shown otherwise."
 )
 _GIVEN_ANSWERS = (
     "The suspect is a file of answers, which were in the owner's hands before the plan was fixed: that queries, seed "
@@ -269,6 +275,8 @@ class _Recheck:
             yield _NO_STATEMENT
         elif self._statement.model_sha256 is None:
             yield _KEY_ALONE
+        if (date := self._date_after_plan()) is not None:
+            yield _LATER.format(date)
         if self._statement_date is not None and not self._statement_date.is_verified:
             yield self._statement_date.in_words()
         if transcript.were_answers_given(self._evidence.suspect, self._evidence.suspect_sha256):
@@ -281,6 +289,14 @@ class _Recheck:
         if self._plan.references:
             yield _REFERENCES
         yield _ANSWERS if self._head["keeps_queries"] else f"{_ANSWERS} {_NO_QUERIES}"
+
+    def _date_after_plan(self) -> str | None:
+        """When the statement existed or was made by its own word, if its test was planned before."""
+        proven = self._statement_date
+        dates = [] if self._statement is None else [self._statement.date]
+        dates += [] if proven is None or not proven.is_verified or proven.moment is None else [proven.moment]
+        planned = self._fixed_at(read_heads(self._bundle)[0])
+        return next((date for date in reversed(dates) if self._instant(date) > planned), None)
 
     def _of_whom(self) -> str:
         count = len(self._plan.references)
@@ -439,9 +455,7 @@ class _Recheck:
         """The recorded batches, each checked against the chain that starts with the plan."""
         where, plan = str(self._bundle.path), self._plan
         heads = read_heads(self._bundle)
-        fixed_at = dict(
-            zip((0, *self._joints), (chains.read_head(head, where)["fixed_at"] for head in heads), strict=True)
-        )
+        fixed_at = dict(zip((0, *self._joints), (self._fixed_at(head) for head in heads), strict=True))
         chain, previous_time = hashlib.sha256(heads[0]).hexdigest(), fixed_at[0]
         queries = ArrayDigest()
         index = 0
@@ -450,11 +464,12 @@ class _Recheck:
             data, record = self._bundle.read(name), self._bundle.read_json(record_name)
             chains.check_record(record, data, index, chains.follows(chain, index, self._joints), where)
             fixed = fixed_at.get(index, previous_time)
-            if not previous_time <= fixed <= record["asked_at"] <= record["answered_at"]:
+            asked, answered = self._instant(record["asked_at"]), self._instant(record["answered_at"])
+            if not previous_time <= fixed <= asked <= answered:
                 raise BundleError(f"{where}, batch {index}: it was asked or answered before what precedes it.")
             if self._seal is not None:
                 chains.check_sealed(record, self._seal, f"{where}, batch {index},")
-            chain, previous_time = record["chain"], record["answered_at"]
+            chain, previous_time = record["chain"], answered
             batch = members.read_batch(data, self._plan, record["rows"])
             if plan.sequential and (record["rows"], record["queries_sha256"]) != (*self._blocks[index],):
                 raise BundleError(f"{where}, batch {index}: it is not the block of queries that was planned.")
@@ -466,10 +481,21 @@ class _Recheck:
                     raise BundleError(f"{where}, batch {index}: its queries are not those that were asked.")
             yield batch
             index += 1
+        if self._instant(self._evidence.tested_at) < previous_time.replace(microsecond=0):
+            raise BundleError(f"{where}: its result is dated {self._evidence.tested_at}, before the last answer.")
         if self._joints and max(self._joints) > index:
             raise BundleError(f"{where}: it holds fewer batches than the test that it extends.")
         if self._keeps_queries and not plan.sequential and queries.hexdigest() != self._plan.queries_sha256:
             raise BundleError(f"{where}: its queries are not those of the plan.")
+
+    def _fixed_at(self, head: bytes) -> datetime.datetime:
+        return self._instant(chains.read_head(head, str(self._bundle.path))["fixed_at"])
+
+    def _instant(self, text: str) -> datetime.datetime:
+        try:
+            return instant(text)
+        except ValueError:
+            raise BundleError(f"{self._bundle.path}: there is no time {text}.") from None
 
     def _assess(self) -> Assessment:
         plan = self._plan

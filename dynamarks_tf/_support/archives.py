@@ -21,6 +21,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from dynamarks_tf._support import bounds
+from dynamarks_tf._support.own_files import open_regular
 from dynamarks_tf.errors import DynaMarksError
 
 Array = npt.NDArray[Any]
@@ -92,7 +93,7 @@ class Archive:
     ) -> None:
         self._opened: IO[bytes] | None = None
         if isinstance(source, (str, os.PathLike)):
-            source = self._opened = open(source, "rb")  # noqa: SIM115 -- closed by `close`
+            source = self._opened = open_regular(source)
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         try:
             with reported():
@@ -262,7 +263,7 @@ def mapped(path: str | os.PathLike[str], kinds: str = NUMBERS) -> Array:
         ArchiveError: it is no array of such a type, or shorter than it declares.
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         header = read_header(file, os.path.basename(path), kinds)
         size = file.seek(0, os.SEEK_END)
     if header.start + header.nbytes > size:

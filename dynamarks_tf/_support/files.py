@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dynamarks_tf._support.own_files import make_folders
+from dynamarks_tf._support.own_files import make_folders, open_regular
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -177,7 +177,7 @@ def make_private(folder: str | os.PathLike[str]) -> None:
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's content, 64 hexadecimal digits."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)

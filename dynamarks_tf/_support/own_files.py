@@ -15,6 +15,7 @@ from typing import IO
 
 from dynamarks_tf.foreign_text import shown
 
+_BINARY = getattr(os, "O_BINARY", 0)  # of Windows, where text is the default
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -26,6 +27,10 @@ class NotOwnError(PermissionError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+
+class NotRegularError(OSError):
+    """A pipe or device stands where a file is expected."""
 
 
 def open_own(path: str | os.PathLike[str]) -> IO[bytes]:
@@ -48,6 +53,22 @@ def open_own(path: str | os.PathLike[str]) -> IO[bytes]:
         with contextlib.suppress(OSError):
             os.close(handle)
         raise
+
+
+def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> IO[bytes]:
+    """Opens a file of any origin for reading. A pipe would make its reader wait, and a device may have no end.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | _BINARY)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        raise NotRegularError(errno.EINVAL, "It is no regular file. Write its content to one", os.fspath(path))
+    return os.fdopen(handle, "rb", buffering)
 
 
 def read_own(path: str | os.PathLike[str], largest: int) -> bytes:

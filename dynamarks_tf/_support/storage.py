@@ -22,6 +22,7 @@ from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from dynamarks_tf._support.own_files import NotRegularError, open_regular
 from dynamarks_tf.foreign_text import shown
 
 BUFFER = 2**20  # bytes
@@ -327,7 +328,7 @@ def _local(path: Path) -> StoredFile | StoredFolder | None:
 
 def _local_file(path: Path, size: int) -> StoredFile:
     return StoredFile(
-        shown(str(path), LONGEST_PATH), size, os.path.realpath(path), lambda: path.open("rb", buffering=0)
+        shown(str(path), LONGEST_PATH), size, os.path.realpath(path), lambda: open_regular(path, buffering=0)
     )
 
 
@@ -432,6 +433,8 @@ def _guarded(name: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, NotRegularError):
+        return "it is no regular file. Write its content to one"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     if isinstance(error, FileNotFoundError):

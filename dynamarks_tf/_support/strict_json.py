@@ -7,6 +7,7 @@ only a part of that language, and so no validator but the one below.
 from __future__ import annotations
 
 import collections
+import datetime
 import functools
 import json
 import math
@@ -120,7 +121,29 @@ def problem_of(content: Any, schema: str) -> str | None:
 
 def is_time(text: object) -> bool:
     """Whether this is a date or time in ISO 8601, as files of this package hold them."""
-    return _problem(text, {"$ref": "common.json#/$defs/time"}, "common.json", "") is None
+    if _problem(text, {"$ref": "common.json#/$defs/time"}, "common.json", "") is not None:
+        return False
+    try:
+        return bool(instant(str(text)))
+    except ValueError:
+        return False
+
+
+def instant(text: str) -> datetime.datetime:
+    """The moment that a date or time of a file stands for; a date alone is its first moment in UTC.
+
+    Raises:
+        ValueError: there is no such date or time.
+    """
+    date, _, time = text.partition("T")
+    if not time:
+        return datetime.datetime.fromisoformat(date).replace(tzinfo=datetime.timezone.utc)
+    clock, sign, zone = re.split("([Z+-])", time, maxsplit=1)
+    whole, _, fraction = clock.partition(".")
+    offset = "+00:00" if sign == "Z" else sign + zone
+    return datetime.datetime.fromisoformat(
+        f"{date}T{whole}.{fraction[:6]:0<6}{offset}" if fraction else f"{date}T{whole}{offset}"
+    )
 
 
 def _check_bounds(text: str, most_values: int) -> None:

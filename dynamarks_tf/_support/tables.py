@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dynamarks_tf._support import bounds, parquet_child, strict_json
+from dynamarks_tf._support.own_files import open_regular
 
 LONGEST_LINE = 2**24  # characters
 _MOST_COLUMNS = 2**17
@@ -30,7 +32,7 @@ def csv_rows(path: Path) -> Iterator[list[str]]:
         TableError: the file is no CSV in UTF-8, or a row has more or fewer cells than there are names.
         OSError: it cannot be read.
     """
-    with open(path, encoding="utf-8-sig", newline="") as stream:
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as stream:
         try:
             reader = csv.reader(_lines(stream), strict=True)
             header = next(reader, [])
@@ -55,6 +57,7 @@ def parquet_rows(path: Path) -> Iterator[list[Any]]:
     """
     if importlib.util.find_spec("pyarrow") is None:
         raise ImportError("pyarrow")
+    open_regular(path).close()
     allowed = bounds.allowed(path.stat().st_size)
     command = [sys.executable, str(Path(parquet_child.__file__)), str(path.absolute()), str(allowed)]
     with subprocess.Popen(
@@ -81,7 +84,7 @@ def json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         TableError: a line is no JSON object, or holds too many values.
         OSError: it cannot be read.
     """
-    with open(path, encoding="utf-8") as stream:
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8") as stream:
         try:
             for number, line in enumerate(_lines(stream), 1):
                 if line.isspace():

@@ -36,6 +36,7 @@ from dynamarks_tf._support import digests
 from dynamarks_tf._support.archives import Archive
 from dynamarks_tf._support.files import PRIVATE_FILE, file_sha256, new_file
 from dynamarks_tf._support.formats import check_format
+from dynamarks_tf._support.own_files import open_regular
 from dynamarks_tf._support.strict_json import read_json
 from dynamarks_tf.errors import BundleError
 
@@ -199,7 +200,7 @@ class Bundle:
                 )
 
     def _check_every_byte(self) -> None:
-        with open(self.path, "rb") as file:
+        with open_regular(self.path) as file:
             digest = _digest_before_comment(file)
             written = file.read(_DIGEST_SIZE)
         if not self._archive.comment.startswith(_COMMENT) or written != digest.encode():

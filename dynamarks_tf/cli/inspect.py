@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynamarks_tf._support import strict_json
+from dynamarks_tf._support.own_files import open_regular
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.errors import FormatError, ModelError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import keras
 
 KERAS_SUFFIXES = (".keras", ".h5")
+_LARGEST = 64 << 20  # bytes of a JSON file
 
 
 @click.command()
@@ -71,7 +73,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _json_file(path: Path) -> dict[str, Any]:
     try:
-        content: Any = strict_json.parse(path.read_bytes())
+        content: Any = _read(path)
     except (OSError, ValueError) as error:
         raise _unknown(path) from error
     kind = content.get("format") if isinstance(content, dict) else None
@@ -92,6 +94,14 @@ def _json_file(path: Path) -> dict[str, Any]:
     if not isinstance(kind, str) or not kind.startswith("dynamarks-"):
         raise _unknown(path)
     return {"kind": kind.removeprefix("dynamarks-"), **content}
+
+
+def _read(path: Path) -> Any:
+    with open_regular(path) as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise ValueError("too large")
+    return strict_json.parse(data)
 
 
 def _keras_model(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from dynamarks_tf._support import files
 from dynamarks_tf._support.formats import check_format
+from dynamarks_tf._support.own_files import open_regular
 from dynamarks_tf._support.strict_json import check, is_time, read_json
 from dynamarks_tf.errors import ArgumentError, CommitmentError
 from dynamarks_tf.keys import timestamp as timestamps
@@ -162,7 +163,7 @@ class Statement:
             FormatError: it is not a statement, or of an unknown version.
         """
         try:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 data = file.read(_LARGEST + 1)
         except OSError as error:
             raise CommitmentError(f"Cannot read a commitment statement from {os.fspath(path)}: {error}") from error

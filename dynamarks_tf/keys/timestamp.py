@@ -18,6 +18,7 @@ from typing import Any
 from cryptography import x509
 
 from dynamarks_tf._support import files
+from dynamarks_tf._support.own_files import open_regular
 from dynamarks_tf.errors import CommitmentError
 
 SUFFIX = ".tsr"
@@ -216,7 +217,7 @@ def _signer(response: Any) -> str:
 
 def _bounded(path: str | os.PathLike[str], largest: int, what: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(largest + 1)
     except OSError as error:
         raise CommitmentError(f"Cannot read {what} from {os.fspath(path)}: {error.strerror or error}") from error

@@ -13,14 +13,15 @@ import numpy.typing as npt
 
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.admission.refusals import inside
-from dynamarks_tf.suspects.answer_sizes import MOST_VALUES, largest_answer
 from dynamarks_tf.suspects.batches import closed, refusal
 from dynamarks_tf.suspects.isolation import launcher
+from dynamarks_tf.suspects.isolation.frames import MOST_ANSWERS
 from dynamarks_tf.suspects.isolation.launcher import Process
 from dynamarks_tf.suspects.signature import SuspectSignature
 
 Array = npt.NDArray[Any]
 
+_NUMBER = 8  # bytes at most
 _LONGER = 10  # than a server may take: a file is asked on this machine's processor
 _TENSORFLOW = ("tensorflow", "keras")
 KINDS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".tflite": "tflite", ".onnx": "onnx"}
@@ -44,9 +45,9 @@ class IsolatedSuspect:
         path: the file or folder.
         description: its name in reports; by default the path.
         timeout_s: a tenth of the seconds that it may take to load, and for each batch.
-        most_values: how many numbers it may answer one batch with.
         run_untrusted_code: whether to run what the check refuses, such as `Lambda` layers and operators that read
             files. The process is confined all the same.
+        most_values: how many numbers it may answer one batch with; by default 1 GiB of them.
         options: `signature` and `output` of the adapter.
 
     Attributes:
@@ -71,13 +72,13 @@ class IsolatedSuspect:
         *,
         description: str | None = None,
         timeout_s: float = 30.0,
-        most_values: int = MOST_VALUES,
         run_untrusted_code: bool = False,
+        most_values: int | None = None,
         **options: Any,
     ) -> None:
         self.path = path
+        self._most_bytes = MOST_ANSWERS if most_values is None else min(MOST_ANSWERS, _NUMBER * most_values)
         self.description = str(path) if description is None else description
-        self._most_bytes = largest_answer(most_values)
         seconds = _LONGER * timeout_s
         beside = _files_beside(path, self.description, seconds) if kind == "onnx" else []
         self.files = tuple(_files_of(path)) + tuple(beside)
@@ -93,10 +94,16 @@ class IsolatedSuspect:
             modules=_modules_with_layers() if kind == "keras" else None,
         )
         said = self._process.opened
-        self.confined = tuple(said["confined"])
-        self.input_shape = _shape(said["input_shape"])
-        self.classes = _classes(said)
-        self.signature = None if said["signature"] is None else _signature(self.description, said["signature"])
+        try:
+            self.confined = tuple(map(str, said["confined"]))
+            self.input_shape = _shape(said["input_shape"])
+            self.classes = _classes(said)
+            self.signature = None if said["signature"] is None else _signature(self.description, said["signature"])
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # a program that has taken it over
+            self.close()
+            raise SuspectError(
+                f"{self.description} gave no answer: its process described it in no known form."
+            ) from error
 
     def predict(self, batch: Array) -> Array:
         """Answers one batch."""
@@ -133,7 +140,7 @@ def described(opener: str, path: Path, *, seconds: float = 300.0) -> Any:
         seconds: how long it may take.
     """
     with contextlib.closing(Process(opener, path, str(path), preload=_TENSORFLOW, seconds=seconds)) as process:
-        return process.opened["result"]
+        return process.opened.get("result")
 
 
 def _files_beside(path: Path, description: str, seconds: float) -> list[Path]:
@@ -141,7 +148,7 @@ def _files_beside(path: Path, description: str, seconds: float) -> list[Path]:
     opener = "dynamarks_tf.suspects.admission.onnx_file:external_files"
     process = Process(opener, path, description, preload=_OPENERS["onnx"][1], seconds=seconds)
     with contextlib.closing(process):
-        names = process.opened["result"]
+        names = process.opened.get("result")
     if not isinstance(names, list) or not all(isinstance(name, str) and inside(path.parent, name) for name in names):
         raise SuspectError(f"{description} is refused: it names files outside its folder, or links.")
     return [path.parent / name for name in names]

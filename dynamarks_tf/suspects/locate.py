@@ -64,7 +64,7 @@ def as_suspect(
             to load.
         api_key_header: name of the header that carries the key; by default it is sent as `Authorization: Bearer KEY`.
         queries: the inputs to which a file of answers without digests holds the answers.
-        most_values: how many numbers a server or a model file may answer one batch with.
+        most_values: how many numbers a server or model file may answer one batch with.
         run_untrusted_code: whether a model file may hold more than layers and arithmetic: `Lambda` layers, operators
             that read files or that are not known. It runs in a process of its own all the same.
 
@@ -93,7 +93,7 @@ def as_suspect(
         text = os.fspath(suspect)
         if "://" in text:
             return _at_address(text, given, timeout_s, most_values)
-        return _at_path(Path(text), given, timeout_s, most_values, queries)
+        return _at_path(Path(text), given, timeout_s, queries, most_values)
     _check(given, "", _name(suspect))
     if _is_keras_model(suspect):
         return KerasSuspect(suspect)
@@ -133,11 +133,13 @@ def _at_address(url: str, given: dict[str, Any], timeout_s: float, most_values: 
 
 
 def _at_path(
-    path: Path, given: dict[str, Any], timeout_s: float, most_values: int, queries: QuerySource | None
+    path: Path, given: dict[str, Any], timeout_s: float, queries: QuerySource | None, most_values: int
 ) -> Suspect:
     suspect = without_password(str(path))
     if not path.exists():
         raise SuspectError(f"There is no file or folder {suspect}; accepted: {ACCEPTED}.")
+    if not path.is_dir() and not path.is_file():
+        raise SuspectError(f"{suspect} is a pipe or device, no file. Write its content to a file.")
     if path.suffix in READERS and not path.is_dir():
         _check(given, "", suspect)
         return AnswerFileSuspect(path, queries)

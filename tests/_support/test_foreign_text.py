@@ -1,9 +1,13 @@
 """Foreign text on the screen, in errors, logs and reports: it forges no line, moves no cursor and holds no secret."""
 
+import base64
+import html
 import json
 import logging
 import re
+import time
 import unicodedata
+from urllib.parse import quote
 
 import pytest
 
@@ -142,3 +146,51 @@ def test_no_command_prints_a_forged_line(case, tmp_path, capsys):
     assert code == (0 if case in ("inspected", "format") else 2)
     assert message in printed
     assert not forges(printed)
+
+
+SECRET = 'sk-Live_9f/8A+b=Zq~77"x\\y'
+DATA = SECRET.encode()
+WRITTEN = {
+    "plain": SECRET,
+    "quoted": quote(SECRET),
+    "quoted twice": quote(quote(SECRET, safe=""), safe=""),
+    "every character quoted": "".join(f"%{byte:02X}" for byte in DATA),
+    "JSON": json.dumps(SECRET),
+    "JSON in JSON": json.dumps(json.dumps(SECRET)),
+    "JSON, one letter": SECRET.replace("L", "\\u004c"),
+    "JSON, every letter": "".join(f"\\u{byte:04x}" for byte in DATA),
+    "Python": "".join(f"\\x{byte:02x}" for byte in DATA),
+    "HTML": html.escape(SECRET),
+    "HTML, every letter": "".join(f"&#{byte};" for byte in DATA),
+    "hexadecimal": DATA.hex(":"),
+    "base64": base64.b64encode(b"x" + DATA).decode(),
+    "base64 for URLs": base64.urlsafe_b64encode(DATA).decode(),
+    "base32": base64.b32encode(DATA).decode(),
+    "over two lines": f"{SECRET[:9]}\r\n{SECRET[9:]}",
+    "with what cannot be seen": "\u200b".join(SECRET),
+    "UTF-16": "\0".join(SECRET),
+}
+
+
+@pytest.fixture
+def secret(monkeypatch):
+    for name, nothing in (("_secrets", set()), ("_pattern", None), ("_longest_secret", 0)):
+        monkeypatch.setattr(foreign_text, name, nothing)
+    foreign_text.keep_secret(SECRET)
+
+
+@pytest.mark.parametrize("way", WRITTEN)
+def test_a_secret_is_hidden_however_a_server_writes_it(secret, way):
+    text = shown(f"no such key: {WRITTEN[way]} end", 2000)
+    assert text.startswith("no such key: ")
+    assert "***" in text
+    assert len(text) < 30
+    assert shown(f"{'x' * 80}{WRITTEN[way]} end", 85).startswith("x" * 80)
+    assert not re.search("sk|%73|u0073|x73|#115", shown(f"{'x' * 80}{WRITTEN[way]} end", 85))
+
+
+def test_hiding_a_secret_takes_no_time_whatever_the_text_is(secret):
+    start = time.monotonic()
+    for part in ("\\", "&amp;", "%25", "=3d", "\0", "sk-", "s\0k\0-", "\\u005c"):
+        foreign_text.hide(part * 2000)
+    assert time.monotonic() - start < 2

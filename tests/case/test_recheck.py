@@ -222,6 +222,14 @@ def backdate(members):
     rechain(members)
 
 
+def fix_in_another_zone(members):
+    """The same digits of the clock, in a zone where they come half a day later."""
+    head = json.loads(members[chains.HEAD])
+    head["fixed_at"] = head["fixed_at"].replace("+00:00", "-12:00")
+    members[chains.HEAD] = json.dumps(head).encode()
+    rechain(members)
+
+
 def rechain(members):
     import hashlib
 
@@ -287,6 +295,13 @@ def change_answers_and_chain(members):
         (drop_last_batch, BundleError, "holds the answers to 100 queries; the plan was to ask 120"),
         (swap_batches, TranscriptError, "batch 1: its record does not follow from the one before"),
         (backdate, BundleError, "batch 0: it was asked or answered before what precedes it"),
+        (fix_in_another_zone, BundleError, "batch 0: it was asked or answered before what precedes it"),
+        (
+            change_json(bundles.EVIDENCE, tested_at="1999-01-01"),
+            BundleError,
+            "dated 1999-01-01, before the last answer",
+        ),
+        (change_json(bundles.EVIDENCE, tested_at="2026-02-30"), BundleError, "there is no time 2026-02-30"),
         (change_json(bundles.STATEMENT, date="1999-01-01"), CommitmentError, "was altered after it was signed"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -683,3 +698,14 @@ def test_a_bundle_says_which_of_the_inputs_were_asked(verify, surrogate, digits,
     for wrong in (selected[:-1], selected[::-1], selected - selected[0] - 1, selected.astype(float)):
         with pytest.raises(BundleError, match="does not hold 60 increasing indices"):
             read_selection(npz(indices=wrong), evidence.plan)
+
+
+def test_a_statement_that_was_made_after_the_test_was_planned_is_told(bundle, key, tmp_path):
+    later = commitment.commit(key, date="2999-01-01").to_bytes()
+    rewritten(bundle, tmp_path / "later.zip", key, lambda members: members.__setitem__(bundles.STATEMENT, later))
+    told = [
+        caveat for caveat in recheck.recheck(tmp_path / "later.zip").caveats if "after the test was planned" in caveat
+    ]
+    assert len(told) == 1
+    assert "is dated 2999-01-01" in told[0]
+    assert not any("after the test was planned" in caveat for caveat in recheck.recheck(bundle).caveats)

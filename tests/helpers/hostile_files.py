@@ -53,6 +53,34 @@ def _lambda_h5(folder: Path) -> Path:
     return _h5(folder / "lambda.h5", lambda file: file.attrs.__setitem__("model_config", json.dumps(config)))
 
 
+def _both(folder: Path) -> Path:
+    """HDF5 to Keras, which goes by the name, and an archive of harmless layers to whoever looks at its end."""
+    path, harmless = _lambda_h5(folder), _keras(folder / "harmless.keras", _layer("Flatten"))
+    path.write_bytes(path.read_bytes() + harmless.read_bytes())
+    harmless.unlink()
+    return path
+
+
+def _trained(folder: Path) -> Path:
+    """How the model itself was trained is not read; of one inside it, Keras does so."""
+    metric = {"module": "keras.layers", "registered_name": None, **_layer("StringLookup", vocabulary=SECRET)}
+    return _keras(folder / "trained.keras", {**_layer("Sequential"), "compile_config": {"metrics": [metric]}})
+
+
+def _type_spec(folder: Path) -> Path:
+    spec = {"class_name": "__typespec__", "spec_name": "TFSMLayer", "module": "keras.layers", "config": [str(folder)]}
+    return _keras(folder / "spec.keras", _layer("Activation", activation=spec))
+
+
+def _deep_module(folder: Path) -> Path:
+    fetching = {"module": "keras.src.utils.file_utils", "class_name": "function", "config": "get_file"}
+    return _keras(folder / "deep.keras", _layer("Activation", activation=fetching))
+
+
+def _packed_weights(folder: Path) -> Path:
+    return _keras(folder / "npz.keras", _layer("Flatten"), **{"model.weights.npz": b""})
+
+
 def _vocabulary(layer: str) -> Callable[[Path], Path]:
     return lambda folder: _keras(folder / f"{layer}.keras", _layer(layer, vocabulary=SECRET))
 
@@ -270,6 +298,13 @@ def _large_constant(folder: Path) -> Path:
     return folder / "model"
 
 
+def _pipe(folder: Path) -> Path:
+    path = _large_constant(folder)
+    (path / "variables").mkdir()
+    os.mkfifo(path / "variables" / "variables.index")
+    return path
+
+
 def _linked_variables(folder: Path) -> Path:
     path = _large_constant(folder)
     os.symlink("/etc", path / "variables")
@@ -286,9 +321,15 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         r"of its function \S*initializer\S* is the operator WriteFile",
     ),
     "SavedModel with a constant of 8 TB": (_large_constant, "constants of its graph would take 8,796,093 MB in memory"),
+    "SavedModel with a pipe": (_pipe, "variables/variables.index is no regular file"),
     "SavedModel with a link to a folder": (_linked_variables, "variables is a link"),
     "Keras: Lambda layer": (_lambda_layer, "it holds the code of a Lambda layer"),
     "Keras: Lambda layer in HDF5": (_lambda_h5, "it holds the code of a Lambda layer"),
+    "Keras: Lambda layer in HDF5 that is an archive too": (_both, "it holds the code of a Lambda layer"),
+    "Keras: file in how a model inside was trained": (_trained, "vocabulary of a layer is the path of a file"),
+    "Keras: type made from arguments": (_type_spec, "it holds a type that is made from arguments, __typespec__"),
+    "Keras: get_file by its inner name": (_deep_module, "function of keras.src.utils.file_utils is no part of a model"),
+    "Keras: weights in NPZ": (_packed_weights, "it holds model.weights.npz, which no Keras model has"),
     "Keras: StringLookup of a file": (_vocabulary("StringLookup"), "vocabulary of a layer is the path of a file"),
     "Keras: IntegerLookup of a file": (_vocabulary("IntegerLookup"), "vocabulary of a layer is the path of a file"),
     "Keras: TextVectorization of a file": (_vocabulary("TextVectorization"), "vocabulary of a layer is the path of a"),

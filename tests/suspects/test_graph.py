@@ -95,7 +95,17 @@ def test_saver_is_accepted_where_nothing_else_calls_it(meta_graph: MetaGraphDef)
 
 
 @pytest.mark.parametrize(
-    "reach", ["a signature", "a function of the signature's", "an initializer", "a held function", "a branch"]
+    "reach",
+    [
+        "a signature",
+        "a function of the signature's",
+        "an initializer",
+        "a held function",
+        "a branch",
+        "an attribute's attribute",
+        "an exchanged function",
+        "a gradient",
+    ],
 )
 @pytest.mark.parametrize("operator", ["SaveV2", "MergeV2Checkpoints", "ShardedFilename", "RestoreV2"])
 def test_saver_is_refused_where_something_else_reaches_it(meta_graph: MetaGraphDef, reach: str, operator: str) -> None:
@@ -112,12 +122,30 @@ def test_saver_is_refused_where_something_else_reaches_it(meta_graph: MetaGraphD
     elif reach == "a held function":
         function(meta_graph, "init", body)
         held(meta_graph, "init")
+    elif reach == "an attribute's attribute":
+        function(meta_graph, "serve", ("call", "PartitionedCall", ["x"]))
+        call = meta_graph.graph_def.library.function[0].node_def[0]
+        call.attr["f"].func.attr["g"].func.name = "save"
+        function(meta_graph, "save", body)
+    elif reach in ("an exchanged function", "a gradient"):
+        function(meta_graph, "serve", ("add", "AddV2", ["x", "x"]))
+        function(meta_graph, "save", body)
+        if reach == "a gradient":
+            meta_graph.graph_def.library.gradient.add(function_name="serve", gradient_func="save")
+        for each in meta_graph.graph_def.library.function:
+            each.attr["api_implements"].s = b"gru"
     else:
         function(meta_graph, "serve", ("branch", "If", ["x", "x"]))
         branches = meta_graph.graph_def.library.function[0].node_def[0].attr["branches"].list
         branches.func.add(name="save")
         function(meta_graph, "save", body)
     assert f"is the operator {operator}" in refusal(meta_graph)
+
+
+def test_call_that_the_caller_fills_in_is_refused(meta_graph: MetaGraphDef) -> None:
+    function(meta_graph, "serve", ("call", "PartitionedCall", ["x"]))
+    meta_graph.graph_def.library.function[0].node_def[0].attr["f"].placeholder = "g"
+    assert "what node call calls is open until it is called" in refusal(meta_graph)
 
 
 def test_function_named_as_an_operator_is_refused(meta_graph: MetaGraphDef) -> None:

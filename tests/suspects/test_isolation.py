@@ -251,6 +251,8 @@ def test_arrays_arrive_as_they_were(array: Array) -> None:
         ({"type": "<f4", "shape": [2, -1], "bytes": 8}, "type, shape or size that is not accepted"),
         ({"type": "<f4", "shape": [2, True], "bytes": 8}, "type, shape or size that is not accepted"),
         ({"type": ["<f4"], "shape": [2], "bytes": 8}, "type, shape or size that is not accepted"),
+        ({"type": "<f4", "shape": [2, 0, 10**30], "bytes": 0}, "an axis of 1,000,000,000"),
+        ({"type": "str", "shape": [2, 1 << 25], "bytes": 0}, "bytes; accepted are"),
         ([], "an array without type, shape and size"),
     ],
 )

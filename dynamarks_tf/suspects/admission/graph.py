@@ -34,6 +34,7 @@ class Graph:
         counted = [[each.signature.name for each in library], [node.name for node in meta_graph.graph_def.node]]
         counted += [[node.name for node in each.node_def] for each in library]
         self.names_are_unique = all(len(names) == len(set(names)) for names in counted)
+        self._alike = self._exchanged()
         self._callers: dict[str, list[tuple[str, Any]]] = {}
         for where, node in self.nodes():
             for name in self._called(node):
@@ -62,8 +63,8 @@ class Graph:
             ends.append(meta_graph.saver_def.restore_op_name)
         found: set[tuple[str, str]] = set()
         waiting = [(MAIN, _node_of(name)) for name in ends]
-        waiting += [(name, node) for name in self._held_by_objects() for node in self._nodes.get(name, ())]
-        entered = set(self._held_by_objects())
+        entered = {name for held in self._held_by_objects() for name in self._alike.get(held, ())}
+        waiting += [(name, node) for name in entered for node in self._nodes[name]]
         while waiting:
             place = waiting.pop()
             where, name = place
@@ -96,14 +97,14 @@ class Graph:
         if where == MAIN:
             return node is not None and node.op in ("Const", "Placeholder") and name in self._assets
         arguments = [each.name for each in self.functions[where].signature.input_arg]
-        if node is not None or name not in arguments:
+        if node is not None or name not in arguments or len(self._alike[where]) > 1:
             return False
         index = arguments.index(name)
         given = [self._bound(held, index - len(arguments)) for held in self._holders(where)]
         for caller, call in self._callers.get(where, ()):
             if caller == MAIN and not self._is_version_1:
                 continue  # TensorFlow 2 calls functions from objects; nothing runs the graph beside them
-            calls_plainly = call.op in _PASSING_ON or call.op == where
+            calls_plainly = call.op == where or (call.op in _PASSING_ON and call.attr["f"].func.name == where)
             data = [each for each in call.input if not each.startswith("^")]
             given.append(calls_plainly and index < len(data) and self._is_asset(caller, data[index], seen))
         return bool(given) and all(given)
@@ -131,13 +132,33 @@ class Graph:
                 yield node.bare_concrete_function.concrete_function_name
 
     def _called(self, node: Any) -> Iterator[str]:
-        """The functions of the library that a node may call."""
-        if node.op in self.functions:
-            yield node.op
-        for value in node.attr.values():
-            for function in (value.func, *value.list.func):
-                if function.name in self.functions:
-                    yield function.name
+        """The functions of the library that a node may call, by itself or where the optimizer exchanges them."""
+        named = {node.op, *(name for value in node.attr.values() for name in _named(value))}
+        for name in named & self.functions.keys():
+            yield from self._alike[name]
+
+    def _exchanged(self) -> dict[str, frozenset[str]]:
+        """For each function, those that may run in its place: gradients, and others that say they do the same."""
+        alike: dict[str, set[str]] = {name: {name} for name in self.functions}
+        groups: dict[bytes, set[str]] = {}
+        for name, function in self.functions.items():
+            if function.attr["api_implements"].s if "api_implements" in function.attr else b"":
+                groups.setdefault(function.attr["api_implements"].s, set()).add(name)
+        for group in groups.values():
+            for name in group:
+                alike[name] |= group
+        for pair in self._meta_graph.graph_def.library.gradient:
+            if pair.function_name in alike and pair.gradient_func in alike:
+                alike[pair.function_name].add(pair.gradient_func)
+        return {name: frozenset(others) for name, others in alike.items()}
+
+
+def _named(value: Any) -> Iterator[str]:
+    """The functions that an attribute names, also as attributes of functions."""
+    for function in (value.func, *value.list.func):
+        yield function.name
+        for inner in function.attr.values():
+            yield from _named(inner)
 
 
 def _node_of(tensor: str) -> str:

@@ -9,27 +9,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dynamarks_tf._support.json_bounds import check_json
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.admission.refusals import check_declared, reading, refused, shown
 
 _LARGEST_CONFIG = 32 << 20  # bytes
 _MOST_MEMBERS = 10_000
-_MEMBERS = re.compile(
-    r"(metadata|config|model\.weights)\.json|[\w.]+\.weights\.(h5|npz)|model_\d+\.weights\.h5|assets/[^\0]*"
-)
+_MEMBERS = re.compile(r"(metadata|config|model\.weights)\.json|[\w.]+\.weights\.h5|assets/[^\0]*")
 _CODE = {  # classes that hold a program, or open another file
     "Lambda": "the code of a Lambda layer",
     "__lambda__": "the code of a function",
+    "__typespec__": "a type that is made from arguments",
     "TFSMLayer": "a layer that opens a SavedModel",
     "TorchModuleWrapper": "a pickled PyTorch module",
     "JaxLayer": "the code of a JAX function",
     "FlaxLayer": "the code of a Flax module",
 }
-_PATHS = ("vocabulary", "idf_weights", "filepath")  # a text there is the path of a file
+_PATHS = ("vocabulary", "idf_weights", "filepath", "merges", "proto")  # a text there is the path of a file
 # What a file may name of Keras: parts of models, and no functions that load or fetch something.
 _PARTS = frozenset(
     "layers models initializers regularizers constraints activations random ops dtype_policies quantizers losses "
-    "metrics optimizers src".split()
+    "metrics optimizers".split()
 )
 _PACKAGES = frozenset("builtins keras keras_hub keras_cv keras_nlp".split())
 _MODELS = frozenset(("Model", "Functional", "Sequential"))
@@ -48,10 +48,10 @@ def check_keras_file(path: Path, description: str) -> None:
         SuspectError: it holds something else, or sizes out of proportion.
     """
     with reading(description, "a Keras model"):
-        if zipfile.is_zipfile(path):
-            _check_archive(path, description)
-        elif path.is_file() and path.suffix in (".h5", ".hdf5"):
+        if path.suffix in (".h5", ".hdf5"):  # by the name, as Keras does: a file can be HDF5 and an archive at once
             _check_weights(path, path.stat().st_size, description, holds_config=True)
+        elif zipfile.is_zipfile(path):
+            _check_archive(path, description)
 
 
 def _check_archive(path: Path, description: str) -> None:
@@ -67,7 +67,7 @@ def _check_archive(path: Path, description: str) -> None:
         check_declared(description, sum(member.file_size for member in members), stored, "its unpacked members")
         if archive.getinfo("config.json").file_size > _LARGEST_CONFIG:
             raise refused(description, f"its config.json is larger than {_LARGEST_CONFIG >> 20} MB.")
-        _check_config(json.loads(archive.read("config.json")), description)
+        _check_config(archive.read("config.json"), description)
         for member in members:
             if member.filename.endswith(".h5"):
                 with archive.open(member) as file:
@@ -93,8 +93,7 @@ def _check_weights(file: Path | Any, stored: int, description: str, *, holds_con
                     declared += int(dataset.nbytes)
         check_declared(description, declared, stored, "its weights")
         if holds_config and "model_config" in content.attrs:
-            config = content.attrs["model_config"]
-            _check_config(json.loads(config), description)
+            _check_config(content.attrs["model_config"], description)
 
 
 def _groups(content: Any) -> Iterator[tuple[str, Any]]:
@@ -114,14 +113,21 @@ def _groups(content: Any) -> Iterator[tuple[str, Any]]:
                 waiting.append((f"{name}/{link}", group[link]))
 
 
-def _check_config(config: Any, description: str) -> None:
-    """Checks each object that a configuration names; how it was trained does not matter and is not read."""
+def _check_config(text: str | bytes, description: str) -> None:
+    """Checks each object that a configuration names; how the model was trained does not matter and is not read.
+
+    Of models inside the model, Keras does read it.
+    """
+    check_json(text)
+    config = json.loads(text)
+    if isinstance(config, dict):
+        config.pop("compile_config", None)
     waiting: list[Any] = [config]
     while waiting:
         node = waiting.pop()
         if isinstance(node, dict):
             _check_object(node, description)
-            waiting += [value for key, value in node.items() if key != "compile_config"]
+            waiting += node.values()
         elif isinstance(node, list):
             waiting += node
 
@@ -141,7 +147,8 @@ def _check_object(node: dict[str, Any], description: str) -> None:
             f"{description} cannot be loaded as a Keras model: {shown(name)} of {shown(module)} is not known here. If "
             "it needs layers of its own, load it yourself and pass the model."
         )
-    is_other_part = parts[0] == "keras" and len(parts) > 1 and parts[1] not in _PARTS
+    within = parts[2:] if parts[:2] == ["keras", "src"] else parts[1:]
+    is_other_part = parts[0] == "keras" and len(parts) > 1 and (not within or within[0] not in _PARTS)
     if is_other_part or (module == "keras.models" and name not in _MODELS):
         raise refused(description, f"{shown(name)} of {shown(module)} is no part of a model.")
 

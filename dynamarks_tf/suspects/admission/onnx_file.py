@@ -21,6 +21,18 @@ from dynamarks_tf.suspects.base import load
 
 _KIND = "an ONNX model"
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+# What ONNX Runtime's quantization and fusion put into models: it computes, from and to tensors of the graph.
+_RUNTIME_DOMAIN = "com.microsoft"
+_OF_RUNTIME = frozenset(
+    "Attention BiasAdd BiasGelu BiasSoftmax BiasSplitGelu DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeMatMul "
+    "EmbedLayerNormalization FastGelu FusedConv FusedGemm FusedMatMul GatherBlockQuantized Gelu GemmFastGelu "
+    "GroupNorm GroupQueryAttention MatMulInteger16 MatMulIntegerToFloat MatMulNBits MulInteger MultiHeadAttention "
+    "NhwcConv NhwcFusedConv NhwcMaxPool QAttention QEmbedLayerNormalization QGemm QLinearAdd QLinearAveragePool "
+    "QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid "
+    "QLinearSoftmax QLinearWhere QuantizeLinear QuickGelu ReduceSumInteger RotaryEmbedding SkipGroupNorm "
+    "SkipLayerNormalization SkipSimplifiedLayerNormalization TransposeMatMul".split()
+)
+_MEMORY = "*/_ORT_MEM_ADDR_/"  # as the folder of a file, ONNX Runtime takes it for its own memory
 _LARGEST = 2**31 - 1  # bytes; protocol buffers hold no more
 _LARGE_TENSOR = 1 << 16  # bytes that sizes are not computed from
 
@@ -40,9 +52,12 @@ def check_onnx_file(path: Path, description: str) -> None:
         _check_operators(model, description)
         beside = _external(path, model, description)
         stored = sum(file.stat().st_size for file in (path, *(path.parent / name for name in beside)))
+        declared = 0
         for tensor in _tensors(model):
+            declared += _declared_bytes(tensor.dims, tensor.data_type)
             if _declared_bytes(tensor.dims, tensor.data_type) > _held_bytes(tensor, path.parent):
                 raise refused(description, f"its tensor {shown(tensor.name)} is declared larger than it is.")
+        check_declared(description, declared, stored, "all its tensors")  # many can lie at one place of a file
         _check_computed_sizes(model, stored, description)
 
 
@@ -59,7 +74,7 @@ def external_files(path: str | os.PathLike[str], *, description: str) -> list[st
 def _external(path: Path, model: Any, description: str) -> list[str]:
     names = {_location(tensor)["location"] for tensor in _tensors(model) if _is_external(tensor)}
     for name in names:
-        if not inside(path.parent, name):
+        if not inside(path.parent, name) or name.startswith(_MEMORY):
             raise refused(description, f"its tensors lie in {shown(name)}, outside its folder or behind a link.")
         if not (path.parent / name).is_file():
             raise unreadable(description, _KIND, f"the file {shown(name)} with its tensors is missing.")
@@ -78,6 +93,7 @@ def _check_operators(model: Any, description: str) -> None:
     own = {(function.domain, function.name) for function in model.functions}
     for node in _nodes(model):
         known = node.domain in _DOMAINS and onnx.defs.has(node.op_type, node.domain)
+        known = known or (node.domain == _RUNTIME_DOMAIN and node.op_type in _OF_RUNTIME)
         if not known and (node.domain, node.op_type) not in own:
             name = f"{node.domain or 'ai.onnx'}:{node.op_type}"
             raise refused(description, f"node {shown(node.name)} is {shown(name)}, which is no standard operator.")

@@ -64,6 +64,8 @@ def check_operators(meta_graph: Any, description: str, *, is_version_1: bool = F
             raise refused(description, f"it has a function of its own called {shown(name)}, as an operator is.")
     reached = graph.reached()
     for function, node in graph.nodes():
+        if any(value.placeholder for value in node.attr.values()):
+            raise refused(description, f"what node {shown(node.name)} calls is open until it is called.")
         accepted = (
             node.op in COMPUTING
             or node.op in graph.functions
@@ -98,6 +100,8 @@ def _sizes_of_files(folder: Path, description: str) -> Iterator[int]:
             raise refused(description, f"it holds more than {_MOST_FILES:,} files.")
         if path.is_file():
             yield path.stat().st_size
+        elif not path.is_dir():
+            raise refused(description, f"{shown(path.relative_to(folder))} is no regular file.")
 
 
 def _parsed(folder: Path, description: str) -> Any:

@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 
 MOST_ANSWERS = 1 << 30  # bytes
 _MOST_HEADER = 1 << 20
+_BYTES_OF_TEXT = 64  # that each takes beside its characters
 _LENGTH = struct.Struct(">I")
 _NUMBERS = {np.dtype(f"{kind}{size}").str for kind in "iuf" for size in (1, 2, 4, 8) if (kind, size) != ("f", 1)} | {
     np.dtype(bool).str
@@ -144,11 +145,13 @@ def _unpacked(
     if not whole or not isinstance(kind, str) or kind not in (*_NUMBERS, *_TEXTS):
         raise FrameError("an array of a type, shape or size that is not accepted")
     count = math.prod(shape)
-    needed = size + 8 * count if kind in _TEXTS else size
+    needed = size + _BYTES_OF_TEXT * count if kind in _TEXTS else size
     if rows is not None and shape[:1] != (rows,):
         raise FrameError(f"answers of shape {shape} to {rows} inputs")
     if needed > most_bytes:
         raise FrameError(f"an array of {needed:,} bytes; accepted are {most_bytes:,}. Ask fewer inputs at once")
+    if max(shape, default=0) > most_bytes:
+        raise FrameError(f"an array with an axis of {max(shape):,}")
     if kind in _TEXTS:
         lengths = _exactly(connection, np.empty(count, np.int64), deadline)
         if (lengths < 0).any() or (lengths > size).any() or int(lengths.sum()) != size:

@@ -107,7 +107,7 @@ class Process:
     def ask(
         self, batch: Array, rows: int, most_bytes: int = frames.MOST_ANSWERS
     ) -> tuple[dict[str, Any], Array | None]:
-        """Sends a batch and returns the header and the array that come back.
+        """Sends a batch and returns the header and the array that come back, of at most so many bytes.
 
         Args:
             batch: the inputs.
