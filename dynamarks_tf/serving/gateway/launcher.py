@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 LOG = foreign_text.logger(__name__)
 
 START_S = 30.0
+TRIES = 3
 WATCH_S = 0.25
 PAUSE_S = 1.0  # between two starts of a process that dies
 
@@ -109,7 +110,7 @@ class Gateway:
         if self.settings.clients is not None:
             clients.check(self.settings.clients)
         self._envoy = find_envoy(self._envoy)
-        self.settings = _with_ports(self.settings)
+        asked, self.settings = self.settings, _with_ports(self.settings)
         self._ending.clear()
         self._ended.clear()
         configuration.write(self.settings)
@@ -118,7 +119,7 @@ class Gateway:
         try:
             if self._log_dir is not None:
                 self._launch("collector", _is_socket(self.settings.folder / COLLECTOR))
-            self._launch("Envoy", self._is_live)
+            self._launch_envoy(asked)
         except BaseException:
             self._end_processes(0)
             raise
@@ -168,6 +169,18 @@ class Gateway:
         words += [f"--upstream-ca={settings.upstream_ca}"] if settings.upstream_ca is not None else []
         words.append(f"--max-body-bytes={settings.max_body_bytes}")
         return [sys.executable, "-m", "dynamarks_tf", "collector", *words]
+
+    def _launch_envoy(self, asked: Settings) -> None:
+        """Starts Envoy. A free port may be taken by others before Envoy opens it; then another one is tried."""
+        for tries_left in reversed(range(TRIES)):
+            try:
+                return self._launch("Envoy", self._is_live)
+            except ServingError:
+                has_ended = self._processes["Envoy"].poll() is not None
+                if not tries_left or self.settings == asked or not has_ended:
+                    raise
+            self.settings = _with_ports(asked)
+            configuration.write(self.settings)
 
     def _launch(self, name: str, is_up: Callable[[], bool]) -> None:
         self._spawn(name)
