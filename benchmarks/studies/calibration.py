@@ -190,6 +190,18 @@ def numbered_key(number: int) -> Any:
     return MarkKey(hashlib.sha256(f"dynamarks calibration, key {number}".encode()).digest(), "Calibration")
 
 
+def _unfinished(count: int) -> list[str]:
+    """Words about the models that are still to be asked."""
+    planned = len(WAYS) * len(ARCHITECTURES)
+    if count >= planned:
+        return []
+    return [
+        f"**The study is not finished**: {planned} models are planned. The same command goes on with the other "
+        f"{planned - count}.",
+        "",
+    ]
+
+
 def report(content: dict[str, Any]) -> str:
     """The page."""
     rows, keys = content["rows"], content["settings"]["keys"]
@@ -203,6 +215,7 @@ def report(content: dict[str, Any]) -> str:
         f"{len(models)} independent models times {keys:,} keys: the share of p-values that are at most a. Valid",
         f"p-values have a share of at most a, up to chance. {TAILS[content['settings'].get('tail')]}",
         "",
+        *_unfinished(len(models)),
         f"| channel | {' | '.join(f'a = {a}' for a in LEVELS)} | worst model at 0.1; 0.01 | smallest log10 p |",
         "|---|---|---|---|---|---|",
     ]
