@@ -3,9 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO_ARGS ?=
-# Three files at a time, as they come: a file's tests share what is costly to make, and some wait. PYTEST_ARGS= runs one
-# after the other.
-PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
+# Two files at a time, as they come: a file's tests share what is costly to make. PYTEST_ARGS= runs one after the other.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Where the images are, if `make data` fetched them.
 WITH_DATA = DYNAMARKS_DATA="$${DYNAMARKS_DATA:-$$(ls -d "$(CURDIR)/.data/fashion-mnist" 2>/dev/null)}"
 

@@ -71,6 +71,23 @@ def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> IO[bytes]
     return os.fdopen(handle, "rb", buffering)
 
 
+def read_regular(path: str | os.PathLike[str], largest: int) -> bytes:
+    """Reads a file of any origin.
+
+    Args:
+        path: the file.
+        largest: number of bytes at most.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or is larger.
+    """
+    with open_regular(path) as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise OSError(errno.EFBIG, f"It is larger than {largest:,} bytes", os.fspath(path))
+    return data
+
+
 def read_own(path: str | os.PathLike[str], largest: int) -> bytes:
     """Reads a file that must be one's own.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynamarks_tf._support import strict_json
-from dynamarks_tf._support.own_files import open_regular
+from dynamarks_tf._support.own_files import read_regular
 from dynamarks_tf.cli.output import json_option, load_tensorflow, print_json
 from dynamarks_tf.cli.own_model import load_own_model, own_model_options
 from dynamarks_tf.errors import FormatError, ModelError
@@ -97,11 +97,7 @@ def _json_file(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    with open_regular(path) as file:
-        data = file.read(_LARGEST + 1)
-    if len(data) > _LARGEST:
-        raise ValueError("too large")
-    return strict_json.parse(data)
+    return strict_json.parse(read_regular(path, _LARGEST))
 
 
 def _keras_model(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from dynamarks_tf._support import files
 from dynamarks_tf._support.formats import check_format
-from dynamarks_tf._support.own_files import open_regular
+from dynamarks_tf._support.own_files import read_regular
 from dynamarks_tf._support.strict_json import check, is_time, read_json
 from dynamarks_tf.errors import ArgumentError, CommitmentError
 from dynamarks_tf.keys import timestamp as timestamps
@@ -163,12 +163,9 @@ class Statement:
             FormatError: it is not a statement, or of an unknown version.
         """
         try:
-            with open_regular(path) as file:
-                data = file.read(_LARGEST + 1)
+            data = read_regular(path, _LARGEST)
         except OSError as error:
             raise CommitmentError(f"Cannot read a commitment statement from {os.fspath(path)}: {error}") from error
-        if len(data) > _LARGEST:
-            raise CommitmentError(f"{os.fspath(path)} is larger than {_LARGEST} bytes: no commitment statement.")
         content = read_json(data, os.fspath(path), "a commitment statement", error=CommitmentError)
         statement = cls.from_dict(content, os.fspath(path))
         reply = timestamps.beside(path)

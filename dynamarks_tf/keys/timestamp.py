@@ -18,8 +18,9 @@ from typing import Any
 from cryptography import x509
 
 from dynamarks_tf._support import files
-from dynamarks_tf._support.own_files import open_regular
+from dynamarks_tf._support.own_files import read_regular
 from dynamarks_tf.errors import CommitmentError
+from dynamarks_tf.foreign_text import shown
 
 SUFFIX = ".tsr"
 LARGEST_REPLY = 2**16  # bytes; authorities send 1 to 10 kB
@@ -212,18 +213,14 @@ def _signer(response: Any) -> str:
     certificates = map(x509.load_der_x509_certificate, response.signed_data.certificates)
     names = (one.subject for one in certificates if one.serial_number == signer.serial_number)
     name = next(names, signer.issuer).rfc4514_string()
-    return "".join(letter if letter.isprintable() else "?" for letter in name[:_LONGEST_NAME])
+    return shown(name, _LONGEST_NAME)
 
 
 def _bounded(path: str | os.PathLike[str], largest: int, what: str) -> bytes:
     try:
-        with open_regular(path) as file:
-            data = file.read(largest + 1)
+        return read_regular(path, largest)
     except OSError as error:
         raise CommitmentError(f"Cannot read {what} from {os.fspath(path)}: {error.strerror or error}") from error
-    if len(data) > largest:
-        raise CommitmentError(f"{os.fspath(path)} is larger than {largest} bytes, too large for {what}.")
-    return data
 
 
 def _reader() -> ModuleType | None:

@@ -45,6 +45,10 @@ DOCUMENTS = {
     },
     "record": RECORD,
     "trace": {"format": "dynamarks-trace", "version": 2, "clients": [{**CLIENT, "commitment": None}]},
+    "clients": {
+        **{"format": "dynamarks-clients", "version": 1},
+        "tokens": [{"number": "a1", "name": "alice", "ends": 2_000_000_000, "is_revoked": False}],
+    },
     "reduced-log": {
         **{"format": "dynamarks-reduced-log", "version": 1, "hash_sha256": DIGEST, "input_name": None},
         "files": [{**LOGGED, "counts": [[0, 1, 2, 3]], "times": [1.5, 2, [[1.5, 2.0]]]}],

@@ -22,7 +22,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dynamarks_tf._support import own_files
 from dynamarks_tf._support.files import PRIVATE_FILE, PRIVATE_FOLDER, write_atomically
+from dynamarks_tf._support.formats import check_format
+from dynamarks_tf._support.strict_json import read_json
 from dynamarks_tf.errors import ArgumentError
 
 ISSUER, AUDIENCE = "dynamarks", "predictions"
@@ -32,7 +35,9 @@ MOST_DAYS = 3650
 DAY_S = 86_400
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,255}")
-_FORMAT = 1
+FORMAT, FORMAT_VERSION = "dynamarks-clients", 1
+_LIST = "a list of clients; restore it from a copy, as without it no token can be revoked"
+_LARGEST_KEY, _LARGEST_LIST = 2**14, 2**28  # bytes
 
 
 @dataclass(frozen=True)
@@ -117,15 +122,14 @@ def load(folder: str | os.PathLike[str]) -> list[Token]:
     """
     path = Path(folder, CLIENTS)
     try:
-        found = json.loads(path.read_text("utf-8"))
-        return [Token(**entry) for entry in found["tokens"]]
+        data = own_files.read_own(path, _LARGEST_LIST)
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ArgumentError(
-            f"{path} is no list of clients ({type(error).__name__}). Restore it from a copy: without it no token can "
-            "be revoked."
-        ) from error
+    except OSError as error:
+        raise ArgumentError(f"The list of clients cannot be read: {error}") from error
+    content = read_json(data, str(path), _LIST, error=ArgumentError)
+    found = check_format(content, FORMAT, FORMAT_VERSION, str(path), _LIST, schema="clients", error=ArgumentError)
+    return [Token(**entry) for entry in found["tokens"]]
 
 
 def check(folder: Path) -> None:
@@ -150,7 +154,7 @@ def _locked(folder: Path) -> Iterator[None]:
     import fcntl
 
     for made in (folder, folder / PUBLIC):
-        made.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        own_files.make_folders(made, PRIVATE_FOLDER)
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -176,13 +180,15 @@ def _signing_key(folder: Path) -> Any:
         write_atomically(folder / PUBLIC / JWKS, json.dumps({"keys": [public]}, indent=1).encode(), mode=PRIVATE_FILE)
         return key
     try:
-        return serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
+        return serialization.load_pem_private_key(own_files.read_own(path, _LARGEST_KEY), password=None)
+    except OSError as error:
+        raise ArgumentError(f"No token can be signed: {error}") from error
+    except (ValueError, TypeError) as error:
         raise ArgumentError(f"{path} is no private key in PEM without a password ({type(error).__name__}).") from error
 
 
 def _save(folder: Path, tokens: list[Token]) -> None:
-    content = {"format": _FORMAT, "tokens": [asdict(token) for token in tokens]}
+    content = {"format": FORMAT, "version": FORMAT_VERSION, "tokens": [asdict(token) for token in tokens]}
     write_atomically(folder / CLIENTS, json.dumps(content, indent=1).encode(), mode=PRIVATE_FILE)
     refused = [token.number for token in tokens if token.is_revoked and token.ends > time.time()]
     write_atomically(folder / PUBLIC / REVOKED, json.dumps(_rule(refused), indent=1).encode(), mode=PRIVATE_FILE)

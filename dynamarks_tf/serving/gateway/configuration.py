@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamarks_tf._support.files import PRIVATE_FOLDER, write_atomically
+from dynamarks_tf._support.own_files import make_folders
 from dynamarks_tf.errors import ArgumentError
 from dynamarks_tf.serving.gateway import clients, settings
 from dynamarks_tf.serving.gateway.settings import CLIENT_CA, MAIN, TLS, Settings, parse_address
@@ -32,7 +33,7 @@ def write(chosen: Settings) -> Path:
     Raises:
         ArgumentError: a path is no UTF-8.
     """
-    chosen.folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    make_folders(chosen.folder, PRIVATE_FOLDER)
     write_secrets(chosen)
     try:
         content = render(chosen).encode()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from dynamarks_tf import foreign_text
 from dynamarks_tf.errors import SuspectError
 from dynamarks_tf.suspects.batches import brief
 
@@ -22,9 +23,7 @@ SMALL_WEIGHTS, SMALL_ACTIVATION = 64 << 20, 256 << 20  # bytes that are never re
 
 def shown(name: object) -> str:
     """A name from a file as printable ASCII, shortened."""
-    text = str(name)[: 2 * _LONGEST_NAME].encode("ascii", "backslashreplace").decode()
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
+    return foreign_text.shown(ascii(str(name)[: 2 * _LONGEST_NAME])[1:-1], _LONGEST_NAME)
 
 
 class RefusedError(SuspectError):

@@ -169,9 +169,31 @@ def test_what_a_folder_of_clients_refuses(tmp_path: Path) -> None:
     (tmp_path / clients.KEY).rename(tmp_path / "elsewhere")
     with pytest.raises(ArgumentError, match="has no signing.key, so no token can be made here"):
         clients.add(tmp_path, "bob", days=1)
-    (tmp_path / clients.CLIENTS).write_text("[]")
-    with pytest.raises(ArgumentError, match="is no list of clients"):
-        clients.revoke(tmp_path, "alice")
+    listed = tmp_path / clients.CLIENTS
+    written = listed.read_text()
+    for content, message in (
+        ("[]", "is not a list of clients"),
+        (written.replace('"version": 1', '"version": 2'), "a list of clients.* of version 2"),
+        (written.replace('"ends": ', '"ends": "x", "more": '), "its entry tokens\\[0\\].ends"),
+        (written.replace('"ends"', '"name": "bob", "ends"'), "holds the member 'name' twice"),
+    ):
+        listed.write_text(content)
+        with pytest.raises(ArgumentError, match=message):
+            clients.revoke(tmp_path, "alice")
+
+
+def test_a_key_or_list_that_others_can_write_is_not_believed(tmp_path: Path) -> None:
+    """Who plants the key that signs tokens decides which client a log names."""
+    clients.add(tmp_path, "alice", days=1)
+    for name in (clients.KEY, clients.CLIENTS):
+        (tmp_path / name).chmod(0o666)
+        with pytest.raises(ArgumentError, match="can be changed by others"):
+            clients.add(tmp_path, "bob", days=1)
+        (tmp_path / name).chmod(0o600)
+    (tmp_path / clients.KEY).rename(tmp_path / "planted")
+    (tmp_path / clients.KEY).symlink_to("planted")
+    with pytest.raises(ArgumentError, match="link"):
+        clients.add(tmp_path, "bob", days=1)
 
 
 def test_api_keys_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
