@@ -118,7 +118,7 @@ def test_roots_without_a_timestamp_are_an_error_not_a_pass(tmp_path):
         commit(KEY).proven_date([])
     for content in (b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", bytes(2**21 + 1)):
         (tmp_path / "roots.pem").write_bytes(content)
-        with pytest.raises(CommitmentError, match=r"does not hold root certificates|too large for root certificates"):
+        with pytest.raises(CommitmentError, match=r"does not hold root certificates|It is larger than"):
             timestamp.load_roots(tmp_path / "roots.pem")
 
 
