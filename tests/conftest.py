@@ -19,6 +19,13 @@ settings.register_profile(
 )
 settings.load_profile("reproducible")
 
+LONGEST_FIRST = ("test_demo.py", "test_notebook.py", "test_docs.py", "test_kinds_of_models.py", "test_audit.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that take longest, so that none of the processes that share the tests waits at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
+
 
 @pytest.fixture(scope="session")
 def key() -> MarkKey:

@@ -1,4 +1,4 @@
-"""The demo, end to end over real sockets on real (small) images."""
+"""The demo, end to end over real sockets, on some of the images that it is made for."""
 
 import dataclasses
 import json
@@ -27,28 +27,32 @@ def has_envoy():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, digits):
+def finished(tmp_path_factory):
+    data = os.environ.get(datasets.FOLDER_VARIABLE) or datasets.DEBIAN_FOLDER
+    if not os.path.isdir(data):
+        pytest.skip("Fashion-MNIST is not on this machine: run `make data`, or set DYNAMARKS_DATA")
     folder = tmp_path_factory.mktemp("demo") / "out"
     lines = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo.datasets, "load_images", lambda data: digits)
         patch.setattr(MarkKey, "generate", fixed_key)
-        # 28 ties in 719 images are too few to detect theft by labels, so the mark has no tie channel here.
-        options = {"seed": 1, "epochs": 60, "budget": 0.1, "tie_margin": 0}
+        options = {"data": data, "seed": 2, "epochs": 9, "max_images": 5_000}
         result = demo.run_demo(folder, gateway=has_envoy(), say=lines.append, verbose=False, **options)
     return result, lines, folder
 
 
-def test_the_surrogate_is_detected_and_independent_models_are_not(finished):
+def test_surrogates_are_detected_and_independent_models_are_not(finished):
     result, _, _ = finished
+    assert result.dataset == "Fashion-MNIST"
     assert result.as_expected
-    surrogate, *independent = result.suspects
-    assert surrogate.evidence["logged"].log10_p <= -6
+    surrogate, label_surrogate, *independent = result.suspects
+    assert surrogate.final.log10_p <= -8
+    assert label_surrogate.final.answers == "labels"
+    assert label_surrogate.final.log10_p <= -6  # from some 600 ties
     assert all(evidence.log10_p > -3 for suspect in independent for evidence in suspect.evidence.values())
 
 
 def test_of_three_clients_the_one_whose_answers_were_used_is_found(finished):
-    surrogate, *independent = finished[0].suspects
+    surrogate, _, *independent = finished[0].suspects
     assert [*surrogate.trace.clients] == [*demo.CLIENTS]
     assert surrogate.trace.detected() == (demo.ATTACKER,)
     others = [surrogate.trace.clients[name] for name in demo.CLIENTS if name != demo.ATTACKER]
@@ -57,16 +61,16 @@ def test_of_three_clients_the_one_whose_answers_were_used_is_found(finished):
 
 
 def test_a_wrong_client_is_not_as_expected(finished):
-    surrogate, independent, *_ = finished[0].suspects
+    surrogate, _, independent, _ = finished[0].suspects
     assert surrogate.as_expected
     assert not dataclasses.replace(surrogate, trace=independent.trace).as_expected
 
 
-def test_the_mark_costs_no_accuracy(finished):
+def test_the_mark_costs_next_to_no_accuracy(finished):
     cost = finished[0].cost
-    assert cost.top1_agreement == 1
-    assert cost.clean_accuracy == cost.marked_accuracy > 0.85
-    assert 0 < cost.mean_total_variation <= cost.max_total_variation <= 0.1 + 1e-6
+    assert cost.top1_agreement > 0.95
+    assert abs(cost.marked_accuracy - cost.clean_accuracy) < 0.005
+    assert 0 < cost.mean_total_variation <= cost.max_total_variation <= 0.1 + 1e-6  # ties take up to twice the budget
 
 
 def test_the_folder_holds_everything_and_the_lines_explain_it(finished):
@@ -86,9 +90,12 @@ def test_the_folder_holds_everything_and_the_lines_explain_it(finished):
 
 def test_the_printed_commands_repeat_detection_and_recheck(finished, capsys):
     result, _, _ = finished
-    verify, sequential, trace, check = (command.split() for command in result.commands)
-    assert [words[1] for words in (verify, sequential, trace, check)] == ["verify", "verify", "trace", "check"]
-    assert {words[0] for words in (verify, sequential, trace, check)} == {"dynamarks"}
+    commands = [command.split() for command in result.commands]
+    assert [words[:2] for words in commands] == [
+        ["dynamarks", name] for name in ("verify", "verify", "trace", "check", "verify")
+    ]
+    verify, sequential, trace, check, of_labels = commands
+    assert main(of_labels[1:]) == 0
     assert main(sequential[1:]) == 0
     assert "planned; enough" in capsys.readouterr().out
     expected = result.suspects[0].evidence["100 fresh"]
@@ -109,13 +116,12 @@ def test_the_table_names_each_suspect_and_its_outcome(finished, capsys, monkeypa
     monkeypatch.setattr(demo, "run_demo", lambda *_, **__: result)
     assert main(["demo"]) == 0
     shown = capsys.readouterr().out
-    outcomes = ["DETECTED", "not detected", "not detected"]
-    names = ["trained on marked probabilities", "trained on the unmarked API", "trained on true labels"]
-    for name, outcome in zip(names, outcomes, strict=True):
-        asked = r"\d+" if outcome == "DETECTED" else r"not within [\d,]+"
-        assert re.search(rf"^{name} .* {outcome} +{asked}$", shown, re.MULTILINE)
-        client = demo.ATTACKER if outcome == "DETECTED" else "none found"
-        assert re.search(rf"^{name} .* {client}$", shown, re.MULTILINE)
+    for suspect in result.suspects:
+        outcome = "DETECTED" if suspect.is_stolen else "not detected"
+        asked = r"\d+" if suspect.is_stolen else r"not within [\d,]+"
+        client = demo.ATTACKER if suspect.is_stolen else "none found"
+        assert re.search(rf"^{suspect.name} .* {outcome} +{asked}$", shown, re.MULTILINE)
+        assert re.search(rf"^{suspect.name} .* {client}$", shown, re.MULTILINE) or suspect.trace is None
     assert all(command in shown for command in result.commands)
 
 
@@ -144,26 +150,6 @@ def test_json_for_machines(finished, capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert json.loads(out) == json.loads((folder / "report.json").read_text())
     assert lines[0] in err
-
-
-def test_fashion_mnist(tmp_path, monkeypatch):
-    """The same on some of the images that the demo is made for, where they are on this machine."""
-    folder = os.environ.get(datasets.FOLDER_VARIABLE) or datasets.DEBIAN_FOLDER
-    if not os.path.isdir(folder):
-        pytest.skip("Fashion-MNIST is not on this machine: run `make data`, or set DYNAMARKS_DATA")
-    monkeypatch.setattr(MarkKey, "generate", fixed_key)
-    result = demo.run_demo(
-        tmp_path / "out", data=folder, seed=2, epochs=9, max_images=5_000, say=lambda line: None, verbose=False
-    )
-    assert result.dataset == "Fashion-MNIST"
-    surrogate, label_surrogate, *independent = result.suspects
-    assert surrogate.final.log10_p <= -8
-    assert label_surrogate.final.answers == "labels"
-    assert label_surrogate.final.log10_p <= -6  # from some 600 ties
-    assert all(not evidence.detected() for suspect in independent for evidence in suspect.evidence.values())
-    assert result.as_expected  # the client whose answers were used was found, and no other
-    assert result.cost.top1_agreement > 0.95
-    assert result.cost.marked_accuracy > result.cost.clean_accuracy - 0.005
 
 
 def test_nothing_is_overwritten(finished):

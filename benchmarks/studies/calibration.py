@@ -1,15 +1,16 @@
 """Are the p-values of independent models what they should be? The share of keys with p <= a must be at most a.
 
-    python benchmarks/studies/calibration.py            # 24 models, 1,000 keys on each; about an hour on one core
+    python benchmarks/studies/calibration.py            # 24 models, 1,000 keys on each; about two hours on one core
     python benchmarks/studies/calibration.py --report   # writes docs/calibration.md and .svg from the results
 
 The independent models are six architectures times four kinds of training: on true labels; on the answers of the
-unmarked owner model; on answers marked with another key; on the labels of those. Each answers 1,000 fresh queries for
-the class channel, 5,000 logged ones for amplitude and class-choice channels, and of all 30,000 the ties for the tie
-channel. The ties are tested once with probabilities and once with labels. No model is asked again for another key: keys
-differ in tables only. The class channel is tested by its exact tail after all queries, and as in a sequential test, by
-looks after 10, 20, 50 ... 1,000. All others are e-processes, of which the largest value counts, whenever it was
-reached; *combined* is the largest product of these and of the looks.
+unmarked owner model; on answers marked with another key; on the labels of those (`independent_models.py`; `--models`
+keeps them). Each answers 1,000 fresh queries for the class channel, 5,000 logged ones for amplitude and class-choice
+channels, and of all 30,000 the ties for the tie channel. The ties are tested once with probabilities and once with
+labels. No model is asked again for another key: keys differ in tables only. The class channel is tested by its exact
+tail after all queries, and as in a sequential test, by looks after 10, 20, 50 ... 1,000. All others are e-processes, of
+which the largest value counts, whenever it was reached; *combined* is the largest product of these and of the looks.
+Slower rules follow, with 200 keys: aligned classes, reference models, and traces (`calibration_rules.py`).
 
 The results keep, for each model and channel, the smallest p-value and how many are at or below each step of 0.05 of
 log10 p. Table and picture are made from these counts.
@@ -18,7 +19,6 @@ log10 p. Table and picture are made from these counts.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import os
@@ -32,21 +32,27 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks import result_file
-from benchmarks.studies import picture
+from benchmarks.studies import calibration_rules, fashion_mnist, picture
+from benchmarks.studies.calibration_rules import RULES
+from benchmarks.studies.independent_models import (
+    ARCHITECTURES,
+    BUDGET,
+    EPOCHS,
+    SEED,
+    TIE_MARGIN,
+    WAYS,
+    IndependentModels,
+    numbered_key,
+)
 from dynamarks_tf.report import style
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "calibration.json"
 REPORT = HERE.parents[1] / "docs" / "calibration.md"
-SEED = 7
-NUM_KEYS = 1000
-EPOCHS = 6
-BUDGET, TIE_MARGIN = 0.05, 0.5
+NUM_KEYS, RULE_KEYS = 1000, 200
 FRESH, LOGGED = 1000, 5000
 LEVELS = (0.1, 0.01, 0.001)
 STEPS = 20  # counts for each power of ten of p
-WAYS = ("true labels", "unmarked answers", "another key's answers", "another key's labels")
-ARCHITECTURES = ("pooled_cnn", "separable_cnn", "mlp", "resnet", "patch_mixer", "vit")
 TAILS = {
     None: (
         "These were computed with Chernoff's\nbound, as releases before the exact tail did. It is conservative, so the "
@@ -60,61 +66,57 @@ TAILS = {
 CHANNELS = ("class", "class, looks", "amplitude", "class-choice", "tie", "tie, labels only", "combined")
 
 
-def study(threads: int, out: Path) -> None:
+def study(threads: int, out: Path, folder: Path | None) -> None:
     """Trains the independent models and tries all keys on them."""
-    import keras
     import tensorflow as tf
 
-    import dynamarks_tf as dm
-    from benchmarks.studies import fashion_mnist
-    from dynamarks_tf.attacks import architectures
-    from dynamarks_tf.attacks.extraction import train_classifier
     from dynamarks_tf.evidence.exact_tail import TAIL_RULE
     from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS
     from dynamarks_tf.suspects.queries import confident_balanced_choice
     from dynamarks_tf.verification.provenance import package_versions
     from dynamarks_tf.watermark.layer import SCHEME
+    from dynamarks_tf.watermark.params import MarkParams
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    images = fashion_mnist.load()
-    order = np.random.default_rng(SEED).permutation(len(images.x_train))
-    x, y = images.x_train[order], images.y_train[order]
-    half = len(x) // 2
-    keras.utils.set_random_seed(SEED)
-    shape = x.shape[1:]
-    owner = architectures.ARCHITECTURES["pooled_cnn"](shape, images.num_classes)
-    train_classifier(owner, x[:half], y[:half], epochs=EPOCHS)
-    marked = dm.mark(owner, numbered_key(-1), BUDGET, tie_margin=TIE_MARGIN)
-    stolen = x[half:]
-    clean, released, test = (
-        model.predict(inputs, batch_size=256, verbose=0)
-        for model, inputs in ((owner, stolen), (marked, stolen), (owner, images.x_test))
-    )
+    images, models = fashion_mnist.load(), IndependentModels(folder)
+    clean, test = (models.owner.predict(inputs, batch_size=256, verbose=0) for inputs in (models.stolen, images.x_test))
     chosen = confident_balanced_choice(test.argmax(axis=1), test.max(axis=1), FRESH, seed=0)
-    targets = dict(zip(WAYS, (y[half:], clean, released, released.argmax(axis=1)), strict=True))
     transforms = {channel: words.partition(":")[0] for channel, words in TRANSFORMS.items()}
     settings = {"scheme": SCHEME, "transforms": transforms, "budget": BUDGET, "tie_margin": TIE_MARGIN}
     settings |= {"tail": TAIL_RULE, "keys": NUM_KEYS, "seed": SEED, "epochs": EPOCHS}
     content: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"settings": settings, "rows": []}
     if content["settings"] != settings:
         sys.exit(f"{out} is of other settings: {content['settings']}. Move it away, or give another --out.")
-    for way in WAYS:
-        for architecture in ARCHITECTURES:
-            name = f"{architecture}, {way}"
-            if any(row["model"] == name for row in content["rows"]):
-                continue
-            start = time.monotonic()
-            keras.utils.set_random_seed(SEED)
-            model = architectures.ARCHITECTURES[architecture](shape, images.num_classes)
-            train_classifier(model, stolen, targets[way], epochs=EPOCHS)
-            answers = [model.predict(i, batch_size=256, verbose=0) for i in (stolen, images.x_test[chosen])]
-            p = p_values(clean, answers[0], test[chosen], answers[1])
-            rows = content["rows"] + [{"model": name, "channel": channel, **counts(p[channel])} for channel in CHANNELS]
-            content = {"format": "dynamarks-calibration", "version": 2, "settings": settings}
-            content |= {"versions": package_versions(), "rows": rows}
-            result_file.write(out, content)
-            shares = {c: [float((np.array(v) <= np.log10(a)).mean()) for a in LEVELS] for c, v in p.items()}
-            print(f"{name}: {shares}, {time.monotonic() - start:.0f} s", flush=True)
+
+    def answers(model: Any) -> tuple[Any, Any]:
+        fresh, logged = (model.predict(i, batch_size=256, verbose=0) for i in (images.x_test[chosen], models.stolen))
+        return fresh, logged
+
+    def p_of(channels: tuple[str, ...], model: Any) -> dict[str, list[float]]:
+        fresh, logged = answers(model)
+        if channels == CHANNELS:
+            return p_values(clean, logged, test[chosen], fresh)
+        references = (np.stack(each, axis=1) for each in zip(*map(answers, models.references()), strict=True))
+        beside_fresh, beside_logged = references
+        return calibration_rules.p_values(
+            calibration_rules.Answers(test[chosen], fresh, beside_fresh),
+            calibration_rules.Answers(clean[:LOGGED], logged[:LOGGED], beside_logged[:LOGGED]),
+            map(numbered_key, range(RULE_KEYS)),
+            MarkParams(BUDGET, tie_margin=TIE_MARGIN),
+        )
+
+    for channels, way, architecture in itertools.product((CHANNELS, RULES), WAYS, ARCHITECTURES):
+        name = f"{architecture}, {way}"
+        if any((row["model"], row["channel"]) == (name, channels[0]) for row in content["rows"]):
+            continue
+        start = time.monotonic()
+        p = p_of(channels, models.model(architecture, way))
+        rows = content["rows"] + [{"model": name, "channel": channel, **counts(p[channel])} for channel in channels]
+        content = {"format": "dynamarks-calibration", "version": 2, "settings": settings}
+        content |= {"versions": package_versions(), "rows": rows}
+        result_file.write(out, content)
+        shares = {c: [float((np.array(v) <= np.log10(a)).mean()) for a in LEVELS] for c, v in p.items()}
+        print(f"{name}: {shares}, {time.monotonic() - start:.0f} s", flush=True)
 
 
 def counts(log10_p: list[float]) -> dict[str, Any]:
@@ -129,10 +131,11 @@ def counts(log10_p: list[float]) -> dict[str, Any]:
     return {"smallest": round(min(log10_p), 4), "at_most": np.bincount(reached)[::-1].cumsum()[::-1].tolist()}
 
 
-def share(rows: list[dict[str, Any]], log10_a: float, keys: int) -> float:
+def share(rows: list[dict[str, Any]], log10_a: float) -> float:
     """The share of p-values in some rows that are at most a, where log10 a is one of the steps."""
     step = round(-STEPS * log10_a)
-    return sum(row["at_most"][step] for row in rows if step < len(row["at_most"])) / (keys * len(rows))
+    every = sum(row["at_most"][0] for row in rows)
+    return sum(row["at_most"][step] for row in rows if step < len(row["at_most"])) / every
 
 
 def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> dict[str, list[float]]:
@@ -183,28 +186,21 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
     return found
 
 
-def numbered_key(number: int) -> Any:
-    """A key made from a number, so that the study can be repeated; real keys are random."""
-    from dynamarks_tf.keys.key import MarkKey
-
-    return MarkKey(hashlib.sha256(f"dynamarks calibration, key {number}".encode()).digest(), "Calibration")
-
-
 def _unfinished(count: int) -> list[str]:
     """Words about the models that are still to be asked."""
     planned = len(WAYS) * len(ARCHITECTURES)
     if count >= planned:
         return []
     return [
-        f"**The study is not finished**: {planned} models are planned. The same command goes on with the other "
-        f"{planned - count}.",
+        f"**The study is not finished**: {planned} models are planned, and {planned - count} of them lack some or all "
+        "rows. The same command goes on.",
         "",
     ]
 
 
 def report(content: dict[str, Any]) -> str:
     """The page."""
-    rows, keys = content["rows"], content["settings"]["keys"]
+    rows, keys, tail = content["rows"], content["settings"]["keys"], content["settings"].get("tail")
     models = list(dict.fromkeys(row["model"] for row in rows))
     lines = [
         "# Calibration: p-values of independent models",
@@ -212,25 +208,29 @@ def report(content: dict[str, Any]) -> str:
         "Written by `python benchmarks/studies/calibration.py --report` from its results. The head of",
         "[calibration.py](../benchmarks/studies/calibration.py) states how they were made.",
         "",
-        f"{len(models)} independent models times {keys:,} keys: the share of p-values that are at most a. Valid",
-        f"p-values have a share of at most a, up to chance. {TAILS[content['settings'].get('tail')]}",
+        f"{len(models)} independent models times {keys:,} keys ({RULE_KEYS} for the last rules): the share of p-values",
+        f"that are at most a. Valid p-values have a share of at most a, up to chance. {TAILS[tail]}",
         "",
-        *_unfinished(len(models)),
-        f"| channel | {' | '.join(f'a = {a}' for a in LEVELS)} | worst model at 0.1; 0.01 | smallest log10 p |",
-        "|---|---|---|---|---|---|",
+        *_unfinished(sum(row["channel"] == RULES[0] for row in rows)),
+        f"| channel or rule | {' | '.join(f'a = {a}' for a in LEVELS)} | worst model at 0.1; 0.01 | smallest log10 p "
+        "| p-values |",
+        "|---|---|---|---|---|---|---|",
     ]
     for channel in dict.fromkeys(row["channel"] for row in rows):
         same = [row for row in rows if row["channel"] == channel]
-        shares = " | ".join(f"{share(same, np.log10(a), keys):.5f}" for a in LEVELS)
-        worst = "; ".join(f"{max(share([row], np.log10(a), keys) for row in same):.3f}" for a in LEVELS[:2])
-        lines.append(f"| {channel} | {shares} | {worst} | {min(row['smallest'] for row in same):.2f} |")
+        shares = " | ".join(f"{share(same, np.log10(a)):.5f}" for a in LEVELS)
+        worst = "; ".join(f"{max(share([row], np.log10(a)) for row in same):.3f}" for a in LEVELS[:2])
+        lines.append(
+            f"| {channel} | {shares} | {worst} | {min(row['smallest'] for row in same):.2f} "
+            f"| {sum(row['at_most'][0] for row in same):,} |"
+        )
     lines += ["", f"Models: {'; '.join(models)}.", "", "![Share of p-values at most a](calibration.svg)", ""]
     return "\n".join(lines)
 
 
 def figure(content: dict[str, Any]) -> style.Figure:
     """The share of p-values at most a, for every a, of each channel."""
-    rows, keys = content["rows"], content["settings"]["keys"]
+    rows = content["rows"]
     smallest = 10.0**-5
 
     def draw(width: int) -> Any:
@@ -238,7 +238,7 @@ def figure(content: dict[str, Any]) -> style.Figure:
         for channel in dict.fromkeys(row["channel"] for row in rows):
             same = [row for row in rows if row["channel"] == channel]
             steps = -np.arange(max(len(row["at_most"]) for row in same)) / STEPS
-            axes.plot(10.0**steps, [share(same, step, keys) for step in steps], label=channel)
+            axes.plot(10.0**steps, [share(same, step) for step in steps], label=channel)
         limit = "share = a: the most that is allowed"
         axes.plot([smallest, 1], [smallest, 1], "--", color=style.LIGHT["ink"], linewidth=1, label=limit)
         axes.set(xscale="log", yscale="log", xlim=(smallest, 1), ylim=(smallest, 1))
@@ -258,6 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", action="store_true", help="write docs/calibration.md and .svg from the results")
     parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
+    parser.add_argument("--models", type=Path, help="folder that keeps the independent models' weights")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results")
     options = parser.parse_args()
     if options.report:
@@ -266,7 +267,7 @@ def main() -> None:
         picture.save_svg(figure(content), REPORT.parent)
         print(report(content))
     else:
-        study(options.threads, options.out)
+        study(options.threads, options.out, options.models)
 
 
 if __name__ == "__main__":

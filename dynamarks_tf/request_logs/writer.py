@@ -89,6 +89,7 @@ class PredictionLogWriter:
             raise LogError(f"Requests cannot be logged to {self.folder}: {error.strerror}") from error
         self._changed = threading.Condition()  # guards the fields below
         self._waiting: deque[_Waiting] = deque()
+        self._batch: deque[_Waiting] = deque()  # what is being written, the first one of it now
         self._waiting_bytes = 0
         self._written = 0
         self._dropped = 0
@@ -161,7 +162,7 @@ class PredictionLogWriter:
             self._count_dropped(reason, client)
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Writes what is waiting and ends the last file. May be called twice.
+        """Writes what is waiting and ends the last file; what takes too long counts as dropped. May be called twice.
 
         Args:
             timeout_s: how many seconds to wait for the disk, at most.
@@ -170,8 +171,14 @@ class PredictionLogWriter:
             self._closing = True
             self._changed.notify()
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            LOG.warning("request log %s: still not written after %g s", self.folder, timeout_s)
+        with self._changed:
+            left = [*self._batch, *self._waiting] if self._thread.is_alive() else []
+            self._batch.clear()
+            self._waiting.clear()
+            for waiting in left:
+                self._count_dropped(f"it was not written {timeout_s:g} s after the end", waiting.client)
+        if left:
+            LOG.warning("request log %s: %d requests still not written after %g s", self.folder, len(left), timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -188,8 +195,8 @@ class PredictionLogWriter:
             with self._changed:
                 self._changed.wait_for(lambda: self._closing or self._is_due(), FLUSH_S)
                 closing = self._closing
-                batch, self._waiting = self._waiting, deque()
-            self._write(batch)
+                self._batch, self._waiting = self._waiting, deque()
+            self._write()
             now = time.monotonic()
             try:
                 if closing:
@@ -208,9 +215,12 @@ class PredictionLogWriter:
                 )
                 reported, next_report = self._dropped, now + WARNING_S
 
-    def _write(self, batch: deque[_Waiting]) -> None:
-        while batch:
-            waiting = batch.popleft()
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                if not self._batch:
+                    return
+                waiting = self._batch[0]
             try:
                 problem = self._append(waiting)
             except OSError as error:
@@ -218,6 +228,9 @@ class PredictionLogWriter:
             except Exception as error:  # one bad request must not stop the next
                 problem = f"it cannot be written: {_reason(error)}"
             with self._changed:
+                if not self._batch:  # `close` did not wait for it, and has counted it
+                    return
+                self._batch.popleft()
                 self._waiting_bytes -= waiting.size
                 if problem is None:
                     self._written += 1

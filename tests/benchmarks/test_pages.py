@@ -79,8 +79,8 @@ def test_a_value_on_a_step_counts_there():
     assert kept["at_most"][:5] == [6, 4, 3, 3, 2]
     assert kept["at_most"][19:] == [2, 1]
     rows = [{"at_most": [1000, 40, 2]}, {"at_most": [1000, 60]}]
-    assert calibration.share(rows, -1 / calibration.STEPS, 1000) == 0.05
-    assert calibration.share(rows, -3, 1000) == 0
+    assert calibration.share(rows, -1 / calibration.STEPS) == 0.05
+    assert calibration.share(rows, -3) == 0
 
 
 @pytest.mark.parametrize("path", sorted(robustness.RESULTS.glob("*-seed*.json")), ids=lambda path: path.stem)

@@ -46,8 +46,8 @@ def test_help_fits_a_screen_and_cuts_no_sentence(shown):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_a_command_fits_the_width_and_shows_how_to_use_it(shown, name):
-    code, out, _ = shown(name, "-h")
-    assert code == 0
+    code, out, err = shown(name, "-h")
+    assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 80
     assert f"\n    dynamarks {name} " in out
 

@@ -341,7 +341,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "HDF5: link to another file": (_h5_link, "/weights of its weights is a link to elsewhere"),
     "HDF5: weights in another file": (_h5_outside, "/w of its weights lies in another file"),
     "HDF5: 4 TB declared": (_h5_declared, "its weights would take 4,398,047 MB in memory"),
-    "ONNX: custom domain": (_onnx_domain("evil"), r"node n\?\[2J is evil:EPContext, which is no standard operator"),
+    "ONNX: custom domain": (_onnx_domain("evil"), r"node n\\x1b\[2J is evil:EPContext, which is no standard operator"),
     "ONNX: domain of a runtime": (_onnx_domain("com.microsoft"), "com.microsoft:EPContext, which is no standard"),
     "ONNX: 2 GB in 200 bytes": (_onnx_filled, "the tensor y would take 2,000 MB in memory"),
     "ONNX: tensor declared larger than it is": (_onnx_declared, "its tensor w is declared larger than it is"),

@@ -406,16 +406,18 @@ def test_a_request_larger_than_the_queue_is_logged_if_nothing_waits(folder: Path
     assert (log.written, log.dropped) == (1, 0)
 
 
-def test_a_stuck_disk_does_not_delay_closing(
+def test_a_stuck_disk_does_not_delay_closing_and_what_it_holds_up_is_counted(
     folder: Path, make_messages: Any, stuck: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log = PredictionLogWriter(folder)
-    log.log(*make_messages())
+    settled: list[bool] = []
+    log = PredictionLogWriter(folder, on_settled=settled.append)
+    for _ in range(3):
+        log.log(*make_messages())
     log.close(timeout_s=0.1)
-    assert "still not written after 0.1 s" in caplog.text
+    assert "3 requests still not written after 0.1 s" in caplog.text
     stuck.set()
     log.close()
-    assert log.written == 1
+    assert (log.written, log.dropped, settled) == (0, 3, [False] * 3)
 
 
 def test_a_closed_log_drops_requests(folder: Path, make_messages: Any) -> None:

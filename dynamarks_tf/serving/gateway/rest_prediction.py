@@ -1,13 +1,16 @@
 """Turns predictions over REST into messages for the log, after they were answered.
 
 JSON holds no dtypes, and the answer does not name its version. The server's metadata has both; it is requested at most
-once in `REFRESH_S` for each model. So a request near a change of versions may be logged under the other version.
+once in `REFRESH_S` for each model, beside the work, since a server under load answers late. So a request near a change
+of versions may be logged under the other version.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,6 +79,7 @@ class RestDecoder:
         self._url = url
         self._known: dict[str, _Description] = {}
         self._asked: dict[str, float] = {}
+        self._asking = threading.Lock()
         self._session = requests.Session()
         self._session.trust_env = False  # requests go to the upstream server directly
         self._session.verify = authority or True
@@ -111,24 +115,26 @@ class RestDecoder:
         return _encode(prediction, spec, inputs, answering, outputs)
 
     def _describe(self, model: str) -> _Description:
-        now = time.monotonic()
-        if now >= self._asked.get(model, -REFRESH_S) + REFRESH_S:
-            self._asked[model] = now
-            try:
-                self._known[model] = _Description.parse(json.loads(self._get(f"{self._url}{model}/metadata")))
-            except (
-                requests.RequestException,
-                ValueError,
-                KeyError,
-                TypeError,
-                AttributeError,
-                RecursionError,
-            ) as error:
-                if model not in self._known:
-                    raise LogError(f"the signatures of {model} cannot be read: {type(error).__name__}") from error
+        is_due = time.monotonic() >= self._asked.get(model, -REFRESH_S) + REFRESH_S
+        is_known = model in self._known
+        if is_due and self._asking.acquire(timeout=0 if is_known else TIMEOUT_S):
+            self._asked[model] = time.monotonic()
+            asking = threading.Thread(target=self._ask, args=(model,), name="metadata", daemon=True)
+            asking.start()
+            if not is_known:
+                asking.join(TIMEOUT_S)
         if model not in self._known:
             raise LogError(f"the signatures of {model} could not be read")
         return self._known[model]
+
+    def _ask(self, model: str) -> None:
+        """Asks the server for a description; the one that is known stays if it gives none."""
+        expected = requests.RequestException, ValueError, KeyError, TypeError, AttributeError, RecursionError
+        try:
+            with contextlib.suppress(*expected):
+                self._known[model] = _Description.parse(json.loads(self._get(f"{self._url}{model}/metadata")))
+        finally:
+            self._asking.release()
 
     def _get(self, url: str) -> bytes:
         with self._session.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as reply:
