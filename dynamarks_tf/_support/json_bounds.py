@@ -41,14 +41,15 @@ def check_nesting(text: str) -> None:
     import numpy as np  # here, as commands that read a key only start faster without
 
     signs = np.frombuffer(_without_strings(text).encode("ascii", "replace"), np.uint8)
-    steps = np.isin(signs, [ord("["), ord("{")]).astype(np.int8) - np.isin(signs, [ord("]"), ord("}")])
-    if np.cumsum(steps, dtype=np.int64).max(initial=0) > MOST_NESTED:
+    steps = np.zeros(256, np.int8)
+    steps[[ord("["), ord("{")]], steps[[ord("]"), ord("}")]] = 1, -1
+    if np.cumsum(steps[signs], dtype=np.int64).max(initial=0) > MOST_NESTED:
         raise ValueError(f"it is nested more than {MOST_NESTED} levels deep")
 
 
 def _without_strings(text: str) -> str:
     """A text without its strings; one without an end counts up to the end of the text."""
-    return _STRING.sub("", _ESCAPED.sub("", text))
+    return _STRING.sub("", _ESCAPED.sub("", text) if "\\" in text else text)
 
 
 def _num_values(text: str) -> int:

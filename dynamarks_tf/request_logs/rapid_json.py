@@ -24,7 +24,8 @@ _ESCAPES = re.compile(
     re.DOTALL,
 )
 _NUMBERS = re.compile(r"\bInf\b|-NaN\b")
-_MAY_BE_HUGE = re.compile(r"[eE]\+?0*[1-9]\d\d|\d{309}")
+_LARGE_EXPONENT = re.compile(r"[eE]\+?0*[1-9]\d\d")
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 
 
 class Repeated(dict[str, Any]):
@@ -54,7 +55,7 @@ def decode(text: str, *, is_whole: bool = False) -> Any:
         text = _with_numbers(text)
     if _SURROGATE.search(text):
         text = _ESCAPES.sub(_without_half, text)
-    decoder = _STRICT_DECODER if _MAY_BE_HUGE.search(text) else _DECODER
+    decoder = _STRICT_DECODER if _may_be_huge(text) else _DECODER
     text = text.strip(" \t\r\n")
     value, end = decoder.raw_decode(text)
     if is_whole and end < len(text):
@@ -86,6 +87,12 @@ def values(rows: list[dict[str, Any]], name: str) -> list[Any]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     return fields if len(fields) == len(pairs) and "\0" not in "".join(fields) else Repeated(pairs)
+
+
+def _may_be_huge(text: str) -> bool:
+    """Whether a number may be beyond the largest double. A pattern for long runs of digits would take far longer."""
+    has_long = b"0" * 309 in text.encode("ascii", "replace").translate(_DIGITS)
+    return has_long or _LARGE_EXPONENT.search(text) is not None
 
 
 def _number(text: str) -> float:

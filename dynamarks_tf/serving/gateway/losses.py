@@ -2,8 +2,9 @@
 
 Envoy counts what it hands to its connection; with the collector dead, that goes nowhere. So the collector compares
 Envoy's count with its own. Copies that are on their way are no loss: a count of Envoy at one moment is compared, some
-seconds later, with the copies of requests that had ended by then. The result is never too large, and exact as soon as
-one comparison falls into a moment in which no request ends.
+seconds later, with the copies of requests that had ended by then. The result is exact as soon as one comparison falls
+into a moment in which no request ends, and smaller before. A copy that comes later still, as to a collector under load,
+is taken out of it again.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Losses:
         self._recent: deque[float] = deque()  # when the requests of copies ended that came within the last seconds
         self._samples: deque[tuple[float, int]] = deque()
         self._last = 0.0
+        self._compared = 0.0  # the copies of requests that ended by then are missing if they have not arrived
 
     @property
     def written(self) -> int:
@@ -61,6 +63,8 @@ class Losses:
         with self._lock:
             self._waiting += 1
             self._recent.append(ended)
+            if ended <= self._compared:
+                self._lost = max(0, self._lost - 1)
 
     def settle(self, written: bool) -> None:
         """Counts a copy that is in the log from now on, or was dropped."""
@@ -93,7 +97,8 @@ class Losses:
             self._samples.append((now, sent))
             while self._samples and self._samples[0][0] < now - SETTLED_S:
                 then, count = self._samples.popleft()
-                later = sum(ended > then + LATEST_S for ended in self._recent)
+                self._compared = then + LATEST_S
+                later = sum(ended > self._compared for ended in self._recent)
                 self._lost = max(self._lost, count - (self._settled + self._waiting - later))
             while self._recent and self._recent[0] < now - 4 * SETTLED_S:
                 self._recent.popleft()

@@ -58,6 +58,21 @@ def test_a_loss_is_counted_under_load(tmp_path: Path) -> None:
     assert losses.read(clock.path) == (clock.losses.written, 7)
 
 
+def test_what_comes_late_is_no_loss(tmp_path: Path) -> None:
+    clock = Clock(tmp_path / "counts")
+    clock.pass_(5, answers=10)
+    ended = clock.now
+    clock.answer(20, arrive=False)
+    clock.pass_(SETTLED_S + 2, answers=10)
+    assert clock.losses.dropped == 20
+    for _ in range(18):
+        clock.losses.arrive(ended)
+        clock.losses.settle(True)
+    assert clock.losses.dropped == 2
+    clock.pass_(SETTLED_S + 2)
+    assert (clock.losses.dropped, clock.losses.written + 2) == (2, clock.sent)
+
+
 def test_a_collector_that_was_killed_counts_what_came_meanwhile(tmp_path: Path) -> None:
     clock = Clock(tmp_path / "counts")
     clock.pass_(5, answers=10)
