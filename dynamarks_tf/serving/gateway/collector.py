@@ -145,7 +145,8 @@ def run(
                 drain_s = GRACE_S
                 break
             with contextlib.suppress(OSError):  # Envoy has not started yet, or is starting again
-                losses.sample(time(), admin.total(SENT))
+                sent = admin.total(SENT)
+                losses.sample(time(), sent)  # the time is taken later: under load, Envoy is slow to answer
         if drain_s is not None:
             admin.drain(drain_s, lambda: losses.written + losses.dropped)
         if not stop.is_set():
