@@ -11,7 +11,9 @@ the unmarked one. Both sides alternate; each ratio is the median of the pairwise
 from __future__ import annotations
 
 import argparse
+import collections
 import functools
+import math
 import os
 import statistics
 import tempfile
@@ -30,7 +32,7 @@ import dynamarks_tf as dm
 from dynamarks_tf.watermark.params import DEFAULT_TIE_MARGIN
 
 FREE = {"Const", "Identity", "NoOp", "VarHandleOp", "ReadVariableOp"}
-SHAPES = ((1, 1000), (256, 10), (256, 1000))
+SHAPES = ((1, 1000), (256, 10), (256, 100), (256, 1000))
 
 
 def main() -> None:
@@ -44,6 +46,7 @@ def main() -> None:
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {os.cpu_count()} CPUs")
     for num_classes in (10, 1000):
         operations(key, arguments.tie_margin, num_classes)
+    passes(key, arguments.tie_margin)
     for shape in SHAPES:
         for is_compiled in (False, True):
             layer_alone(shape, dm.DynaMarkLayer(key, tie_margin=arguments.tie_margin), is_compiled, arguments.rounds)
@@ -67,6 +70,24 @@ def operations(key: dm.MarkKey, tie_margin: float, num_classes: int) -> None:
                 session.run(answer.name, {given.name: np.ones((1, num_classes)) / num_classes}, options, seen)
         counts.append(sum(node.op not in FREE for part in seen.partition_graphs for node in part.node))
     print(f"operations of the mark, {num_classes} classes: {counts[0] - counts[1]}")
+
+
+def passes(key: dm.MarkKey, tie_margin: float) -> None:
+    """Prints how often the layer reads and writes a whole batch, and which operations do, in graph mode."""
+    shape = SHAPES[-1]
+    layer = dm.DynaMarkLayer(key, tie_margin=tie_margin)
+    layer.build((None, shape[1]))
+    graph = tf.function(layer).get_concrete_function(tf.TensorSpec(shape, tf.float32)).graph
+    read: collections.Counter[str] = collections.Counter()
+    written: collections.Counter[str] = collections.Counter()
+    for operation in graph.get_operations():
+        if operation.type not in FREE:
+            read[operation.type] += sum(each.shape.num_elements() == math.prod(shape) for each in operation.inputs)
+            written[operation.type] += sum(each.shape.num_elements() == math.prod(shape) for each in operation.outputs)
+    print(
+        f"whole batches of {shape}, {math.prod(shape) * 4 / 2**20:.1f} MiB each: {read.total()} read, "
+        f"{written.total()} written: {', '.join(f'{name} {read[name]}+{written[name]}' for name in read + written)}"
+    )
 
 
 def layer_alone(shape: tuple[int, int], layer: dm.DynaMarkLayer, is_compiled: bool, rounds: int) -> None:
