@@ -4,12 +4,12 @@
     python benchmarks/studies/calibration.py --report   # writes docs/calibration.md and .svg from the results
 
 The independent models are six architectures times four kinds of training: on true labels; on the answers of the
-unmarked owner model; on answers marked with another key; on the labels of those. Each answers 1,000 fresh queries for
-the class channel, 5,000 logged ones for amplitude and class-choice channels, and of all 30,000 the ties for the tie
-channel. The ties are tested once with probabilities and once with labels. No model is asked again for another key: keys
-differ in tables only. The class channel is tested by its exact tail after all queries, and as in a sequential test, by
-looks after 10, 20, 50 ... 1,000. All others are e-processes, of which the largest value counts, whenever it was
-reached; *combined* is the largest product of these and of the looks.
+unmarked owner model; on answers marked with another key; on the labels of those (`independent_models.py`; `--models`
+keeps them). Each answers 1,000 fresh queries for the class channel, 5,000 logged ones for amplitude and class-choice
+channels, and of all 30,000 the ties for the tie channel. The ties are tested once with probabilities and once with
+labels. No model is asked again for another key: keys differ in tables only. The class channel is tested by its exact
+tail after all queries, and as in a sequential test, by looks after 10, 20, 50 ... 1,000. All others are e-processes, of
+which the largest value counts, whenever it was reached; *combined* is the largest product of these and of the looks.
 
 The results keep, for each model and channel, the smallest p-value and how many are at or below each step of 0.05 of
 log10 p. Table and picture are made from these counts.
@@ -18,7 +18,6 @@ log10 p. Table and picture are made from these counts.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import os
@@ -32,21 +31,26 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks import result_file
-from benchmarks.studies import picture
+from benchmarks.studies import fashion_mnist, picture
+from benchmarks.studies.independent_models import (
+    ARCHITECTURES,
+    BUDGET,
+    EPOCHS,
+    SEED,
+    TIE_MARGIN,
+    WAYS,
+    IndependentModels,
+    numbered_key,
+)
 from dynamarks_tf.report import style
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "calibration.json"
 REPORT = HERE.parents[1] / "docs" / "calibration.md"
-SEED = 7
 NUM_KEYS = 1000
-EPOCHS = 6
-BUDGET, TIE_MARGIN = 0.05, 0.5
 FRESH, LOGGED = 1000, 5000
 LEVELS = (0.1, 0.01, 0.001)
 STEPS = 20  # counts for each power of ten of p
-WAYS = ("true labels", "unmarked answers", "another key's answers", "another key's labels")
-ARCHITECTURES = ("pooled_cnn", "separable_cnn", "mlp", "resnet", "patch_mixer", "vit")
 TAILS = {
     None: (
         "These were computed with Chernoff's\nbound, as releases before the exact tail did. It is conservative, so the "
@@ -60,15 +64,10 @@ TAILS = {
 CHANNELS = ("class", "class, looks", "amplitude", "class-choice", "tie", "tie, labels only", "combined")
 
 
-def study(threads: int, out: Path) -> None:
+def study(threads: int, out: Path, folder: Path | None) -> None:
     """Trains the independent models and tries all keys on them."""
-    import keras
     import tensorflow as tf
 
-    import dynamarks_tf as dm
-    from benchmarks.studies import fashion_mnist
-    from dynamarks_tf.attacks import architectures
-    from dynamarks_tf.attacks.extraction import train_classifier
     from dynamarks_tf.evidence.exact_tail import TAIL_RULE
     from dynamarks_tf.evidence.residual_accumulator import TRANSFORMS
     from dynamarks_tf.suspects.queries import confident_balanced_choice
@@ -76,22 +75,9 @@ def study(threads: int, out: Path) -> None:
     from dynamarks_tf.watermark.layer import SCHEME
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    images = fashion_mnist.load()
-    order = np.random.default_rng(SEED).permutation(len(images.x_train))
-    x, y = images.x_train[order], images.y_train[order]
-    half = len(x) // 2
-    keras.utils.set_random_seed(SEED)
-    shape = x.shape[1:]
-    owner = architectures.ARCHITECTURES["pooled_cnn"](shape, images.num_classes)
-    train_classifier(owner, x[:half], y[:half], epochs=EPOCHS)
-    marked = dm.mark(owner, numbered_key(-1), BUDGET, tie_margin=TIE_MARGIN)
-    stolen = x[half:]
-    clean, released, test = (
-        model.predict(inputs, batch_size=256, verbose=0)
-        for model, inputs in ((owner, stolen), (marked, stolen), (owner, images.x_test))
-    )
+    images, models = fashion_mnist.load(), IndependentModels(folder)
+    clean, test = (models.owner.predict(inputs, batch_size=256, verbose=0) for inputs in (models.stolen, images.x_test))
     chosen = confident_balanced_choice(test.argmax(axis=1), test.max(axis=1), FRESH, seed=0)
-    targets = dict(zip(WAYS, (y[half:], clean, released, released.argmax(axis=1)), strict=True))
     transforms = {channel: words.partition(":")[0] for channel, words in TRANSFORMS.items()}
     settings = {"scheme": SCHEME, "transforms": transforms, "budget": BUDGET, "tie_margin": TIE_MARGIN}
     settings |= {"tail": TAIL_RULE, "keys": NUM_KEYS, "seed": SEED, "epochs": EPOCHS}
@@ -104,10 +90,8 @@ def study(threads: int, out: Path) -> None:
             if any(row["model"] == name for row in content["rows"]):
                 continue
             start = time.monotonic()
-            keras.utils.set_random_seed(SEED)
-            model = architectures.ARCHITECTURES[architecture](shape, images.num_classes)
-            train_classifier(model, stolen, targets[way], epochs=EPOCHS)
-            answers = [model.predict(i, batch_size=256, verbose=0) for i in (stolen, images.x_test[chosen])]
+            model = models.model(architecture, way)
+            answers = [model.predict(i, batch_size=256, verbose=0) for i in (models.stolen, images.x_test[chosen])]
             p = p_values(clean, answers[0], test[chosen], answers[1])
             rows = content["rows"] + [{"model": name, "channel": channel, **counts(p[channel])} for channel in CHANNELS]
             content = {"format": "dynamarks-calibration", "version": 2, "settings": settings}
@@ -183,13 +167,6 @@ def p_values(clean: Any, suspect: Any, clean_fresh: Any, suspect_fresh: Any) -> 
     return found
 
 
-def numbered_key(number: int) -> Any:
-    """A key made from a number, so that the study can be repeated; real keys are random."""
-    from dynamarks_tf.keys.key import MarkKey
-
-    return MarkKey(hashlib.sha256(f"dynamarks calibration, key {number}".encode()).digest(), "Calibration")
-
-
 def _unfinished(count: int) -> list[str]:
     """Words about the models that are still to be asked."""
     planned = len(WAYS) * len(ARCHITECTURES)
@@ -258,6 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", action="store_true", help="write docs/calibration.md and .svg from the results")
     parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
+    parser.add_argument("--models", type=Path, help="folder that keeps the independent models' weights")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results")
     options = parser.parse_args()
     if options.report:
@@ -266,7 +244,7 @@ def main() -> None:
         picture.save_svg(figure(content), REPORT.parent)
         print(report(content))
     else:
-        study(options.threads, options.out)
+        study(options.threads, options.out, options.models)
 
 
 if __name__ == "__main__":
