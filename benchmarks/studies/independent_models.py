@@ -75,15 +75,25 @@ class IndependentModels:
         order = np.random.default_rng(SEED).permutation(len(images.x_train))
         x, y = images.x_train[order], images.y_train[order]
         half = len(x) // 2
+        self._owned = x[:half], y[:half]
         self.stolen, self.stolen_labels = x[half:], y[half:]
         self._folder = folder
         self._num_classes = images.num_classes
-        self.owner = self._trained("owner", "pooled_cnn", lambda: (x[:half], y[:half]))
+        self.owner = self._trained("owner", "pooled_cnn", lambda: self._owned)
 
     def model(self, architecture: str, way: str) -> keras.Model:
         """One of the models."""
         name = f"{architecture}-{WAYS.index(way)}"
         return self._trained(name, architecture, lambda: (self.stolen, self._targets[way]))
+
+    def references(self) -> list[keras.Model]:
+        """Three never-marked models of the owner's, trained on what the owner model was trained on, or a part of it."""
+        x, y = self._owned
+        parts = {"pooled_cnn": slice(0, len(x) // 2), "separable_cnn": slice(None), "mlp": slice(len(x) // 2, None)}
+        return [
+            self._trained(f"reference-{name}", name, lambda part=part: (x[part], y[part]))  # type: ignore[misc]
+            for name, part in parts.items()
+        ]
 
     @functools.cached_property
     def _targets(self) -> dict[str, Array]:

@@ -111,7 +111,7 @@ def test_too_few_answers_are_no_evidence(images, key):
 
 
 def test_drw_marks_the_inputs_it_asks_and_detects_the_mark(owner_model, pool, key):
-    watermark = DistillationResistantWatermark(key, 10, pool.inputs)
+    watermark = DistillationResistantWatermark(key, 10, pool.inputs, num_decoys=1)
     marked = watermark.mark(owner_model).predict(pool.inputs, verbose=0)
     asked = watermark.questions(pool)
     changed = np.abs(marked - pool.clean).sum(axis=1) > 1e-3
@@ -125,7 +125,7 @@ def test_drw_marks_the_inputs_it_asks_and_detects_the_mark(owner_model, pool, ke
 
 
 def test_drw_detects_its_own_answers_and_not_the_clean_ones(owner_model, images, key):
-    watermark = DistillationResistantWatermark(key, 10, images)
+    watermark = DistillationResistantWatermark(key, 10, images, num_decoys=300)
     clean = np.full((len(images), 10), 0.01, np.float32)
     clean[:, watermark.target] = np.random.default_rng(0).uniform(0.85, 0.95, len(images))
     asked = watermark.questions(Questions(images, clean))
@@ -138,7 +138,7 @@ def test_drw_detects_its_own_answers_and_not_the_clean_ones(owner_model, images,
 
 
 def test_drawn_labels_are_as_frequent_as_the_probabilities_say_and_always_alike(owner_model, images, key):
-    watermark = DistillationResistantWatermark(key, 10, images)
+    watermark = DistillationResistantWatermark(key, 10, images, num_decoys=1)
     api, expected = watermark.mark_drawn(owner_model), watermark.mark(owner_model).predict(images, verbose=0)
     drawn = api.predict(images)
     np.testing.assert_array_equal(drawn, api.predict(images))

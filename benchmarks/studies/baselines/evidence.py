@@ -137,8 +137,7 @@ def ask(suspect: Any, inputs: Array, batch_size: int = 256) -> Array:
 
 def digests(secret: bytes, inputs: Array) -> list[bytes]:
     """A keyed hash of each input: HMAC-SHA256 of its bytes as float32."""
-    rows = np.ascontiguousarray(inputs, np.float32).reshape(len(inputs), -1)
-    return [hmac.digest(secret, row.tobytes(), hashlib.sha256) for row in rows]
+    return [hmac.digest(secret, row.tobytes(), hashlib.sha256) for row in np.ascontiguousarray(inputs, np.float32)]
 
 
 class MarkedApi(abc.ABC):

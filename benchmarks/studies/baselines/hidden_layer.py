@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf.suspects.keras_model import KerasSuspect
+
 Array = npt.NDArray[Any]
 
 
@@ -20,14 +22,13 @@ class HiddenLayer:
 
     def __init__(self, model: keras.Model) -> None:
         last = model.layers[-1]
-        self._features = keras.Model(model.inputs[0], last.input)
+        self._features = KerasSuspect(keras.Model(model.inputs[0], last.input))
         self._kernel, self._bias = (np.asarray(weight, np.float32) for weight in last.get_weights())
 
     def features(self, inputs: Array, batch_size: int = 256) -> Array:
         """Values of the last hidden layer, float32 of shape `(n, d)`."""
-        if len(inputs) <= batch_size:
-            return np.asarray(self._features(inputs, training=False))
-        return np.asarray(self._features.predict(inputs, batch_size=batch_size, verbose=0))
+        starts = range(0, len(inputs), batch_size)
+        return np.concatenate([self._features.predict(inputs[start : start + batch_size]) for start in starts])
 
     def logits(self, features: Array) -> Array:
         """Logits of such values, shape `(n, C)`."""

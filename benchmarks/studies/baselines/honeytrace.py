@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -46,7 +47,8 @@ class NeuralHoneytrace:
       distance of trigger images that the API does not compare with, to 0 at the distance that 5 % of the owner's own
       images come closer than. So about 5 % of ordinary queries are touched.
     - z_target is the mean logits of the owner's images of the target class; in the code it is a stored vector.
-    - Classes a, b and the target are drawn from the key.
+    - The code names its three classes. Here the owner takes the pair a, b whose trigger images differ most from its
+      ordinary ones, by the ratio of these two distances. The target is drawn from the key.
     - The code also exchanges two entries of each replaced answer, and counts another class as a hit. This is left out.
     - Chance is drawn from a keyed hash of the input, so that asking again averages nothing out.
 
@@ -63,15 +65,19 @@ class NeuralHoneytrace:
     def __init__(self, key: MarkKey, owner: keras.Model, images: Array, labels: Array) -> None:
         # The label decides classes and images: with another one, every figure of the study changes.
         self._secret = key.derive("peers/honeytrace", 32)
-        rng = np.random.default_rng(int.from_bytes(self._secret, "little"))
-        num_classes = int(owner.outputs[0].shape[-1])
-        self.target, self._first, self._second = (int(each) for each in rng.permutation(num_classes)[:3])
-        hidden = HiddenLayer(owner)
-        triggers = self._pairs(images, labels)[0]
-        self._triggers = hidden.features(triggers[:NUM_TRIGGERS])
+        num_classes, hidden = int(owner.outputs[0].shape[-1]), HiddenLayer(owner)
+        ordinary = hidden.features(images[:CHUNK])
+        best = 0.0
+        for pair in itertools.permutations(range(num_classes), 2):
+            made = hidden.features(trigger_pairs(images, labels, pair)[0][: 2 * NUM_TRIGGERS])
+            near = float(np.median(distances(made[NUM_TRIGGERS:], made[:NUM_TRIGGERS])))
+            far = float(np.quantile(distances(ordinary, made[:NUM_TRIGGERS]), TOUCHED))
+            if far / near > best:
+                best, self._pair, self._near, self._far = far / near, pair, near, far
+                self._triggers = made[:NUM_TRIGGERS]
+        others = [each for each in range(num_classes) if each not in self._pair]
+        self.target = others[int.from_bytes(self._secret, "little") % len(others)]
         self._target_logits = hidden.logits(hidden.features(images[labels == self.target])).mean(axis=0)
-        self._near = float(np.median(self._distances(hidden.features(triggers[NUM_TRIGGERS:]))))
-        self._far = float(np.quantile(self._distances(hidden.features(images)), TOUCHED))
 
     def mark(self, owner: keras.Model) -> MarkedApi:
         """Returns an API that answers marked probabilities."""
@@ -86,7 +92,7 @@ class NeuralHoneytrace:
             logits: clean logits, shape `(n, C)`.
         """
         span = max(self._far - self._near, 1e-9)
-        similarity = np.clip((self._far - self._distances(features)) / span, 0, 1)
+        similarity = np.clip((self._far - distances(features, self._triggers)) / span, 0, 1)
         unsure = softmax(logits).max(axis=1) < UNSURE
         similarity[unsure] **= 0.25
         weight = (similarity**2)[:, None]
@@ -101,7 +107,7 @@ class NeuralHoneytrace:
     def questions(self, pool: Questions) -> Questions:
         """Trigger images made from the inputs at hand, each followed by the same image without the trigger."""
         assert pool.labels is not None
-        triggered, plain = self._pairs(pool.inputs, pool.labels)
+        triggered, plain = trigger_pairs(pool.inputs, pool.labels, self._pair)
         both = np.stack([triggered, plain], axis=1).reshape(-1, *pool.inputs.shape[1:])
         return Questions(both, np.zeros((len(both), pool.clean.shape[1])))
 
@@ -119,21 +125,6 @@ class NeuralHoneytrace:
             log10_of_t_test(with_trigger - without), len(hits), float(with_trigger.mean()) if pairs else 0.0
         )
 
-    def _pairs(self, images: Array, labels: Array) -> tuple[Array, Array]:
-        """Images of the first class with the quarter of the second one's, and without."""
-        plain, others = images[labels == self._first], images[labels == self._second]
-        count = min(len(plain), len(others))
-        triggered = plain[:count].copy()
-        height, width = images.shape[1] // 2, images.shape[2] // 2
-        triggered[:, height:, width:] = others[:count, height:, width:]
-        return triggered, plain[:count]
-
-    def _distances(self, features: Array) -> Array:
-        """Mean absolute difference to the 10 nearest triggers, shape `(n,)`."""
-        parts = [features[start : start + CHUNK] for start in range(0, len(features), CHUNK)]
-        found = [cdist(part, self._triggers, "cityblock") / features.shape[1] for part in parts]
-        return np.concatenate([np.sort(part, axis=1)[:, :NEAREST].mean(axis=1) for part in found])
-
 
 class _Api(MarkedApi):
     """An owner's model behind Neural Honeytrace."""
@@ -145,6 +136,23 @@ class _Api(MarkedApi):
     def predict(self, inputs: Array, batch_size: int = 256, verbose: int = 0) -> Array:
         features = self._owner.features(inputs, batch_size)
         return self._watermark.release(inputs, features, self._owner.logits(features))
+
+
+def trigger_pairs(images: Array, labels: Array, pair: tuple[int, int]) -> tuple[Array, Array]:
+    """Images of the first class with the lower right quarter of the second one's, and without."""
+    plain, others = images[labels == pair[0]], images[labels == pair[1]]
+    count = min(len(plain), len(others))
+    triggered = plain[:count].copy()
+    height, width = images.shape[1] // 2, images.shape[2] // 2
+    triggered[:, height:, width:] = others[:count, height:, width:]
+    return triggered, plain[:count]
+
+
+def distances(features: Array, triggers: Array) -> Array:
+    """Mean absolute difference to the 10 nearest triggers, shape `(n,)`."""
+    parts = [features[start : start + CHUNK] for start in range(0, len(features), CHUNK)]
+    found = [cdist(part, triggers, "cityblock") / features.shape[1] for part in parts]
+    return np.concatenate([np.sort(part, axis=1)[:, :NEAREST].mean(axis=1) for part in found])
 
 
 def log10_of_t_test(differences: Array) -> float:

@@ -13,7 +13,7 @@ COUNTS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 30000)
 FINE_TUNED = 3000
 LOG10_ALPHA = -6
 STATES = ("untouched", "fine-tuned")
-WATERMARKS = ("ours", "dawn", "cosine", "cosine-others", "drw", "honeytrace")
+WATERMARKS = ("ours", "dawn", "cosine", "drw", "honeytrace")
 FINGERPRINTS = ("akh", "credit")
 MARKED_BY_OTHERS = ("dawn", "cosine", "drw", "honeytrace", "credit")
 DETECTORS = {
@@ -44,7 +44,6 @@ KINDS = {
     "ours": ("exact", "yes"),
     "dawn": ("exact by our test; the authors' presumes a random guesser", "yes, by what each client asked"),
     "cosine": ("none; by 1,000 decoy keys exact down to 10^-3, below extrapolated", "not described"),
-    "cosine-others": ("as above", "not described"),
     "drw": ("none; by 1,000 decoy keys exact down to 10^-3, below extrapolated", "not described"),
     "honeytrace": ("asymptotic (t-test)", "not described"),
     "akh": ("none", "no"),

@@ -64,6 +64,7 @@ from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.evidence.exact_tail import TAIL_RULE
 from dynamarks_tf.suspects.keras_model import KerasSuspect
+from dynamarks_tf.verification.owner import resolve_owner
 from dynamarks_tf.verification.provenance import package_versions
 from dynamarks_tf.watermark import metrics
 from dynamarks_tf.watermark.layer import SCHEME
@@ -274,7 +275,7 @@ class Study:
         """
         if detector in self.baselines:
             return self._baseline_tests(detector, suspect, counts)
-        verify = functools.partial(dm.verify, owner=self.apis[detector], key=self._key)
+        verify = functools.partial(dm.verify, owner=resolve_owner(self.apis[detector], self._key), key=self._key)
         fresh = self._pools["fresh"].inputs
         result: Points = {}
         if "fresh" in kinds:
