@@ -9,32 +9,23 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from benchmarks.studies.baselines.evidence import BaselineEvidence, extrapolated_log10_p, log10_p, rank_log10_p
+from benchmarks.studies.baselines.evidence import BaselineEvidence, Questions
+from benchmarks.studies.baselines.spectrum import NUM_DECOYS, cosine_of, random_units, spectral_evidence, with_signal
 from dynamarks_tf import MarkKey
 
 Array = npt.NDArray[Any]
 
 EPSILON = 0.05
 FREQUENCY = 30.0
-HIGHEST_FREQUENCY = 80 * np.pi
-NUM_FREQUENCIES = 50
-NUM_DECOYS = 1000
-FEWEST_POINTS = 5
-CHUNK = 1 << 21
 
 
 @keras.saving.register_keras_serializable(package="dynamarks_tf_baselines")
 class CosineSignalLayer(keras.layers.Layer):
-    """Adds the signal to probabilities, given the input they belong to.
-
-    With u = cos(frequency * v.x), target class t, C classes:
-
-        p'_t = (p_t + epsilon (1 + u)) / (1 + 2 epsilon),
-        p'_c = (p_c + epsilon (1 - u) / (C - 1)) / (1 + 2 epsilon)   for c != t.
+    """Adds the signal u = cos(frequency * v.x) to probabilities, given the input x they belong to.
 
     Args:
         projection: unit vector v, shape `(size of one input,)`.
-        target: the class t.
+        target: the target class.
         epsilon: amplitude.
         frequency: angular frequency, in radians per unit of the projection.
         **kwargs: `name` and `dtype` of the Keras layer.
@@ -58,11 +49,8 @@ class CosineSignalLayer(keras.layers.Layer):
     def call(self, inputs: Any, probabilities: Any) -> Any:
         """The marked probabilities."""
         flat = ops.reshape(inputs, (-1, len(self.projection)))
-        u = ops.cos(self.frequency * ops.matmul(flat, self.projection[:, None]))
-        num_classes = probabilities.shape[-1]
-        one_hot = np.eye(num_classes, dtype=np.float32)[self.target]
-        signal = one_hot * (1 + u) + (1 - one_hot) * (1 - u) / (num_classes - 1)
-        return (probabilities + self.epsilon * signal) / (1 + 2 * self.epsilon)
+        u = cosine_of(ops.matmul(flat, self.projection[:, None])[:, 0], self.frequency)
+        return with_signal(probabilities, u, self.target, self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
         """The configuration, which holds the key: this layer is for measurements only."""
@@ -108,9 +96,13 @@ class CosineWatermark:
 
     >>> watermark = CosineWatermark(key, num_classes=10)
     >>> api = watermark.mark(model)
-    >>> watermark.log10_p(suspect, x, owner=model)
+    >>> asked = watermark.questions(Questions(x, clean))
+    >>> watermark.evidence(asked, ask(suspect, asked.inputs)).log10_p
     -2.999
     """
+
+    asks: tuple[str, ...] = ("fresh", "logged")
+    takes_labels = False
 
     def __init__(
         self,
@@ -141,120 +133,21 @@ class CosineWatermark:
         layer = CosineSignalLayer(self.projection(size), self.target, self.epsilon, self.frequency)
         return keras.Model(inputs, layer(inputs, owner(inputs)), name="cosine_marked")
 
-    def epsilon_for(self, mean_total_variation: float, inputs: Array, clean: Array) -> float:
-        """The amplitude at which the mean total variation over `inputs` is as given.
+    def questions(self, pool: Questions) -> Questions:
+        """The inputs that the owner model gives the target class, or another, in their order."""
+        return pool.take(np.flatnonzero((pool.clean.argmax(axis=1) == self.target) != self.other_classes))
 
-        The marked answer is a mixture of the clean one and of the signal with weight w = 2 epsilon / (1 + 2 epsilon),
-        so the total variation is w times that between these two.
-
-        Args:
-            mean_total_variation: the wanted value.
-            inputs: shape `(n, ...)`.
-            clean: clean answers to them, shape `(n, C)`.
-        """
-        flat = inputs.reshape(len(inputs), -1)
-        u = np.cos(self.frequency * flat @ self.projection(flat.shape[1]))[:, None]
-        one_hot = np.eye(clean.shape[1])[self.target]
-        signal = (one_hot * (1 + u) + (1 - one_hot) * (1 - u) / (clean.shape[1] - 1)) / 2
-        weight = mean_total_variation / float((np.abs(signal - clean).sum(axis=1) / 2).mean())
-        return weight / (2 * (1 - weight))
-
-    def questions(self, inputs: Array, clean: Array) -> Array:
-        """Indices of the inputs that the owner model gives the target class, or another, in their order."""
-        return np.asarray(np.flatnonzero((clean.argmax(axis=1) == self.target) != self.other_classes))
-
-    def evidence(self, inputs: Array, clean: Array, answers: Array) -> BaselineEvidence:
+    def evidence(self, questions: Questions, answers: Array) -> BaselineEvidence:
         """Compares the Psnr of the key with that of decoy keys.
 
         Args:
-            inputs: queries that `questions` named, shape `(n, ...)`.
-            clean: unused; the signature is that of every baseline.
+            questions: those that `questions` chose.
             answers: probabilities, shape `(n, C)`.
         """
         score = answers[:, self.target].astype(np.float64)
-        flat = inputs.reshape(len(inputs), -1)
+        flat = questions.inputs.reshape(len(questions), -1)
         kept = np.minimum(score, 4 * self.epsilon) if self.other_classes else score
         is_kept = np.full(len(score), True) if self.other_classes else score > np.median(score)
-        kept, flat = kept[is_kept], flat[is_kept]
-        if len(kept) < FEWEST_POINTS:
-            return BaselineEvidence(0.0, len(inputs), 0.0, 0.0)
         decoys = random_units(np.random.default_rng([self._rng_seed, 2]), flat.shape[1], self.num_decoys)
         vectors = np.concatenate([self.projection(flat.shape[1])[:, None], decoys], axis=1)
-        snr = signal_to_noise(flat @ vectors, kept, self.frequency)
-        return BaselineEvidence(
-            rank_log10_p(snr[0], snr[1:]), len(inputs), float(snr[0]), extrapolated_log10_p(snr[0], snr[1:])
-        )
-
-    def log10_p(
-        self, suspect: Any, queries: Array, *, owner: Any, logged: bool = False, max_queries: int | None = None
-    ) -> float:
-        """Asks a suspect and tests its answers.
-
-        Args:
-            suspect: anything that `dynamarks_tf.verify` takes; it must answer probabilities.
-            queries: inputs at hand, shape `(n, ...)`; only those of the target class are asked.
-            owner: the clean owner model.
-            logged: whether the inputs were sent to the marked API; makes no difference to this scheme.
-            max_queries: maximum number of queries; the first are asked.
-        """
-        return log10_p(self, suspect, queries, owner, max_queries)
-
-
-def random_units(rng: np.random.Generator, size: int, count: int) -> Array:
-    """Unit vectors in uniformly random directions, float32 of shape `(size, count)`."""
-    vectors = rng.standard_normal((count, size)).T
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=0), np.float32)
-
-
-def signal_to_noise(positions: Array, values: Array, frequency: float) -> Array:
-    """Psnr: Lomb-Scargle power at one frequency over the mean power at others, for many sets of positions at once.
-
-    Args:
-        positions: where the values were taken, shape `(n, keys)`.
-        values: shape `(n,)`.
-        frequency: angular frequency of the signal.
-
-    Returns:
-        Shape `(keys,)`; 0 where the values are constant.
-    """
-    elsewhere = np.linspace(0, HIGHEST_FREQUENCY, NUM_FREQUENCIES + 1)[1:]
-    columns = max(1, CHUNK // len(values))
-    result = []
-    for start in range(0, positions.shape[1], columns):
-        part = positions[:, start : start + columns]
-        signal = lomb_scargle(part, values, np.array([frequency]))[0]
-        noise = lomb_scargle(part, values, elsewhere).mean(axis=0)
-        result.append(np.divide(signal, noise, out=np.zeros_like(signal), where=noise > 0))
-    return np.concatenate(result)
-
-
-def lomb_scargle(positions: Array, values: Array, frequencies: Array) -> Array:
-    """Lomb-Scargle power with a floating mean, by least squares of cosine and sine.
-
-    `scipy.signal.lombscargle` does the same for one set of positions; this does a thousand at once.
-
-    Args:
-        positions: shape `(n, keys)`.
-        values: shape `(n,)`.
-        frequencies: angular, evenly spaced from one step on, shape `(f,)`.
-
-    Returns:
-        Power in units of the squared values, shape `(f, keys)`.
-    """
-    count = len(values)
-    centered = (values - values.mean()).astype(np.float32)
-    step = np.exp(1j * frequencies[0] * positions.astype(np.float64)).astype(np.complex64)
-    wave = np.ones_like(step)
-    result = []
-    for _ in frequencies:
-        wave *= step
-        mean = wave.mean(axis=0, dtype=np.complex128)
-        product = (centered @ wave).astype(np.complex128)
-        squares = np.einsum("nk,nk->k", wave, wave).astype(np.complex128)
-        cc = (count + squares.real) / 2 - count * mean.real**2
-        ss = (count - squares.real) / 2 - count * mean.imag**2
-        cs = squares.imag / 2 - count * mean.real * mean.imag
-        determinant = np.maximum(cc * ss - cs**2, 1e-6)
-        yc, ys = product.real, product.imag
-        result.append((yc**2 * ss + ys**2 * cc - 2 * yc * ys * cs) / determinant / 2)
-    return np.stack(result)
+        return spectral_evidence(flat[is_kept] @ vectors, kept[is_kept], self.frequency, len(questions))

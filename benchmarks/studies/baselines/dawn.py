@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from benchmarks.studies.baselines.evidence import BaselineEvidence, ask, log10_p
+from benchmarks.studies.baselines.evidence import BaselineEvidence, MarkedApi, Questions, ask, digests, labels_of
 from dynamarks_tf import MarkKey
 
 Array = npt.NDArray[Any]
@@ -50,9 +48,13 @@ class DynamicAdversarialWatermark:
 
     >>> watermark = DynamicAdversarialWatermark(key)
     >>> api = watermark.mark(model)
-    >>> watermark.log10_p(suspect, x_logged, owner=model, logged=True)
+    >>> asked = watermark.questions(Questions(x_logged, clean))
+    >>> watermark.evidence(asked, ask(suspect, asked.inputs)).log10_p
     -31.4
     """
+
+    asks: tuple[str, ...] = ("fresh", "logged")
+    takes_labels = True
 
     def __init__(self, key: MarkKey, *, rate: float = RATE) -> None:
         # The label decides which inputs are answered wrongly: with another one, every figure of the study changes.
@@ -61,7 +63,7 @@ class DynamicAdversarialWatermark:
 
     def mark(self, owner: Any) -> MarkedApi:
         """Returns an API that answers marked probabilities, not a Keras model: hashing is done outside the graph."""
-        return MarkedApi(self, owner)
+        return _Api(self, owner)
 
     def release(self, inputs: Array, clean: Array) -> Array:
         """The answers of the API.
@@ -72,32 +74,31 @@ class DynamicAdversarialWatermark:
         """
         released = np.array(clean)
         threshold = int(self.rate * _HALF)
-        for row, digest in enumerate(self._digests(inputs)):
+        for row, digest in enumerate(digests(self._secret, inputs)):
             if int.from_bytes(digest[:16], "big") < threshold:
                 released[row] = _shuffled(clean[row], int.from_bytes(digest[16:], "big"))
         return released
 
-    def questions(self, inputs: Array, clean: Array) -> Array:
-        """Indices of the inputs that are answered wrongly, without repetitions, in their order."""
+    def questions(self, pool: Questions) -> Questions:
+        """The inputs that are answered wrongly, without repetitions, in their order."""
         threshold = int(self.rate * _HALF)
         first: dict[bytes, int] = {}
-        for row, digest in enumerate(self._digests(inputs)):
+        for row, digest in enumerate(digests(self._secret, pool.inputs)):
             if int.from_bytes(digest[:16], "big") < threshold:
                 first.setdefault(digest, row)
-        return np.array(sorted(first.values()), np.int64)
+        return pool.take(np.array(sorted(first.values()), np.int64))
 
-    def evidence(self, inputs: Array, clean: Array, answers: Array) -> BaselineEvidence:
+    def evidence(self, questions: Questions, answers: Array) -> BaselineEvidence:
         """Counts how often the suspect gives the released class.
 
         Args:
-            inputs: queries that `questions` named, shape `(n, ...)`.
-            clean: clean answers, shape `(n, C)`.
+            questions: those that `questions` chose.
             answers: the suspect's probabilities, shape `(n, C)`, or labels, shape `(n,)`.
         """
-        labels = answers if answers.ndim == 1 else answers.argmax(axis=1)
-        is_hit = labels == self.release(inputs, clean).argmax(axis=1)
-        disagreements = int(np.count_nonzero(labels != clean.argmax(axis=1)))
-        hits, count, num_classes = int(np.count_nonzero(is_hit)), len(inputs), clean.shape[1]
+        labels, count, num_classes = labels_of(answers), len(questions), questions.clean.shape[1]
+        is_hit = labels == self.release(questions.inputs, questions.clean).argmax(axis=1)
+        disagreements = int(np.count_nonzero(labels != questions.clean.argmax(axis=1)))
+        hits = int(np.count_nonzero(is_hit))
         return BaselineEvidence(
             _log10_tail(hits, disagreements, 1 / (num_classes - 1)),
             count,
@@ -105,39 +106,15 @@ class DynamicAdversarialWatermark:
             log10_p_published=_log10_tail(hits, count, 1 / num_classes),
         )
 
-    def log10_p(
-        self, suspect: Any, queries: Array, *, owner: Any, logged: bool = True, max_queries: int | None = None
-    ) -> float:
-        """Asks a suspect and tests its answers.
 
-        Args:
-            suspect: anything that `dynamarks_tf.verify` takes.
-            queries: inputs at hand, shape `(n, ...)`; only those that are answered wrongly are asked.
-            owner: the clean owner model.
-            logged: whether the inputs were sent to the marked API. The scheme is defined for those only; for others
-                the p-value is valid but carries no evidence.
-            max_queries: maximum number of queries; the first are asked.
-        """
-        return log10_p(self, suspect, queries, owner, max_queries)
-
-    def _digests(self, inputs: Array) -> list[bytes]:
-        rows = np.ascontiguousarray(inputs, np.float32).reshape(len(inputs), -1)
-        return [hmac.digest(self._secret, row.tobytes(), hashlib.sha256) for row in rows]
-
-
-class MarkedApi:
+class _Api(MarkedApi):
     """An owner's model behind DAWN."""
 
     def __init__(self, watermark: DynamicAdversarialWatermark, owner: Any) -> None:
         self._watermark = watermark
         self._owner = owner
 
-    def __call__(self, inputs: Array) -> Array:
-        """Answers one batch."""
-        return self.predict(inputs, batch_size=max(1, len(inputs)))
-
     def predict(self, inputs: Array, batch_size: int = 256, verbose: int = 0) -> Array:
-        """Marked probabilities, shape `(n, C)`."""
         return self._watermark.release(inputs, ask(self._owner, inputs, batch_size))
 
 

@@ -1,231 +1,381 @@
-"""The page of the study: what each mark costs, how strong its evidence is, and what independent models show."""
+"""The page of the study: who wins where, questions asked, false accusations, costs, and the figures behind them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from dynamarks_tf.watermark.layer import SCHEME
-
 SHOWN = (10, 100, 1000)  # numbers of fresh queries
 COUNTS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 30000)
 FINE_TUNED = 3000
-SCHEMES = ("ours", "ours-no-ties", "cosine", "cosine-equal", "dawn")
+LOG10_ALPHA = -6
+STATES = ("untouched", "fine-tuned")
+WATERMARKS = ("ours", "dawn", "cosine", "drw", "honeytrace")
+FINGERPRINTS = ("akh", "credit")
+MARKED_BY_OTHERS = ("dawn", "cosine", "drw", "honeytrace", "credit")
 DETECTORS = {
-    "none": ("ours", "ours-no-ties", "cosine", "cosine-others", "dawn"),
+    "none": ("akh",),
     "ours": ("ours",),
     "ours-no-ties": ("ours-no-ties",),
-    "cosine": ("cosine", "cosine-others"),
-    "cosine-equal": ("cosine-equal", "cosine-equal-others"),
     "dawn": ("dawn",),
+    "cosine": ("cosine", "cosine-others"),
+    "drw": ("drw",),
+    "drw-drawn": ("drw",),
+    "honeytrace": ("honeytrace",),
+    "credit": ("credit",),
 }
 TITLES = {
     "ours": "ours, ties 0.5",
     "ours-no-ties": "ours, no ties",
-    "cosine": "CosWM, 0.05",
-    "cosine-others": "CosWM, 0.05, other classes asked",
-    "cosine-equal": "CosWM, mean TV as ours",
-    "cosine-equal-others": "CosWM, mean TV as ours, other classes asked",
     "dawn": "DAWN, 0.5 %",
+    "cosine": "CosWM, 0.05",
+    "cosine-others": "CosWM, other classes asked",
+    "drw": "DRW, 0.2",
+    "drw-drawn": "DRW, labels drawn",
+    "honeytrace": "Honeytrace",
+    "credit": "CREDIT",
+    "akh": "AKH",
+    "none": "AKH",
 }
-TRAINED_ON = {"soft": "probabilities", "labels": "labels"}
+KINDS = {
+    "ours": ("exact", "yes"),
+    "dawn": ("exact by our test; the authors' presumes a random guesser", "yes, by what each client asked"),
+    "cosine": ("none; by 1,000 decoy keys exact down to 10^-3, below extrapolated", "not described"),
+    "drw": ("none; by 1,000 decoy keys exact down to 10^-3, below extrapolated", "not described"),
+    "honeytrace": ("asymptotic (t-test)", "not described"),
+    "akh": ("none", "no"),
+    "credit": ("none; a threshold with a bound", "no"),
+}
 INTRODUCTION = (
     "# This mark beside published ones",
     "",
     "Written by `python benchmarks/studies/baselines/study.py --report` from its results. The head of",
     "[study.py](../benchmarks/studies/baselines/study.py) states how they were made. Fashion-MNIST; the attacker asks",
-    "30,000 images and trains for 10 epochs. Each seed has a key of its own. The number of seeds stands in brackets",
-    "behind the architecture of the surrogate.",
+    "30,000 images and trains for 10 epochs. Each seed has an owner model and a key of its own.",
     "",
     "- **Ours**: budget 0.05, with tie margin 0.5 and without. `dm.mark`, `dm.verify`.",
-    "- **CosWM** (Charette et al., AAAI 2022): a cosine of a secret projection of the input is added to the",
-    "  probabilities. Amplitude 0.05 and frequency 30 are as published. A second amplitude gives the mean total",
-    "  variation of ours. *Other classes asked* is our test of their mark, not theirs",
-    "  ([why](../benchmarks/studies/baselines/cosine.py)).",
-    "- **DAWN** (Szyller et al., ACM Multimedia 2021): wrong answers to a keyed 0.5 % of the inputs.",
+    "- **DAWN** (Szyller et al., 2021): wrong answers to a keyed 0.5 % of the inputs.",
+    "- **CosWM** (Charette et al., 2022): a cosine of a secret projection of the input is added to the probabilities.",
+    "  *Other classes asked* is our test of their mark, not theirs.",
+    "- **DRW** (Zhao et al., 2022), the nearest relative: a stronger cosine of a secret hash, in half of one class.",
+    "  *Labels drawn*: the API answers labels drawn from these probabilities, as the authors propose.",
+    "- **Neural Honeytrace** (Xu et al., 2025): answers near secret trigger images lean to a target class.",
+    "- **CREDIT** (Shen et al., 2026): noise in a hidden layer; a threshold on the mutual information of answers.",
+    "- **AKH** (Godinot et al., 2024), a fingerprint: does the suspect share the owner model's mistakes?",
     "",
-    "Both are rebuilt. [cosine.py](../benchmarks/studies/baselines/cosine.py) and",
-    "[dawn.py](../benchmarks/studies/baselines/dawn.py) list where they deviate from the papers. DynaMarks (arXiv",
+    "All of them are rebuilt here. The classes in [baselines/](../benchmarks/studies/baselines) name their sources and",
+    "list where they deviate. Papers whose full text was not available were rebuilt from their authors' code. So a",
+    "weak figure may be the rebuild's: the authors' networks, data and thresholds are others. DynaMarks (arXiv",
     "2207.13321), whose idea this project follows, is missing: only its abstract was available.",
-    "",
-    "The tables hold log10 p, the *worst* of the seeds.",
-    "",
-    "- CosWM states no p-value. Its first figure is the rank of the key among 1,000 decoy keys, which cannot fall",
-    "  below -3.0. The figure in round brackets is an **extrapolation** by an exponential tail fitted to the decoys,",
-    "  and no bound.",
-    "- DAWN's first figure is our exact test of its mark: binomial over the queries on which suspect and owner",
-    "  disagree. The figure in square brackets has a random guesser as its null, which is the authors' test as we",
-    "  understand it.",
-    "- Each query is one question to the suspect. CosWM asks inputs of its target class. DAWN asks the inputs that",
-    "  were answered wrongly, of which 30,000 logged requests hold about 150. *Of n* states how many there were.",
-    "- *Needed*: the smallest of 10, 20, 50, 100, 200 ... from which on p stays at 10^-6 or below, by seed. For CosWM",
-    "  the extrapolation counts.",
 )
-SUMMARY = (
-    "- **DAWN asks the fewest queries of a surrogate that was trained on labels and remembers them.** Fifty inputs",
-    "  that it answered wrongly detect the separable network; our tie channel asks thousands of logged inputs. Its",
-    "  answers also change less on average. The price is 0.4 to 0.5 points of accuracy, against at most 0.2 for ours,",
-    "  and answers that are wrong outright. The MLP hardly remembers the mark, fine-tuning removes most of it, and",
-    "  without logs there is nothing to ask.",
-    "- **CosWM costs the least accuracy**, nearly none. No surrogate here learned its signal, though our rebuilt test",
-    "  detects it in the API itself. (Its authors train the model with the signal. Here it is added to a trained",
-    "  model, as the other marks are.)",
-    "- **Ours** is the only mark that fresh queries detect. It is also the only one detected in every surrogate of",
-    "  probabilities, fine-tuned or not. In batches of one it adds 15 percent to the processor time of this small",
-    "  API. DAWN's hashing adds as much, CosWM nothing. In batches of 256 it adds two percent, where DAWN adds eight.",
+QUESTIONS = (
+    "The smallest of 10, 20, 50, 100 ... questions from which on p stays at 10^-6 or below, by seed. A dash: never.",
+    "A blank cell cannot be tested. Ours, fresh: the questions of `verify --sequential`, which stops by itself.",
+    "For CosWM and DRW the extrapolated p counts, for CREDIT its threshold. For AKH the share of common mistakes must",
+    "exceed that of all 24 independent models. Suspects of labels are asked for labels where the test allows, which is",
+    "ours, DAWN, Honeytrace and AKH.",
+)
+FALSE = (
+    "24 models ([independent_models.py](../benchmarks/studies/independent_models.py)): six architectures times four",
+    "kinds of training, none of which saw an answer of the owner model. Each seed tests each with all questions.",
+    "*Accused*: p <= 10^-6, the extrapolated one for CosWM and DRW; CREDIT's threshold; for AKH, a share above that of",
+    "every model of the five other architectures. Of valid p-values about 5 % are at most 0.05.",
+    "*Surrogates of the unmarked API*: independent for a watermark, but stolen for a fingerprint.",
 )
 COSTS = (
     "On 10,000 test images. Time: marked and clean API in turn, one thread, median ratio of 40 rounds (10 and 90 % of",
-    "them), in processor time. DAWN's hashing runs in Python, outside the graph.",
+    "them), in processor time. DAWN, Honeytrace, CREDIT and drawn labels are computed in Python, outside the graph.",
+    "AKH changes nothing.",
+)
+STRENGTH = (
+    "log10 p, the *worst* of the seeds. Round brackets: extrapolated by an exponential tail fitted to the decoys, no",
+    "bound of anything. Square brackets: the authors' null, as we understand it. *Of n*: the number of questions.",
+)
+THRESHOLDS = (
+    "Two schemes give a figure and no p-value. AKH: the share of the owner model's mistakes that the suspect makes.",
+    "CREDIT: mutual information with the owner's answers, in nats.",
 )
 APIS = (
     "A perfect surrogate would show these figures: the rebuilt tests detect their marks where they are. A surrogate",
     "that shows nothing did not learn the mark.",
 )
-INDEPENDENT = (
-    "Models trained on true labels and surrogates of the unmarked API, untouched and fine-tuned, each with several",
-    "numbers of queries. With this many tests, the smallest p of a valid test is small by chance: about one over",
-    "their number.",
-)
 
 
 def report(content: dict[str, Any]) -> str:
-    """The page: costs, then strength, the worst of the seeds, then independent models.
+    """The page.
 
     Args:
         content: of the file of results.
     """
-    owners = [row for row in content["rows"] if row["name"].endswith("/owner")]
-    latencies = [row for row in content["rows"] if row["name"].endswith("/latency")]
-    runs = [row for row in content["rows"] if "scheme" in row]
+    rows = content["rows"]
     lines = [
         *INTRODUCTION,
-        *_about_scheme(content["settings"]),
+        *_unfinished(rows),
         "",
-        "## Summary",
+        "## Who wins where",
         "",
         *SUMMARY,
         "",
-        "## What each mark costs",
+        "## Questions to 10^-6",
+        "",
+        *QUESTIONS,
+        "",
+        *_questions_table(rows),
+        "",
+        "## What the p-value is, and false accusations",
+        "",
+        *FALSE,
+        "",
+        *_false_table(rows),
+        "",
+        "## What each scheme costs",
         "",
         *COSTS,
         "",
-        *_cost_table(owners, latencies),
+        *_cost_table(rows),
+        "",
+        "## How strong the evidence is",
+        "",
+        *STRENGTH,
     ]
-    for state in ("untouched", "fine-tuned"):
-        after = "" if state == "untouched" else f", every layer, {FINE_TUNED:,} true labels, 5 epochs, full rate"
-        lines += ["", f"## How strong the evidence is: {state}{after}", "", *_strength_table(runs, state)]
-    apis = [row["tests"] for row in content["rows"] if row["name"].endswith("/apis")]
+    for state in STATES:
+        after = (
+            "Untouched" if state == "untouched" else f"Fine-tuned on {FINE_TUNED:,} true labels, 5 epochs, every layer"
+        )
+        lines += ["", f"### {after}", "", *_strength_table(rows, state)]
+    lines += ["", "## Schemes with a threshold", "", *THRESHOLDS, "", *_threshold_table(rows)]
+    apis = [row["tests"] for row in rows if row["name"].endswith("/apis")]
     lines += ["", "## The baselines' tests of their own APIs", "", *APIS, "", *_apis_table(apis)]
-    lines += ["", "## Independent models", "", *INDEPENDENT, "", *_independent_table(runs)]
     return "\n".join(lines) + "\n"
 
 
-def _about_scheme(settings: dict[str, Any]) -> list[str]:
-    """What has changed in our mark since these results were made."""
-    if settings["scheme"] == SCHEME:
-        return []
+def accuses(point: dict[str, Any], log10_alpha: float = LOG10_ALPHA) -> bool:
+    """Whether a scheme's own rule calls the suspect stolen. One without p-value and verdict never does."""
+    if "detected" in point:
+        return bool(point["detected"])
+    return bool(point.get("log10_p_extrapolated", point.get("log10_p", 0)) <= log10_alpha)
+
+
+def largest(points: Iterable[dict[str, Any]], count: int) -> dict[str, Any] | None:
+    """The point with the most queries, up to `count`; `None` if all have more."""
+    return max((point for point in points if point["asked"] <= count), key=lambda point: point["asked"], default=None)
+
+
+def _unfinished(rows: list[dict[str, Any]]) -> list[str]:
+    """Which seeds were measured, and for how much."""
+    seeds = sorted({row["seed"] for row in rows})
+    models = {seed: sum(row["seed"] == seed for row in _independent(rows)) for seed in seeds}
+    parts = [f"{seed} ({models[seed]} independent models)" for seed in seeds]
+    return ["", f"Seeds measured: {', '.join(parts)}."]
+
+
+def _runs(rows: list[dict[str, Any]], scheme: str, theft: str, state: str) -> list[dict[str, Any]]:
+    return [row for row in rows if (row.get("scheme"), row.get("theft")) == (scheme, theft) and state in row]
+
+
+def _independent(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if "way" in row]
+
+
+def _questions_table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| scheme | surrogate | probabilities: fresh | logged | labels: fresh | logged |",
+        "|---|---|---|---|---|---|",
+    ]
+    for scheme, detectors in DETECTORS.items():
+        for detector in detectors:
+            for state in STATES:
+                cells = []
+                for theft in ("soft", "labels"):
+                    found = _runs(rows, scheme, theft, state)
+                    for kind in ("fresh", "logged"):
+                        cells.append(", ".join(_needed(rows, run, detector, theft, kind, state) for run in found))
+                name = TITLES[scheme if scheme == "drw-drawn" else detector]
+                lines.append(f"| {name} | {state} | {' | '.join(cells)} |")
+    return lines
+
+
+def _needed(rows: list[dict[str, Any]], run: dict[str, Any], detector: str, theft: str, kind: str, state: str) -> str:
+    tests = run[state]["tests"][detector]
+    if detector == "akh":
+        count = needed_beyond_independent(rows, run, state) if kind == "fresh" else None
+        return "" if kind == "logged" else _number(count)
+    if detector.startswith("ours"):
+        if theft == "labels" and kind == "fresh":
+            return ""
+        kind = {"fresh": "sequential", "logged": "logged, labels only" if theft == "labels" else "logged"}[kind]
+    return _number(tests[kind]["needed"]) if kind in tests else ""
+
+
+def _number(count: int | None) -> str:
+    return "-" if count is None else f"{count:,}"
+
+
+def needed_beyond_independent(rows: list[dict[str, Any]], run: dict[str, Any], state: str) -> int | None:
+    """From how many questions on AKH's share exceeds that of every independent model."""
+    others = [row["fingerprints"]["akh"] for row in _independent(rows) if row["seed"] == run["seed"]]
+    found = None
+    for point in sorted(run[state]["tests"]["akh"]["fresh"]["points"], key=lambda point: -point["asked"]):
+        same = [each["statistic"] for points in others for each in points if each["asked"] == point["asked"]]
+        if not same or point["statistic"] <= max(same):
+            break
+        found = int(point["asked"])
+    return found
+
+
+def _false_table(rows: list[dict[str, Any]]) -> list[str]:
     return [
-        "",
-        f"Ours was scheme {settings['scheme']} here, before the key was bound to the clean model.",
+        "| scheme | p-value | traces the client | accused, fresh; logged | p <= 0.05, fresh; logged | smallest log10 p "
+        "| accused surrogates of the unmarked API |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {TITLES[each]} | {' | '.join(KINDS[each])} | {' | '.join(_false_cells(rows, each))} |"
+            for each in (*WATERMARKS, *FINGERPRINTS)
+        ),
     ]
 
 
-def _cost_table(owners: list[dict[str, Any]], latencies: list[dict[str, Any]]) -> list[str]:
+def _false_cells(rows: list[dict[str, Any]], detector: str) -> list[str]:
+    models = _independent(rows)
+    if detector in FINGERPRINTS:
+        of_akh = detector == "akh"
+        accused = [
+            beyond_other_architectures(models, row) if of_akh else accuses(row["fingerprints"][detector][-1])
+            for row in models
+        ]
+        return [f"{sum(accused)} of {len(accused)}", "", "", "stolen, for it"]
+    kinds = [kind for kind in ("fresh", "logged") if all(kind in row["independent"][detector] for row in models)]
+    points = [[row["independent"][detector][kind] for row in models] for kind in kinds]
+    surrogates = [
+        point
+        for theft in ("soft", "labels")
+        for state in STATES
+        for run in _runs(rows, "none", theft, state)
+        for point in run[state]["independent"][detector].values()
+    ]
+    low = math.log10(0.05)
+    return [
+        "; ".join(f"{sum(map(accuses, of_kind))} of {len(of_kind)}" for of_kind in points),
+        "; ".join(f"{sum(point['log10_p'] <= low for point in of_kind)}" for of_kind in points),
+        f"{min((point['log10_p'] for of_kind in points for point in of_kind), default=0):.1f}",
+        f"{sum(map(accuses, surrogates))} of {len(surrogates)} tests",
+    ]
+
+
+def beyond_other_architectures(models: list[dict[str, Any]], row: dict[str, Any]) -> bool:
+    """Whether AKH would accuse a model, with the models of the other architectures as the yardstick."""
+    others = [
+        each["fingerprints"]["akh"][-1]["statistic"]
+        for each in models
+        if each["seed"] == row["seed"] and each["architecture"] != row["architecture"]
+    ]
+    return bool(others) and row["fingerprints"]["akh"][-1]["statistic"] > max(others)
+
+
+def _cost_table(rows: list[dict[str, Any]]) -> list[str]:
+    owners = [row["cost"] for row in rows if row["name"].endswith("/owner")]
+    ratios = [row["ratios"] for row in rows if row["name"].endswith("/latency")]
     lines = [
         "| scheme | accuracy of the API, change in points by seed | top-1 changed | mean, largest TV "
         "| time over the clean API's, by seed, batch 1; 256 |",
         "|---|---|---|---|---|",
     ]
-    for scheme in SCHEMES:
-        costs = [row["cost"][scheme] for row in owners]
+    for scheme in DETECTORS:
+        if scheme == "none":
+            continue
+        costs = [cost[scheme] for cost in owners]
         points = ", ".join(f"{100 * (cost['marked_accuracy'] - cost['clean_accuracy']):+.2f}" for cost in costs)
         changed = np.mean([1 - cost["top1_agreement"] for cost in costs])
-        mean, largest = (np.mean([cost[f"{which}_total_variation"] for cost in costs]) for which in ("mean", "max"))
+        mean, most = (np.mean([cost[f"{which}_total_variation"] for cost in costs]) for which in ("mean", "max"))
         times = "; ".join(
-            ", ".join("{:.2f} ({:.2f}-{:.2f})".format(*row["ratios"][batch][scheme]) for row in latencies)
+            ", ".join("{:.2f} ({:.2f}-{:.2f})".format(*ratio[batch][scheme]) for ratio in ratios)
             for batch in ("batch 1", "batch 256")
         )
-        lines.append(f"| {_title(scheme, owners)} | {points} | {changed:.2%} | {mean:.4f}, {largest:.4f} | {times} |")
+        lines.append(f"| {TITLES[scheme]} | {points} | {changed:.2%} | {mean:.4f}, {most:.4f} | {times} |")
     return lines
 
 
-def _strength_table(runs: list[dict[str, Any]], state: str) -> list[str]:
+def _strength_table(rows: list[dict[str, Any]], state: str) -> list[str]:
     lines = [
-        "| test | trained on | accuracy | fresh 10 | fresh 100 | fresh 1,000 | logged, all | fresh needed "
-        "| logged needed |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| test | trained on | accuracy | fresh 10 | fresh 100 | fresh 1,000 | logged, all |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for architecture in sorted({run["architecture"] for run in runs}, reverse=True):
-        for theft, answers in TRAINED_ON.items():
-            for scheme in SCHEMES:
-                chosen = [
-                    run[state]
-                    for run in runs
-                    if (run["scheme"], run["theft"], run["architecture"]) == (scheme, theft, architecture)
-                ]
-                for detector in DETECTORS[scheme] if chosen else ():
-                    tests = [run["tests"][detector] for run in chosen]
-                    label = f"{TITLES[detector]}, {architecture} ({len(chosen)})"
-                    accuracy = np.mean([run["accuracy"] for run in chosen])
-                    lines.append(f"| {label} | {answers} | {accuracy:.3f} | {_strength_cells(tests, 'logged')} |")
-                    if all("logged, labels only" in test for test in tests):
-                        cells = _strength_cells(tests, "logged, labels only")
-                        lines.append(f"| the same, suspect answers labels only | {answers} | | {cells} |")
+    for theft, answers in (("soft", "probabilities"), ("labels", "labels")):
+        for scheme, detectors in DETECTORS.items():
+            found = _runs(rows, scheme, theft, state)
+            for detector in detectors if found else ():
+                tests = [run[state]["tests"][detector] for run in found]
+                if detector in FINGERPRINTS:
+                    continue
+                accuracy = np.mean([run[state]["accuracy"] for run in found])
+                name = TITLES[scheme if scheme == "drw-drawn" else detector]
+                lines.append(f"| {name} | {answers} | {accuracy:.3f} | {_strength_cells(tests)} |")
+                if all("logged, labels only" in test for test in tests):
+                    cell = _worst([largest(test["logged, labels only"]["points"], COUNTS[-1]) for test in tests])
+                    lines.append(f"| the same, suspect answers labels only | {answers} | | | | | {cell} |")
     return lines
 
 
 def _apis_table(apis: list[dict[str, Any]]) -> list[str]:
-    head = "| test | fresh 10 | fresh 100 | fresh 1,000 | logged, all | fresh needed | logged needed |"
-    lines = [head, "|---" * 7 + "|"]
-    for detector in ("cosine", "cosine-others", "cosine-equal", "cosine-equal-others", "dawn") if apis else ():
-        lines.append(f"| {TITLES[detector]} | {_strength_cells([tests[detector] for tests in apis], 'logged')} |")
+    lines = ["| test | fresh 10 | fresh 100 | fresh 1,000 | logged, all |", "|---|---|---|---|---|"]
+    for scheme in MARKED_BY_OTHERS if apis else ():
+        for detector in DETECTORS[scheme]:
+            if detector not in FINGERPRINTS:
+                lines.append(f"| {TITLES[detector]} | {_strength_cells([tests[detector] for tests in apis])} |")
     return lines
 
 
-def _strength_cells(tests: list[dict[str, Any]], logged: str) -> str:
-    cells = []
-    has_fresh = logged == "logged"
-    for count in SHOWN:
-        cells.append(_worst([largest(test["fresh"]["points"], count) for test in tests]) if has_fresh else "-")
-    cells.append(_worst([largest(test[logged]["points"], COUNTS[-1]) for test in tests]))
-    for queries in ("fresh", logged):
-        needed = [test[queries]["needed"] for test in tests] if has_fresh or queries == logged else [None]
-        cells.append(", ".join("-" if count is None else f"{count:,}" for count in needed))
-    return " | ".join(cells)
+def _strength_cells(tests: list[dict[str, Any]]) -> str:
+    cells = [_worst([_of_kind(test, "fresh", count) for test in tests]) for count in SHOWN]
+    return " | ".join([*cells, _worst([_of_kind(test, "logged", COUNTS[-1]) for test in tests])])
 
 
-def largest(points: list[dict[str, float]], count: int) -> dict[str, float]:
-    """The point with the most queries, up to `count`."""
-    return max((point for point in points if point["asked"] <= count), key=lambda point: point["asked"])
+def _of_kind(test: dict[str, Any], kind: str, count: int) -> dict[str, Any] | None:
+    return largest(test[kind]["points"], count) if kind in test else None
 
 
-def _worst(points: list[dict[str, float]]) -> str:
+def _worst(points: list[dict[str, Any] | None]) -> str:
     """The largest log10 p; in brackets extrapolation or [authors' null]; the number of queries if it differs."""
-    text = f"{max(point['log10_p'] for point in points):.1f}"
-    if "log10_p_extrapolated" in points[0]:
-        text += f" ({max(point['log10_p_extrapolated'] for point in points):.1f})"
-    if "log10_p_published" in points[0]:
-        text += f" [{max(point['log10_p_published'] for point in points):.1f}]"
-    asked = {int(point["asked"]) for point in points}
+    found = [point for point in points if point is not None]
+    if not found:
+        return ""
+    text = f"{max(point['log10_p'] for point in found):.1f}"
+    if "log10_p_extrapolated" in found[0]:
+        text += f" ({max(point['log10_p_extrapolated'] for point in found):.1f})"
+    if "log10_p_published" in found[0]:
+        text += f" [{max(point['log10_p_published'] for point in found):.1f}]"
+    asked = {int(point["asked"]) for point in found}
     return text if asked <= {*COUNTS} else f"{text} of {min(asked):,}"
 
 
-def _independent_table(runs: list[dict[str, Any]]) -> list[str]:
-    lines = ["| test | suspects | tests | smallest log10 p | smallest extrapolated |", "|---|---|---|---|---|"]
-    states = [run[state] for run in runs if run["scheme"] == "none" for state in ("untouched", "fine-tuned")]
-    for detector in DETECTORS["none"]:
-        found = [state["tests"][detector] for state in states]
-        count = sum(test["tests"] for test in found)
-        smallest = min(test["log10_p"] for test in found)
-        extrapolated = [test["log10_p_extrapolated"] for test in found if "log10_p_extrapolated" in test]
-        beyond = f"{min(extrapolated):.1f}" if extrapolated else "-"
-        lines.append(f"| {TITLES[detector]} | {len(states)} | {count} | {smallest:.1f} | {beyond} |")
+def _threshold_table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| scheme | seed | threshold | 24 independent models | surrogate of probabilities; fine-tuned "
+        "| surrogate of labels; fine-tuned |",
+        "|---|---|---|---|---|---|",
+    ]
+    for detector, scheme in (("akh", "none"), ("credit", "credit")):
+        for owner in (row for row in rows if row["name"].endswith("/owner")):
+            seed = owner["seed"]
+            same = [row["fingerprints"][detector][-1]["statistic"] for row in _independent(rows) if row["seed"] == seed]
+            if not same:
+                continue
+            cells = []
+            for theft in ("soft", "labels"):
+                found = [
+                    run[state]["tests"][detector]["fresh"]["points"][-1]["statistic"]
+                    for state in STATES
+                    for run in _runs(rows, scheme, theft, state)
+                    if run["seed"] == seed
+                ]
+                cells.append("; ".join(f"{each:.3f}" for each in found))
+            threshold = "-" if detector == "akh" else f"{owner['threshold']:.3f}"
+            span = f"{min(same):.3f} to {max(same):.3f}"
+            lines.append(f"| {TITLES[detector]} | {seed} | {threshold} | {span} | {' | '.join(cells)} |")
     return lines
 
 
-def _title(scheme: str, owners: list[dict[str, Any]]) -> str:
-    if scheme != "cosine-equal":
-        return TITLES[scheme]
-    return f"{TITLES[scheme]}: " + ", ".join(f"{row['epsilon']:.4f}" for row in owners)
+SUMMARY: tuple[str, ...] = ()

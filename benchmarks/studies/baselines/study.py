@@ -1,31 +1,39 @@
-"""This project's mark beside the published output-side marks: the same attacks, the same data, the same run.
+"""This project's mark beside published watermarks and fingerprints: the same attacks, the same data, the same run.
 
-    python benchmarks/studies/baselines/study.py --seed 0 --seed 1 --seed 2    # half an hour a seed on one core
+    python benchmarks/studies/baselines/study.py --seed 0 --seed 1 --seed 2    # an hour a seed on one core
     python benchmarks/studies/baselines/study.py --report                      # writes docs/baselines.md
 
 For each seed: a new owner model on one half of the training images and a new key. Each scheme marks that model. An
 attacker asks each API the other half and trains a surrogate on the answers, or on their labels. Fine-tuning uses 3,000
 test images with their true labels. Fresh queries come from the other 7,000; logged queries are those that the attacker
-sent. Independent models are one trained on true labels and the surrogates of the unmarked API.
+sent. A fingerprint tests surrogates of the unmarked API, which the watermarks take for independent models.
 
-No setting was chosen on these figures: the baselines run as published, ours at the settings of its own study.
+The 24 models of `independent_models.py` are independent of every owner model and key of this study. They are trained
+once and tested with each seed.
 
-Rows are appended to the file of results as they come; rows that are there already are not computed again. A row keeps
-the points that the page shows, not the whole curve. `--weights` keeps the trained weights, so that changed tests need
-no training.
+No setting was chosen on these figures: the baselines run as published, ours at the settings of its own study. Where a
+constant could not be carried over from another network, the class of the scheme says how it was set instead.
+
+Rows are written as they come; rows that are there already are not computed again. A row keeps the points that the page
+shows, not the whole curve. `--weights` keeps the trained weights, so that changed tests need no training; one folder
+serves `calibration.py` too. `--jobs` runs several rows at a time.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import json
+import multiprocessing
 import os
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +45,26 @@ import tensorflow as tf
 
 import dynamarks_tf as dm
 from benchmarks import result_file
-from benchmarks.studies import fashion_mnist
-from benchmarks.studies.baselines import CosineWatermark, DynamicAdversarialWatermark, page
-from benchmarks.studies.baselines.evidence import Baseline, ask
+from benchmarks.studies import fashion_mnist, independent_models
+from benchmarks.studies.baselines import (
+    AnnaKareninaFingerprint,
+    CertifiedThreshold,
+    CosineWatermark,
+    DistillationResistantWatermark,
+    DynamicAdversarialWatermark,
+    NeuralHoneytrace,
+    Questions,
+    page,
+)
+from benchmarks.studies.baselines.evidence import Baseline, MarkedApi, ask
 from benchmarks.studies.baselines.page import COUNTS, DETECTORS, FINE_TUNED, SHOWN
+from benchmarks.studies.independent_models import IndependentModels, kept
 from dynamarks_tf.attacks import post_processing, removal
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
+from dynamarks_tf.evidence.exact_tail import TAIL_RULE
 from dynamarks_tf.suspects.keras_model import KerasSuspect
+from dynamarks_tf.verification.owner import resolve_owner
 from dynamarks_tf.verification.provenance import package_versions
 from dynamarks_tf.watermark import metrics
 from dynamarks_tf.watermark.layer import SCHEME
@@ -52,34 +72,42 @@ from dynamarks_tf.watermark.layer import SCHEME
 STUDIES = Path(__file__).parents[1]
 RESULTS = STUDIES / "results" / "baselines.json"
 REPORT = STUDIES.parents[1] / "docs" / "baselines.md"
+VERSION = 3
 BUDGET, TIE_MARGIN = 0.05, 0.5
 OWNER_EPOCHS, EPOCHS = 6, 10
 SETTINGS = {
     "scheme": SCHEME,
+    "tail": TAIL_RULE,
     "budget": BUDGET,
     "tie_margin": TIE_MARGIN,
     "owner_epochs": OWNER_EPOCHS,
     "epochs": EPOCHS,
+    "independent_epochs": independent_models.EPOCHS,
 }
 MOST_OTHERS = 5000
 LOG10_ALPHA = -6
 ROUNDS = 40
 SUSPECTS = (
-    ("none", "true labels"),
     ("none", "soft"),
+    ("none", "labels"),
     ("ours", "soft"),
     ("ours", "labels"),
+    ("drw", "soft"),
     ("dawn", "labels"),
+    ("honeytrace", "soft"),
+    ("credit", "soft"),
     ("cosine", "soft"),
     ("dawn", "soft"),
-    ("cosine-equal", "soft"),
-    ("ours-no-ties", "soft"),
+    ("honeytrace", "labels"),
+    ("drw-drawn", "labels"),
+    ("credit", "labels"),
+    ("drw", "labels"),
     ("cosine", "labels"),
-    ("none", "labels"),
-    ("cosine-equal", "labels"),
+    ("ours-no-ties", "soft"),
 )
 
 Array = np.ndarray[Any, Any]
+Points = dict[str, dict[str, dict[str, Any]]]
 
 
 def key_of(seed: int) -> dm.MarkKey:
@@ -93,28 +121,29 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.content: dict[str, Any] = {"settings": SETTINGS, "rows": []}
+        self.content: dict[str, Any] = {"version": VERSION, "settings": SETTINGS, "rows": []}
         if path.exists():
             self.content = json.loads(path.read_text())
 
     def check_settings(self) -> None:
         """Ends the program if the rows that are there are of other settings."""
-        if self.content["settings"] != SETTINGS:
+        if (self.content["version"], self.content["settings"]) != (VERSION, SETTINGS):
             sys.exit(
-                f"{self._path} is of other settings: {self.content['settings']}. Move it away, or give another --out."
+                f"{self._path} is of version {self.content['version']}, with settings {self.content['settings']}. "
+                f"This is version {VERSION}, with {SETTINGS}. Move the file away, or give another --out."
             )
 
     def __contains__(self, name: str) -> bool:
         return any(row["name"] == name for row in self.content["rows"])
 
     def add(self, name: str, row: dict[str, Any]) -> None:
-        """Appends a row and prints it."""
+        """Adds a row and prints it. Rows are kept in the order of their names, whichever was finished first."""
         self.content = {
             "format": "dynamarks-baselines-study",
-            "version": 2,
+            "version": VERSION,
             "settings": SETTINGS,
             "versions": package_versions(),
-            "rows": [*self.content["rows"], {"name": name, **row}],
+            "rows": sorted([*self.content["rows"], {"name": name, **row}], key=lambda row: str(row["name"])),
         }
         result_file.write(self._path, self.content)
         print(name, json.dumps(row), flush=True)
@@ -123,78 +152,74 @@ class Rows:
 class Study:
     """One seed: the owner model, its marked APIs, the attacker's inputs, and the tests of each scheme."""
 
-    def __init__(self, seed: int, weights: Path | None) -> None:
+    def __init__(self, seed: int, folder: Path) -> None:
         images = fashion_mnist.load()
         order = np.random.default_rng(seed).permutation(len(images.x_train))
         x, y = images.x_train[order], images.y_train[order]
         half = len(x) // 2
         self.seed = seed
-        self.stolen, self.stolen_labels = x[half:], y[half:]
+        self.stolen = x[half:]
         self.tuning = images.x_test[:FINE_TUNED], images.y_test[:FINE_TUNED]
-        self.fresh = images.x_test[FINE_TUNED:], images.y_test[FINE_TUNED:]
         self.test = images.x_test, images.y_test
-        self._weights = weights
+        self._folder = folder
         self._num_classes = images.num_classes
         self.owner = self.trained(
             "owner", "pooled_cnn", lambda model: train_classifier(model, x[:half], y[:half], epochs=OWNER_EPOCHS)
         )
         self._key = key_of(seed)
-        self.apis: dict[str, Any] = {
+        drw = DistillationResistantWatermark(self._key, self._num_classes, x[:half])
+        honeytrace = NeuralHoneytrace(self._key, self.owner, x[:half], y[:half])
+        credit = CertifiedThreshold(self.owner, x[:half])
+        cosine, dawn = CosineWatermark(self._key, self._num_classes), DynamicAdversarialWatermark(self._key)
+        self.apis: dict[str, keras.Model | MarkedApi] = {
             "none": self.owner,
             "ours": dm.mark(self.owner, self._key, BUDGET, tie_margin=TIE_MARGIN),
             "ours-no-ties": dm.mark(self.owner, self._key, BUDGET, tie_margin=0),
+            "dawn": dawn.mark(self.owner),
+            "cosine": cosine.mark(self.owner),
+            "drw": drw.mark(self.owner),
+            "drw-drawn": drw.mark_drawn(self.owner),
+            "honeytrace": honeytrace.mark(self.owner),
+            "credit": credit.mark(self.owner),
         }
-        cosine = CosineWatermark(self._key, self._num_classes)
-        clean, ours = (
-            self.apis[name].predict(x[:half], batch_size=256, verbose=0) for name in ("none", "ours")
-        )  # the owner's own images: the owner has no others when choosing the amplitude
-        distortion = float(metrics.total_variation(clean, ours).mean())
-        self.epsilon = cosine.epsilon_for(distortion, x[:half], clean)
-        make = functools.partial(CosineWatermark, self._key, self._num_classes)
         self.baselines: dict[str, Baseline] = {
+            "dawn": dawn,
             "cosine": cosine,
-            "cosine-others": make(other_classes=True),
-            "cosine-equal": make(epsilon=self.epsilon),
-            "cosine-equal-others": make(epsilon=self.epsilon, other_classes=True),
-            "dawn": DynamicAdversarialWatermark(self._key),
+            "cosine-others": CosineWatermark(self._key, self._num_classes, other_classes=True),
+            "drw": drw,
+            "honeytrace": honeytrace,
+            "credit": credit,
+            "akh": AnnaKareninaFingerprint(),
         }
-        for name in ("cosine", "cosine-equal", "dawn"):
-            self.apis[name] = self.baselines[name].mark(self.owner)  # type: ignore[attr-defined]
-        self.clean = {"fresh": ask(self.owner, self.fresh[0]), "logged": ask(self.owner, self.stolen)}
+        fresh, fresh_labels = images.x_test[FINE_TUNED:], images.y_test[FINE_TUNED:]
+        self._pools = {
+            "fresh": Questions(fresh, ask(self.owner, fresh), fresh_labels),
+            "logged": Questions(self.stolen, ask(self.owner, self.stolen)),
+        }
+        self.threshold = credit.threshold(len(credit.questions(self._pools["fresh"])))
 
     def trained(self, name: str, architecture: str, train: Callable[[keras.Model], Any]) -> keras.Model:
         """A model trained with the seed of the study, or its weights if they are kept."""
         keras.utils.set_random_seed(self.seed)
-        model = ARCHITECTURES[architecture](self.stolen.shape[1:], self._num_classes)
-        return self._kept(name, model, train)
+        return self._kept(name, ARCHITECTURES[architecture](self.stolen.shape[1:], self._num_classes), train)
 
     def tuned(self, name: str, model: keras.Model) -> keras.Model:
         """The model after fine-tuning."""
         return self._kept(f"{name}-tuned", model, lambda surrogate: removal.fine_tune(surrogate, *self.tuning))
 
     def _kept(self, name: str, model: keras.Model, train: Callable[[keras.Model], Any]) -> keras.Model:
-        path = None if self._weights is None else self._weights / SCHEME / f"{self.seed}-{name}.weights.h5"
-        if path is not None and path.exists():
-            model.load_weights(path)
-        else:
-            train(model)
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                model.save_weights(path)
-        return model
+        return kept(self._folder / f"baselines-{SCHEME}-{self.seed}-{name}.weights.h5", model, train)
 
     def surrogate(self, scheme: str, theft: str, architecture: str) -> keras.Model:
         """The attacker's surrogate."""
-        if theft == "true labels":
-            targets = self.stolen_labels
-        else:
+
+        def train(model: keras.Model) -> None:
             answers = self.apis[scheme].predict(self.stolen, batch_size=256, verbose=0)
             targets = post_processing.labels_only(answers) if theft == "labels" else answers
-        return self.trained(
-            f"{scheme}-{theft}-{architecture}",
-            architecture,
-            lambda model: train_classifier(model, self.stolen, targets, epochs=EPOCHS),
-        )
+            keras.utils.set_random_seed(self.seed)
+            train_classifier(model, self.stolen, targets, epochs=EPOCHS)
+
+        return self.trained(f"{scheme}-{theft}-{architecture}", architecture, train)
 
     def costs(self) -> dict[str, Any]:
         """The cost of each mark on the test images."""
@@ -209,7 +234,10 @@ class Study:
 
         Processor time of this process, since other work on the machine makes clocks useless.
         """
-        answer = {name: api.predict if name == "dawn" else KerasSuspect(api).predict for name, api in self.apis.items()}
+        answer = {
+            name: api.predict if isinstance(api, MarkedApi) else KerasSuspect(api).predict
+            for name, api in self.apis.items()
+        }
         result: dict[str, dict[str, list[float]]] = {}
         for batch, calls in ((1, 20), (256, 1)):
             inputs = self.test[0][:batch]
@@ -230,141 +258,152 @@ class Study:
             }
         return result
 
-    def tests_of_the_apis(self) -> dict[str, Any]:
-        """Each baseline's tests of the marked API itself, as of a perfect surrogate."""
-        result = {}
-        for scheme in ("cosine", "cosine-equal", "dawn"):
-            answers = {
-                "fresh": self.apis[scheme].predict(self.fresh[0], batch_size=256, verbose=0),
-                "logged": self.apis[scheme].predict(self.stolen, batch_size=256, verbose=0),
-            }
-            for detector in DETECTORS[scheme]:
-                result[detector] = reduced(self._baseline_tests(detector, answers))
-        return result
-
     def tests(
-        self, detector: str, suspect: keras.Model, theft: str, answers: dict[str, Array], counts: tuple[int, ...]
-    ) -> dict[str, Any]:
-        """log10 p by number of queries, fresh and logged."""
+        self,
+        detector: str,
+        suspect: Any,
+        counts: tuple[int, ...] = COUNTS,
+        kinds: tuple[str, ...] = ("fresh", "sequential", "logged"),
+    ) -> Points:
+        """Points of the evidence by kind of questions and by number of questions.
+
+        Args:
+            detector: name of the test.
+            suspect: what is asked.
+            counts: how many questions, besides all.
+            kinds: of our tests, those to make; `"logged, labels only"` is one more.
+        """
         if detector in self.baselines:
-            return self._baseline_tests(detector, answers, counts)
-        return self._own_tests(detector, suspect, theft)
-
-    def _own_tests(self, detector: str, suspect: keras.Model, theft: str) -> dict[str, Any]:
-        verify = functools.partial(dm.verify, owner=self.apis[detector], key=self._key)
-        fresh = {}
-        for count in SHOWN:
-            fresh[count] = verify(suspect, queries=self.fresh[0], max_queries=count).log10_p
-        if fresh[SHOWN[0]] > LOG10_ALPHA and min(fresh.values()) <= LOG10_ALPHA:
-            for count in sorted({*COUNTS} - {*SHOWN}):
-                if count < SHOWN[-1]:
-                    fresh[count] = verify(suspect, queries=self.fresh[0], max_queries=count).log10_p
-        logged = verify(suspect, queries=self.stolen, logged=True, suspect_options=dm.SuspectOptions(batch_size=1000))
-        result: dict[str, Any] = {
-            "fresh": {str(count): {"log10_p": round(fresh[count], 3), "asked": count} for count in sorted(fresh)},
-            "logged": {
-                str(point.num_queries): {"log10_p": round(point.log10_p, 3), "asked": point.num_queries}
-                for point in logged.growth
-            },
-        }
-        if theft == "labels" and detector == "ours":
-            labels = verify(
-                lambda batch: np.asarray(suspect(batch, training=False)).argmax(axis=1),
-                queries=self.stolen,
-                logged=True,
-                suspect_options=dm.SuspectOptions(labels=True, batch_size=1000),
-            )
-            result["logged, labels only"] = {
-                str(point.num_queries): {"log10_p": round(point.log10_p, 3), "asked": point.num_queries}
-                for point in labels.growth
-            }
+            return self._baseline_tests(detector, suspect, counts)
+        verify = functools.partial(dm.verify, owner=resolve_owner(self.apis[detector], self._key), key=self._key)
+        fresh = self._pools["fresh"].inputs
+        result: Points = {}
+        if "fresh" in kinds:
+            found = [verify(suspect, queries=fresh, max_queries=count) for count in SHOWN if count in counts]
+            result["fresh"] = {str(each.num_queries): _point(each.num_queries, each.log10_p) for each in found}
+        if "sequential" in kinds:
+            stopped = verify(suspect, queries=fresh, max_queries=SHOWN[-1], sequential=True)
+            result["sequential"] = {str(stopped.num_queries): _point(stopped.num_queries, stopped.log10_p)}
+        of_log = {"logged": suspect, "logged, labels only": _labels_of(suspect)}
+        for kind in [each for each in of_log if each in kinds]:
+            options = dm.SuspectOptions(labels=kind != "logged")
+            evidence = verify(of_log[kind], queries=self._log(detector), suspect_options=options)
+            result[kind] = {str(each.num_queries): _point(each.num_queries, each.log10_p) for each in evidence.growth}
         return result
 
-    def _baseline_tests(
-        self, detector: str, answers: dict[str, Array], counts: tuple[int, ...] = COUNTS
-    ) -> dict[str, Any]:
+    @functools.cache  # noqa: B019 (a study lives as long as its process)
+    def _log(self, detector: str) -> Any:
+        """The attacker's requests as a reduced log."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "log.npz"
+            np.savez(path, inputs=self.stolen)
+            return dm.reduce_log(path, owner=self.apis[detector], key=self._key, out=Path(folder) / "log.reduced")
+
+    @functools.cache  # noqa: B019
+    def _questions(self, detector: str, pool: str) -> Questions:
+        questions = self.baselines[detector].questions(self._pools[pool])
+        return questions.take(slice(MOST_OTHERS)) if detector.endswith("others") else questions
+
+    def _baseline_tests(self, detector: str, suspect: Any, counts: tuple[int, ...]) -> Points:
         baseline = self.baselines[detector]
-        result: dict[str, Any] = {}
-        for name, inputs in (("fresh", self.fresh[0]), ("logged", self.stolen)):
-            clean = self.clean[name]
-            chosen = baseline.questions(inputs, clean)
-            most = min(len(chosen), MOST_OTHERS) if detector.endswith("others") else len(chosen)
-            asked = sorted({count for count in counts if count < most} | {most})
-            result[name] = {
-                str(count): baseline.evidence(
-                    inputs[chosen[:count]], clean[chosen[:count]], answers[name][chosen[:count]]
-                ).to_dict()
+        result: Points = {}
+        for pool in baseline.asks:
+            questions = self._questions(detector, pool)
+            if not len(questions):
+                continue
+            answers = ask(suspect, questions.inputs)
+            asked = sorted({count for count in counts if count < len(questions)} | {len(questions)})
+            result[pool] = {
+                str(count): baseline.evidence(questions.take(slice(count)), answers[:count]).to_dict()
                 for count in asked
-                if count
             }
         return result
 
+    def row(self, name: str) -> dict[str, Any]:
+        """The row of the results with this name, without the seed in front."""
+        row: dict[str, Any] = {"seed": self.seed}
+        if name == "owner":
+            return {**row, "threshold": self.threshold, "cost": self.costs()}
+        if name == "latency":
+            return {**row, "ratios": self.latencies()}
+        if name == "apis":
+            tested = [(scheme, each) for scheme in page.MARKED_BY_OTHERS for each in DETECTORS[scheme]]
+            return {**row, "tests": {each: reduced(self.tests(each, self.apis[scheme])) for scheme, each in tested}}
+        parts = name.split("/")
+        if parts[0] == "independent":
+            _, architecture, way = parts
+            model = IndependentModels(self._folder).model(architecture, way)
+            return {**row, "architecture": architecture, "way": way, **self._of_independent(model)}
+        return {**row, **self._of_surrogate(*parts)}
 
-def run_seed(seed: int, rows: Rows, suspects: list[tuple[str, str]], architectures: list[str], weights: Any) -> None:
-    """All suspects of one owner model."""
-    study = Study(seed, weights)
-    if f"{seed}/owner" not in rows:
-        rows.add(f"{seed}/owner", {"seed": seed, "epsilon": study.epsilon, "cost": study.costs()})
-    if f"{seed}/latency" not in rows:
-        rows.add(f"{seed}/latency", {"seed": seed, "ratios": study.latencies()})
-    if f"{seed}/apis" not in rows:
-        rows.add(f"{seed}/apis", {"seed": seed, "tests": study.tests_of_the_apis()})
-    for architecture in architectures:
-        for scheme, theft in suspects:
-            name = f"{seed}/{scheme}/{theft}/{architecture}"
-            if name in rows:
-                continue
-            row: dict[str, Any] = {"seed": seed, "scheme": scheme, "theft": theft, "architecture": architecture}
-            model = study.surrogate(scheme, theft, architecture)
-            for state in ("untouched", "fine-tuned"):
-                if state == "fine-tuned":
-                    model = study.tuned(f"{scheme}-{theft}-{architecture}", model)
-                answers = {"fresh": ask(model, study.fresh[0]), "logged": ask(model, study.stolen)}
-                counts = SHOWN if scheme == "none" else COUNTS
-                keep = smallest if scheme == "none" else reduced
-                row[state] = {
-                    "accuracy": metrics.accuracy(answers["fresh"], study.fresh[1]),
-                    "tests": {
-                        detector: keep(study.tests(detector, model, theft, answers, counts))
-                        for detector in DETECTORS[scheme]
-                    },
-                }
-            rows.add(name, row)
+    def _of_surrogate(self, scheme: str, theft: str, architecture: str) -> dict[str, Any]:
+        row: dict[str, Any] = {"scheme": scheme, "theft": theft, "architecture": architecture}
+        model = self.surrogate(scheme, theft, architecture)
+        for state in ("untouched", "fine-tuned"):
+            if state == "fine-tuned":
+                model = self.tuned(f"{scheme}-{theft}-{architecture}", model)
+            kinds = ("logged", "logged, labels only") if theft == "labels" else ("fresh", "sequential", "logged")
+            tests = {each: reduced(self.tests(each, model, kinds=kinds)) for each in DETECTORS[scheme]}
+            row[state] = {"accuracy": self._accuracy(model), "tests": tests}
+            if scheme == "none":  # an independent model, for watermarks
+                row[state] |= self._of_independent(model)
+        return row
+
+    def _of_independent(self, model: keras.Model) -> dict[str, Any]:
+        """The last point of each test of a model that a watermark must not detect; of fingerprints, all points."""
+        tests = {each: self.tests(each, model, SHOWN[-1:], ("fresh", "logged")) for each in page.WATERMARKS}
+        last = {each: {kind: [*points.values()][-1] for kind, points in found.items()} for each, found in tests.items()}
+        points = {each: [*self.tests(each, model)["fresh"].values()] for each in page.FINGERPRINTS}
+        return {"accuracy": self._accuracy(model), "independent": last, "fingerprints": points}
+
+    def _accuracy(self, model: keras.Model) -> float:
+        fresh = self._pools["fresh"]
+        assert fresh.labels is not None
+        return metrics.accuracy(ask(model, fresh.inputs), fresh.labels)
 
 
-def reduced(tests: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
+def _labels_of(model: keras.Model) -> Callable[[Array], Array]:
+    """The model as an API that answers labels only."""
+    return lambda batch: np.asarray(model(batch, training=False)).argmax(axis=1)
+
+
+def _point(asked: int, log10_p: float) -> dict[str, Any]:
+    return {"log10_p": round(log10_p, 3), "asked": asked}
+
+
+def reduced(tests: Points) -> dict[str, Any]:
     """What the results keep of the tests of one suspect.
 
     Args:
         tests: points by number of queries, for each kind of queries.
 
     Returns:
-        For each kind of queries: `points`, those that the page shows, without the scheme's statistic; and `needed`.
+        For each kind of queries: `points`, those that the page shows, and `needed`. The scheme's statistic is kept
+        where there is no p-value.
     """
     result = {}
     for queries, points in tests.items():
-        shown = SHOWN if queries == "fresh" else COUNTS[-1:]
-        chosen = [page.largest([*points.values()], count) for count in shown]
-        kept = {int(point["asked"]): {k: v for k, v in point.items() if k != "statistic"} for point in chosen}
-        result[queries] = {"points": [*kept.values()], "needed": needed(points)}
+        shown = COUNTS[-1:] if queries.startswith("logged") else SHOWN
+        chosen = [point for count in shown if (point := page.largest([*points.values()], count))]
+        if not any("log10_p" in point for point in points.values()):
+            chosen = [*points.values()]
+        kept_points = {
+            int(point["asked"]): {k: v for k, v in point.items() if k != "statistic" or "log10_p" not in point}
+            for point in chosen
+        }
+        result[queries] = {"points": [*kept_points.values()], "needed": needed(points)}
     return result
 
 
-def smallest(tests: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
-    """What the results keep of the tests of one independent model: how many there were, and the smallest log10 p."""
-    points = [point for of_queries in tests.values() for point in of_queries.values()]
-    names = [name for name in ("log10_p", "log10_p_extrapolated") if name in points[0]]
-    return {"tests": len(points), **{name: min(point[name] for point in points) for name in names}}
-
-
-def needed(points: dict[str, dict[str, float]]) -> int | None:
+def needed(points: dict[str, dict[str, Any]]) -> int | None:
     """The smallest of the measured counts from which on p stays at 10^-6 or below; `None` if there is none.
 
-    p-values from decoy keys never get there, so for them the extrapolated figure counts.
+    p-values from decoy keys never get there, so for them the extrapolated figure counts. A scheme without p-value has
+    its verdict.
     """
     found = None
     for point in sorted(points.values(), key=lambda point: -point["asked"]):
-        if point.get("log10_p_extrapolated", point["log10_p"]) > LOG10_ALPHA:
+        if not page.accuses(point, LOG10_ALPHA):
             break
         found = int(point["asked"])
     return found
@@ -375,6 +414,51 @@ def _middle(values: list[float]) -> list[float]:
     return [statistics.median(ordered), ordered[len(ordered) // 10], ordered[-1 - len(ordered) // 10]]
 
 
+@functools.lru_cache(maxsize=1)
+def study_of(seed: int, folder: Path) -> Study:
+    """The study of a seed; the last one is kept."""
+    return Study(seed, folder)
+
+
+def row_of(seed: int, name: str, folder: Path) -> dict[str, Any]:
+    """One row, computed in this process."""
+    return study_of(seed, folder).row(name)
+
+
+def set_threads(threads: int) -> None:
+    """Limits TensorFlow's threads in this process; before anything is computed."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def computed(seed: int, names: list[str], folder: Path, jobs: int, threads: int) -> Iterator[tuple[str, Any]]:
+    """Rows of one seed as they are finished, from this process or from several."""
+    if jobs == 1:
+        set_threads(threads)
+        for name in names:
+            yield name, row_of(seed, name, folder)
+        return
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, context, set_threads, (threads,)) as pool:
+        pool.submit(row_of, seed, "owner", folder).result()  # trains the owner model, which all others load
+        running = {pool.submit(row_of, seed, name, folder): name for name in names}
+        for done in concurrent.futures.as_completed(running):
+            yield running[done], done.result()
+
+
+def names_of(suspects: list[tuple[str, str]], architectures: list[str]) -> list[str]:
+    """All rows of a seed."""
+    return [
+        *("owner", "latency", "apis"),
+        *(f"{scheme}/{theft}/{architecture}" for architecture in architectures for scheme, theft in suspects),
+        *(
+            f"independent/{architecture}/{way}"
+            for way in independent_models.WAYS
+            for architecture in independent_models.ARCHITECTURES
+        ),
+    ]
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -383,21 +467,27 @@ def main() -> None:
     names = ["/".join(pair) for pair in SUSPECTS]
     parser.add_argument("--suspect", choices=names, action="append", help="only this one; may be repeated")
     parser.add_argument("--architecture", choices=ARCHITECTURES, action="append", help="default: separable_cnn")
-    parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
+    parser.add_argument("--jobs", type=int, default=1, help="how many rows are computed at a time")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="threads of TensorFlow in each job; 0: one for each core"
+    )
     parser.add_argument("--weights", type=Path, help="folder that keeps trained weights")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of the results")
     options = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(options.threads)
     rows = Rows(options.out)
     if options.report:
         REPORT.write_text(page.report(rows.content))
         print(page.report(rows.content))
+        return
+    rows.check_settings()
     suspects = [pair for pair in SUSPECTS if not options.suspect or "/".join(pair) in options.suspect]
-    if options.seed:
-        rows.check_settings()
-    for seed in options.seed:
-        run_seed(seed, rows, suspects, options.architecture or ["separable_cnn"], options.weights)
+    with contextlib.ExitStack() as stack:
+        folder = options.weights or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for seed in options.seed:
+            planned = names_of(suspects, options.architecture or ["separable_cnn"])
+            missing = [name for name in planned if f"{seed}/{name}" not in rows]
+            for name, row in computed(seed, missing, folder, options.jobs, options.threads):
+                rows.add(f"{seed}/{name}", row)
 
 
 if __name__ == "__main__":
