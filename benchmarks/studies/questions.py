@@ -163,7 +163,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             *lines,
             "",
             f"{len(rows)} owner model(s) and key(s): the worst of them, the smallest log10 p of independent models. "
-            f"Of {rows[0]['queries']:,} logged queries, at most {every['probabilities']:,} can say something about "
+            f"Of {rows[0]['queries']:,} logged queries, at most {every['probabilities']:,} carry evidence about "
             f"probabilities, and {every['labels']:,} about labels; for probabilities, up to 40 are fresh. Sequential "
             f"tests: {SETTINGS['orders']} orders of each log; the worst of the models.",
             "",

@@ -179,3 +179,10 @@ def test_a_wrong_command_is_found():
     ):
         with pytest.raises((AssertionError, click.ClickException)):
             check(next(commands_of(line)))
+
+
+@pages
+def test_tests_that_a_page_names_exist(page):
+    tests = "\n".join(f"{path.stem}\n{path.read_text()}" for path in ROOT.glob("tests/**/test_*.py"))
+    for name, cut in re.findall(r"\b(test_\w{15,})(\.\.\.)?", page.read_text()):
+        assert re.search(rf"\b{name}{'' if cut else chr(92) + 'b'}", tests), name
