@@ -1,4 +1,4 @@
-"""Whether everybody can read the documentation: axe-core on every page of `site/`, light and dark, on a screen and a phone.
+"""Can everybody read the documentation? Axe-core on every page of `site/`: light on a screen, dark on a phone.
 
     make accessibility      # builds the site, and needs Chromium
 

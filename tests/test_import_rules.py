@@ -101,7 +101,16 @@ SECRETS = {"keys.key", "keys.commitment", "watermark.codebook"}
 MOST_ROOT_FILES = 8
 UNIX = {
     *("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios"),
-    *("os.O_CLOEXEC", "os.O_NOFOLLOW", "os.O_NONBLOCK", "os.O_PATH", "os.fork", "os.geteuid", "os.getuid", "os.sysconf"),
+    *(
+        "os.O_CLOEXEC",
+        "os.O_NOFOLLOW",
+        "os.O_NONBLOCK",
+        "os.O_PATH",
+        "os.fork",
+        "os.geteuid",
+        "os.getuid",
+        "os.sysconf",
+    ),
     *("signal.SIGALRM", "signal.SIGHUP", "signal.SIGKILL", "socket.AF_UNIX"),
 }
 

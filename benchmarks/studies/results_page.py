@@ -1,7 +1,7 @@
 """The page of results and the figures of the README: made from the files of results, never typed.
 
     python benchmarks/studies/results_page.py          # writes docs/results.md, and the two tables of the README
-    python benchmarks/studies/results_page.py --demo dynamarks-demo/report.json    # takes over a run of `make demo` first
+    python benchmarks/studies/results_page.py --demo dynamarks-demo/report.json    # first takes over a run of the demo
 
 Each table is a short form of the page of its study. A study without results leaves its table empty.
 """
@@ -203,7 +203,9 @@ def readme(page: str) -> str:
         table = TABLES[name]()
         if table is not None:
             start = re.escape(" | ".join(table.split(" | ")[:2]))
-            page, count = re.subn(rf"^{start}.*?\n(?=\n)", lambda _, made=table: made, page, flags=re.MULTILINE | re.DOTALL)
+            page, count = re.subn(
+                rf"^{start}.*?\n(?=\n)", lambda _, made=table: made, page, flags=re.MULTILINE | re.DOTALL
+            )
             if count != 1:
                 raise ValueError(f"The README must have one table that begins with {start}. Found: {count}")
     return page

@@ -10,7 +10,6 @@ from types import ModuleType
 
 import pytest
 
-
 posix = pytest.mark.skipif(os.name != "posix", reason="modes and owners are those of POSIX")
 
 
