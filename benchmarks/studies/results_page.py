@@ -120,7 +120,7 @@ def clients() -> str | None:
     lines = []
     if traced is not None:
         (name,) = trace.ATTACKERS["one"]
-        for kept, words in trace.KEPT.items():
+        for kept in trace.KEPT:
             found = {
                 attackers: [
                     row["adjusted_log10_p"]
@@ -132,7 +132,7 @@ def clients() -> str | None:
             others = min(p for each in found["one"] for client, p in each.items() if client != name)
             nobody = min(p for each in found["none"] for p in each.values())
             theirs = max(each[name] for each in found["one"])
-            lines.append((f"the request log; {words} stolen", _p(theirs), _p(others), _p(nobody)))
+            lines.append((f"the request log; {kept} stolen", _p(theirs), _p(others), _p(nobody)))
     for count in (10, 100) if by_key is not None else ():
         rows = [row for row in by_key["rows"] if row["queries"] == count]
         stolen = [row for row in rows if row["suspect"] == "stolen"]
@@ -202,12 +202,11 @@ def readme(page: str) -> str:
     for name in OF_README:
         table = TABLES[name]()
         if table is not None:
-            start = re.escape(" | ".join(table.split(" | ")[:2]))
-            page, count = re.subn(
-                rf"^{start}.*?\n(?=\n)", lambda _, made=table: made, page, flags=re.MULTILINE | re.DOTALL
-            )
-            if count != 1:
-                raise ValueError(f"The README must have one table that begins with {start}. Found: {count}")
+            first, second = (re.escape(cell.strip()) for cell in table.split("|")[1:3])
+            old = re.compile(rf"^\| *{first} *\| *{second} *\|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
+            if len(old.findall(page)) != 1:
+                raise ValueError(f"The README must have one table that begins with: {table.splitlines()[0]}")
+            page = old.sub(lambda _, made=table: made, page)
     return page
 
 
