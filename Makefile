@@ -12,7 +12,7 @@ WITH_DATA = DYNAMARKS_DATA="$${DYNAMARKS_DATA:-$$(ls -d "$(CURDIR)/.data/fashion
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 install = { $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); } || $(PIP) $(1)
 
-.PHONY: demo test test-servers test-spark test-keras-hub test-lowest check docs dist format data glyphs clean
+.PHONY: demo test test-servers test-spark test-keras-hub test-lowest check docs accessibility dist format data glyphs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo data            ## the main job, end to end, on real images
@@ -53,6 +53,9 @@ check: $(VENV)/.test                ## linter, type checker, spelling and vocabu
 
 docs: $(VENV)/.test                 ## the documentation, into site/; fails on a broken link or reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+accessibility: docs                 ## axe-core on every page of the documentation; needs Chromium
+	$(BIN)/python -m docs.accessibility
 
 dist: $(VENV)/.test                 ## sdist and wheel, checked, into dist/
 	rm -rf dist

@@ -1,5 +1,6 @@
 """Packaging of dynamarks_tf. Tool settings are in pyproject.toml."""
 
+import os
 import re
 import runpy
 from pathlib import Path
@@ -8,7 +9,9 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = runpy.run_path(str(HERE / "dynamarks_tf" / "_version.py"))["__version__"]
-HOMEPAGE = ""  # address of the public repository, such as https://github.com/OWNER/dynamarks_tf
+# Address of the public repository, such as https://github.com/OWNER/dynamarks_tf. The release workflow sets it: no
+# address is written down here that may lead nowhere.
+HOMEPAGE = os.environ.get("DYNAMARKS_HOMEPAGE", "").rstrip("/")
 
 
 def readme() -> str:
@@ -17,6 +20,22 @@ def readme() -> str:
     image, page = (rf"{HOMEPAGE}/{kind}/v{VERSION}/" if HOMEPAGE else "" for kind in ("raw", "blob"))
     text = re.sub(r"!\[([^]]*)\]\((?!http)([^)]+)\)", rf"![\1]({image}\2)" if image else r"*\1*", text)
     return re.sub(r"(?<!!)\[([^]]*)\]\((?!http)([^)]+)\)", rf"[\1]({page}\2)" if page else r"\1", text)
+
+
+def urls() -> dict[str, str]:
+    """Links for a package index. Those into the repository need its address."""
+    paper = {"Paper of the idea": "https://arxiv.org/abs/2207.13321"}
+    if not HOMEPAGE:
+        return paper
+    release = f"{HOMEPAGE}/blob/v{VERSION}"
+    return {
+        "Source": HOMEPAGE,
+        "Documentation": f"{release}/docs/index.md",
+        "Changelog": f"{release}/CHANGELOG.md",
+        "Issues": f"{HOMEPAGE}/issues",
+        "Security": f"{release}/SECURITY.md",
+        **paper,
+    }
 
 
 DATASETS = ["scikit-learn>=1.4"]
@@ -55,7 +74,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     author="The dynamarks_tf developers",
-    project_urls={"Paper of the idea": "https://arxiv.org/abs/2207.13321"} | ({"Source": HOMEPAGE} if HOMEPAGE else {}),
+    project_urls=urls(),
     keywords=["model extraction", "watermarking", "Keras", "TensorFlow Serving", "ownership"],
     python_requires=">=3.10",
     packages=find_packages(include=["dynamarks_tf", "dynamarks_tf.*"]),

@@ -1,3 +1,3 @@
 """The version of the package. Imports nothing, so that `setup.py` can read it."""
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"

@@ -99,6 +99,20 @@ RULES = {
 }
 SECRETS = {"keys.key", "keys.commitment", "watermark.codebook"}
 MOST_ROOT_FILES = 8
+UNIX = {
+    *("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios"),
+    *(
+        "os.O_CLOEXEC",
+        "os.O_NOFOLLOW",
+        "os.O_NONBLOCK",
+        "os.O_PATH",
+        "os.fork",
+        "os.geteuid",
+        "os.getuid",
+        "os.sysconf",
+    ),
+    *("signal.SIGALRM", "signal.SIGHUP", "signal.SIGKILL", "socket.AF_UNIX"),
+}
 
 
 def name_of(path):
@@ -212,6 +226,23 @@ def test_nobody_imports_the_package_root_or_private_keras():
         assert not roots, f"{path} imports the package root"
         assert from_root <= set(MODULES), f"{path} imports public names from the package root"
         assert not [name for name in imported(path) if name.startswith("keras.src")], f"{path} uses private Keras"
+
+
+def test_the_import_of_the_package_needs_no_unix():
+    """What Windows lacks is used inside functions only, which say so."""
+    for path in MODULES.values():
+        nodes = [*outside_functions(ast.parse(path.read_text()))]
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        names |= {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+        assert not names & UNIX, f"{path} needs {names & UNIX} when it is imported"
+
+
+def outside_functions(node):
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from outside_functions(child)
 
 
 @pytest.mark.parametrize("folder", [name for name, rule in RULES.items() if rule.without_tensorflow])

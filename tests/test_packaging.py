@@ -3,12 +3,14 @@
 import email
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import zipfile
 
 import pytest
+import setuptools
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 
@@ -83,3 +85,29 @@ def test_the_installed_wheel_runs_by_either_name(wheel, tmp_path):
     assert printed(*as_script, "--version").split()[-1] == __version__
     where = printed(sys.executable, "-c", "import dynamarks_tf; print(dynamarks_tf.__file__)")
     assert where.startswith(str(tmp_path / "here"))
+
+
+def test_the_links_of_the_package_page_lead_into_the_repository_that_the_release_names(monkeypatch):
+    facts, home = {}, "https://git.example.com/acme/dynamarks_tf"
+    monkeypatch.setattr(setuptools, "setup", lambda **given: facts.update(given))
+    monkeypatch.setenv("DYNAMARKS_HOMEPAGE", home + "/")
+    runpy.run_path(str(ROOT / "setup.py"))
+    assert facts["project_urls"]["Source"] == home
+    assert {"Documentation", "Changelog", "Issues", "Security"} <= facts["project_urls"].keys()
+    links = [*facts["project_urls"].values(), *re.findall(r"\]\(([^)#]*)", facts["long_description"])]
+    assert all(link.startswith("https://") for link in links)
+    named = [re.fullmatch(rf"{home}/(?:blob|raw)/v{__version__}/(.+)", link) for link in links]
+    files = [found[1] for found in named if found]
+    assert {"docs/concepts.svg", "docs/report.png", "CHANGELOG.md", "SECURITY.md", "docs/index.md"} <= {*files}
+    assert [name for name in files if not (ROOT / name).exists()] == []
+
+
+def test_version_changelog_and_citation_name_the_same_release():
+    """Between releases, the version ends in `.dev0`, and the changelog begins with what is unreleased."""
+    headings = re.findall(r"^## (\S+)(?: - (\d{4}-\d\d-\d\d))?$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = dict(re.findall(r"^(version|date-released): (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE))
+    assert (headings[0][0] == "Unreleased") == __version__.endswith(".dev0")
+    releases = [heading for heading in headings if heading[0] != "Unreleased"]
+    assert (cited["version"], cited["date-released"]) == releases[0]
+    if not __version__.endswith(".dev0"):
+        assert releases[0][0] == __version__

@@ -163,7 +163,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             *lines,
             "",
             f"{len(rows)} owner model(s) and key(s): the worst of them, the smallest log10 p of independent models. "
-            f"Of {rows[0]['queries']:,} logged queries, at most {every['probabilities']:,} can say something about "
+            f"Of {rows[0]['queries']:,} logged queries, at most {every['probabilities']:,} carry evidence about "
             f"probabilities, and {every['labels']:,} about labels; for probabilities, up to 40 are fresh. Sequential "
             f"tests: {SETTINGS['orders']} orders of each log; the worst of the models.",
             "",
@@ -176,13 +176,17 @@ def stops(rows: list[dict[str, Any]]) -> list[str]:
     lines = ["", "| a sequential test stops after, median (nine of ten) | questions |", "|---|---|"]
     for form in ("probabilities", "labels"):
         for name, words in SUSPECTS.items():
-            of_row = [(row["queries"], row[f"{form}, sequential"][name]) for row in rows]
-            ends = [sorted(most if at is None else at for at in found) for most, found in of_row]
-            found = [at is not None for _, each in of_row for at in each]
-            middle, late = (max(each[int(share * len(each))] for each in ends) for share in (0.5, 0.9))
-            what = f"{middle:,} ({late:,})" if all(found) else f"{sum(found)} of {len(found)} tests stopped"
-            lines.append(f"| {words}, answers {form} | {what} |")
+            lines.append(f"| {words}, answers {form} | {stop(rows, form, name)} |")
     return lines
+
+
+def stop(rows: list[dict[str, Any]], form: str, name: str) -> str:
+    """Where the sequential tests of one suspect stopped."""
+    of_row = [(row["queries"], row[f"{form}, sequential"][name]) for row in rows]
+    ends = [sorted(most if at is None else at for at in found) for most, found in of_row]
+    found = [at is not None for _, each in of_row for at in each]
+    middle, late = (max(each[int(share * len(each))] for each in ends) for share in (0.5, 0.9))
+    return f"{middle:,} ({late:,})" if all(found) else f"{sum(found)} of {len(found)} tests stopped"
 
 
 def report(page: str, rows: list[dict[str, Any]]) -> str:

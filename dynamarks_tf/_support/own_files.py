@@ -15,8 +15,8 @@ from typing import IO
 
 from dynamarks_tf.foreign_text import shown
 
-_BINARY = getattr(os, "O_BINARY", 0)  # of Windows, where text is the default
-_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+# A pipe does not make its reader wait. Of Windows, where text is the default: O_BINARY.
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NotOwnError(PermissionError):
@@ -41,7 +41,7 @@ def open_own(path: str | os.PathLike[str]) -> IO[bytes]:
         OSError: it cannot be opened.
     """
     try:
-        handle = os.open(path, _FLAGS)  # a pipe does not make it wait
+        handle = os.open(path, _READ | getattr(os, "O_NOFOLLOW", 0))
     except OSError as error:
         if error.errno == errno.ELOOP or os.path.islink(path):
             raise _link(path) from None
@@ -61,7 +61,7 @@ def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> IO[bytes]
     Raises:
         OSError: it cannot be opened, or is no regular file.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | _BINARY)
+    handle = os.open(path, _READ)
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)

@@ -121,7 +121,7 @@ def warnings(report: BundleReport) -> list[str]:
 
 def meaning(report: BundleReport) -> list[str]:
     """The meaning of the result, as sentences."""
-    return [*_meaning_of_result(report), *_meaning_of_provenance(report)]
+    return [*_meaning_of_result(report), *_meaning_of_provenance(report), _meaning_of_date(report)]
 
 
 def _meaning_of_provenance(report: BundleReport) -> list[str]:
@@ -143,6 +143,16 @@ def _meaning_of_provenance(report: BundleReport) -> list[str]:
         "The pool itself must have been fixed before the owner could ask the suspect. A pool that was made from the "
         "suspect’s answers is not mended by a draw.",
     ]
+
+
+def _meaning_of_date(report: BundleReport) -> str:
+    """The date of the commitment, and what shows it."""
+    if report.statement is None:
+        return "Nothing in the bundle dates the key: it holds no published statement."
+    return (
+        f"The owner’s signed statement about the key is of {date(report.statement.date)}, as the owner says. "
+        f"{timestamp(report)}"
+    )
 
 
 def _meaning_of_result(report: BundleReport) -> list[str]:

@@ -17,7 +17,7 @@ SUFFIX = ".tfrecord"
 LARGE_BYTES = 2**16  # from this size on, the parts of a record are not copied into one
 
 _NAME = re.compile(rf"({PREFIX}(\d{{1,18}})-.*{re.escape(SUFFIX)})(\.gz|\.zst)?", re.DOTALL)
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class RotatingFiles:

@@ -14,8 +14,9 @@ from dynamarks_tf.errors import ArgumentError, KeyFileError, LogError
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.request_logs.rotation import RotatingFiles
 from dynamarks_tf.request_logs.writer import PredictionLogWriter
+from tests.helpers.files import posix
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes and owners are those of POSIX")
+pytestmark = posix
 STRANGER = 54321
 
 

@@ -1,6 +1,7 @@
 """The pages that studies write: they agree with the results, which keep what the pages need and no more."""
 
 import json
+import re
 import shutil
 from xml.etree import ElementTree
 
@@ -18,6 +19,7 @@ from benchmarks.studies import (
     picture,
     questions,
     reference_models,
+    results_page,
     robustness,
     sigmoids,
     trace,
@@ -46,6 +48,7 @@ def content(path):
         ("settings.md", lambda page: label_memory.report(page, content(label_memory.RESULTS)["rows"])),
         ("questions.md", lambda page: questions.report(page, content(questions.RESULTS)["rows"])),
         ("reference-models.md", lambda page: reference_models.report(page, content(reference_models.RESULTS)["rows"])),
+        ("results.md", results_page.report),
         ("trace.md", lambda page: trace.report(page, content(trace.RESULTS)["rows"])),
     ],
 )
@@ -60,6 +63,22 @@ def test_the_page_of_robustness_is_what_its_study_writes_with_all_its_pictures(t
     for path in tmp_path.iterdir():
         assert f"]({path.name})" in page
         assert (DOCS / path.name).exists()
+
+
+def test_figures_of_the_readme_come_from_the_page_of_results():
+    readme, results = (ROOT / "README.md").read_text(), (DOCS / "results.md").read_text().splitlines()
+    assert results_page.readme(readme) == readme, "run results_page.py"
+    measured = re.findall(r"^\|.*(?:-\d+\.\d|\d\.\d\d).*$", readme, re.MULTILINE)
+    assert len(measured) > 3
+    assert [row for row in measured if row not in results] == []
+
+
+def test_a_study_without_results_leaves_its_table_empty(monkeypatch, tmp_path):
+    monkeypatch.setattr(questions, "RESULTS", tmp_path / "none.json")
+    before = (DOCS / "results.md").read_text()
+    page = results_page.report(before)
+    assert page.count(results_page.MISSING) == before.count(results_page.MISSING) + 1
+    assert page.split("<!-- table: questions -->\n")[1].startswith(results_page.MISSING)
 
 
 def test_pictures_are_svg_with_the_same_bytes_in_every_run(tmp_path):

@@ -31,9 +31,3 @@ def test_every_command_has_an_example_in_its_help():
     context = click.Context(commands)
     for name in commands.list_commands(context):
         assert f"dynamarks {name}" in commands.get_command(context, name).help, name
-
-
-def test_make_targets_that_the_readme_names_exist():
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE)

@@ -29,7 +29,7 @@ def test_the_mean_over_all_signs_is_one_at_every_time(residuals):
 @settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1))
 def test_an_adversary_who_chooses_each_residual_by_all_earlier_signs_gains_nothing(seed):
-    """A client who knows the signs shown so far chooses what he asks next, and with it the next residual."""
+    """A client who knows the signs shown so far chooses the next question, and with it the next residual."""
     count = 8
     choices = np.random.default_rng(seed).normal(size=(count, 2**count)) ** 3
     means = np.zeros(count)

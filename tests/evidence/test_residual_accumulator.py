@@ -154,7 +154,7 @@ def test_one_batch_leaves_nothing_to_the_next_whatever_their_sizes(num_fresh):
 @settings(max_examples=24, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([1, 19, 20, 21, 45, 46, 90]), st.booleans(), st.booleans())
 def test_what_is_left_of_a_logged_answer_depends_on_the_past_alone(seed, kept, labels, with_references):
-    """Other answers after it, or none, change nothing: a client may choose his next input by all signs shown so far."""
+    """Other answers after it, or none, change nothing: a client may choose the next input by all signs shown so far."""
     rng = np.random.default_rng(seed)
     book = codebook.expand(MarkKey(bytes(32), "x"), 4, MarkParams(tie_margin=2.0))
     clean, suspect = rng.dirichlet(np.ones(4) * 3, (2, 120))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import stat
 from pathlib import Path
 from types import ModuleType
+
+import pytest
+
+posix = pytest.mark.skipif(os.name != "posix", reason="modes and owners are those of POSIX")
 
 
 def mode(path: Path) -> int:

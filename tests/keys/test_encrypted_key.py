@@ -14,7 +14,7 @@ from dynamarks_tf.cli.main import main
 from dynamarks_tf.errors import ArgumentError, FormatError, KeyFileError
 from dynamarks_tf.keys import passphrases
 from dynamarks_tf.keys.key import MarkKey
-from tests.helpers.files import mode
+from tests.helpers.files import mode, posix
 
 SECRET = bytes(range(32))
 KEY = MarkKey(SECRET, "Bäckerei Äpfel", created="2026-01-01T00:00:00+00:00")
@@ -33,6 +33,7 @@ def loaded(content, passphrase=PASSPHRASE):
     return MarkKey.from_json(json.dumps(content).encode(), "acme.key", passphrase=passphrase)
 
 
+@posix
 def test_the_passphrase_and_nothing_else_opens_an_encrypted_file(content, tmp_path, monkeypatch):
     assert passphrases.COST == 2**17
     monkeypatch.setattr(passphrases, "COST", passphrases.COSTS[0])
@@ -129,6 +130,7 @@ def typed(monkeypatch, *answers):
     monkeypatch.setattr(getpass, "getpass", lambda _: next(waiting))
 
 
+@posix
 def test_commands_read_encrypted_files_by_the_file_that_the_environment_names(cheap, named, tmp_path, capsys):
     path, statement = str(tmp_path / "acme.key"), str(tmp_path / "s.json")
     assert main(["keygen", "--owner", "ACME", "--out", path, "--encrypt"]) == 0

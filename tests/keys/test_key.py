@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dynamarks_tf.errors import ArgumentError, FormatError, KeyFileError
 from dynamarks_tf.keys.key import MarkKey
 from tests.helpers import GOLDEN
-from tests.helpers.files import mode
+from tests.helpers.files import mode, posix
 
 VECTORS = json.loads((GOLDEN / "codebook_v1.json").read_text())["keys"]
 SECRET = bytes(range(32))
@@ -72,6 +72,7 @@ def test_save_and_load_give_the_same_key(tmp_path):
     assert (loaded.owner, loaded.created, loaded.commitment) == (key.owner, key.created, key.commitment)
 
 
+@posix
 def test_key_file_is_private_whatever_the_umask(tmp_path):
     old = os.umask(0)
     try:
@@ -108,6 +109,7 @@ def test_interrupted_save_leaves_the_old_file_only(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["acme.key"]
 
 
+@posix
 def test_a_key_file_that_others_can_read_is_named_in_a_warning(tmp_path):
     path = MarkKey.generate("ACME").save(tmp_path / "acme.key")
     path.chmod(0o644)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 
 import dynamarks_tf as dm
 from dynamarks_tf.keys import commitment
-from tests.helpers import verifying
+from tests.helpers import browser, verifying
 
 SETTINGS = dm.MarkParams(budget=0.1, tie_margin=0)
 HOSTILE = '<script>alert(1)</script> & "Sons" {{ 7*7 }} O\'Brien'
@@ -33,13 +31,10 @@ def bundles(tmp_path_factory, owner_model, surrogate, unmarked_surrogate, digits
     return folder
 
 
-@pytest.fixture(scope="module")  # while it is open, an event loop runs, which other tests need for themselves
+@pytest.fixture(scope="module")
 def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="looking at reports needs playwright (extra `test`)")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    try:
+        with browser.chromium() as opened:
+            yield opened
+    except browser.NoBrowserError as error:
+        pytest.skip(str(error))

@@ -37,7 +37,7 @@ def independent_residuals(digits, owner_model, unmarked_surrogate):
 def test_a_forger_with_a_free_choice_of_tables_has_no_key_that_gives_them(
     digits, owner_model, unmarked_surrogate, independent_residuals, key, tmp_path
 ):
-    """He sets every sign to that of the residual. The statistic is then the largest possible; no key gives it."""
+    """With every sign set to that of its residual, the statistic is the largest possible; no key gives it."""
     fitted = np.sign(independent_residuals)
     assert log10_tail(independent_residuals, int((fitted * independent_residuals).sum())) < -20
     path = tmp_path / "honest.zip"
@@ -153,11 +153,11 @@ def test_somebody_elses_evidence_cannot_be_replayed_as_ones_own(digits, owner_mo
 
 
 def test_of_two_claimants_the_attacker_is_marked_by_both_and_the_owner_by_none(digits, owner_model, surrogate, key):
-    """The attacker marks what he stole with a key of his own, and accuses the owner."""
+    """The attacker marks a stolen model with a key of their own, and accuses the owner."""
     attackers_key = dm.MarkKey(bytes(range(50, 82)), "Attacker")
-    thiefs = dm.mark(surrogate, attackers_key, budget=0.01)
-    by_owner = verifying.verify(thiefs, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS)
+    attackers_model = dm.mark(surrogate, attackers_key, budget=0.01)
+    by_owner = verifying.verify(attackers_model, owner=owner_model, key=key, queries=digits.x_test, params=SETTINGS)
     assert by_owner.detected(alpha=1e-3)  # the attacker's own mark hides part of the owner's
-    by_attacker = verifying.verify(owner_model, owner=thiefs, key=attackers_key, queries=digits.x_test)
+    by_attacker = verifying.verify(owner_model, owner=attackers_model, key=attackers_key, queries=digits.x_test)
     assert by_attacker.log10_p > -2
-    assert marking.find_mark(thiefs).was_made_with(attackers_key)
+    assert marking.find_mark(attackers_model).was_made_with(attackers_key)
