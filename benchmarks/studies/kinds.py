@@ -4,11 +4,11 @@
     python benchmarks/studies/kinds.py --seed 0 --seed 1 --seed 2     # about 20 minutes on one core
     python benchmarks/studies/kinds.py --report                       # writes docs/kinds.md from the results
 
-| data | inputs | classes | from |
-|---|---|---|---|
-| paragraphs | text: paragraphs of documentation | 20 parts of packages | packages that this project installs (paragraphs.py) |
-| segments | 2,310 rows of 19 numbers about patches of 7 outdoor images | 7 | UCI's Image Segmentation, in Debian's weka |
-| breast cancer | 569 rows of 30 numbers | 2 | scikit-learn |
+| data | inputs | classes |
+|---|---|---|
+| paragraphs | text: paragraphs of documentation inside packages (paragraphs.py) | 20 parts of packages |
+| segments | 2,310 rows of numbers about 3 x 3 pixels of 7 outdoor images, from Debian's weka | 7 |
+| breast cancer | 569 rows of 30 numbers, from scikit-learn | 2 |
 
 For each seed: an owner model, a key, and an attacker with other rows. Of a table the attacker sends mixtures of two
 rows of their own, as few rows teach a surrogate little: 0.7 of one, 0.3 of another. The engine is that of

@@ -5,9 +5,10 @@
     python benchmarks/studies/own_images.py photos/ --image-size 32 --quick --out audit-photos
 
 A folder holds train/CLASS/*.jpg with val/CLASS/*.jpg or test/CLASS/*.jpg, or CLASS/*.jpg alone; other sets are those
-that `dynamarks audit --data` takes (docs/datasets.md). An owner model is trained on one half of the training images. The
-attacker has the other half, and fine-tunes on some of the test images with their true labels. `--out` then holds the
-report of `dynamarks audit`, the results and the pictures. An interrupted run goes on from there, with the same owner.
+that `dynamarks audit --data` takes (docs/datasets.md). An owner model is trained on one half of the training images.
+The attacker has the other half, and fine-tunes on some of the test images with their true labels. `--out` then holds
+the report of `dynamarks audit`, the results and the pictures. An interrupted run goes on from there, with the same
+owner.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -31,10 +33,10 @@ from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.datasets.image_data import balanced_order
 from dynamarks_tf.errors import DynaMarksError
 
-OWNER = "resnet"
+OWNER, EPOCHS = "resnet", 10
 
 
-def study(images: ImageData, out: Path, *, owner: str, epochs: int, is_quick: bool, seeds: list[int]) -> AuditResult:
+def study(images: ImageData, out: Path, *, owner: str = OWNER, epochs: int = EPOCHS, **options: Any) -> AuditResult:
     """Trains an owner model on half of the images, and audits it with the other half.
 
     Args:
@@ -42,8 +44,7 @@ def study(images: ImageData, out: Path, *, owner: str, epochs: int, is_quick: bo
         out: folder of the owner model, the results and the report.
         owner: name of the owner's architecture.
         epochs: passes of the owner over its half.
-        is_quick: whether to run a few attacks, or all.
-        seeds: of keys and surrogates.
+        **options: further arguments of `run_audit`.
     """
     order = balanced_order(images.y_train, seed=0)
     x, y = images.x_train[order], images.y_train[order]
@@ -56,7 +57,7 @@ def study(images: ImageData, out: Path, *, owner: str, epochs: int, is_quick: bo
         train_classifier(model, x[:half], y[:half], epochs=epochs, verbose=True, description="training the owner")
         model.save(path)
     rest = dataclasses.replace(images, x_train=x[half:], y_train=y[half:])
-    return run_audit(path, rest, out, is_quick=is_quick, seeds=seeds, verbose=True)
+    return run_audit(path, rest, out, verbose=True, **options)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -67,23 +68,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--image-size", type=int, help="side to which images of a folder are brought  [default: 64]")
     parser.add_argument("--max-images", type=int, help="a balanced sample of so many  [default: 1 GiB of a folder]")
     parser.add_argument("--owner", choices=ARCHITECTURES, default=OWNER, help=f"architecture  [default: {OWNER}]")
-    parser.add_argument("--epochs", type=int, default=10, help="of the owner model  [default: 10]")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"of the owner model  [default: {EPOCHS}]")
     parser.add_argument("--quick", action="store_true", help="a few attacks in minutes, in place of all in hours")
     parser.add_argument("--seed", type=int, action="append", help="repeatable  [default: 0]")
     parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
     options = parser.parse_args(arguments)
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    if options.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     size = None if options.image_size is None else (options.image_size, options.image_size)
     try:
         images = datasets.load(options.data, image_size=size, max_images=options.max_images, verbose=True)
-        study(
-            images,
-            options.out,
-            owner=options.owner,
-            epochs=options.epochs,
-            is_quick=options.quick,
-            seeds=options.seed or [0],
-        )
+        attacks = {"is_quick": options.quick, "seeds": options.seed or [0]}
+        study(images, options.out, owner=options.owner, epochs=options.epochs, **attacks)
     except DynaMarksError as error:
         sys.exit(f"error: {error}")
 

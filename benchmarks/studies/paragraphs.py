@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dynamarks_tf.errors import DatasetError
+
 Array = npt.NDArray[Any]
 
 PARTS = (
@@ -26,7 +28,7 @@ PARTS = (
     "matplotlib/axes",
     "matplotlib/backends",
     "numpy/ma",
-    "numpy/random",
+    "numpy/lib",
     "scipy/interpolate",
     "scipy/linalg",
     "scipy/optimize",
@@ -72,7 +74,8 @@ def paragraphs(part: str) -> list[str]:
     """The paragraphs of prose in the docstrings of a folder of a package, sorted, tests left out."""
     package, _, folder = part.partition("/")
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.origin is not None, f"{package} is not installed"
+    if spec is None or spec.origin is None:
+        raise DatasetError(f"The texts need {package}: pip install 'dynamarks_tf[study]'")
     root = Path(spec.origin).parent / folder
     found: set[str] = set()
     for path in root.rglob("*.py"):

@@ -1,13 +1,15 @@
 """The one command for CIFAR-10 or a folder of images: on a small folder of ImageNet's form, from images to a report."""
 
-import json
-
 import numpy as np
 import pytest
 
-Image = pytest.importorskip("PIL.Image", reason="Pillow is in the extra `study`")
+pytest.importorskip("PIL", reason="Pillow is in the extra `study`")
+
+from PIL import Image
 
 from benchmarks.studies import own_images
+from dynamarks_tf import datasets
+from dynamarks_tf.audit.scenario import Scenario
 
 
 def test_a_folder_of_images_is_audited_and_gone_on_with(tmp_path, capsys):
@@ -20,17 +22,16 @@ def test_a_folder_of_images_is_audited_and_gone_on_with(tmp_path, capsys):
                 pixels = rng.integers(80 * shade, 80 * shade + 80, (20, 24, 3)).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.JPEG")
     out = tmp_path / "out"
-    command = [str(tmp_path / "images"), "--image-size", "8", "--quick", "--epochs", "2", "--owner", "mlp"]
-    own_images.main([*command, "--out", str(out)])
-    said = capsys.readouterr().out
-    assert "36 training and 36 test images of 8 x 8 x 3, 3 classes" in said
-    rows = json.loads((out / "results-seed0.json").read_text())["rows"]
-    assert {row["kind"] for row in rows} == {"cost", "theft", "independent"}
-    assert "true labels" in (out / "report.md").read_text()
-    weights = (out / "owner.keras").read_bytes()
-    own_images.main([*command, "--out", str(out)])
+    images = datasets.load(tmp_path / "images", image_size=(8, 8))
+    settings = {"owner": "mlp", "epochs": 2, "scenarios": [Scenario("full", "mlp")]}
+    result = own_images.study(images, out, **settings)
+    assert "36 training and 36 test images of 8 x 8 x 3, 3 classes" in capsys.readouterr().out
+    assert [row["kind"] for row in result.rows] == ["cost", "theft"]
+    assert "full" in (out / "report.md").read_text()
+    owner = (out / "owner.keras").read_bytes()
+    assert own_images.study(images, out, **settings).rows == result.rows
     assert "to go" not in capsys.readouterr().out
-    assert (out / "owner.keras").read_bytes() == weights
+    assert (out / "owner.keras").read_bytes() == owner
 
 
 def test_a_folder_without_classes_is_refused_in_words(tmp_path):

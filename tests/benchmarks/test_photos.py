@@ -6,7 +6,9 @@ import pytest
 from dynamarks_tf._support import files
 from dynamarks_tf.errors import DatasetError
 
-Image = pytest.importorskip("PIL.Image", reason="Pillow is in the extra `study`")
+pytest.importorskip("PIL", reason="Pillow is in the extra `study`")
+
+from PIL import Image
 
 from benchmarks.studies import photos
 
