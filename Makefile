@@ -12,7 +12,7 @@ WITH_DATA = DYNAMARKS_DATA="$${DYNAMARKS_DATA:-$$(ls -d "$(CURDIR)/.data/fashion
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 install = { $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); } || $(PIP) $(1)
 
-.PHONY: demo test test-servers test-spark test-keras-hub test-lowest check docs accessibility dist format data glyphs clean
+.PHONY: demo test test-servers test-spark test-keras-hub test-lowest check docs accessibility dist format data glyphs photos tables clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo data            ## the main job, end to end, on real images
@@ -74,6 +74,13 @@ data:
 
 glyphs: $(VENV)/.study              ## 1,000 classes of rendered characters for the studies, into .data/glyphs-1000/
 	$(BIN)/python benchmarks/studies/glyphs.py
+
+photos: $(VENV)/.study              ## 20, 50 and 100 classes of patches of photographs, into .data/photos-*/
+	sh benchmarks/unpack_debian.sh .data/photographs $$($(BIN)/python benchmarks/studies/photos.py --packages)
+	$(BIN)/python benchmarks/studies/photos.py
+
+tables:                             ## tables of numbers for the studies, from Debian's weka, into .data/weka/
+	sh benchmarks/unpack_debian.sh .data/weka weka
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'

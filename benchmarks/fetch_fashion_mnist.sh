@@ -9,14 +9,10 @@ system=/usr/share/datasets/fashion-mnist
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || exit 0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
-apt="apt-get -qq -o Dir::State::Lists=$work/lists -o Dir::Cache=$work/cache -o Debug::NoLocking=1"
 echo "fetching Fashion-MNIST (Debian package dataset-fashion-mnist) into .data/"
-if (cd "$work" && $apt update && $apt download dataset-fashion-mnist) >"$work/log" 2>&1; then
-    dpkg-deb -x "$work"/dataset-fashion-mnist_*.deb "$work/unpacked"
+if sh benchmarks/unpack_debian.sh "$work/unpacked" dataset-fashion-mnist; then
     mkdir -p .data
     mv "$work/unpacked$system" .data/fashion-mnist
 else
-    echo "could not fetch it (see below); keras.datasets will be asked instead"
-    tail -n 3 "$work/log"
+    echo "could not fetch it (see above); keras.datasets will be asked instead"
 fi

@@ -19,13 +19,10 @@ import argparse
 import concurrent.futures
 import dataclasses
 import functools
-import hashlib
-import json
 import math
 import multiprocessing
 import os
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +32,7 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from benchmarks.studies import image_cache
 from dynamarks_tf._support import files, progress
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import DatasetError
@@ -106,20 +104,7 @@ def load(cache: Path = CACHE) -> ImageData:
     """
     if not cache.exists():
         build(cache)
-    try:
-        with np.load(cache) as file:
-            about = json.loads(str(file["about"]))
-            x_train, y_train, x_test, y_test = (file[name] for name in ("x_train", "y_train", "x_test", "y_test"))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{cache} is damaged ({error}). Delete it; it will be rendered again.") from error
-    if (about["format"], about["version"]) != (FORMAT, FORMAT_VERSION):
-        raise DatasetError(
-            f"{cache} holds {about['format']} of version {about['version']}; expected {FORMAT} of version "
-            f"{FORMAT_VERSION}. Delete it; it will be rendered again."
-        )
-    print(f"{NAME}: {len(x_train):,} + {len(x_test):,} images, {NOTE.upper()}.", file=sys.stderr)
-    x_train, x_test = (x[..., np.newaxis].astype(np.float32) / 255 for x in (x_train, x_test))
-    return ImageData(f"{NAME} ({NOTE})", str(cache), x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64))
+    return image_cache.load(cache, NAME, NOTE, (FORMAT, FORMAT_VERSION))
 
 
 def build(
@@ -158,9 +143,7 @@ def build(
         rendered = pool.map(_render_class, tasks, chunksize=8)
         shown = progress.track(rendered, "rendering", classes, unit="characters")
         images = np.stack(list(shown))
-    rng = np.random.default_rng([seed, classes])
     half = train // 2
-    parts = [_shuffled(images[:, chosen], rng) for chosen in (slice(half), slice(half, train), slice(train, None))]
     about = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -171,18 +154,8 @@ def build(
         "faces": [f"{face.path.name}#{face.index}" for face in faces],
         "font_sha256": {path.name: files.file_sha256(path) for path in sorted({face.path for face in faces})},
         "pillow": PIL.__version__,
-        "images_sha256": hashlib.sha256(b"".join(x.tobytes() + y.tobytes() for x, y in parts)).hexdigest(),
     }
-    with files.new_file(cache, mode=0o644) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            x_train=np.concatenate([parts[0][0], parts[1][0]]),
-            y_train=np.concatenate([parts[0][1], parts[1][1]]),
-            x_test=parts[2][0],
-            y_test=parts[2][1],
-            about=np.array(json.dumps(about)),
-        )
-    print(f"{cache}: {len(tasks) * (train + test):,} images, SHA-256 {about['images_sha256']}", file=sys.stderr)
+    image_cache.save(cache, (images[:, :half], images[:, half:train]), images[:, train:], about, seed)
 
 
 def find_faces(fonts: Path = FONTS) -> list[Face]:
@@ -284,12 +257,6 @@ def _characters(codec: str, first: range, second: Any) -> Iterator[str]:
             yield pair.decode(codec)
         except UnicodeDecodeError:
             continue
-
-
-def _shuffled(images: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    labels = np.repeat(np.arange(len(images), dtype=np.uint16), images.shape[1])
-    order = rng.permutation(len(labels))
-    return images.reshape(-1, SIZE, SIZE)[order], labels[order]
 
 
 def main() -> None:

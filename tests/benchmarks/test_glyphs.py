@@ -57,7 +57,7 @@ def test_each_half_of_the_training_images_has_each_class_equally_often(few_class
 def test_another_version_of_the_cache_or_a_damaged_one_is_refused(tmp_path):
     cache = tmp_path / "glyphs.npz"
     cache.write_bytes(b"PK\3\4 cut off")
-    with pytest.raises(DatasetError, match="is damaged .* Delete it; it will be rendered again"):
+    with pytest.raises(DatasetError, match="is damaged .* Delete it; it will be made again"):
         glyphs.load(cache)
     arrays = {name: np.zeros(1) for name in ("x_train", "y_train", "x_test", "y_test")}
     np.savez(cache, about=np.array(json.dumps({"format": glyphs.FORMAT, "version": 99})), **arrays)
