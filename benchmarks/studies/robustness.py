@@ -86,29 +86,48 @@ GLYPH_TARGETS: list[tuple[list[str], list[str], str, float]] = [
     (["full"], ["fine-tune all"], "100 fresh", -6),
 ]
 
+
+def _two_classes() -> ImageData:
+    """T-shirts and shirts of Fashion-MNIST, the two classes that are confused most."""
+    images = datasets.load_fashion_mnist()
+    parts = []
+    for x, y in ((images.x_train, images.y_train), (images.x_test, images.y_test)):
+        chosen = np.isin(y, _SHIRTS)
+        parts += [x[chosen], (y[chosen] == _SHIRTS[1]).astype(np.int64)]
+    return ImageData(f"{images.name}, T-shirts and shirts", images.source, *parts, class_names=("T-shirt", "shirt"))
+
+
+_SHIRTS = (0, 6)
+
 # Per data set: how it is loaded, the owner's architecture and epochs, the attacker's epochs.
 SETS: dict[str, tuple[Any, str, int, int]] = {
     "fashion-mnist": (datasets.load_fashion_mnist, "pooled_cnn", 6, 10),
     "cifar10": (datasets.load_cifar10, "resnet", 10, 15),
+    "fashion-mnist-2": (_two_classes, "pooled_cnn", 6, 20),
     "glyphs-1000": (glyphs.load, "glyph_cnn", 10, 10),
 }
+SUBSETS = ("fashion-mnist-2", "glyphs-1000")  # for the trade-off by the number of classes, which ends the name
 
 
 def scenarios(data: str) -> list[Scenario]:
     """What is rehearsed, in the order of running: what the targets are about and what is new come first."""
+    budgets = [MarkParams(budget) for budget in BUDGETS]
+    if data == "fashion-mnist-2":
+        return crossed(["full", "labels"], ["none"], ["mlp"], [MarkParams(), *budgets])
     if data == "glyphs-1000":
         return [
             *crossed(["full"], TUNED, ["glyph_cnn"]),
             *crossed(["true labels"], TUNED, ["glyph_cnn"]),
             *crossed(["labels", "top 3"], TUNED, ["glyph_cnn"]),
             *crossed(["unmarked API"], TUNED, ["glyph_cnn"]),
+            *crossed(["full", "labels"], ["none"], ["glyph_cnn"], budgets),
         ]
     first = [
         *crossed(["full", "labels"], REMOVALS, [MAIN]),
         *crossed(["true labels"], TUNED, [MAIN]),
         *crossed([*SIGNS, *POOLED], TUNED, [MAIN]),
         *crossed(["full", "labels"], TUNED, ["mlp"]),
-        *crossed(["full", "labels"], TUNED, ["mlp"], [MarkParams(budget) for budget in BUDGETS]),
+        *crossed(["full", "labels"], TUNED, ["mlp"], budgets),
         *crossed([*OTHER_QUERIES], TUNED, [MAIN]),
         *crossed([*KNOWING, *WITHOUT_TIES, "top 3", "smoothed", "sharpened"], TUNED, [MAIN]),
         *crossed(["2 decimals"], [*TUNED, *WEIGHTS], [MAIN]),
@@ -142,6 +161,7 @@ def runner(data: str, seed: int, needed: set[str], *, verbose: bool) -> tuple[At
     x, y = images.x_train[order], images.y_train[order]
     half = len(x) // 2
     shape = x.shape[1:]
+    labeled = min(FINE_TUNED, len(images.x_test) * 3 // 10)
 
     def owner_model(name: str, seed: int, count: int) -> keras.Model:
         keras.utils.set_random_seed(seed)
@@ -155,7 +175,7 @@ def runner(data: str, seed: int, needed: set[str], *, verbose: bool) -> tuple[At
         "owner": architecture,
         "owner_epochs": owner_epochs,
         "epochs": epochs,
-        "fine_tuned": FINE_TUNED,
+        "fine_tuned": labeled,
         "pool": half,
     }
     has_rival = "rival" in needed and data != "glyphs-1000"
@@ -163,8 +183,8 @@ def runner(data: str, seed: int, needed: set[str], *, verbose: bool) -> tuple[At
         owner_model(architecture, seed, owner_epochs),
         pool=x[half:],
         pool_labels=y[half:],
-        labeled=(images.x_test[:FINE_TUNED], images.y_test[:FINE_TUNED]),
-        fresh=(images.x_test[FINE_TUNED:], images.y_test[FINE_TUNED:]),
+        labeled=(images.x_test[:labeled], images.y_test[:labeled]),
+        fresh=(images.x_test[labeled:], images.y_test[labeled:]),
         other_domain=_other_domain(data, shape) if "other_domain" in needed else None,
         rival=owner_model(MAIN, seed + 1000, owner_epochs) if has_rival else None,
         seed=seed,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import result_file
-from benchmarks.studies import picture
-from benchmarks.studies.robustness import GLYPH_TARGETS, MAIN, SETS, TARGETS, scenarios
+from benchmarks.studies import picture, trade_off
+from benchmarks.studies.robustness import GLYPH_TARGETS, MAIN, SETS, SUBSETS, TARGETS, scenarios
 from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, applicable
@@ -22,6 +22,7 @@ from dynamarks_tf.watermark.params import MarkParams
 
 RELEASED = "robustness-released.json"
 DETECTED = -6
+MAINS = {"fashion-mnist-2": "mlp", "glyphs-1000": "glyph_cnn"}  # the surrogates of other data than the main one
 USELESS = 0.7  # a suspect's accuracy is stated below this
 WEAKENED, NOTABLE = 0.8, -20  # figures that lost a fifth are counted, and listed where they are above this
 COLUMNS = ("10 fresh", "100 fresh", "1000 fresh", "logged", "logged, labels")
@@ -136,6 +137,7 @@ def report(folder: Path, docs: Path) -> str:
     earlier = json.loads(before.read_text()) if before.exists() else {}
     for data in SETS:
         parts += _section(data, _paths(folder, data), docs, earlier.get(data))
+    parts += _across(folder, docs)
     return "\n".join([*parts, ""])
 
 
@@ -184,7 +186,9 @@ def _section(data: str, paths: list[Path], docs: Path, before: dict[str, Any] | 
     matrix = plots.matrix([row for row in stolen if row["architecture"] == _main(data)], f"robustness-{data}")
     picture.save_svg(matrix, docs)
     lines += ["", f"![log10 p of every extraction and removal attack, {_main(data)}](robustness-{data}.svg)"]
-    summaries = [s for s in summarize(row for row in rows if _is_plain(row)) if s.tie_margin == default.tie_margin]
+    summaries = [
+        s for s in summarize(row for row in rows if _is_plain(row, data)) if s.tie_margin == default.tie_margin
+    ]
     if len(summaries) > 1:
         picture.save_svg(plots.trade_off(summaries, f"trade-off-{data}"), docs)
         lines += [
@@ -199,6 +203,29 @@ def _section(data: str, paths: list[Path], docs: Path, before: dict[str, Any] | 
             f"![log10 p of the weaker surrogate by budget](trade-off-{data}.svg)",
         ]
     return lines
+
+
+def _across(folder: Path, docs: Path) -> list[str]:
+    """Strength against budget for several numbers of classes; nothing if only one was studied with several budgets."""
+    by_classes: dict[int, list[Row]] = {}
+    for data in SETS:
+        rows = [row for row in read_all(_paths(folder, data)) if _is_plain(row, data)]
+        if len({row["budget"] for row in rows if row["kind"] == "theft"}) > 1:
+            by_classes[int(data.rpartition("-")[2]) if data in SUBSETS else 10] = rows
+    if len(by_classes) < 2:
+        return []
+    picture.save_svg(trade_off.figure(by_classes), docs)
+    return [
+        "",
+        "## Strength against budget, by the number of classes",
+        "",
+        "The weaker of two untouched surrogates, of probabilities and of labels, by the strongest kind of queries. "
+        "Numbers at the points are points of accuracy that the mark costs. The line is at 10^-6.",
+        "",
+        "![-log10 p of the weaker surrogate by budget and number of classes](trade-off.svg)",
+        "",
+        *trade_off.lines(by_classes),
+    ]
 
 
 def weak(stolen: list[Row]) -> list[str]:
@@ -321,12 +348,12 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _main(data: str) -> str:
-    return "glyph_cnn" if data == "glyphs-1000" else MAIN
+    return MAINS.get(data, MAIN)
 
 
-def _is_plain(row: dict[str, Any]) -> bool:
-    """Rows of the trade-off: the cost of a setting, and untouched MLPs, which were studied with every setting."""
-    is_theft = row["kind"] == "theft" and row["architecture"] == "mlp" and row["removal"] == "none"
+def _is_plain(row: Row, data: str) -> bool:
+    """Rows of the trade-off: the cost of a setting, and untouched surrogates, which were studied with every setting."""
+    is_theft = row["kind"] == "theft" and row["architecture"] == MAINS.get(data, "mlp") and row["removal"] == "none"
     return row["kind"] == "cost" or (is_theft and row["extraction"] in ("full", "labels"))
 
 
