@@ -202,9 +202,9 @@ FAMILIES = {
 }
 
 
-def study(seed: int, out: Path, *, verbose: bool) -> None:
+def study(seed: int, out: Path, *, verbose: bool, models: Path | None = None) -> None:
     """Sweeps all families for one owner model."""
-    attacks, settings = robustness.runner(DATA, seed, set(), verbose=verbose)
+    attacks, settings = robustness.runner(DATA, seed, set(), verbose=verbose, models=models)
     results = Results(out / f"frontier-seed{seed}.json", {**settings, "labels": LABELS})
     scenario = Scenario("full", robustness.MAIN)
     model, transfer_set = attacks.stolen(scenario)
@@ -409,11 +409,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, action="append", default=[], help="may be repeated")
     parser.add_argument("--report", action="store_true", help="write docs/frontier.md and .svg from the results")
     parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
+    parser.add_argument("--models", type=Path, help="folder that keeps owner models between runs")
     parser.add_argument("--out", type=Path, default=robustness.RESULTS, help="folder of the results")
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     for seed in options.seed:
-        study(seed, options.out, verbose=True)
+        study(seed, options.out, verbose=True, models=options.models)
     if options.report:
         for path in options.out.glob("frontier-seed*.json"):
             robustness.compact(path)

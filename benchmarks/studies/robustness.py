@@ -143,7 +143,9 @@ def scenarios(data: str) -> list[Scenario]:
     return list(dict.fromkeys(first))
 
 
-def runner(data: str, seed: int, needed: set[str], *, verbose: bool) -> tuple[AttackRunner, dict[str, Any]]:
+def runner(
+    data: str, seed: int, needed: set[str], *, verbose: bool, models: Path | None = None
+) -> tuple[AttackRunner, dict[str, Any]]:
     """An owner model that is held out, and an attacker.
 
     Args:
@@ -151,6 +153,7 @@ def runner(data: str, seed: int, needed: set[str], *, verbose: bool) -> tuple[At
         seed: seed of owner model, key and surrogates.
         needed: the attacker's means beyond the API that are wanted, by name.
         verbose: whether to show progress.
+        models: folder in which owner models are kept, so that a run that was ended need not train them again.
 
     Returns:
         The runner of attacks on the model, and the settings that its rows depend on.
@@ -164,8 +167,17 @@ def runner(data: str, seed: int, needed: set[str], *, verbose: bool) -> tuple[At
     labeled = min(FINE_TUNED, len(images.x_test) * 3 // 10)
 
     def owner_model(name: str, seed: int, count: int) -> keras.Model:
+        path = None if models is None else models / f"{data}-{name}-seed{seed}.keras"
+        if path is not None and path.exists():
+            return keras.models.load_model(path)
         keras.utils.set_random_seed(seed)
-        return train_classifier(ARCHITECTURES[name](shape, images.num_classes), x[:half], y[:half], epochs=count)
+        model = train_classifier(ARCHITECTURES[name](shape, images.num_classes), x[:half], y[:half], epochs=count)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f"part-{path.name}")
+            model.save(part)
+            part.replace(path)
+        return model
 
     settings = {
         "scheme": SCHEME,
@@ -194,7 +206,16 @@ def runner(data: str, seed: int, needed: set[str], *, verbose: bool) -> tuple[At
     return attacks, settings
 
 
-def run(data: str, seed: int, chosen: list[Scenario], path: Path, *, verbose: bool, jobs: int = 1) -> None:
+def run(
+    data: str,
+    seed: int,
+    chosen: list[Scenario],
+    path: Path,
+    *,
+    verbose: bool,
+    jobs: int = 1,
+    models: Path | None = None,
+) -> None:
     """Rehearses some scenarios for one owner model.
 
     Args:
@@ -204,8 +225,10 @@ def run(data: str, seed: int, chosen: list[Scenario], path: Path, *, verbose: bo
         path: file of the results.
         verbose: whether to show progress.
         jobs: number of processes.
+        models: as for `runner`.
     """
-    attacks, settings = runner(data, seed, {need for each in chosen for need in each.needs}, verbose=verbose)
+    needed = {need for each in chosen for need in each.needs}
+    attacks, settings = runner(data, seed, needed, verbose=verbose, models=models)
     possible = [scenario for scenario in chosen if set(scenario.needs) <= set(attacks.available)]
     attacks.run(possible, Results(path, settings), jobs=Processes(jobs) if jobs > 1 else None)
 
@@ -253,6 +276,7 @@ def main() -> None:
     parser.add_argument("--released", action="store_true", help="keep the present figures as those of the last release")
     parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
     parser.add_argument("--jobs", type=int, default=1, help="processes that train surrogates, of one thread each")
+    parser.add_argument("--models", type=Path, help="folder that keeps owner models between runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args()
@@ -262,7 +286,7 @@ def main() -> None:
     for seed in options.seed:
         chosen = [s for s in scenarios(options.data) if not options.extraction or s.extraction in options.extraction]
         path = options.out / f"robustness-{options.data}-seed{seed}.json"
-        run(options.data, seed, chosen, path, verbose=not options.quiet, jobs=options.jobs)
+        run(options.data, seed, chosen, path, verbose=not options.quiet, jobs=options.jobs, models=options.models)
         compact(path)
     if options.report or options.released:
         from benchmarks.studies import robustness_page

@@ -72,13 +72,13 @@ def test_random_inputs_know_shape_and_range_alone(shape):
     assert abs(made.std() - 7 / np.sqrt(12)) < 0.1  # the pool's is nearer to 3.5
 
 
-def test_generated_inputs_lie_nearer_to_the_boundary_between_two_classes(owner_model):
+def test_generated_inputs_lie_between_two_classes_and_not_always_the_same(owner_model):
     rng = np.random.default_rng(0)
     start = rng.random((300, 8, 8, 1)).astype(np.float32)
     made = query_sets.between_classes(owner_model, start, rng)
     assert made.min() >= start.min()
     assert made.max() <= start.max()
-    gaps = [np.ptp(np.sort(np.asarray(owner_model(x)), axis=1)[:, -2:], axis=1).mean() for x in (start, made)]
-    assert gaps[1] < gaps[0]
-    classes = [len(np.unique(np.asarray(owner_model(x)).argmax(axis=1))) for x in (start, made)]
-    assert classes[1] >= classes[0]
+    before, after = (np.sort(np.asarray(owner_model(x)), axis=1)[:, -2:].sum(axis=1).mean() for x in (start, made))
+    assert after > before
+    most, still = (np.bincount(np.asarray(owner_model(x)).argmax(axis=1)).max() for x in (start, made))
+    assert still < 0.7 * most  # noise looks like one class mostly
