@@ -384,7 +384,8 @@ def own_model(transfer_set: TransferSet, attacker: Attacker, architecture: str, 
 
 
 def _with_independent(model: Any, transfer_set: TransferSet, attacker: Attacker) -> Any:
-    own = own_model(transfer_set, attacker, MAIN[attacker.kind], attacker.answers.shape[1])
+    architecture = model.name if isinstance(model, keras.Model) else MAIN[attacker.kind]
+    own = own_model(transfer_set, attacker, architecture, attacker.answers.shape[1])
     return lambda inputs: _averaged(_answers(model, inputs), _answers(own, inputs))
 
 
