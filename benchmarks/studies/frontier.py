@@ -409,7 +409,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, action="append", default=[], help="may be repeated")
     parser.add_argument("--report", action="store_true", help="write docs/frontier.md and .svg from the results")
     parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
-    parser.add_argument("--models", type=Path, help="folder that keeps owner models between runs")
+    parser.add_argument("--models", type=Path, help="folder that keeps models between runs")
     parser.add_argument("--out", type=Path, default=robustness.RESULTS, help="folder of the results")
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)

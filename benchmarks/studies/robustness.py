@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from benchmarks import result_file
 from benchmarks.studies import glyphs
 from dynamarks_tf import datasets
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.attacker import TransferSet
 from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, applicable
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.attacks.query_sets import adapted
@@ -43,6 +44,7 @@ from dynamarks_tf.audit.scenario import INDEPENDENT_SOURCES, Scenario, crossed
 from dynamarks_tf.datasets import ImageData
 from dynamarks_tf.errors import DatasetError
 from dynamarks_tf.watermark.layer import SCHEME
+from dynamarks_tf.watermark.model_digest import model_sha256
 from dynamarks_tf.watermark.params import MarkParams
 
 HERE = Path(__file__).parent
@@ -99,12 +101,25 @@ def _two_classes() -> ImageData:
 
 _SHIRTS = (0, 6)
 
+
+def _mixed_digits() -> ImageData:
+    """Small images that train in seconds: mixtures of two handwritten digits, with the label of the larger part."""
+    images, rng = datasets.load_digits(), np.random.default_rng(0)
+    parts = []
+    for x, y, count in ((images.x_train, images.y_train, 40_000), (images.x_test, images.y_test, 6000)):
+        first, second = rng.integers(0, len(x), (2, count))
+        share = rng.uniform(0.5, 1, (count, 1, 1, 1)).astype(np.float32)
+        parts += [share * x[first] + (1 - share) * x[second], y[first]]
+    return ImageData("digits-mixed (mixtures of two handwritten digits each)", images.source, *parts)
+
+
 # Per data set: how it is loaded, the owner's architecture and epochs, the attacker's epochs.
 SETS: dict[str, tuple[Any, str, int, int]] = {
     "fashion-mnist": (datasets.load_fashion_mnist, "pooled_cnn", 6, 10),
     "cifar10": (datasets.load_cifar10, "resnet", 10, 15),
     "fashion-mnist-2": (_two_classes, "pooled_cnn", 6, 20),
     "glyphs-1000": (glyphs.load, "glyph_cnn", 10, 10),
+    "digits-mixed": (_mixed_digits, "pooled_cnn", 6, 10),
 }
 SUBSETS = ("fashion-mnist-2", "glyphs-1000")  # for the trade-off by the number of classes, which ends the name
 
@@ -114,6 +129,15 @@ def scenarios(data: str) -> list[Scenario]:
     budgets = [MarkParams(budget) for budget in BUDGETS]
     if data == "fashion-mnist-2":
         return crossed(["full", "labels"], ["none"], ["mlp"], [MarkParams(), *budgets])
+    if data == "digits-mixed":
+        return [
+            *crossed(["full"], REMOVALS, [MAIN]),
+            *crossed([*SIGNS, *POOLED], TUNED, [MAIN]),
+            *crossed(INDEPENDENT_SOURCES, TUNED, [MAIN]),
+            *crossed(["labels"], REMOVALS, [MAIN]),
+            *crossed([name for name in OTHER_QUERIES if name != "other domain"], TUNED, [MAIN]),
+            *crossed([*KNOWING, *WITHOUT_TIES, "smoothed", "sharpened", "5 copies averaged"], TUNED, [MAIN]),
+        ]
     if data == "glyphs-1000":
         return [
             *crossed(["full"], TUNED, ["glyph_cnn"]),
@@ -143,6 +167,37 @@ def scenarios(data: str) -> list[Scenario]:
     return list(dict.fromkeys(first))
 
 
+class Keeping(AttackRunner):
+    """Runs attacks, and keeps their surrogates in a folder, so that a run that was ended need not train them again.
+
+    Args:
+        folder: the folder; `None` keeps none.
+        owner: as for `AttackRunner`.
+        **options: as for `AttackRunner`.
+    """
+
+    def __init__(self, folder: Path | None, owner: keras.Model, **options: Any) -> None:
+        super().__init__(owner, **options)
+        self._folder, self._of = folder, f"{model_sha256(owner)[:16]}-{options['seed']}"
+
+    def trained(self, scenario: Scenario, transfer_set: TransferSet) -> Any:
+        """A surrogate, from the folder if it is there."""
+        name = "-".join(map(str, scenario.surrogate)).replace(" ", "_")
+        return kept(self._folder, f"{self._of}-{name}", lambda: super(Keeping, self).trained(scenario, transfer_set))
+
+
+def kept(folder: Path | None, name: str, make: Callable[[], keras.Model]) -> keras.Model:
+    """A model from a folder, or made and saved there; without a folder it is only made."""
+    if folder is None:
+        return make()
+    path, part = folder / f"{name}.keras", folder / f"part-{name}.keras"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        make().save(part)
+        part.replace(path)
+    return keras.models.load_model(path)
+
+
 def runner(
     data: str, seed: int, needed: set[str], *, verbose: bool, models: Path | None = None
 ) -> tuple[AttackRunner, dict[str, Any]]:
@@ -153,7 +208,7 @@ def runner(
         seed: seed of owner model, key and surrogates.
         needed: the attacker's means beyond the API that are wanted, by name.
         verbose: whether to show progress.
-        models: folder in which owner models are kept, so that a run that was ended need not train them again.
+        models: folder that keeps owner models and surrogates between runs.
 
     Returns:
         The runner of attacks on the model, and the settings that its rows depend on.
@@ -167,17 +222,12 @@ def runner(
     labeled = min(FINE_TUNED, len(images.x_test) * 3 // 10)
 
     def owner_model(name: str, seed: int, count: int) -> keras.Model:
-        path = None if models is None else models / f"{data}-{name}-seed{seed}.keras"
-        if path is not None and path.exists():
-            return keras.models.load_model(path)
-        keras.utils.set_random_seed(seed)
-        model = train_classifier(ARCHITECTURES[name](shape, images.num_classes), x[:half], y[:half], epochs=count)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"part-{path.name}")
-            model.save(part)
-            part.replace(path)
-        return model
+        def train() -> keras.Model:
+            keras.utils.set_random_seed(seed)
+            model = ARCHITECTURES[name](shape, images.num_classes)
+            return train_classifier(model, x[:half], y[:half], epochs=count)
+
+        return kept(models, f"{data}-{name}-seed{seed}", train)
 
     settings = {
         "scheme": SCHEME,
@@ -191,7 +241,8 @@ def runner(
         "pool": half,
     }
     has_rival = "rival" in needed and data != "glyphs-1000"
-    attacks = AttackRunner(
+    attacks = Keeping(
+        models,
         owner_model(architecture, seed, owner_epochs),
         pool=x[half:],
         pool_labels=y[half:],
@@ -276,7 +327,7 @@ def main() -> None:
     parser.add_argument("--released", action="store_true", help="keep the present figures as those of the last release")
     parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
     parser.add_argument("--jobs", type=int, default=1, help="processes that train surrogates, of one thread each")
-    parser.add_argument("--models", type=Path, help="folder that keeps owner models between runs")
+    parser.add_argument("--models", type=Path, help="folder that keeps models between runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args()

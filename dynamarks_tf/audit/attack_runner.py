@@ -201,7 +201,7 @@ class AttackRunner:
         _, attacker = self.sides(scenario.params)
         keras.utils.set_random_seed(self._seed)
         transfer_set = self._transfer_set(scenario, attacker, scenario.params)
-        return self._trained(scenario, transfer_set), transfer_set
+        return self.trained(scenario, transfer_set), transfer_set
 
     def sides(self, params: MarkParams) -> tuple[Examiner, Attacker]:
         """The owner's and the attacker's side with one setting of the mark; those of the last one are kept."""
@@ -246,7 +246,8 @@ class AttackRunner:
             return TransferSet(self._pool, self._api(audit_key(self._seed, 1), params)(self._pool), self._pool)
         return TransferSet(self._pool, self._clean(self._pool), self._pool)
 
-    def _trained(self, scenario: Scenario, transfer_set: TransferSet) -> Any:
+    def trained(self, scenario: Scenario, transfer_set: TransferSet) -> Any:
+        """A surrogate, trained on a transfer set as the scenario says."""
         options, epochs = {}, self._epochs
         if not scenario.is_independent:
             extraction = EXTRACTIONS[scenario.extraction]
