@@ -42,6 +42,7 @@ class Attacker:
         pilot: trains a model on inputs and targets; its uncertainty selects further queries.
         other_domain: inputs of another domain in the victim's shape, or `None`.
         rival: the API of another owner with the same classes, or `None`.
+        second_client: the victim's API as another of its clients sees it, marked with that client's key, or `None`.
         epochs: passes over the transfer set.
         batch_size: inputs in one step of training.
         seed: seed of everything random.
@@ -53,6 +54,7 @@ class Attacker:
     pilot: Callable[[Array, Array], Any]
     other_domain: Array | None = None
     rival: Api | None = None
+    second_client: Api | None = None
     epochs: int = 10
     batch_size: int = 128
     seed: int = 0

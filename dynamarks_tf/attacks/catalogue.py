@@ -17,18 +17,29 @@ import keras
 import numpy as np
 
 from dynamarks_tf._support.input_kind import KINDS, Kind
-from dynamarks_tf.attacks import post_processing, query_sets
-from dynamarks_tf.attacks.architectures import SECOND, new_model
+from dynamarks_tf.attacks import post_processing, query_sets, scheme_aware
+from dynamarks_tf.attacks.architectures import MAIN, SECOND, new_model
 from dynamarks_tf.attacks.attacker import Api, Array, Attacker, TransferSet
-from dynamarks_tf.attacks.extraction import as_batch
+from dynamarks_tf.attacks.extraction import as_batch, train_classifier
 from dynamarks_tf.attacks.quantization import QuantizedModel
-from dynamarks_tf.attacks.removal import add_weight_noise, copied, distill, fine_tune, prune, replace_head
+from dynamarks_tf.attacks.removal import (
+    add_weight_noise,
+    average_weights,
+    copied,
+    distill,
+    fine_tune,
+    prune,
+    replace_head,
+)
 from dynamarks_tf.errors import ArgumentError
 
 PostProcessing = Callable[[Array], Array]
 
 TIE_GAP = 0.12  # a budget of 0.05 can turn ties up to 0.1; an attacker who drops ties drops a little more
 _PILOT_SHARE = 0.2
+_ROUNDS = 4  # of generated inputs, the first of them random
+_GENERATED = 10_000
+_OWN_PASSES = 3  # of a model on the few true labels, in proportion to a surrogate's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,15 +95,67 @@ def _few(count: int, attacker: Attacker) -> TransferSet:
     return _part_of_pool(chosen, attacker)
 
 
-def _uncertain(count: int, attacker: Attacker) -> TransferSet:
+def _uncertain(predicted: Array, sent: Array, count: int) -> Array:
+    return query_sets.most_uncertain(predicted, count)
+
+
+def _chosen_by_pilot(choose: Callable[[Array, Array, int], Array], count: int, attacker: Attacker) -> TransferSet:
+    """A few inputs by lot; the rest are chosen by what a pilot that learned from these answers predicts."""
     _check_pool(attacker, count)
     first = query_sets.in_distribution(attacker.pool, int(count * _PILOT_SHARE), attacker.seed)
     pilot = attacker.pilot(attacker.pool[first], attacker.answers[first])
     rest = np.setdiff1d(np.arange(len(attacker.pool)), first)
-    predicted = pilot.predict(as_batch(attacker.pool[rest]), batch_size=256, verbose=0)
-    second = rest[query_sets.most_uncertain(predicted, count - len(first))]
-    chosen = np.concatenate([first, second])
+    others, sent = (_predicted(pilot, attacker.pool[part]) for part in (rest, first))
+    chosen = np.concatenate([first, rest[choose(others, sent, count - len(first))]])
     return _part_of_pool(chosen, attacker)
+
+
+def _predicted(model: keras.Model, inputs: Array) -> Array:
+    return np.asarray(model.predict(as_batch(inputs), batch_size=256, verbose=0))
+
+
+def _generated(attacker: Attacker) -> TransferSet:
+    rng = np.random.default_rng(attacker.seed)
+    like = attacker.pool[: -(-min(len(attacker.pool), _GENERATED) // _ROUNDS)]
+    inputs = query_sets.random_inputs(like, rng)
+    answers = np.asarray(attacker.api(inputs))
+    for _ in range(_ROUNDS - 1):
+        pilot = attacker.pilot(inputs, answers)
+        made = query_sets.between_classes(pilot, query_sets.random_inputs(like, rng), rng)
+        inputs, answers = np.concatenate([inputs, made]), np.concatenate([answers, np.asarray(attacker.api(made))])
+    return TransferSet(inputs, answers, inputs)
+
+
+def _without_signs(attacker: Attacker) -> TransferSet:
+    own = attacker.pilot(attacker.pool, post_processing.labels_only(attacker.answers))
+    targets = scheme_aware.without_signs(attacker.answers, _predicted(own, attacker.pool))
+    return TransferSet(attacker.pool, targets, attacker.pool)
+
+
+def _without_signs_and_ties(attacker: Attacker) -> TransferSet:
+    kept, cleaned = post_processing.far_from_ties(attacker.answers, TIE_GAP), _without_signs(attacker)
+    return TransferSet(cleaned.inputs[kept], cleaned.targets[kept], attacker.pool)
+
+
+def _two_clients(pool_answers: Callable[[Array, Array], Array], attacker: Attacker) -> TransferSet:
+    second: Api | None = attacker.second_client
+    assert second is not None
+    return TransferSet(attacker.pool, pool_answers(attacker.answers, np.asarray(second(attacker.pool))), attacker.pool)
+
+
+def _averaged(answers: Array, others: Array) -> Array:
+    return np.asarray((answers + others) / 2, answers.dtype)
+
+
+def _half_each(answers: Array, others: Array) -> Array:
+    return np.concatenate([answers[: len(answers) // 2], others[len(answers) // 2 :]])
+
+
+def _among_true_labels(count: int, attacker: Attacker) -> TransferSet:
+    stolen = _few(count, attacker)
+    inputs, labels = attacker.labeled
+    true = np.eye(stolen.targets.shape[1], dtype=stolen.targets.dtype)[labels]
+    return TransferSet(np.concatenate([inputs, stolen.inputs]), np.concatenate([true, stolen.targets]), stolen.sent)
 
 
 def _part_of_pool(chosen: Array, attacker: Attacker) -> TransferSet:
@@ -125,7 +188,7 @@ def _made(make: Callable[[Array, np.random.Generator], Array], attacker: Attacke
 def _two_apis(attacker: Attacker) -> TransferSet:
     rival: Api | None = attacker.rival
     assert rival is not None
-    return TransferSet(attacker.pool, (attacker.answers + rival(attacker.pool)) / 2, attacker.pool)
+    return TransferSet(attacker.pool, _averaged(attacker.answers, rival(attacker.pool)), attacker.pool)
 
 
 def _without_ties(post_process: PostProcessing, attacker: Attacker) -> TransferSet:
@@ -177,6 +240,12 @@ EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
         "tails whitened": Extraction(
             partial(_from_pool, post_processing.whiten_tails), "the same mean and deviation for all classes' logarithms"
         ),
+        "signs subtracted": Extraction(
+            _without_signs, "class signs are estimated from all answers, and the raised class is taken back"
+        ),
+        "signs subtracted, no ties": Extraction(
+            _without_signs_and_ties, "as signs subtracted; answers near a tie are dropped"
+        ),
         "top 1, no ties": Extraction(
             partial(_without_ties, post_processing.flatten_tails), "as top 1; answers near a tie are dropped"
         ),
@@ -189,16 +258,51 @@ EXTRACTIONS: Mapping[str, Extraction] = MappingProxyType(
         ),
         "5 copies averaged": Extraction(_copies, "answers averaged over 5 perturbed copies of each input"),
         "two APIs averaged": Extraction(_two_apis, "answers averaged with a rival API's", needs=("rival",)),
+        # Two clients of one owner, whose keys differ, pool what they are answered.
+        "two clients averaged": Extraction(
+            partial(_two_clients, _averaged), "two clients' answers to each input averaged", needs=("second_client",)
+        ),
+        "two clients, half each": Extraction(
+            partial(_two_clients, _half_each),
+            "half of the inputs sent by each of two clients",
+            needs=("second_client",),
+        ),
+        "two clients, smallest": Extraction(
+            partial(_two_clients, post_processing.smallest),
+            "the smaller of two clients' probabilities for each class",
+            needs=("second_client",),
+        ),
         # Other queries.
         "1,000 queries": Extraction(partial(_few, 1000), "all probabilities of 1,000 inputs", num_queries=1000),
         "5,000 queries": Extraction(partial(_few, 5000), "all probabilities of 5,000 inputs", num_queries=5000),
         "5,000 uncertain": Extraction(
-            partial(_uncertain, 5000),
+            partial(_chosen_by_pilot, _uncertain, 5000),
             "all probabilities of 1,000 inputs and the 4,000 of which a pilot is least certain",
             num_queries=5000,
         ),
+        "5,000 k-center": Extraction(
+            partial(_chosen_by_pilot, query_sets.k_centers, 5000),
+            "all probabilities of 1,000 inputs and the 4,000 that a pilot answers most unlike the others",
+            num_queries=5000,
+        ),
+        "1,000 among true labels": Extraction(
+            partial(_among_true_labels, 1000),
+            "all probabilities of 1,000 inputs beside the attacker's own true labels, as a forger plants a mark",
+            num_queries=1000,
+        ),
         "other domain": Extraction(
             _other_domain, "all probabilities of inputs of another domain (knockoff)", needs=("other_domain",)
+        ),
+        # An attacker without data.
+        "random inputs": Extraction(
+            partial(_made, query_sets.random_inputs),
+            "all probabilities of even noise in the range of the inputs (data-free)",
+            kinds=("images", "vectors"),
+        ),
+        "generated inputs": Extraction(
+            _generated,
+            "all probabilities of up to 10,000 inputs, made from noise so that a pilot wavers (data-free)",
+            kinds=("images", "vectors"),
         ),
         # Other queries, made from the attacker's inputs.
         "rows noised": Extraction(
@@ -261,11 +365,38 @@ def _answers(model: Any, inputs: Array) -> Array:
 
 def _with_rival(model: keras.Model, transfer_set: TransferSet, attacker: Attacker) -> Any:
     rival: Any = attacker.rival
+    return lambda inputs: _averaged(_answers(model, inputs), rival(inputs))
 
-    def mean(inputs: Array) -> Array:
-        return np.asarray((_answers(model, inputs) + rival(inputs)) / 2)
 
-    return mean
+def own_model(transfer_set: TransferSet, attacker: Attacker, architecture: str, num_classes: int) -> keras.Model:
+    """A model that the attacker trains on the few true labels; a surrogate of this architecture began with its weights.
+
+    Args:
+        transfer_set: that of the surrogate, whose inputs give a vocabulary or scale.
+        attacker: the attacker.
+        architecture: a name for `new_model`.
+        num_classes: number of classes.
+    """
+    keras.utils.set_random_seed(attacker.seed)
+    model = new_model(architecture, transfer_set.inputs, num_classes)
+    epochs = _OWN_PASSES * attacker.epochs
+    return train_classifier(model, *attacker.labeled, epochs=epochs, batch_size=attacker.batch_size)
+
+
+def _with_independent(model: Any, transfer_set: TransferSet, attacker: Attacker) -> Any:
+    architecture = model.name if isinstance(model, keras.Model) else MAIN[attacker.kind]
+    own = own_model(transfer_set, attacker, architecture, attacker.answers.shape[1])
+    return lambda inputs: _averaged(_answers(model, inputs), _answers(own, inputs))
+
+
+def _merged(model: keras.Model, transfer_set: TransferSet, attacker: Attacker) -> Any:
+    own = own_model(transfer_set, attacker, model.name, model.outputs[0].shape[-1])
+    return average_weights(copied(model), own, transfer_set.inputs)
+
+
+def _contrasted(model: keras.Model, transfer_set: TransferSet, attacker: Attacker, *, amount: float) -> Any:
+    weaker = _tuned(model, transfer_set, attacker)
+    return lambda inputs: post_processing.contrasted(_answers(model, inputs), _answers(weaker, inputs), amount)
 
 
 def _post_processed(
@@ -311,6 +442,24 @@ REMOVALS: Mapping[str, Removal] = MappingProxyType(
         ),
         "mean with rival": Removal(
             _with_rival, "answers averaged with another owner's model", needs=("rival",), takes_trees=True
+        ),
+        "mean with independent": Removal(
+            _with_independent, "answers averaged with a model trained on the attacker's true labels", takes_trees=True
+        ),
+        "weights averaged": Removal(
+            _merged, "weights averaged with those of a model trained on true labels from the same initial weights"
+        ),
+        "contrasted": Removal(
+            partial(_contrasted, amount=1.0),
+            "log-probabilities extrapolated past the surrogate fine-tuned on all layers",
+        ),
+        "amplified": Removal(
+            partial(_contrasted, amount=-2.0), "extrapolated the other way, as a forger does: the mark is amplified"
+        ),
+        "sells top 1": Removal(
+            partial(_post_processed, post_processing.flatten_tails),
+            "the best class and its probability; the rest is spread evenly",
+            takes_trees=True,
         ),
         "sells sharpened": Removal(
             partial(_post_processed, post_processing.sharpened), "answers sharpened, temperature 0.5", takes_trees=True

@@ -2,7 +2,8 @@
 
 Each function takes answers of shape `(n, C)` and returns targets for a surrogate: probabilities of the same shape, or
 labels. `far_from_ties` returns the rows to keep. A surrogate's own answers can be post-processed in the same way. No
-function uses the key; `subtract_class_floor`, `whiten_tails` and `far_from_ties` are aimed at this project's scheme.
+function uses the key; `subtract_class_floor`, `whiten_tails`, `far_from_ties` and `smallest` are aimed at this
+project's scheme, and `scheme_aware` more closely.
 """
 
 from __future__ import annotations
@@ -91,6 +92,33 @@ def subtract_class_floor(answers: Array, quantile: float = 0.02) -> Array:
         floor[label] = 0
         cleaned[rows] = np.maximum(cleaned[rows] - floor, _TINY)
     return _normalized(cleaned).astype(answers.dtype)
+
+
+def smallest(answers: Array, others: Array) -> Array:
+    """Takes the smaller of two clients' probabilities for each class, and rescales to sum 1.
+
+    An attacker who knows that a mark raises one class, and that two clients have other secret signs, drops the raise.
+    """
+    return _normalized(np.minimum(answers, others))
+
+
+def contrasted(answers: Array, weaker: Array, amount: float) -> Array:
+    """Extrapolates from a surrogate's answers past those of a model that carries less of the mark.
+
+    Args:
+        answers: probabilities of the surrogate, shape `(n, C)`.
+        weaker: those of the model with less of the mark, of the same shape.
+        amount: how far past it: 0 gives `weaker`, and what both have in common stays. Below -1, the mark is amplified:
+            a forger wants this.
+
+    Reference:
+        The contrastive decoding of CDG-KD (arXiv 2504.17480), which removes or forges the mark of a language model in
+        a student, for classifiers.
+    """
+    logs, base = (np.log(np.maximum(p.astype(np.float64), _TINY)) for p in (answers, weaker))
+    moved = base + amount * (base - logs)
+    powers = np.exp(moved - moved.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), answers.dtype)
 
 
 def whiten_tails(answers: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The inputs that an attacker sends: drawn from a domain, chosen by a pilot's uncertainty, or perturbed copies."""
+"""The inputs that an attacker sends: drawn from a domain, chosen by a pilot, perturbed copies, or made of nothing."""
 
 from __future__ import annotations
 
@@ -47,6 +47,80 @@ def most_uncertain(probabilities: Array, count: int) -> Array:
     p = np.maximum(probabilities.astype(np.float64), 1e-12)
     entropy = -(p * np.log(p)).sum(axis=1)
     return np.asarray(np.sort(np.argsort(-entropy, kind="stable")[:count]))
+
+
+def k_centers(points: Array, centers: Array, count: int) -> Array:
+    """Chooses inputs that a pilot surrogate answers unlike all others: greedily, the farthest from every center.
+
+    Args:
+        points: the pilot's answers to the pool, shape `(n, C)`.
+        centers: its answers to the inputs that were sent already, shape `(m, C)`, m >= 1.
+        count: number of inputs to choose.
+
+    Returns:
+        Indices into the pool, in the order of the choice, shape `(min(count, n),)`.
+
+    Reference:
+        S. Pal et al., ActiveThief: Model Extraction Using Active Learning and Unannotated Public Data, AAAI 2020
+        (k-center); O. Sener and S. Savarese, Active Learning for Convolutional Neural Networks: A Core-Set Approach,
+        ICLR 2018.
+    """
+    distances = np.full(len(points), np.inf)
+    for center in centers:
+        distances = np.minimum(distances, ((points - center) ** 2).sum(axis=1))
+    chosen = np.empty(min(count, len(points)), np.int64)
+    for place in range(len(chosen)):
+        chosen[place] = farthest = int(distances.argmax())
+        distances = np.minimum(distances, ((points - points[farthest]) ** 2).sum(axis=1))
+        distances[farthest] = -1  # also where all others are at distance 0, nothing is chosen twice
+    return chosen
+
+
+def random_inputs(pool: Array, rng: np.random.Generator) -> Array:
+    """Makes as many inputs as the pool has, of noise that is even between the smallest and the largest value.
+
+    A data-free attacker knows the shape of an input and the range of its values (of vectors: of each column), and no
+    input.
+
+    Reference: F. Tramer et al., Stealing Machine Learning Models via Prediction APIs, USENIX Security 2016.
+    """
+    of = 0 if input_kind(pool) == "vectors" else None
+    return np.asarray(rng.uniform(pool.min(axis=of), pool.max(axis=of), pool.shape), pool.dtype)
+
+
+def between_classes(pilot: Any, start: Array, rng: np.random.Generator, *, steps: int = 5, size: float = 0.05) -> Array:
+    """Moves inputs towards the boundary between two classes, drawn at random for each, as a pilot surrogate sees it.
+
+    Args:
+        pilot: a Keras classifier.
+        start: inputs, shape `(n, ...)`, float.
+        rng: draws the classes.
+        steps: of gradient ascent on the sum of the two log-probabilities, by the gradient's sign.
+        size: of a step, in units of the range of each value.
+
+    Returns:
+        Inputs of the same shape, in the same range.
+
+    Reference:
+        A simple stand-in for the generators of MAZE (S. Kariyappa et al., CVPR 2021) and DFME (J.-B. Truong et al.,
+        Data-Free Model Extraction, CVPR 2021), which a network of their own makes from estimated gradients of the
+        victim.
+    """
+    import tensorflow as tf
+
+    low, high = start.min(axis=0), start.max(axis=0)
+    moved = []
+    for inputs in _parts(start):
+        x = tf.constant(inputs)
+        pair = np.stack([rng.permutation(pilot.outputs[0].shape[-1])[:2] for _ in inputs])
+        for _ in range(steps):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                logs = tf.math.log(tf.maximum(pilot(x, training=False), 1e-7))
+                wanted = tf.reduce_sum(tf.gather(logs, pair, axis=1, batch_dims=1))
+            x = tf.clip_by_value(x + size * (high - low) * tf.sign(tape.gradient(wanted, x)), low, high)
+        moved.append(x.numpy())
+    return np.concatenate(moved)
 
 
 def adapted(images: Array, shape: tuple[int, ...]) -> Array:

@@ -13,6 +13,8 @@ from dynamarks_tf.errors import ArgumentError
 
 Array = npt.NDArray[Any]
 
+_FOR_STATISTICS, _BATCH = 6400, 128
+
 
 def copied(model: keras.Model) -> keras.Model:
     """A copy of a model with weights of its own, so that an attack does not change the original."""
@@ -148,6 +150,29 @@ def add_weight_noise(model: keras.Model, strength: float, *, seed: int = 0) -> k
     for kernel in _kernels(model):
         values = keras.ops.convert_to_numpy(kernel)
         kernel.assign(values + rng.normal(0, strength * float(values.std()), values.shape))
+    return model
+
+
+def average_weights(model: keras.Model, other: keras.Model, inputs: Array, share: float = 0.5) -> keras.Model:
+    """Averages the weights of two models of one architecture, best of one initialization: model merging.
+
+    Args:
+        model: the surrogate; it is changed in place.
+        other: the other model.
+        inputs: unlabeled inputs, shape `(n, ...)`, from which the statistics of normalization are taken anew.
+        share: of the other model.
+
+    Returns:
+        `model`.
+
+    Reference:
+        M. Wortsman et al., Model Soups, ICML 2022. New statistics: K. Jordan et al., REPAIR, ICLR 2023.
+    """
+    pairs = zip(model.get_weights(), other.get_weights(), strict=True)
+    model.set_weights([(1 - share) * mine + share * theirs for mine, theirs in pairs])
+    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):
+        for start in range(0, min(len(inputs), _FOR_STATISTICS), _BATCH):
+            model(as_batch(inputs[start : start + _BATCH]), training=True)
     return model
 
 

@@ -137,7 +137,7 @@ class AttackRunner:
     def available(self) -> tuple[str, ...]:
         """The attacker's means beyond the API, by name."""
         named = {"pool_labels": self._pool_labels, "other_domain": self._other_domain, "rival": self._rival}
-        return tuple(name for name, value in named.items() if value is not None)
+        return ("second_client", *(name for name, value in named.items() if value is not None))
 
     def estimated_seconds(self, scenarios: Sequence[Scenario]) -> float:
         """Estimated time to train all surrogates, from a few timed steps of each architecture."""
@@ -185,10 +185,8 @@ class AttackRunner:
         """The rows of scenarios that share their surrogate."""
         start = time.monotonic()
         params = scenarios[0].params
-        examiner, attacker = self._sides(params)
-        keras.utils.set_random_seed(self._seed)
-        transfer_set = self._transfer_set(scenarios[0], attacker, params)
-        surrogate = self._trained(scenarios[0], transfer_set)
+        examiner, attacker = self.sides(params)
+        surrogate, transfer_set = self.stolen(scenarios[0])
         for scenario in scenarios:
             keras.utils.set_random_seed(self._seed)
             suspect = as_suspect(REMOVALS[scenario.removal].apply(surrogate, transfer_set, attacker))
@@ -198,12 +196,19 @@ class AttackRunner:
             yield {"kind": kind, **scenario.to_dict(), **found, "seconds": seconds}
             start = time.monotonic()
 
-    def _sides(self, params: MarkParams) -> tuple[Examiner, Attacker]:
+    def stolen(self, scenario: Scenario) -> tuple[Any, TransferSet]:
+        """The surrogate of a scenario before any removal attack, and what it was trained on."""
+        _, attacker = self.sides(scenario.params)
+        keras.utils.set_random_seed(self._seed)
+        transfer_set = self._transfer_set(scenario, attacker, scenario.params)
+        return self.trained(scenario, transfer_set), transfer_set
+
+    def sides(self, params: MarkParams) -> tuple[Examiner, Attacker]:
         """The owner's and the attacker's side with one setting of the mark; those of the last one are kept."""
         if self._last is None or self._last[0] != params:
             key = audit_key(self._seed)
             examiner = Examiner(key.bind(self._model_sha256), params, self._clean, self._fresh, seed=self._seed)
-            self._last = params, examiner, self._attacker(self._api(key, params))
+            self._last = params, examiner, self._attacker(self._api(key, params), params)
         return self._last[1:]
 
     def _api(self, key: MarkKey, params: MarkParams) -> Callable[[Array], Array]:
@@ -212,7 +217,7 @@ class AttackRunner:
         )
         return _probabilities(marked, self._from_logits)
 
-    def _attacker(self, api: Callable[[Array], Array]) -> Attacker:
+    def _attacker(self, api: Callable[[Array], Array], params: MarkParams) -> Attacker:
         return Attacker(
             api,
             self._pool,
@@ -220,6 +225,7 @@ class AttackRunner:
             pilot=self._pilot,
             other_domain=self._other_domain,
             rival=self._rival,
+            second_client=lambda inputs: self._api(audit_key(self._seed, 2), params)(inputs),
             epochs=self._epochs,
             batch_size=self._batch_size,
             seed=self._seed,
@@ -240,11 +246,13 @@ class AttackRunner:
             return TransferSet(self._pool, self._api(audit_key(self._seed, 1), params)(self._pool), self._pool)
         return TransferSet(self._pool, self._clean(self._pool), self._pool)
 
-    def _trained(self, scenario: Scenario, transfer_set: TransferSet) -> Any:
+    def trained(self, scenario: Scenario, transfer_set: TransferSet) -> Any:
+        """A surrogate, trained on a transfer set as the scenario says."""
         options, epochs = {}, self._epochs
         if not scenario.is_independent:
             extraction = EXTRACTIONS[scenario.extraction]
             options, epochs = dict(extraction.training), max(1, round(self._epochs * extraction.passes))
+        keras.utils.set_random_seed(self._seed)  # so that an attacker's own model can begin with the same weights
         model = self._new_model(scenario.architecture, transfer_set.inputs)
         if isinstance(model, TreeSurrogate):
             return model.fit(transfer_set.inputs, transfer_set.targets)

@@ -160,6 +160,7 @@ def check_feasible(scenarios: Sequence[Scenario], available: Iterable[str], kind
         "pool_labels": "true labels of the attacker's inputs",
         "other_domain": "inputs of another domain",
         "rival": "a second model for the same classes",
+        "second_client": "a second client of the marked API",
     }
     for scenario in scenarios:
         _check_kind(scenario, kind)

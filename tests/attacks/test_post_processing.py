@@ -71,3 +71,21 @@ def test_whitened_tails_have_the_same_mean_logarithm_in_every_class_and_keep_the
     spread_before, spread_after = (np.ptp(np.log(q[rows][:, 1:]).mean(axis=0)) for q in (p, whitened))
     assert spread_before > 1
     assert spread_after < 1e-6
+
+
+def test_two_clients_of_one_owner_drop_what_only_one_of_their_answers_raises():
+    clean = np.array([[0.9, 0.06, 0.04]], np.float32)
+    first, second = 0.95 * clean + [0, 0.05, 0], 0.95 * clean + [0, 0, 0.05]
+    np.testing.assert_allclose(post_processing.smallest(first, second), clean, atol=1e-3)
+
+
+def test_contrast_goes_past_the_answers_with_less_of_the_mark_or_amplifies_it():
+    weaker = np.random.default_rng(0).dirichlet(np.full(10, 5.0), 100).astype(np.float32)
+    raised = weaker * np.linspace(1, 3, 10)
+    marked = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def raise_of(p):
+        return float(np.mean(np.log(p[:, 9] / p[:, 0]) - np.log(weaker[:, 9] / weaker[:, 0])))
+
+    found = [raise_of(post_processing.contrasted(marked, weaker, amount)) for amount in (0, 1, -1, -2)]
+    np.testing.assert_allclose(found, np.log(3) * np.array([0, -1, 1, 2]), atol=1e-3)

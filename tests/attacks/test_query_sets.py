@@ -53,3 +53,32 @@ def test_answers_are_averaged_over_copies_and_every_copy_is_sent():
     np.testing.assert_array_equal(sent, np.concatenate(seen))
     assert len(sent) == 12
     assert len(np.unique(sent)) > 1
+
+
+def test_centers_are_the_farthest_from_all_before_and_nothing_is_chosen_twice():
+    points = np.array([[0.0], [1.0], [10.0], [6.0], [10.0]])
+    assert query_sets.k_centers(points, np.array([[0.0]]), 2).tolist() == [2, 3]
+    assert sorted(query_sets.k_centers(points, points, 9)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("shape", [(200, 5, 5, 1), (200, 6)])
+def test_random_inputs_know_shape_and_range_alone(shape):
+    rng = np.random.default_rng(0)
+    pool = rng.beta(0.1, 0.1, shape).astype(np.float32) * 7
+    made = query_sets.random_inputs(pool, rng)
+    assert (made.shape, made.dtype) == (pool.shape, pool.dtype)
+    assert pool.min() <= made.min() < 0.2
+    assert 6.8 < made.max() <= pool.max()
+    assert abs(made.std() - 7 / np.sqrt(12)) < 0.1  # the pool's is nearer to 3.5
+
+
+def test_generated_inputs_lie_between_two_classes_and_not_always_the_same(owner_model):
+    rng = np.random.default_rng(0)
+    start = rng.random((300, 8, 8, 1)).astype(np.float32)
+    made = query_sets.between_classes(owner_model, start, rng)
+    assert made.min() >= start.min()
+    assert made.max() <= start.max()
+    before, after = (np.sort(np.asarray(owner_model(x)), axis=1)[:, -2:].sum(axis=1).mean() for x in (start, made))
+    assert after > before
+    most, still = (np.bincount(np.asarray(owner_model(x)).argmax(axis=1)).max() for x in (start, made))
+    assert still < 0.7 * most  # noise looks like one class mostly

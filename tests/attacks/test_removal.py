@@ -111,6 +111,20 @@ def test_quantization_refuses_unknown_kinds_and_missing_inputs(surrogate):
         QuantizedModel(surrogate, "int8")
 
 
+def test_averaged_weights_lie_between_and_normalization_is_measured_anew(digits):
+    from dynamarks_tf.attacks.architectures import separable_cnn
+
+    first, second = (separable_cnn((8, 8, 1), 10) for _ in range(2))
+    before = [model.get_weights() for model in (first, second)]
+    trainable = [weight.path for weight in first.trainable_weights]
+    merged = removal.average_weights(first, second, digits.x_train[:256], 0.25)
+    for mine, theirs, weight in zip(*before, merged.weights, strict=True):
+        if weight.path in trainable:
+            np.testing.assert_allclose(np.asarray(weight), 0.75 * mine + 0.25 * theirs, atol=1e-6)
+        elif "moving_mean" in weight.path:
+            assert np.abs(np.asarray(weight)).max() > 0
+
+
 def test_depthwise_kernels_are_not_pruned():
     from dynamarks_tf.attacks.architectures import separable_cnn
 

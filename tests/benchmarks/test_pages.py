@@ -14,6 +14,7 @@ from benchmarks.studies import (
     calibration,
     class_choice,
     edge,
+    frontier,
     keys_per_client,
     label_memory,
     picture,
@@ -21,6 +22,7 @@ from benchmarks.studies import (
     reference_models,
     results_page,
     robustness,
+    robustness_page,
     sigmoids,
     trace,
 )
@@ -30,6 +32,7 @@ from dynamarks_tf.audit.results import Results, read
 from tests.helpers import ROOT
 
 DOCS = ROOT / "docs"
+AUDITS = [path for path in sorted(robustness.RESULTS.glob("*-seed*.json")) if not path.name.startswith("frontier")]
 
 
 def content(path):
@@ -43,6 +46,7 @@ def content(path):
         ("calibration.md", lambda page: calibration.report(content(calibration.RESULTS))),
         ("class-choice.md", lambda page: class_choice.report(robustness.RESULTS)),
         ("edge.md", lambda page: edge.report(page, content(edge.RESULTS)["rows"])),
+        ("frontier.md", lambda page: frontier.report(frontier.read_rows(robustness.RESULTS))),
         ("heads.md", lambda page: sigmoids.report(page, content(sigmoids.RESULTS)["rows"])),
         ("keys-per-client.md", lambda page: keys_per_client.report(page, content(keys_per_client.RESULTS)["rows"])),
         ("settings.md", lambda page: label_memory.report(page, content(label_memory.RESULTS)["rows"])),
@@ -59,7 +63,7 @@ def test_pages_are_what_their_study_writes(name, made):
 
 def test_the_page_of_robustness_is_what_its_study_writes_with_all_its_pictures(tmp_path):
     page = (DOCS / "robustness.md").read_text()
-    assert robustness.report(robustness.RESULTS, tmp_path) == page, "run robustness.py --report"
+    assert robustness_page.report(robustness.RESULTS, tmp_path) == page, "run robustness.py --report"
     for path in tmp_path.iterdir():
         assert f"]({path.name})" in page
         assert (DOCS / path.name).exists()
@@ -102,7 +106,7 @@ def test_a_value_on_a_step_counts_there():
     assert calibration.share(rows, -3) == 0
 
 
-@pytest.mark.parametrize("path", sorted(robustness.RESULTS.glob("*-seed*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", AUDITS, ids=lambda path: path.stem)
 def test_the_audit_goes_on_from_compact_results(path, tmp_path):
     copy = tmp_path / path.name
     shutil.copy(path, copy)

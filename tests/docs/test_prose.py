@@ -14,7 +14,7 @@ from tests.helpers import ROOT
 
 MOST_WORDS = 25  # in a sentence
 LONGEST_PAGE = 1500
-WRITTEN_BY_STUDIES = {"baselines", "calibration", "class-choice", "robustness"}
+WRITTEN_BY_STUDIES = {"baselines", "calibration", "class-choice", "frontier", "robustness"}
 FORMATS_AND_DEFENSES = re.compile("bundle-format|chain-of-trust|conformance|key-format|secrecy|security")
 SERVING = ROOT / "serving" / "README.md"  # the guide serving.md
 PAGES = [ROOT / "README.md", SERVING] + [
