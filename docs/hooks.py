@@ -41,8 +41,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def on_page_content(content: str, page: Any, **_: Any) -> str:
     """Keeps short code on one line, and makes MathML of formulas, which browsers show without a script.
 
-    On pages that are written elsewhere, dollars are the shell's.
+    An empty cell is no header. On pages that are written elsewhere, dollars are the shell's.
     """
+    content = content.replace("<th></th>", "<td></td>")
     content = _SHORT_CODE.sub(r'<code class="short">\1</code>', content)
     if page.file.src_uri in ELSEWHERE:
         return _FORMULA.sub(r"$\3$", content)

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import result_file, study_file
-from benchmarks.studies import calibration, keys_per_client, questions, robustness, trace
-from benchmarks.studies.baselines import study as baselines
+from benchmarks.studies import calibration, keys_per_client, questions, trace
 from dynamarks_tf._support import files
 from dynamarks_tf.audit.results import read, read_all
 from dynamarks_tf.audit.tables import Table, rounded, worst
@@ -28,7 +27,11 @@ from dynamarks_tf.watermark.params import MarkParams
 
 ROOT = Path(__file__).parents[2]
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
-DEMO = Path(__file__).parent / "results" / "demo.json"
+RESULTS = Path(__file__).parent / "results"
+DEMO, BASELINES = RESULTS / "demo.json", RESULTS / "baselines.json"
+MAIN = "separable_cnn"  # the surrogate
+MAIN_SETS = ("fashion-mnist", "digits-mixed")
+SIDES = ("clean", "marked")
 MISSING = "Not measured in this release.\n"
 NOT_MEASURED = "not measured"
 KEPT = {
@@ -50,32 +53,60 @@ PEERS = {  # column of the table: scheme, and how it is tested
     "[Honeytrace](https://arxiv.org/abs/2501.09328)": ("honeytrace", "honeytrace"),
 }
 CHANGES = ("outputs, within a budget", "0.5 % of the labels", "outputs", "outputs", "outputs")
-P_VALUES = ("exact", "binomial, of a random guesser", "none", "statistic of its own", "t-test")
+P_VALUES = ("exact", "exact by our test", "none", "none", "asymptotic, t-test")
 
 
 def strength() -> str | None:
-    """Log10 p by what the attacker kept, untouched and fine-tuned: the worst of the seeds."""
-    paths = sorted(robustness.RESULTS.glob("robustness-fashion-mnist-seed*.json"))
-    if not paths:
+    """Log10 p by what the attacker kept, untouched and fine-tuned: the worst of the seeds, on the first of the sets."""
+    paths = next(filter(None, (sorted(RESULTS.glob(f"robustness-{data}-seed*.json")) for data in MAIN_SETS)), None)
+    if paths is None:
         return None
-    default = MarkParams()
-    rows = [
-        row
-        for row in read_all(paths)
-        if (row["kind"], row.get("architecture")) == ("theft", robustness.MAIN)
-        and (row["budget"], row["tie_margin"]) == (default.budget, default.tie_margin)
-    ]
+    rows, facts = [row for row in _usual(paths) if row.get("architecture") == MAIN], read(paths[0])["settings"]
     lines = []
     for extraction, words in KEPT.items():
         cells = [words]
-        for removal in robustness.TUNED:
+        for removal in ("none", "fine-tune all"):
             same = [row for row in rows if (row["extraction"], row["removal"]) == (extraction, removal)]
             labels = extraction == "labels"
             cells.append("-" if labels else " / ".join(_p(worst(same, column)) for column in FRESH))
             cells.append(_p(worst(same, "logged, labels" if labels else "logged")))
         lines.append(tuple(cells))
-    header = ("the attacker kept", "10 / 100 / 1,000 fresh", "30,000 logged", "fine-tuned: fresh", "fine-tuned: logged")
-    return Table(header, tuple(lines)).markdown() + _about(read(paths[0])["settings"], len(paths))
+    logged = f"{facts['pool']:,} logged"
+    header = ("the attacker kept", "10 / 100 / 1,000 fresh", logged, "fine-tuned: fresh", "fine-tuned: logged")
+    picture = _picture("Strength of the weaker surrogate by budget", "trade-off*.svg")
+    return f"{Table(header, tuple(lines)).markdown()}{_about(facts, len(paths), facts['data'])}{picture}"
+
+
+def removal() -> str | None:
+    """What removing the mark costs an attacker: a picture of its own study."""
+    return _picture("Points of accuracy lost until the mark is gone", "frontier*.svg").lstrip() or None
+
+
+def kinds() -> str | None:
+    """Other data: the worst of the seeds; of independent models the smallest log10 p."""
+    sets: dict[str, list[Path]] = {}
+    for path in sorted([*RESULTS.glob("kinds-*-seed*.json"), *RESULTS.glob("robustness-glyphs-1000-seed*.json")]):
+        sets.setdefault(read(path)["settings"]["data"], []).append(path)
+    lines = []
+    for data, paths in sets.items():
+        rows, facts = _usual(paths), read(paths[0])["settings"]
+        cost = [row["cost"] for row in rows if row["kind"] == "cost"]
+        stolen, labels = (
+            [row for row in rows if (row.get("extraction"), row.get("removal")) == (kept, "none")]
+            for kept in ("full", "labels")
+        )
+        found = [each for row in rows if row["kind"] == "independent" for each in row["findings"].values()]
+        classes = facts.get("classes") or re.search(r"([\d,]+) classes", facts["source"])[1]  # type: ignore[index]
+        accuracy = " → ".join(f"{np.mean([each[f'{side}_accuracy'] for each in cost]):.3f}" for side in SIDES)
+        fresh = "-" if classes == 2 else _p(worst(stolen, "100 fresh"))
+        independent = _p(min((each["log10_p"] for each in found), default=None))
+        logged = (_p(worst(stolen, "logged")), _p(worst(labels, "logged, labels")))
+        name = data if facts["scheme"] == SCHEME else f"{data}, scheme {facts['scheme']}"
+        lines.append((name, str(classes), accuracy, fresh, *logged, independent))
+    if not lines:
+        return None
+    header = ("data", "classes", "accuracy, clean → marked", "100 fresh", "logged", "labels only", "independent")
+    return Table(header, tuple(lines)).markdown() + "\n"
 
 
 def number_of_questions() -> str | None:
@@ -99,11 +130,11 @@ def number_of_questions() -> str | None:
 
 def comparison() -> str | None:
     """This mark beside published ones; the same table stands in the README."""
-    content = _content(baselines.RESULTS)
+    content = _content(BASELINES)
     if content is None:
         return None
     costs = [row["cost"] for row in content["rows"] if row["name"].endswith("/owner")]
-    runs = [row for row in content["rows"] if row.get("architecture") == robustness.MAIN]
+    runs = [row for row in content["rows"] if "scheme" in row and row.get("architecture", MAIN) == MAIN]
     lines = {
         "changes": CHANGES,
         "p-value of an independent model": P_VALUES,
@@ -180,6 +211,8 @@ def demo() -> str | None:
 
 TABLES: dict[str, Callable[[], str | None]] = {
     "strength": strength,
+    "removal": removal,
+    "kinds": kinds,
     "questions": number_of_questions,
     "comparison": comparison,
     "clients": clients,
@@ -239,18 +272,37 @@ def _p(log10_p: float | None) -> str:
     return "-" if log10_p is None else rounded(log10_p, 1)
 
 
-def _about(settings: dict[str, Any], seeds: int) -> str:
-    """What stands below a table: how many owner models, and whether the mark has changed since."""
+def _usual(paths: list[Path]) -> list[dict[str, Any]]:
+    """The rows of an audit's results with the default settings of the mark."""
+    default = MarkParams()
+    rows = read_all(paths)
+    return [row for row in rows if (row["budget"], row["tie_margin"]) == (default.budget, default.tie_margin)]
+
+
+def _about(settings: dict[str, Any], seeds: int, data: str = "fashion-mnist") -> str:
+    """What stands below a table: how many owner models, and whether data and mark are the usual ones."""
+    other = "" if data == "fashion-mnist" else f" The data are {settings['source']}."
     changed = "" if settings["scheme"] == SCHEME else f" Made with scheme {settings['scheme']}, before the present one."
-    return f"\n\n{seeds} owner models and keys.{changed}\n"
+    return f"\n\nOwner models and keys: {seeds}.{other}{changed}\n"
+
+
+def _picture(words: str, pattern: str) -> str:
+    """The first picture of the pages with such a name; nothing if there is none."""
+    found = sorted(PAGE.parent.glob(pattern))
+    return f"\n![{words}]({found[0].name})\n" if found else ""
 
 
 def _needed(runs: Iterable[dict[str, Any]], scheme: str, detector: str, theft: str, queries: str) -> str:
     """How many questions a scheme's test needs, over the seeds."""
-    tests = [run["untouched"]["tests"][detector] for run in runs if (run["scheme"], run["theft"]) == (scheme, theft)]
+    same = [run["untouched"] for run in runs if (run["scheme"], run["theft"]) == (scheme, theft) and "untouched" in run]
+    tests = [run["tests"][detector] for run in same]
     if not tests:
         return NOT_MEASURED
-    needed = [test.get(f"{queries}, labels only", test[queries])["needed"] for test in tests]
+    kinds = ("sequential" if queries == "fresh" else f"{queries}, labels only", queries)
+    tested = [test[kind] for test in tests if (kind := next((each for each in kinds if each in test), None))]
+    if not tested:
+        return "no test"
+    needed = [test["needed"] for test in tested]
     found = sorted({count for count in needed if count is not None})
     span = " to ".join(f"{count:,}" for count in dict.fromkeys((found[0], found[-1]))) if found else ""
     return span if None not in needed else f"{span}, or never" if span else "never"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,8 @@ _SHOWN = {
     "logged, labels": "logged,\nlabels",
 }
 _STEPS = (3.0, 6.0, 12.0)  # of -log10 p; 6 counts as a detection
-_LINE = 26
-_CELL = {True: 58, False: 40}  # pixels, by whether the page is wide
+_LINE, _CELL = 26, 58  # pixels
+_LONGEST = 50  # letters of a line's name on a phone, where it stands above the cells
 
 
 def matrix(rows: Iterable[Row], name: str, *, by: Sequence[str] = ("extraction", "removal")) -> Figure:
@@ -40,19 +41,20 @@ def matrix(rows: Iterable[Row], name: str, *, by: Sequence[str] = ("extraction",
 
     def draw(width: int) -> Any:
         is_wide = width == WIDE
-        drawing, axes = canvas(width, 60 + _LINE * len(found))
-        left = 1 - len(_SHOWN) * _CELL[is_wide] / width
+        left, top = (1 - len(_SHOWN) * _CELL / width, 0.0) if is_wide else (0.0, 0.45)
+        drawing, axes = canvas(width, math.ceil(60 + _LINE * len(found) / (1 - top)))
         size = (1 - left) / len(_SHOWN)
         for line, (title, values) in enumerate(found.items()):
-            label = title if is_wide or len(title) < 24 else title[:22] + "…"
-            axes.text(0, line + 0.5, label, va="center_baseline", color=LIGHT["ink"], fontsize=13 if is_wide else 11)
+            label = title if is_wide or len(title) <= _LONGEST else title[: _LONGEST - 1] + "…"
+            place = line + (top / 2 or 0.5)
+            axes.text(0, place, label, va="center_baseline", color=LIGHT["ink"], fontsize=13 if is_wide else 11)
             for column, value in enumerate(values):
                 if value is not None:
                     step = step_of(max(-value, 0.0), _STEPS)
-                    cell(axes, left + column * size, line, size, 1, step)
+                    cell(axes, left + column * size, line + top, size, 1 - top, step)
                     axes.text(
                         left + (column + 0.5) * size,
-                        line + 0.5,
+                        line + (1 + top) / 2,
                         rounded(value, 0).replace("-", "−"),
                         ha="center",
                         va="center_baseline",

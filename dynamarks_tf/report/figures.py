@@ -96,14 +96,16 @@ def growth(report: BundleReport) -> Figure:
         exponents = [point.log10_p for point in points]
         lowest = min(*exponents, math.log10(alpha) * 1.15)
         axes.axhline(math.log10(alpha), color=LIGHT["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        middle = math.sqrt(queries[0] * queries[-1])
+        is_late = needed is None or needed > middle  # below the line, the left is free then; above it, the right is
         axes.annotate(
             f"threshold {wording.probability(math.log10(alpha))}",
-            (1, math.log10(alpha)),
-            (0, -4),
+            (0 if is_late else 1, math.log10(alpha)),
+            (0, 4 if is_late else -4),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
-            ha="right",
-            va="top",
+            ha="left" if is_late else "right",
+            va="bottom" if is_late else "top",
             color=LIGHT["muted"],
         )
         axes.plot(queries, exponents, "-o", color=LIGHT["key"], linewidth=2, markersize=5.5, clip_on=False, zorder=3)

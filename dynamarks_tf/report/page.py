@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from typing import Any
 
@@ -25,9 +26,8 @@ def bundle_page(report: BundleReport) -> str:
         warnings=wording.warnings(report),
         guesses=wording.correct_guesses(report.log10_p),
         meaning=wording.meaning(report),
-        no_meaning=wording.no_meaning(report),
+        no_meaning=[*wording.no_meaning(report), *wording.caveats(report)],
         assumptions=wording.assumptions(report),
-        timestamp=wording.timestamp(report),
         channels=wording.CHANNELS,
         channel_names=wording.CHANNEL_NAMES,
         clients=[(quoted(client.name), client, is_found(client, report.evidence.plan.alpha)) for client in clients],
@@ -69,8 +69,18 @@ def _environment() -> Any:
         "date": wording.date,
         "log10": math.log10,
         "quoted": shlex.quote,
+        "prose": _prose,
     }
     return environment
+
+
+def _prose(text: str) -> Any:
+    """A sentence as HTML: names of commands in backquotes become code, and apostrophes those of print."""
+    import markupsafe
+
+    escaped = str(markupsafe.escape(shown(text, LONGEST_LINE)))
+    escaped = re.sub(r"`([^`]+)`", r'<code class="whole-word">\1</code>', escaped)
+    return markupsafe.Markup(re.sub(r"(?<=\w)&#39;(?=\w)", "’", escaped))
 
 
 def _one_line(value: Any) -> Any:

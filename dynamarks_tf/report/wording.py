@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from dynamarks_tf.case.client_table import num_found
-from dynamarks_tf.case.query_provenance import in_words
+from dynamarks_tf.case.query_provenance import caveat, in_words
 from dynamarks_tf.report.content import BundleReport
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -121,7 +121,7 @@ def warnings(report: BundleReport) -> list[str]:
 
 def meaning(report: BundleReport) -> list[str]:
     """The meaning of the result, as sentences."""
-    return [*_meaning_of_result(report), *_meaning_of_provenance(report), _meaning_of_date(report)]
+    return [*_meaning_of_result(report), *_meaning_of_provenance(report), *_meaning_of_date(report)]
 
 
 def _meaning_of_provenance(report: BundleReport) -> list[str]:
@@ -145,14 +145,22 @@ def _meaning_of_provenance(report: BundleReport) -> list[str]:
     ]
 
 
-def _meaning_of_date(report: BundleReport) -> str:
-    """The date of the commitment, and what shows it."""
+def _meaning_of_date(report: BundleReport) -> list[str]:
+    """The date of the commitment, and what shows it; a caveat says so where there is none."""
     if report.statement is None:
-        return "Nothing in the bundle dates the key: it holds no published statement."
-    return (
-        f"The owner’s signed statement about the key is of {date(report.statement.date)}, as the owner says. "
-        f"{timestamp(report)}"
-    )
+        return []
+    claimed = f"The owner committed to the key on {date(report.statement.date)}, as the signed statement says."
+    if report.statement_date is None:
+        return [f"{claimed} No timestamp confirms that date."]
+    return [f"{claimed} {report.statement_date.in_words()}"]
+
+
+def caveats(report: BundleReport) -> list[str]:
+    """Further limits of the bundle. Those of the queries' provenance and of the date stand with the meaning."""
+    said = {caveat(report.evidence.plan.provenance)}
+    if report.statement_date is not None:
+        said.add(report.statement_date.in_words())
+    return [each for each in report.caveats if each not in said]
 
 
 def _meaning_of_result(report: BundleReport) -> list[str]:
@@ -302,13 +310,6 @@ def _age(report: BundleReport) -> str:
             "model is older than the suspect must be shown otherwise."
         )
     return f"That key and owner’s model are older than the suspect {shown}"
-
-
-def timestamp(report: BundleReport) -> str:
-    """What is known of the statement's timestamp; empty if there is no statement."""
-    if report.statement is None:
-        return ""
-    return "It has no timestamp." if report.statement_date is None else report.statement_date.in_words()
 
 
 def _logged_queries(report: BundleReport) -> str:
