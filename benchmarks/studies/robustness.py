@@ -17,6 +17,7 @@ surrogates in N processes of one thread each.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -92,11 +93,16 @@ GLYPH_TARGETS: list[tuple[list[str], list[str], str, float]] = [
 def _two_classes() -> ImageData:
     """T-shirts and shirts of Fashion-MNIST, the two classes that are confused most."""
     images = datasets.load_fashion_mnist()
-    parts = []
-    for x, y in ((images.x_train, images.y_train), (images.x_test, images.y_test)):
-        chosen = np.isin(y, _SHIRTS)
-        parts += [x[chosen], (y[chosen] == _SHIRTS[1]).astype(np.int64)]
-    return ImageData(f"{images.name}, T-shirts and shirts", images.source, *parts, class_names=("T-shirt", "shirt"))
+    train, test = (np.isin(y, _SHIRTS) for y in (images.y_train, images.y_test))
+    return dataclasses.replace(
+        images,
+        name=f"{images.name}, T-shirts and shirts",
+        x_train=images.x_train[train],
+        y_train=(images.y_train[train] == _SHIRTS[1]).astype(np.int64),
+        x_test=images.x_test[test],
+        y_test=(images.y_test[test] == _SHIRTS[1]).astype(np.int64),
+        class_names=("T-shirt", "shirt"),
+    )
 
 
 _SHIRTS = (0, 6)
