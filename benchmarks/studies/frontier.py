@@ -6,7 +6,7 @@
 
 Owner model, data and attacker are those of robustness.py. One surrogate of all probabilities is trained
 for each seed, and every family of removal attacks starts from it; *smoothed* alone needs surrogates of its own. A
-family is swept over its strengths, with 0, 300 and 3,000 true labels. The strengths were fixed before the study ran.
+family is swept over its strengths, with 0, 300 and 3,000 true labels (of digits 1,800). The strengths were fixed before the study ran.
 
 Rows are written as soon as a family is done with one number of labels. What is there already is not computed again.
 """
@@ -42,8 +42,7 @@ from dynamarks_tf.report import style
 from dynamarks_tf.suspects import as_suspect
 from dynamarks_tf.verification.provenance import package_versions
 
-DATA = ("fashion-mnist", "digits-mixed")
-LABELS = (0, 300, 3000)
+DATA = {"fashion-mnist": (0, 300, 3000), "digits-mixed": (0, 300, 1800)}  # and numbers of true labels
 EPOCHS = (1, 2, 5, 10, 20)  # of fine-tuning
 DETECTED = -6
 QUERIES = {"100 fresh": "100 fresh queries", "any": "fresh and logged queries"}
@@ -180,26 +179,26 @@ class Family:
     Attributes:
         sweep: makes a suspect for each strength, the mildest first.
         strength: what the strength is.
-        labels: numbers of true labels that it makes sense with.
+        labels: which of the three numbers of true labels it makes sense with.
     """
 
     sweep: Callable[[Attack], Sweep]
     strength: str
-    labels: tuple[int, ...] = LABELS
+    labels: slice = slice(None)
 
 
-_TRUE = LABELS[1:]
+_NONE, _SOME = slice(1), slice(1, None)
 FAMILIES = {
-    "fine-tune all": Family(lambda a: _further(a, "all", removal.copied(a.model)), "epochs", _TRUE),
-    "fine-tune last": Family(lambda a: _further(a, "last", removal.copied(a.model)), "epochs", _TRUE),
-    "new head": Family(_new_head, "epochs", _TRUE),
-    "contrast": Family(_contrasted, "how far past the fine-tuned surrogate", _TRUE),
-    "mean with own model": Family(_mixed, "share of the model of true labels", _TRUE),
-    "weights averaged with own model": Family(_merged, "share of the model of true labels", _TRUE),
+    "fine-tune all": Family(lambda a: _further(a, "all", removal.copied(a.model)), "epochs", _SOME),
+    "fine-tune last": Family(lambda a: _further(a, "last", removal.copied(a.model)), "epochs", _SOME),
+    "new head": Family(_new_head, "epochs", _SOME),
+    "contrast": Family(_contrasted, "how far past the fine-tuned surrogate", _SOME),
+    "mean with own model": Family(_mixed, "share of the model of true labels", _SOME),
+    "weights averaged with own model": Family(_merged, "share of the model of true labels", _SOME),
     "prune": Family(_pruned, "share of each kernel; then fine-tuned"),
     "weight noise": Family(_noised, "in units of each kernel's deviation; then fine-tuned"),
-    "sharpen the answers": Family(_sharpened, "inverse temperature", (0,)),
-    "flatten the tails of the answers": Family(_flattened, "share of the even tail", (0,)),
+    "sharpen the answers": Family(_sharpened, "inverse temperature", _NONE),
+    "flatten the tails of the answers": Family(_flattened, "share of the even tail", _NONE),
     "distil": Family(_hard, "share of hard labels; then fine-tuned"),
     "smooth before training": Family(_smoothed, "amount; then fine-tuned"),
 }
@@ -208,7 +207,7 @@ FAMILIES = {
 def study(data: str, seed: int, out: Path, *, verbose: bool, models: Path | None = None) -> None:
     """Sweeps all families for one owner model."""
     attacks, settings = robustness.runner(data, seed, set(), verbose=verbose, models=models)
-    results = Results(out / f"frontier-{data}-seed{seed}.json", {**settings, "labels": LABELS})
+    results = Results(out / f"frontier-{data}-seed{seed}.json", {**settings, "labels": DATA[data]})
     scenario = Scenario("full", robustness.MAIN)
     model, transfer_set = attacks.stolen(scenario)
     examine, attacker = _examining(attacks, scenario, transfer_set)
@@ -217,14 +216,14 @@ def study(data: str, seed: int, out: Path, *, verbose: bool, models: Path | None
     made: dict[str, keras.Model] = {}
     mine: dict[int, Attack] = {}
     inputs, true = attacker.labeled
-    for labels in LABELS:
+    for labels in DATA[data]:
         few = dataclasses.replace(attacker, labeled=(inputs[:labels], true[:labels]))
         mine[labels] = Attack(model, transfer_set, few, made)
         if labels and not results.has(family="own model", labels=labels):
             found = {"family": "own model", "labels": labels, "strength": 0, **examine(mine[labels].own)}
             results.add(found, package_versions())
     for name, family in FAMILIES.items():
-        for labels in family.labels:
+        for labels in DATA[data][family.labels]:
             if results.has(family=name, labels=labels):
                 continue
             keras.utils.set_random_seed(seed)
@@ -313,12 +312,12 @@ def table(rows: list[dict[str, Any]]) -> Table:
 def figure(data: str, rows: list[dict[str, Any]]) -> style.Figure:
     """Points of accuracy lost until the mark is gone, of each family and number of labels."""
     known = set(dict.fromkeys((row["family"], row["labels"]) for row in rows))
-    shown = [family for family in FAMILIES if any((family, labels) in known for labels in LABELS)]
-    colors = dict(zip(LABELS, ("muted", "against", "key"), strict=True))
+    shown = [family for family in FAMILIES if any((family, labels) in known for labels in DATA[data])]
+    colors = dict(zip(DATA[data], ("muted", "against", "key"), strict=True))
     found = {
         (family, labels, queries): least_lost(rows, family, labels, queries)
         for family in shown
-        for labels in LABELS
+        for labels in DATA[data]
         if (family, labels) in known
         for queries in QUERIES
     }
@@ -334,14 +333,14 @@ def figure(data: str, rows: list[dict[str, Any]]) -> style.Figure:
     def draw(width: int) -> Any:
         drawing, axes = style.canvas(width, 90 + 34 * len(shown))
         for (family, labels, queries), value in found.items():
-            place = shown.index(family) + 0.22 * (LABELS.index(labels) - 1)
+            place = shown.index(family) + 0.22 * (DATA[data].index(labels) - 1)
             color = style.LIGHT[colors[labels]]
             if value is None:
                 axes.plot(edge, place, ">" if queries == "any" else "", color=color, markersize=7)
             else:
                 filled = color if queries == "any" else "none"
                 axes.plot(value[0], place, "o", markeredgecolor=color, markerfacecolor=filled, markersize=7)
-        for labels in LABELS:
+        for labels in DATA[data]:
             axes.plot([], [], "o", color=style.LIGHT[colors[labels]], label=f"{labels:,} true labels")
         ink = style.LIGHT["ink"]
         axes.plot([], [], "o", markeredgecolor=ink, markerfacecolor="none", label="100 fresh queries")
@@ -368,9 +367,9 @@ def report(rows_by_data: dict[str, list[dict[str, Any]]]) -> str:
         "Written by `python benchmarks/studies/frontier.py --report` from its results. The head of",
         "[frontier.py](../benchmarks/studies/frontier.py) states how they were made.",
         "",
-        "Each family of removal attacks on a surrogate of all probabilities (separable CNN) is swept over its strengths.",
-        "Figures are the least accuracy lost at which p rises above 10^-6, over all strengths and seeds: what attackers",
-        "would pay who knew the best strength. Negative figures are gains. *Not reached*: every strength was detected.",
+        "Each family of removal attacks on a surrogate of all probabilities (separable CNN) is swept over strengths.",
+        "Figures are the least accuracy lost at which p rises above 10^-6, over all strengths and seeds: this is what",
+        "attackers pay who know the best strength. Negative figures are gains. *Not reached*: all were detected.",
         "",
         "Accuracy does not count what a product loses besides. Even tails and sharp answers cost no accuracy, but they",
         "are no probabilities any more. An attacker who knows the scheme needs none of these, as",
@@ -384,13 +383,13 @@ def report(rows_by_data: dict[str, list[dict[str, Any]]]) -> str:
 def _section(data: str, rows: list[dict[str, Any]]) -> list[str]:
     seeds = sorted({row["seed"] for row in rows})
     plain = [row["accuracy"] for row in rows if row["family"] == "none"]
-    planned = sum(len(family.labels) for family in FAMILIES.values())
+    planned = sum(len(DATA[data][family.labels]) for family in FAMILIES.values())
     done = {seed: {(r["family"], r["labels"]) for r in rows if r["seed"] == seed} for seed in (0, 1, 2)}
     count = {seed: sum(family in FAMILIES for family, _ in found) for seed, found in done.items()}
     missing = [f"seed {seed}: {found} of {planned} sweeps" for seed, found in count.items() if found < planned]
     own = [
         f"| {labels:,} | {sum(same) / len(same):.3f} |"
-        for labels in LABELS
+        for labels in DATA[data]
         if (same := [row["accuracy"] for row in rows if (row["family"], row["labels"]) == ("own model", labels)])
     ]
     return [
@@ -415,7 +414,7 @@ def _section(data: str, rows: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="?", choices=DATA, default=DATA[0])
+    parser.add_argument("data", nargs="?", choices=DATA, default="fashion-mnist")
     parser.add_argument("--seed", type=int, action="append", default=[], help="may be repeated")
     parser.add_argument("--report", action="store_true", help="write docs/frontier.md and its pictures")
     parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
