@@ -1,11 +1,12 @@
 """What removing the mark costs: the least accuracy that an attacker loses until p rises above 10^-6.
 
-    python benchmarks/studies/frontier.py --seed 0 --seed 1 --seed 2
-    python benchmarks/studies/frontier.py --report    # writes docs/frontier.md and its picture from the results
+    python benchmarks/studies/frontier.py fashion-mnist --seed 0 --seed 1 --seed 2
+    python benchmarks/studies/frontier.py digits-mixed --seed 0 --seed 1 --seed 2
+    python benchmarks/studies/frontier.py --report    # writes docs/frontier.md and its pictures from the results
 
-Owner model, data (Fashion-MNIST) and attacker are those of robustness.py. One surrogate of all probabilities is trained
-for each seed, and every family of removal attacks starts from it; *smoothed* alone needs surrogates of its own. A
-family is swept over its strengths, with 0, 300 and 3,000 true labels. The strengths were fixed before the study ran.
+Owner model, data and attacker are those of robustness.py. One surrogate of all probabilities is trained for each seed,
+and every family of removal attacks starts from it; *smoothed* alone needs surrogates of its own. A family is swept over
+its strengths, with 0, 300 and 3,000 true labels (of digits 1,800). The strengths were fixed before the study ran.
 
 Rows are written as soon as a family is done with one number of labels. What is there already is not computed again.
 """
@@ -41,8 +42,7 @@ from dynamarks_tf.report import style
 from dynamarks_tf.suspects import as_suspect
 from dynamarks_tf.verification.provenance import package_versions
 
-DATA = "fashion-mnist"
-LABELS = (0, 300, 3000)
+DATA = {"fashion-mnist": (0, 300, 3000), "digits-mixed": (0, 300, 1800)}  # and numbers of true labels
 EPOCHS = (1, 2, 5, 10, 20)  # of fine-tuning
 DETECTED = -6
 QUERIES = {"100 fresh": "100 fresh queries", "any": "fresh and logged queries"}
@@ -84,8 +84,9 @@ class Attack:
         if name not in self._made:
             keras.utils.set_random_seed(self.attacker.seed)
             model = new_model(architecture, self.inputs, targets.shape[1])
-            options = {"epochs": self.attacker.epochs, "batch_size": self.batch_size}
-            self._made[name] = train_classifier(model, self.inputs, targets, **options)
+            epochs = self.attacker.epochs
+            train_classifier(model, self.inputs, targets, epochs=epochs, batch_size=self.batch_size)
+            self._made[name] = model
         return removal.copied(self._made[name])
 
 
@@ -133,7 +134,7 @@ def _smoothed(attack: Attack) -> Sweep:
 
 def _mixed(attack: Attack) -> Sweep:
     for share in (0.25, 0.5, 0.75, 0.9):
-        yield share, _answering(attack.model, attack.own, lambda p, q, share=share: (1 - share) * p + share * q)
+        yield share, _answering(functools.partial(_mean, share=share), attack.model, attack.own)
 
 
 def _merged(attack: Attack) -> Sweep:
@@ -144,30 +145,31 @@ def _merged(attack: Attack) -> Sweep:
 def _contrasted(attack: Attack) -> Sweep:
     weaker = attack.tuned(removal.copied(attack.model))
     for amount in (0.25, 0.5, 1.0, 2.0):
-        yield amount, _answering(attack.model, weaker, functools.partial(post_processing.contrasted, amount=amount))
+        yield amount, _answering(functools.partial(post_processing.contrasted, amount=amount), attack.model, weaker)
 
 
 def _sharpened(attack: Attack) -> Sweep:
     for temperature in (0.7, 0.5, 0.3, 0.1):
         sharpened = functools.partial(post_processing.sharpened, temperature=temperature)
-        yield 1 / temperature, _answering(attack.model, attack.model, lambda p, q, change=sharpened: change(p))
+        yield 1 / temperature, _answering(sharpened, attack.model)
 
 
 def _flattened(attack: Attack) -> Sweep:
     for share in (0.5, 0.9, 0.99, 1.0):
-        yield (
-            share,
-            _answering(
-                attack.model,
-                attack.model,
-                lambda p, q, share=share: (1 - share) * p + share * post_processing.flatten_tails(p),
-            ),
-        )
+        yield share, _answering(functools.partial(_with_even_tail, share=share), attack.model)
 
 
-def _answering(model: keras.Model, other: keras.Model, change: Callable[[Array, Array], Array]) -> Any:
-    """A suspect that answers with what it makes of two models' answers."""
-    return lambda inputs: change(np.asarray(model(inputs)), np.asarray(other(inputs)))
+def _mean(answers: Array, others: Array, share: float) -> Array:
+    return (1 - share) * answers + share * others
+
+
+def _with_even_tail(answers: Array, share: float) -> Array:
+    return _mean(answers, post_processing.flatten_tails(answers), share)
+
+
+def _answering(change: Callable[..., Array], *models: keras.Model) -> Any:
+    """A suspect that answers with what it makes of the answers of models."""
+    return lambda inputs: change(*(np.asarray(model(inputs)) for model in models))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,35 +179,35 @@ class Family:
     Attributes:
         sweep: makes a suspect for each strength, the mildest first.
         strength: what the strength is.
-        labels: numbers of true labels that it makes sense with.
+        labels: which of the three numbers of true labels it makes sense with.
     """
 
     sweep: Callable[[Attack], Sweep]
     strength: str
-    labels: tuple[int, ...] = LABELS
+    labels: tuple[int, ...] = (0, 1, 2)
 
 
-_TRUE = LABELS[1:]
+_NONE, _SOME = (0,), (1, 2)
 FAMILIES = {
-    "fine-tune all": Family(lambda a: _further(a, "all", removal.copied(a.model)), "epochs", _TRUE),
-    "fine-tune last": Family(lambda a: _further(a, "last", removal.copied(a.model)), "epochs", _TRUE),
-    "new head": Family(_new_head, "epochs", _TRUE),
-    "contrast": Family(_contrasted, "how far past the fine-tuned surrogate", _TRUE),
-    "mean with own model": Family(_mixed, "share of the model of true labels", _TRUE),
-    "weights averaged with own model": Family(_merged, "share of the model of true labels", _TRUE),
+    "fine-tune all": Family(lambda a: _further(a, "all", removal.copied(a.model)), "epochs", _SOME),
+    "fine-tune last": Family(lambda a: _further(a, "last", removal.copied(a.model)), "epochs", _SOME),
+    "new head": Family(_new_head, "epochs", _SOME),
+    "contrast": Family(_contrasted, "how far past the fine-tuned surrogate", _SOME),
+    "mean with own model": Family(_mixed, "share of the model of true labels", _SOME),
+    "weights averaged with own model": Family(_merged, "share of the model of true labels", _SOME),
     "prune": Family(_pruned, "share of each kernel; then fine-tuned"),
     "weight noise": Family(_noised, "in units of each kernel's deviation; then fine-tuned"),
-    "sharpen the answers": Family(_sharpened, "inverse temperature", (0,)),
-    "flatten the tails of the answers": Family(_flattened, "share of the even tail", (0,)),
+    "sharpen the answers": Family(_sharpened, "inverse temperature", _NONE),
+    "flatten the tails of the answers": Family(_flattened, "share of the even tail", _NONE),
     "distil": Family(_hard, "share of hard labels; then fine-tuned"),
     "smooth before training": Family(_smoothed, "amount; then fine-tuned"),
 }
 
 
-def study(seed: int, out: Path, *, verbose: bool, models: Path | None = None) -> None:
+def study(data: str, seed: int, out: Path, *, verbose: bool, models: Path | None = None) -> None:
     """Sweeps all families for one owner model."""
-    attacks, settings = robustness.runner(DATA, seed, set(), verbose=verbose, models=models)
-    results = Results(out / f"frontier-seed{seed}.json", {**settings, "labels": LABELS})
+    attacks, settings = robustness.runner(data, seed, set(), verbose=verbose, models=models)
+    results = Results(out / f"frontier-{data}-seed{seed}.json", {**settings, "labels": DATA[data]})
     scenario = Scenario("full", robustness.MAIN)
     model, transfer_set = attacks.stolen(scenario)
     examine, attacker = _examining(attacks, scenario, transfer_set)
@@ -214,14 +216,14 @@ def study(seed: int, out: Path, *, verbose: bool, models: Path | None = None) ->
     made: dict[str, keras.Model] = {}
     mine: dict[int, Attack] = {}
     inputs, true = attacker.labeled
-    for labels in LABELS:
+    for labels in DATA[data]:
         few = dataclasses.replace(attacker, labeled=(inputs[:labels], true[:labels]))
         mine[labels] = Attack(model, transfer_set, few, made)
         if labels and not results.has(family="own model", labels=labels):
             found = {"family": "own model", "labels": labels, "strength": 0, **examine(mine[labels].own)}
             results.add(found, package_versions())
     for name, family in FAMILIES.items():
-        for labels in family.labels:
+        for labels in [DATA[data][which] for which in family.labels]:
             if results.has(family=name, labels=labels):
                 continue
             keras.utils.set_random_seed(seed)
@@ -253,9 +255,10 @@ def _examining(
     return examine, attacker
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of all seeds."""
-    return list(read_all(sorted(folder.glob("frontier-seed*.json"))))
+def read_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of all seeds, by the name of the data."""
+    found = {data: list(read_all(sorted(folder.glob(f"frontier-{data}-seed*.json")))) for data in DATA}
+    return {data: rows for data, rows in found.items() if rows}
 
 
 def least_lost(rows: list[dict[str, Any]], family: str, labels: int, queries: str) -> tuple[float, float] | None:
@@ -306,15 +309,15 @@ def table(rows: list[dict[str, Any]]) -> Table:
     return Table(header, tuple(lines), (0, 2))
 
 
-def figure(rows: list[dict[str, Any]]) -> style.Figure:
+def figure(data: str, rows: list[dict[str, Any]]) -> style.Figure:
     """Points of accuracy lost until the mark is gone, of each family and number of labels."""
     known = set(dict.fromkeys((row["family"], row["labels"]) for row in rows))
-    shown = [family for family in FAMILIES if any((family, labels) in known for labels in LABELS)]
-    colors = dict(zip(LABELS, ("muted", "against", "key"), strict=True))
+    shown = [family for family in FAMILIES if any((family, labels) in known for labels in DATA[data])]
+    colors = dict(zip(DATA[data], ("muted", "against", "key"), strict=True))
     found = {
         (family, labels, queries): least_lost(rows, family, labels, queries)
         for family in shown
-        for labels in LABELS
+        for labels in DATA[data]
         if (family, labels) in known
         for queries in QUERIES
     }
@@ -330,14 +333,14 @@ def figure(rows: list[dict[str, Any]]) -> style.Figure:
     def draw(width: int) -> Any:
         drawing, axes = style.canvas(width, 90 + 34 * len(shown))
         for (family, labels, queries), value in found.items():
-            place = shown.index(family) + 0.22 * (LABELS.index(labels) - 1)
+            place = shown.index(family) + 0.22 * (DATA[data].index(labels) - 1)
             color = style.LIGHT[colors[labels]]
             if value is None:
                 axes.plot(edge, place, ">" if queries == "any" else "", color=color, markersize=7)
             else:
                 filled = color if queries == "any" else "none"
                 axes.plot(value[0], place, "o", markeredgecolor=color, markerfacecolor=filled, markersize=7)
-        for labels in LABELS:
+        for labels in DATA[data]:
             axes.plot([], [], "o", color=style.LIGHT[colors[labels]], label=f"{labels:,} true labels")
         ink = style.LIGHT["ink"]
         axes.plot([], [], "o", markeredgecolor=ink, markerfacecolor="none", label="100 fresh queries")
@@ -353,74 +356,81 @@ def figure(rows: list[dict[str, Any]]) -> style.Figure:
         style.bare(axes)
         return drawing
 
-    return style.Figure("frontier", alt, draw)
+    return style.Figure(f"frontier-{data}", alt, draw)
 
 
-def report(rows: list[dict[str, Any]]) -> str:
+def report(rows_by_data: dict[str, list[dict[str, Any]]]) -> str:
     """The page."""
-    seeds = sorted({row["seed"] for row in rows})
-    own = [
-        f"| {labels:,} | {sum(same) / len(same):.3f} |"
-        for labels in LABELS
-        if (same := [row["accuracy"] for row in rows if (row["family"], row["labels"]) == ("own model", labels)])
+    lines = [
+        "# What removing the mark costs",
+        "",
+        "Written by `python benchmarks/studies/frontier.py --report` from its results. The head of",
+        "[frontier.py](../benchmarks/studies/frontier.py) states how they were made.",
+        "",
+        "Each family of removal attacks on a surrogate of all probabilities (separable CNN) is swept over strengths.",
+        "Figures are the least accuracy lost at which p rises above 10^-6, over all strengths and seeds: this is what",
+        "attackers pay who know the best strength. Negative figures are gains. *Not reached*: all were detected.",
+        "",
+        "Accuracy does not count what a product loses besides. Even tails and sharp answers cost no accuracy, but they",
+        "are no probabilities any more. An attacker who knows the scheme needs none of these, as",
+        "[robustness](robustness.md) shows.",
     ]
+    for data, rows in rows_by_data.items():
+        lines += _section(data, rows)
+    return "\n".join([*lines, ""])
+
+
+def _section(data: str, rows: list[dict[str, Any]]) -> list[str]:
+    seeds = sorted({row["seed"] for row in rows})
     plain = [row["accuracy"] for row in rows if row["family"] == "none"]
     planned = sum(len(family.labels) for family in FAMILIES.values())
-    missing = [
-        f"seed {seed}: {done} of {planned} sweeps"
-        for seed in (0, 1, 2)
-        if (done := len({(r["family"], r["labels"]) for r in rows if r["seed"] == seed and r["family"] in FAMILIES}))
-        < planned
+    done = {seed: {(r["family"], r["labels"]) for r in rows if r["seed"] == seed} for seed in (0, 1, 2)}
+    count = {seed: sum(family in FAMILIES for family, _ in found) for seed, found in done.items()}
+    missing = [f"seed {seed}: {found} of {planned} sweeps" for seed, found in count.items() if found < planned]
+    own = [
+        f"| {labels:,} | {sum(same) / len(same):.3f} |"
+        for labels in DATA[data]
+        if (same := [row["accuracy"] for row in rows if (row["family"], row["labels"]) == ("own model", labels)])
     ]
-    return "\n".join(
-        [
-            "# What removing the mark costs",
-            "",
-            "Written by `python benchmarks/studies/frontier.py --report` from its results. The head of",
-            "[frontier.py](../benchmarks/studies/frontier.py) states how they were made.",
-            "",
-            f"The surrogate of all probabilities (separable CNN, Fashion-MNIST) has an accuracy of "
-            f"{sum(plain) / len(plain):.3f}. Each family of removal attacks is swept over its strengths. Figures are "
-            "the least accuracy lost at which p rises above 10^-6, over all strengths and seeds: what attackers would "
-            "pay who knew the best strength. Negative figures are gains. Where no strength was enough, *not reached* "
-            f"stands. Seeds: {', '.join(map(str, seeds))}.",
-            *(["", f"**The study is not finished** ({'; '.join(missing)})."] if missing else []),
-            "",
-            "![Points of accuracy lost until the mark is gone](frontier.svg)",
-            "",
-            "What the true labels give without any theft, as a model of the surrogate's architecture:",
-            "",
-            "| true labels | accuracy |",
-            "|---|---|",
-            *own,
-            "",
-            table(rows).markdown(),
-            "",
-            "Accuracy does not count what a product loses besides. Even tails and sharp answers cost no accuracy, but",
-            "they are no probabilities any more.",
-            "",
-        ]
-    )
+    return [
+        "",
+        f"## {data}",
+        "",
+        f"Accuracy of the surrogate: {sum(plain) / len(plain):.3f}. Seeds: {', '.join(map(str, seeds))}.",
+        *(["", f"**The study is not finished** ({'; '.join(missing)})."] if missing else []),
+        "",
+        f"![Points of accuracy lost until the mark is gone](frontier-{data}.svg)",
+        "",
+        "What the true labels give without any theft, as a model of the surrogate's architecture:",
+        "",
+        "| true labels | accuracy |",
+        "|---|---|",
+        *own,
+        "",
+        table(rows).markdown(),
+    ]
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", choices=DATA, default="fashion-mnist")
     parser.add_argument("--seed", type=int, action="append", default=[], help="may be repeated")
-    parser.add_argument("--report", action="store_true", help="write docs/frontier.md and .svg from the results")
+    parser.add_argument("--report", action="store_true", help="write docs/frontier.md and its pictures")
     parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
     parser.add_argument("--models", type=Path, help="folder that keeps models between runs")
     parser.add_argument("--out", type=Path, default=robustness.RESULTS, help="folder of the results")
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     for seed in options.seed:
-        study(seed, options.out, verbose=True, models=options.models)
+        study(options.data, seed, options.out, verbose=True, models=options.models)
     if options.report:
-        for path in options.out.glob("frontier-seed*.json"):
+        for path in options.out.glob("frontier-*-seed*.json"):
             robustness.compact(path)
         rows = read_rows(options.out)
         files.write_atomically(robustness.DOCS / "frontier.md", report(rows).encode())
-        picture.save_svg(figure(rows), robustness.DOCS)
+        for data, found in rows.items():
+            picture.save_svg(figure(data, found), robustness.DOCS)
 
 
 if __name__ == "__main__":
