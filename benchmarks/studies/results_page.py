@@ -187,7 +187,7 @@ def independent_models() -> str | None:
     lines = []
     for channel in dict.fromkeys(row["channel"] for row in rows):
         same = [row for row in rows if row["channel"] == channel]
-        shares = [f"{calibration.share(same, np.log10(a), keys):.5f}" for a in calibration.LEVELS]
+        shares = [f"{calibration.share(same, np.log10(a)):.5f}" for a in calibration.LEVELS]
         lines.append((channel, *shares, f"{min(row['smallest'] for row in same):.2f}"))
     planned = len(calibration.WAYS) * len(calibration.ARCHITECTURES)
     left = "" if models == planned else f" Of the {planned} models that are planned, {planned - models} are missing."
