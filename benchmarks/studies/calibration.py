@@ -10,7 +10,7 @@ channels, and of all 30,000 the ties for the tie channel. The ties are tested on
 labels. No model is asked again for another key: keys differ in tables only. The class channel is tested by its exact
 tail after all queries, and as in a sequential test, by looks after 10, 20, 50 ... 1,000. All others are e-processes, of
 which the largest value counts, whenever it was reached; *combined* is the largest product of these and of the looks.
-Slower rules follow, with 200 keys: aligned classes, reference models, and traces (`calibration_rules.py`).
+Slower rules follow, with 100 keys: aligned classes, reference models, and traces (`calibration_rules.py`).
 
 The results keep, for each model and channel, the smallest p-value and how many are at or below each step of 0.05 of
 log10 p. Table and picture are made from these counts.
@@ -49,7 +49,7 @@ from dynamarks_tf.report import style
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "calibration.json"
 REPORT = HERE.parents[1] / "docs" / "calibration.md"
-NUM_KEYS, RULE_KEYS = 1000, 200
+NUM_KEYS, RULE_KEYS = 1000, 100
 FRESH, LOGGED = 1000, 5000
 LEVELS = (0.1, 0.01, 0.001)
 STEPS = 20  # counts for each power of ten of p
