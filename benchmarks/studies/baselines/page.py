@@ -12,6 +12,7 @@ SHOWN = (10, 100, 1000)  # numbers of fresh queries
 COUNTS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 30000)
 FINE_TUNED = 3000
 LOG10_ALPHA = -6
+NUM_INDEPENDENT = 24
 STATES = ("untouched", "fine-tuned")
 WATERMARKS = ("ours", "dawn", "cosine", "drw", "honeytrace")
 FINGERPRINTS = ("akh", "credit")
@@ -27,6 +28,24 @@ DETECTORS = {
     "honeytrace": ("honeytrace",),
     "credit": ("credit",),
 }
+SUSPECTS = (
+    ("none", "soft"),
+    ("none", "labels"),
+    ("ours", "soft"),
+    ("ours", "labels"),
+    ("drw", "soft"),
+    ("dawn", "labels"),
+    ("honeytrace", "soft"),
+    ("credit", "soft"),
+    ("cosine", "soft"),
+    ("dawn", "soft"),
+    ("honeytrace", "labels"),
+    ("drw-drawn", "labels"),
+    ("credit", "labels"),
+    ("drw", "labels"),
+    ("cosine", "labels"),
+    ("ours-no-ties", "soft"),
+)
 TITLES = {
     "ours": "ours, ties 0.5",
     "ours-no-ties": "ours, no ties",
@@ -70,6 +89,20 @@ INTRODUCTION = (
     "list where they deviate. Papers whose full text was not available were rebuilt from their authors' code. So a",
     "weak figure may be the rebuild's: the authors' networks, data and thresholds are others. DynaMarks (arXiv",
     "2207.13321), whose idea this project follows, is missing: only its abstract was available.",
+)
+WINNERS = (
+    "Computed from the tables below: the worst seed of each scheme counts. AKH changes nothing in the API, so it costs",
+    "nothing. Its questions, those of CREDIT, and the extrapolated ones of CosWM and DRW rest on no proven bound.",
+)
+PROPERTIES = (
+    "- **Ours** and **DAWN** alone have an exact p-value. Ours bounds the change of every answer. DAWN changes few",
+    "  answers, and those wrongly; without a log there is nothing to ask.",
+    "- **AKH** costs nothing and works for a model that was never marked. It has no p-value: independent models of the",
+    "  same task share mistakes, and a second model of the owner's is not told from a theft.",
+    "- **CosWM** and **DRW** cost the least accuracy. Their p-value ends at 10^-3, and beyond it is extrapolated.",
+    "- **Honeytrace** touches the fewest answers and needs no log. Its t-test presumes that an independent model sees",
+    "  no more of the target class in trigger images than in ordinary ones. Nothing makes sure of that.",
+    "- **CREDIT** compares information, and independent models of the same task share much of it.",
 )
 QUESTIONS = (
     "The smallest of 10, 20, 50, 100 ... questions from which on p stays at 10^-6 or below, by seed. A dash: never.",
@@ -117,7 +150,11 @@ def report(content: dict[str, Any]) -> str:
         "",
         "## Who wins where",
         "",
-        *SUMMARY,
+        *WINNERS,
+        "",
+        *_winners_table(rows),
+        "",
+        *PROPERTIES,
         "",
         "## Questions to 10^-6",
         "",
@@ -152,11 +189,11 @@ def report(content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def accuses(point: dict[str, Any], log10_alpha: float = LOG10_ALPHA) -> bool:
+def accuses(point: dict[str, Any]) -> bool:
     """Whether a scheme's own rule calls the suspect stolen. One without p-value and verdict never does."""
     if "detected" in point:
         return bool(point["detected"])
-    return bool(point.get("log10_p_extrapolated", point.get("log10_p", 0)) <= log10_alpha)
+    return bool(point.get("log10_p_extrapolated", point.get("log10_p", 0)) <= LOG10_ALPHA)
 
 
 def largest(points: Iterable[dict[str, Any]], count: int) -> dict[str, Any] | None:
@@ -165,11 +202,16 @@ def largest(points: Iterable[dict[str, Any]], count: int) -> dict[str, Any] | No
 
 
 def _unfinished(rows: list[dict[str, Any]]) -> list[str]:
-    """Which seeds were measured, and for how much."""
-    seeds = sorted({row["seed"] for row in rows})
-    models = {seed: sum(row["seed"] == seed for row in _independent(rows)) for seed in seeds}
-    parts = [f"{seed} ({models[seed]} independent models)" for seed in seeds]
-    return ["", f"Seeds measured: {', '.join(parts)}."]
+    """Which seeds were measured, and what is still missing."""
+    lines = [""]
+    for seed in sorted({row["seed"] for row in rows}):
+        same = [row for row in rows if row["seed"] == seed]
+        done = {(row.get("scheme"), row.get("theft")) for row in same}
+        missing = [f"{scheme}/{theft}" for scheme, theft in SUSPECTS if (scheme, theft) not in done]
+        count = len(_independent(same))
+        missing += [] if count >= NUM_INDEPENDENT else [f"{NUM_INDEPENDENT - count} independent models"]
+        lines.append(f"- Seed {seed}: {'complete' if not missing else 'missing ' + ', '.join(missing)}.")
+    return lines
 
 
 def _runs(rows: list[dict[str, Any]], scheme: str, theft: str, state: str) -> list[dict[str, Any]]:
@@ -180,6 +222,55 @@ def _independent(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if "way" in row]
 
 
+def _winners_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Which scheme is best by each measure, and where ours stands."""
+    lines = ["| measure | best | ours | others |", "|---|---|---|---|"]
+    for theft, answers in (("soft", "probabilities"), ("labels", "labels")):
+        for kind in ("fresh", "logged"):
+            for state in STATES:
+                found: dict[str, float] = {}
+                for scheme, detectors in DETECTORS.items():
+                    runs = _runs(rows, scheme, theft, state)
+                    for detector in detectors if runs else ():
+                        needed = [_needed(rows, run, detector, theft, kind, state) for run in runs]
+                        name = TITLES[scheme if scheme == "drw-drawn" else detector]
+                        if all(needed):  # an empty cell: cannot be tested
+                            found[name] = max(
+                                math.inf if each == "-" else int(each.replace(",", "")) for each in needed
+                            )
+                lines.append(_winners_line(f"questions, {kind}: trained on {answers}, {state}", found, "{:,.0f}"))
+    owners = [row["cost"] for row in rows if row["name"].endswith("/owner")]
+    lost, mean, most = {}, {}, {}
+    for scheme in (each for each in DETECTORS if each != "none" and owners):
+        costs, name = [cost[scheme] for cost in owners], TITLES[scheme]
+        lost[name] = max(100 * (cost["clean_accuracy"] - cost["marked_accuracy"]) for cost in costs)
+        mean[name] = max(cost["mean_total_variation"] for cost in costs)
+        most[name] = max(cost["max_total_variation"] for cost in costs)
+    lines.append(_winners_line("accuracy lost, points", lost, "{:.2f}"))
+    lines.append(_winners_line("mean total variation", mean, "{:.4f}"))
+    lines.append(_winners_line("largest total variation", most, "{:.3f}"))
+    ratios = [row["ratios"] for row in rows if row["name"].endswith("/latency")]
+    for batch in ("batch 1", "batch 256") if ratios else ():
+        times = {TITLES[each]: max(ratio[batch][each][0] for ratio in ratios) for each in DETECTORS if each != "none"}
+        lines.append(_winners_line(f"time, {batch}", times, "{:.2f}"))
+    return lines
+
+
+def _winners_line(measure: str, found: dict[str, float], form: str) -> str:
+    """One measure: smaller is better."""
+
+    def shown(names: list[str]) -> str:
+        figures = {name: "never" if found[name] == math.inf else form.format(found[name]) for name in names}
+        return "; ".join(f"{name} {figure}" for name, figure in figures.items())
+
+    order = sorted(found, key=lambda name: found[name])
+    able = [name for name in order if found[name] < math.inf]
+    best = [name for name in able if found[name] == found[able[0]]]
+    ours = [name for name in order if name.startswith("ours")]
+    others = [name for name in order if name not in best and name not in ours]
+    return f"| {measure} | {shown(best) or 'none'} | {shown(ours)} | {shown(others)} |"
+
+
 def _questions_table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "| scheme | surrogate | probabilities: fresh | logged | labels: fresh | logged |",
@@ -187,7 +278,7 @@ def _questions_table(rows: list[dict[str, Any]]) -> list[str]:
     ]
     for scheme, detectors in DETECTORS.items():
         for detector in detectors:
-            for state in STATES:
+            for state in STATES if any(row.get("scheme") == scheme for row in rows) else ():
                 cells = []
                 for theft in ("soft", "labels"):
                     found = _runs(rows, scheme, theft, state)
@@ -376,6 +467,3 @@ def _threshold_table(rows: list[dict[str, Any]]) -> list[str]:
             span = f"{min(same):.3f} to {max(same):.3f}"
             lines.append(f"| {TITLES[detector]} | {seed} | {threshold} | {span} | {' | '.join(cells)} |")
     return lines
-
-
-SUMMARY: tuple[str, ...] = ()

@@ -57,7 +57,7 @@ from benchmarks.studies.baselines import (
     page,
 )
 from benchmarks.studies.baselines.evidence import Baseline, MarkedApi, ask
-from benchmarks.studies.baselines.page import COUNTS, DETECTORS, FINE_TUNED, SHOWN
+from benchmarks.studies.baselines.page import COUNTS, DETECTORS, FINE_TUNED, SHOWN, SUSPECTS
 from benchmarks.studies.independent_models import IndependentModels, kept
 from dynamarks_tf.attacks import post_processing, removal
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
@@ -85,27 +85,7 @@ SETTINGS = {
     "independent_epochs": independent_models.EPOCHS,
 }
 MOST_OTHERS = 5000
-LOG10_ALPHA = -6
 ROUNDS = 40
-SUSPECTS = (
-    ("none", "soft"),
-    ("none", "labels"),
-    ("ours", "soft"),
-    ("ours", "labels"),
-    ("drw", "soft"),
-    ("dawn", "labels"),
-    ("honeytrace", "soft"),
-    ("credit", "soft"),
-    ("cosine", "soft"),
-    ("dawn", "soft"),
-    ("honeytrace", "labels"),
-    ("drw-drawn", "labels"),
-    ("credit", "labels"),
-    ("drw", "labels"),
-    ("cosine", "labels"),
-    ("ours-no-ties", "soft"),
-)
-
 Array = np.ndarray[Any, Any]
 Points = dict[str, dict[str, dict[str, Any]]]
 
@@ -403,7 +383,7 @@ def needed(points: dict[str, dict[str, Any]]) -> int | None:
     """
     found = None
     for point in sorted(points.values(), key=lambda point: -point["asked"]):
-        if not page.accuses(point, LOG10_ALPHA):
+        if not page.accuses(point):
             break
         found = int(point["asked"])
     return found
