@@ -70,7 +70,8 @@ def strength() -> str | None:
             labels = extraction == "labels"
             cells.append("-" if labels else " / ".join(_p(worst(same, column)) for column in FRESH))
             cells.append(_p(worst(same, "logged, labels" if labels else "logged")))
-        lines.append(tuple(cells))
+        if any(re.search(r"\d", cell) for cell in cells[1:]):
+            lines.append(tuple(cells))
     logged = f"{facts['pool']:,} logged"
     header = ("the attacker kept", "10 / 100 / 1,000 fresh", logged, "fine-tuned: fresh", "fine-tuned: logged")
     picture = _picture("Strength of the weaker surrogate by budget", "trade-off*.svg")
