@@ -41,6 +41,7 @@ from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.attacks.removal import copied, fine_tune
 from dynamarks_tf.audit.examination import Examiner
+from dynamarks_tf.keys.key import BoundKey
 from dynamarks_tf.watermark import codebook, lookups, metrics
 from dynamarks_tf.watermark.layer import SCHEME
 from dynamarks_tf.watermark.model_digest import model_sha256
@@ -179,21 +180,22 @@ def answering(model: keras.Model) -> Callable[[Array], Array]:
     return answer
 
 
+def released(clean: Array, key: BoundKey, chosen: Arm) -> Array:
+    """What the marked model answers where the clean one answers `clean`."""
+    tables = lookups.tables_from(codebook.expand(key, chosen.classes, chosen), chosen)
+    return np.asarray(mark_probabilities(tf.constant(clean), tables, chosen))
+
+
 def study(side: Side, chosen: Arm, kept: str) -> dict[str, Any]:
     """One arm: a key, a surrogate of what the attacker kept, that one fine-tuned, and the unmarked one."""
     start = time.monotonic()
     key = dm.MarkKey((4000 + side.seed).to_bytes(32, "big"), "Class rows").bind(model_sha256(side.owner))
-    tables = lookups.tables_from(codebook.expand(key, chosen.classes, chosen), chosen)
-
-    def released(inputs: Array) -> Array:
-        return np.asarray(mark_probabilities(tf.constant(side.clean(inputs)), tables, chosen))
-
     examiner = Examiner(key, chosen, side.clean, side.fresh, seed=side.seed)
-    surrogate = side.surrogate(KEPT[kept](released(side.pool)))
+    surrogate = side.surrogate(KEPT[kept](released(side.clean(side.pool), key, chosen)))
     tuned = fine_tune(copied(surrogate), *side.labeled, batch_size=SETTINGS["batch_size"])
     row: dict[str, Any] = {"classes": chosen.classes, "arm": chosen.name, "kept": kept, "seed": side.seed}
     row["owner_accuracy"] = metrics.accuracy(side.clean(side.fresh[0]), side.fresh[1])
-    row["marked_accuracy"] = metrics.accuracy(released(side.fresh[0]), side.fresh[1])
+    row["marked_accuracy"] = metrics.accuracy(released(side.clean(side.fresh[0]), key, chosen), side.fresh[1])
     for name, suspect in (("stolen", surrogate), ("fine-tuned", tuned), ("unmarked", side.unmarked)):
         found = examiner.examine(answering(suspect), side.pool)
         row[name] = [found["findings"][queries]["log10_p"] for queries in QUERIES]
