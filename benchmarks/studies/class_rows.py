@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import time
@@ -40,6 +41,7 @@ from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.attacks.removal import copied, fine_tune
 from dynamarks_tf.audit.examination import Examiner
+from dynamarks_tf.keys.key import BoundKey
 from dynamarks_tf.watermark import codebook, lookups, metrics
 from dynamarks_tf.watermark.layer import SCHEME
 from dynamarks_tf.watermark.model_digest import model_sha256
@@ -48,6 +50,7 @@ from dynamarks_tf.watermark.perturbation import mark_probabilities
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "class-rows.json"
+MODELS = HERE.parents[1] / ".data" / "class-rows"  # of interrupted runs
 PAGE = HERE.parents[1] / "docs" / "class-rows.md"
 BEGIN, END = "<!-- table: python benchmarks/studies/class_rows.py --report -->\n", "<!-- end of table -->\n"
 FORMAT, VERSION = "dynamarks-class-rows-study", 1
@@ -140,23 +143,29 @@ class Side:
         labeled, fresh = np.split(order, [SETTINGS["fine_tuned"]])
         self.labeled = images.x_test[labeled], images.y_test[labeled]
         self.fresh = images.x_test[fresh], images.y_test[fresh]
-        keras.utils.set_random_seed(1000 + seed)
-        self.owner = self._new(SETTINGS["owner"])
-        self.trained(self.owner, images.x_train[:half], images.y_train[:half], SETTINGS["owner_epochs"])
+        owned = images.x_train[:half], images.y_train[:half]
+        self.owner = self._kept("owner", lambda: self._trained("owner", *owned, 1000 + seed))
         self.clean = answering(self.owner)
-        self.unmarked = self.surrogate(self.clean(self.pool))
+        self.unmarked = self._kept("unmarked", lambda: self.surrogate(self.clean(self.pool)))
 
     def surrogate(self, answers: Array) -> keras.Model:
         """A surrogate of answers to the attacker's patches."""
-        keras.utils.set_random_seed(3000 + self.seed)
-        return self.trained(self._new(SETTINGS["surrogate"]), self.pool, answers, SETTINGS["surrogate_epochs"])
+        return self._trained("surrogate", self.pool, answers, 3000 + self.seed)
 
-    def trained(self, model: keras.Model, inputs: Array, targets: Array, epochs: int) -> keras.Model:
-        """The model, trained."""
+    def _trained(self, name: str, inputs: Array, targets: Array, seed: int) -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        model = ARCHITECTURES[SETTINGS[name]](self.shape, self.classes)
+        epochs = SETTINGS[f"{name}_epochs"]
         return train_classifier(model, inputs, targets, epochs=epochs, batch_size=SETTINGS["batch_size"])
 
-    def _new(self, architecture: str) -> keras.Model:
-        return ARCHITECTURES[architecture](self.shape, self.classes)
+    def _kept(self, name: str, train: Callable[[], keras.Model]) -> keras.Model:
+        """A model that an interrupted run has trained, or a new one."""
+        settings = hashlib.sha256(json.dumps(SETTINGS).encode()).hexdigest()[:8]
+        path = MODELS / settings / f"{self.classes}-seed{self.seed}-{name}.keras"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            train().save(path)
+        return keras.models.load_model(path)
 
 
 def answering(model: keras.Model) -> Callable[[Array], Array]:
@@ -171,21 +180,22 @@ def answering(model: keras.Model) -> Callable[[Array], Array]:
     return answer
 
 
+def released(clean: Array, key: BoundKey, chosen: Arm) -> Array:
+    """What the marked model answers where the clean one answers `clean`."""
+    tables = lookups.tables_from(codebook.expand(key, chosen.classes, chosen), chosen)
+    return np.asarray(mark_probabilities(tf.constant(clean), tables, chosen))
+
+
 def study(side: Side, chosen: Arm, kept: str) -> dict[str, Any]:
     """One arm: a key, a surrogate of what the attacker kept, that one fine-tuned, and the unmarked one."""
     start = time.monotonic()
     key = dm.MarkKey((4000 + side.seed).to_bytes(32, "big"), "Class rows").bind(model_sha256(side.owner))
-    tables = lookups.tables_from(codebook.expand(key, chosen.classes, chosen), chosen)
-
-    def released(inputs: Array) -> Array:
-        return np.asarray(mark_probabilities(tf.constant(side.clean(inputs)), tables, chosen))
-
     examiner = Examiner(key, chosen, side.clean, side.fresh, seed=side.seed)
-    surrogate = side.surrogate(KEPT[kept](released(side.pool)))
+    surrogate = side.surrogate(KEPT[kept](released(side.clean(side.pool), key, chosen)))
     tuned = fine_tune(copied(surrogate), *side.labeled, batch_size=SETTINGS["batch_size"])
     row: dict[str, Any] = {"classes": chosen.classes, "arm": chosen.name, "kept": kept, "seed": side.seed}
     row["owner_accuracy"] = metrics.accuracy(side.clean(side.fresh[0]), side.fresh[1])
-    row["marked_accuracy"] = metrics.accuracy(released(side.fresh[0]), side.fresh[1])
+    row["marked_accuracy"] = metrics.accuracy(released(side.clean(side.fresh[0]), key, chosen), side.fresh[1])
     for name, suspect in (("stolen", surrogate), ("fine-tuned", tuned), ("unmarked", side.unmarked)):
         found = examiner.examine(answering(suspect), side.pool)
         row[name] = [found["findings"][queries]["log10_p"] for queries in QUERIES]

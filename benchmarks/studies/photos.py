@@ -171,6 +171,7 @@ def packages(chosen: list[Photo]) -> list[str]:
 
 def scaled(file: Path) -> Image.Image:
     """A photograph with about `AREA` pixels, in its own proportions."""
+    image: Image.Image
     with Image.open(file) as image:
         factor = (AREA / (image.width * image.height)) ** 0.5
         size = round(image.width * factor), round(image.height * factor)
