@@ -37,7 +37,7 @@ _NO_CHANNEL = "labels hold no class channel, and the surrogate follows few ties"
 REASONS: dict[str | tuple[str, str], tuple[str, str]] = {
     "new head": (
         "all channels live in what the last layer makes of its inputs; the features hold no evidence that queries show",
-        "none known; it costs the attacker accuracy",
+        "none known",
     ),
     "prune 60 %": (_DAMAGE, "not needed: fine-tuned, so that it is usable, it is detected again"),
     "prune 80 %": (_DAMAGE, "not needed: it has no value"),
@@ -74,10 +74,10 @@ REASONS: dict[str | tuple[str, str], tuple[str, str]] = {
     ),
     "labels": (_NO_CHANNEL, "a longer log; a larger tie margin"),
     "labels, few passes": (_NO_CHANNEL, "a longer log; a larger tie margin"),
-    "sells top 1": ("even tails hold no class channel", "logged queries"),
+    "sells top 1": ("even tails hold no class channel", "a longer log"),
     "mean with independent": ("half of the answer has no mark", "a larger budget"),
     "weights averaged": ("two networks that were trained apart do not average", "not needed: it has no value"),
-    "contrasted": ("what fine-tuning takes from the mark is taken once more", "logged queries; a larger budget"),
+    "contrasted": ("what fine-tuning takes from the mark is taken once more", "a larger budget"),
     "signs subtracted": (
         "an attacker who knows the scheme tells the raised class from its probability, and takes the raise back",
         "a raise whose size varies, so that it does not stand out",
