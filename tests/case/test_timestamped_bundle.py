@@ -59,5 +59,6 @@ def test_the_report_says_it_too(tmp_path):
     assert f"if the suspect was made after {EXISTED_AT[:16].replace('T', ' ')} UTC" in page
     assert json.loads((tmp_path / "r.report.json").read_text())["statement_date"]["moment"] == EXISTED_AT
     unverified = bundle_report(recheck.recheck(BUNDLE), num_decoys=10)
-    assert wording.timestamp(unverified).startswith(UNVERIFIED)
+    assert UNVERIFIED in " ".join(wording.meaning(unverified))
+    assert UNVERIFIED not in " ".join(wording.caveats(unverified))  # it is said once
     assert "the date in it is the owner’s unverified claim" in " ".join(wording.assumptions(unverified))
