@@ -268,7 +268,8 @@ def _winners_line(measure: str, found: dict[str, float], form: str) -> str:
     best = [name for name in able if found[name] == found[able[0]]]
     ours = [name for name in order if name.startswith("ours")]
     others = [name for name in order if name not in best and name not in ours]
-    return f"| {measure} | {shown(best) or 'none'} | {shown(ours)} | {shown(others)} |"
+    none = "none" if found else "not measured yet"
+    return f"| {measure} | {shown(best) or none} | {shown(ours)} | {shown(others)} |"
 
 
 def _questions_table(rows: list[dict[str, Any]]) -> list[str]:
