@@ -26,6 +26,7 @@ _ESCAPES = re.compile(
 _NUMBERS = re.compile(r"\bInf\b|-NaN\b")
 _LARGE_EXPONENT = re.compile(r"[eE]\+?0*[1-9]\d\d")
 _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG, _PART = 309, 2**16  # digits of a number that may be too large; characters that are looked at together
 
 
 class Repeated(dict[str, Any]):
@@ -91,7 +92,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _may_be_huge(text: str) -> bool:
     """Whether a number may be beyond the largest double. A pattern for long runs of digits would take far longer."""
-    has_long = b"0" * 309 in text.encode("ascii", "replace").translate(_DIGITS)
+    parts = (text[start : start + _PART + _LONG] for start in range(0, len(text), _PART))
+    has_long = any(b"0" * _LONG in part.encode("ascii", "replace").translate(_DIGITS) for part in parts)
     return has_long or _LARGE_EXPONENT.search(text) is not None
 
 
