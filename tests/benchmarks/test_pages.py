@@ -47,7 +47,14 @@ def content(path):
         ("baselines.md", lambda page: baselines.report(content(study.RESULTS))),
         ("calibration.md", lambda page: calibration.report(content(calibration.RESULTS))),
         ("class-choice.md", lambda page: class_choice.report(robustness.RESULTS)),
-        ("class-rows.md", lambda page: class_rows.report(page, class_rows.read(class_rows.RESULTS))),
+        (
+            "class-rows.md",
+            lambda page: (
+                page
+                if not class_rows.RESULTS.exists()
+                else class_rows.report(page, class_rows.read(class_rows.RESULTS))
+            ),
+        ),
         ("edge.md", lambda page: edge.report(page, content(edge.RESULTS)["rows"])),
         ("frontier.md", lambda page: frontier.report(frontier.read_rows(robustness.RESULTS))),
         ("heads.md", lambda page: sigmoids.report(page, content(sigmoids.RESULTS)["rows"])),
