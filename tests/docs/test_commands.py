@@ -200,7 +200,7 @@ def test_tests_that_a_page_names_exist(page):
 
 def test_a_wrong_command_is_found():
     for line in (
-        "dynamarks verifi suspect.keras",
+        "dynamarks prove suspect.keras",
         "dynamarks verify suspect.keras --ownr marked.keras",
         "dynamarks client ad alice",
         "python benchmarks/studies/trace.py --reprt",
