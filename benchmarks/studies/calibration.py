@@ -192,8 +192,8 @@ def _unfinished(count: int) -> list[str]:
     if count >= planned:
         return []
     return [
-        f"**The study is not finished**: {planned} models are planned, and {planned - count} of them lack some or all "
-        "rows. The same command goes on.",
+        f"**Not finished**: the last rules (aligned classes, references, traces) lack {planned - count} of {planned} "
+        "models. The same command goes on.",
         "",
     ]
 
