@@ -77,14 +77,16 @@ def check_dynamarks(words, *, whole):
         words = words[1:]
         named = commands
     else:
-        named, name = commands, None
-        while isinstance(named, click.Group) and words and words[0] in named.list_commands(click.Context(named)):
+        named, name, context = commands, None, click.Context(commands, **commands.context_settings)
+        while isinstance(named, click.Group) and words and words[0] in named.list_commands(context):
+            if name:
+                context = click.Context(named, parent=context, info_name=name)
             name, *words = words
-            named = named.get_command(click.Context(commands), name)
+            named = named.get_command(context, name)
         assert name or not words, f"there is no command {words}"
         if whole:
             assert not isinstance(named, click.Group), f"{name} needs one of its commands: {words}"
-            named.make_context(name, [*words])
+            named.make_context(name, [*words], parent=context)
     assert {word for word in words if word.startswith("--")} <= option_names(named), words
 
 

@@ -153,8 +153,8 @@ class Shell(contextlib.ExitStack):
         if name not in NOT_RUN:
             assert main([name, *arguments]) == 0, (name, arguments)
             return
-        command = commands.get_command(click.Context(commands), name)
-        options = command.make_context(name, [*arguments]).params
+        context = click.Context(commands, **commands.context_settings)  # options for help are of the first context
+        options = commands.get_command(context, name).make_context(name, [*arguments], parent=context).params
         if name == "serve":
             served = LocalServer(options["folder"], grpc_port=0, rest_port=0, request_log=options["log_dir"])
             server = self.enter_context(served)
