@@ -17,7 +17,6 @@ Then an attacker asks the marked file about the other 30,000 images and trains a
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
@@ -28,22 +27,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import dynamarks_tf as dm
-from benchmarks import study_file
+from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist
-from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.export.tflite_conversion import LiteModel
 from dynamarks_tf.watermark import codebook, marking, metrics
 from dynamarks_tf.watermark.layer import SCHEME
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "edge.json"
-GUIDE = HERE.parents[1] / "docs" / "edge.md"
-BEGIN, END = "<!-- table: python benchmarks/studies/edge.py --report -->\n", "<!-- end of table -->\n"
 SETTINGS: dict[str, Any] = {
     "scheme": SCHEME,
     "owner": "pooled_cnn",
@@ -166,26 +159,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def report(page: str, rows: list[dict[str, Any]]) -> str:
-    """The page with its table made anew."""
-    return study_file.with_table(page, BEGIN, END, table(rows))
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, action="append", help="repeatable  [default: 0, 1, 2]")
-    parser.add_argument("--report", action="store_true", help="write the table into docs/edge.md from the results")
-    options = parser.parse_args()
-    if options.report:
-        files.write_atomically(GUIDE, report(GUIDE.read_text(), json.loads(RESULTS.read_text())["rows"]).encode())
-        return
-    tf.config.threading.set_intra_op_parallelism_threads(SETTINGS["threads"])
-    tf.config.threading.set_inter_op_parallelism_threads(SETTINGS["threads"])
-    rows = [row for seed in options.seed or [0, 1, 2] for row in study(seed)]
-    study_file.write(RESULTS, "dynamarks-edge-study", 2, SETTINGS, rows)
-    print(table(rows))
-
+STUDY = SeededStudy(
+    __file__, "edge.md", SETTINGS, study, table, seeds=(0, 1, 2), version=2, threads=SETTINGS["threads"]
+)
 
 if __name__ == "__main__":
-    main()
+    STUDY.main(__doc__)

@@ -14,23 +14,20 @@ place of those of which the clean model is surest. All are fresh, so only the cl
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import dynamarks_tf as dm
-from benchmarks import result_file, study_file
+from benchmarks import result_file
+from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist, photos
 from benchmarks.studies.reference_models import log10_p
-from dynamarks_tf._support import files
 from dynamarks_tf.attacks import post_processing, removal
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
@@ -39,10 +36,6 @@ from dynamarks_tf.suspects.queries import confident_balanced_choice
 from dynamarks_tf.verification.owner import resolve_owner
 from dynamarks_tf.watermark.layer import SCHEME
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "fresh-holes.json"
-PAGE = HERE.parents[1] / "docs" / "threat-model.md"
-BEGIN, END = "<!-- table: python benchmarks/studies/fresh_holes.py --report -->\n", "<!-- end of table -->\n"
 SETTINGS: dict[str, Any] = {
     "scheme": SCHEME,
     "owner": "pooled_cnn",
@@ -151,24 +144,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", f"Seeds of owner model and key: {seeds}; each figure is the weakest of them.", ""])
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, action="append", help="repeatable  [default: 10, 11, 12]")
-    parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
-    parser.add_argument("--report", action="store_true", help="write the table into docs/threat-model.md")
-    options = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-    if options.report:
-        rows = json.loads(RESULTS.read_text())["rows"]
-        files.write_atomically(PAGE, study_file.with_table(PAGE.read_text(), BEGIN, END, table(rows)).encode())
-        return
-    found: list[dict[str, Any]] = []
-    for seed in options.seed or [10, 11, 12]:
-        found += study(seed)
-        study_file.write(RESULTS, "dynamarks-fresh-holes-study", 1, SETTINGS, found)
-    print(table(found))
-
+STUDY = SeededStudy(__file__, "threat-model.md", SETTINGS, study, table)
 
 if __name__ == "__main__":
-    main()
+    STUDY.main(__doc__)

@@ -20,7 +20,6 @@ Rows are written as they come, and are not computed again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -268,8 +267,7 @@ def main() -> None:
         for kind in options.data or KINDS:
             study(kind, seed)
     if options.report:
-        rows = json.loads(sigmoids.RESULTS.read_text())["rows"]
-        files.write_atomically(PAGE, report(PAGE.read_text(), RESULTS, rows).encode())
+        files.write_atomically(PAGE, report(PAGE.read_text(), RESULTS, sigmoids.STUDY.rows()).encode())
 
 
 if __name__ == "__main__":

@@ -11,11 +11,9 @@ ties takes ln(10^6) / KL(q || 1/2) ties to p = 10^-6.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,9 +22,9 @@ import keras
 import numpy as np
 
 import dynamarks_tf as dm
-from benchmarks import result_file, study_file
+from benchmarks import result_file
+from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist
-from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.evidence import anytime
@@ -34,10 +32,6 @@ from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
 from dynamarks_tf.verification.owner import resolve_owner
 from dynamarks_tf.watermark.layer import SCHEME
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "label-memory.json"
-GUIDE = HERE.parents[1] / "docs" / "settings.md"
-BEGIN, END = "<!-- table: python benchmarks/studies/label_memory.py --report -->\n", "<!-- end of table -->\n"
 SETTINGS: dict[str, Any] = {
     "scheme": SCHEME,
     "owner": "pooled_cnn",
@@ -148,26 +142,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def report(page: str, rows: list[dict[str, Any]]) -> str:
-    """The page with its table made anew."""
-    return study_file.with_table(page, BEGIN, END, table(rows))
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, action="append", help="repeatable  [default: 10, 11, 12]")
-    parser.add_argument("--report", action="store_true", help="write the table into docs/settings.md from the results")
-    options = parser.parse_args()
-    if options.report:
-        files.write_atomically(GUIDE, report(GUIDE.read_text(), json.loads(RESULTS.read_text())["rows"]).encode())
-        return
-    rows: list[dict[str, Any]] = []
-    for seed in options.seed or [10, 11, 12]:
-        rows += study(seed)
-        study_file.write(RESULTS, "dynamarks-label-memory-study", 1, SETTINGS, rows)
-    print(table(rows))
-
+STUDY = SeededStudy(__file__, "settings.md", SETTINGS, study, table)
 
 if __name__ == "__main__":
-    main()
+    STUDY.main(__doc__)

@@ -13,11 +13,9 @@ p <= 1e-6; the log comes in 9 random orders. How many questions are fresh, confi
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,9 +24,9 @@ import keras
 import numpy as np
 
 import dynamarks_tf as dm
-from benchmarks import result_file, study_file
+from benchmarks import result_file
+from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist
-from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.request_logs.query_log import Selection
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
@@ -36,10 +34,6 @@ from dynamarks_tf.verification.owner import resolve_owner
 from dynamarks_tf.verification.whole_log import marked_of, reduced
 from dynamarks_tf.watermark.layer import SCHEME
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "questions.json"
-GUIDE = HERE.parents[1] / "docs" / "questions.md"
-BEGIN, END = "<!-- table: python benchmarks/studies/questions.py --report -->\n", "<!-- end of table -->\n"
 SETTINGS: dict[str, Any] = {
     "scheme": SCHEME,
     "owner": "pooled_cnn",
@@ -189,26 +183,7 @@ def stop(rows: list[dict[str, Any]], form: str, name: str) -> str:
     return f"{middle:,} ({late:,})" if all(found) else f"{sum(found)} of {len(found)} tests stopped"
 
 
-def report(page: str, rows: list[dict[str, Any]]) -> str:
-    """The page with its table made anew."""
-    return study_file.with_table(page, BEGIN, END, table(rows))
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, action="append", help="repeatable  [default: 10, 11, 12]")
-    parser.add_argument("--report", action="store_true", help="write the table into docs/questions.md from the results")
-    options = parser.parse_args()
-    if options.report:
-        files.write_atomically(GUIDE, report(GUIDE.read_text(), json.loads(RESULTS.read_text())["rows"]).encode())
-        return
-    rows: list[dict[str, Any]] = []
-    for seed in options.seed or [10, 11, 12]:
-        rows.append(study(seed))
-        study_file.write(RESULTS, "dynamarks-questions-study", 1, SETTINGS, rows)
-    print(table(rows))
-
+STUDY = SeededStudy(__file__, "questions.md", SETTINGS, lambda seed: [study(seed)], table)
 
 if __name__ == "__main__":
-    main()
+    STUDY.main(__doc__)

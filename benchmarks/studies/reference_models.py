@@ -10,10 +10,8 @@ and balanced choice from the test images. How references are taken into account 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,10 +20,10 @@ import keras
 import numpy as np
 
 import dynamarks_tf as dm
-from benchmarks import result_file, study_file
+from benchmarks import result_file
+from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist, questions
 from benchmarks.studies.questions import trained
-from dynamarks_tf._support import files
 from dynamarks_tf.case.assessment import assess
 from dynamarks_tf.case.plan import rule_of
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, testable_channels
@@ -34,10 +32,6 @@ from dynamarks_tf.verification.owner import resolve_owner
 from dynamarks_tf.watermark.codebook import Codebook
 from dynamarks_tf.watermark.params import MarkParams
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "reference-models.json"
-GUIDE = HERE.parents[1] / "docs" / "reference-models.md"
-BEGIN, END = "<!-- table: python benchmarks/studies/reference_models.py --report -->\n", "<!-- end of table -->\n"
 SETTINGS: dict[str, Any] = {
     **{name: value for name, value in questions.SETTINGS.items() if name != "questions"},
     "references": [["pooled_cnn", 0, 10000], ["separable_cnn", 0, 20000], ["mlp", 10000, 20000]],
@@ -165,24 +159,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", about, ""])
 
 
-def report(page: str, rows: list[dict[str, Any]]) -> str:
-    """The page with its table made anew."""
-    return study_file.with_table(page, BEGIN, END, table(rows))
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, action="append", help="repeatable  [default: 10, 11, 12]")
-    parser.add_argument("--report", action="store_true", help="write the table into the page from the results")
-    options = parser.parse_args()
-    if options.report:
-        files.write_atomically(GUIDE, report(GUIDE.read_text(), json.loads(RESULTS.read_text())["rows"]).encode())
-        return
-    rows = [study(seed) for seed in options.seed or [10, 11, 12]]
-    study_file.write(RESULTS, "dynamarks-reference-models-study", 1, SETTINGS, rows)
-    print(table(rows))
-
+STUDY = SeededStudy(__file__, "reference-models.md", SETTINGS, lambda seed: [study(seed)], table)
 
 if __name__ == "__main__":
-    main()
+    STUDY.main(__doc__)

@@ -138,7 +138,7 @@ def kinds() -> str | None:
 
 def number_of_questions() -> str | None:
     """Log10 p after some numbers of questions, and where a sequential test stops."""
-    content = _content(questions.RESULTS)
+    content = _content(questions.STUDY.results)
     if content is None:
         return None
     rows, lines = content["rows"], []
@@ -184,7 +184,7 @@ def comparison() -> str | None:
 
 def clients() -> str | None:
     """Adjusted log10 p of the client whose answers were used, and of others."""
-    traced, by_key = _content(trace.RESULTS), _content(keys_per_client.RESULTS)
+    traced, by_key = _content(trace.STUDY.results), _content(keys_per_client.STUDY.results)
     lines = []
     if traced is not None:
         (name,) = trace.ATTACKERS["one"]

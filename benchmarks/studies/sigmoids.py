@@ -17,10 +17,8 @@ choice changed 0.77 % of the entries under XLA.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -30,18 +28,14 @@ import numpy as np
 import tensorflow as tf
 
 import dynamarks_tf as dm
-from benchmarks import result_file, study_file
+from benchmarks import result_file
+from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist
-from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.verification.owner import Owner, resolve_owner
 from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash
 from dynamarks_tf.watermark.layer import SCHEME
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "sigmoids.json"
-GUIDE = HERE.parents[1] / "docs" / "heads.md"
-BEGIN, END = "<!-- table: python benchmarks/studies/sigmoids.py --report -->\n", "<!-- end of table -->\n"
 SETTINGS: dict[str, Any] = {
     "scheme": SCHEME,
     "owner": "pooled_cnn",
@@ -201,24 +195,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def report(page: str, rows: list[dict[str, Any]]) -> str:
-    """The page with its table made anew."""
-    return study_file.with_table(page, BEGIN, END, table(rows))
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, action="append", help="repeatable  [default: 10, 11, 12]")
-    parser.add_argument("--report", action="store_true", help="write the table into docs/heads.md from the results")
-    options = parser.parse_args()
-    if options.report:
-        files.write_atomically(GUIDE, report(GUIDE.read_text(), json.loads(RESULTS.read_text())["rows"]).encode())
-        return
-    rows = [study(kind, seed) for seed in options.seed or [10, 11, 12] for kind in KINDS]
-    study_file.write(RESULTS, "dynamarks-sigmoids-study", 1, SETTINGS, rows)
-    print(table(rows))
-
+STUDY = SeededStudy(__file__, "heads.md", SETTINGS, lambda seed: [study(kind, seed) for kind in KINDS], table)
 
 if __name__ == "__main__":
-    main()
+    STUDY.main(__doc__)

@@ -1,5 +1,6 @@
 """The pages that studies write: they agree with the results, which keep what the pages need and no more."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -55,16 +56,16 @@ def content(path):
                 else class_rows.report(page, class_rows.read(class_rows.RESULTS))
             ),
         ),
-        ("edge.md", lambda page: edge.report(page, content(edge.RESULTS)["rows"])),
+        ("edge.md", edge.STUDY.report),
         ("frontier.md", lambda page: frontier.report(frontier.read_rows(robustness.RESULTS))),
-        ("heads.md", lambda page: sigmoids.report(page, content(sigmoids.RESULTS)["rows"])),
-        ("keys-per-client.md", lambda page: keys_per_client.report(page, content(keys_per_client.RESULTS)["rows"])),
-        ("kinds.md", lambda page: kinds.report(page, kinds.RESULTS, content(sigmoids.RESULTS)["rows"])),
-        ("settings.md", lambda page: label_memory.report(page, content(label_memory.RESULTS)["rows"])),
-        ("questions.md", lambda page: questions.report(page, content(questions.RESULTS)["rows"])),
-        ("reference-models.md", lambda page: reference_models.report(page, content(reference_models.RESULTS)["rows"])),
+        ("heads.md", sigmoids.STUDY.report),
+        ("keys-per-client.md", keys_per_client.STUDY.report),
+        ("kinds.md", lambda page: kinds.report(page, kinds.RESULTS, sigmoids.STUDY.rows())),
+        ("settings.md", label_memory.STUDY.report),
+        ("questions.md", questions.STUDY.report),
+        ("reference-models.md", reference_models.STUDY.report),
         ("results.md", results_page.report),
-        ("trace.md", lambda page: trace.report(page, content(trace.RESULTS)["rows"])),
+        ("trace.md", trace.STUDY.report),
     ],
 )
 def test_pages_are_what_their_study_writes(name, made):
@@ -89,7 +90,7 @@ def test_figures_of_the_readme_come_from_the_page_of_results():
 
 
 def test_a_study_without_results_leaves_its_table_empty(monkeypatch, tmp_path):
-    monkeypatch.setattr(questions, "RESULTS", tmp_path / "none.json")
+    monkeypatch.setattr(questions, "STUDY", dataclasses.replace(questions.STUDY, script=str(tmp_path / "none.py")))
     before = (DOCS / "results.md").read_text()
     page = results_page.report(before)
     assert page.count(results_page.MISSING) == before.count(results_page.MISSING) + 1
