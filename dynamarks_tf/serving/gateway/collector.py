@@ -145,14 +145,23 @@ def run(
                 drain_s = GRACE_S
                 break
             with contextlib.suppress(OSError):  # Envoy has not started yet, or is starting again
-                sent = admin.total(SENT)
-                losses.sample(time(), sent)  # the time is taken later: under load, Envoy is slow to answer
+                take_sample(losses, admin)
         if drain_s is not None:
             admin.drain(drain_s, lambda: losses.written + losses.dropped)
         if not stop.is_set():
             with contextlib.suppress(OSError):
                 admin.request("POST", "/quitquitquit")
         server.stop(1.0).wait()
+
+
+def take_sample(losses: Losses, envoy: Admin) -> None:
+    """Compares what has arrived with Envoy's count.
+
+    Raises:
+        OSError: Envoy does not answer.
+    """
+    sent = envoy.total(SENT)
+    losses.sample(time(), sent)  # the time is taken later: under load, Envoy is slow to answer
 
 
 def _metrics_of(envoy: Admin) -> bytes:

@@ -17,7 +17,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dynamarks_tf import foreign_text
-from dynamarks_tf.errors import ServingError
+from dynamarks_tf._support.files import PRIVATE_FOLDER
+from dynamarks_tf._support.own_files import NotOwnError, check_own_folder, make_folders
+from dynamarks_tf.errors import ArgumentError, ServingError
 from dynamarks_tf.request_logs.writer import CLOSE_S
 from dynamarks_tf.serving.gateway import clients, configuration, losses
 from dynamarks_tf.serving.gateway.admin import COPIES_S, GRACE_S, Admin, wait_for
@@ -103,7 +105,7 @@ class Gateway:
 
         Raises:
             ServingError: there is no Envoy, a port cannot be opened, or Envoy or the collector does not start.
-            ArgumentError: the folder of clients cannot be used.
+            ArgumentError: the folder of clients cannot be used, or somebody else could change this gateway's folder.
         """
         if self._watching is not None:
             raise ServingError("The gateway is running already; stop it first.")
@@ -113,6 +115,13 @@ class Gateway:
         asked, self.settings = self.settings, _with_ports(self.settings)
         self._ending.clear()
         self._ended.clear()
+        make_folders(self.settings.folder, PRIVATE_FOLDER)
+        try:
+            check_own_folder(self.settings.folder)
+        except NotOwnError as error:
+            raise ArgumentError(
+                f"The gateway keeps its sockets and configuration in a folder of its own. {error}"
+            ) from None
         configuration.write(self.settings)
         with contextlib.suppress(FileNotFoundError):
             (self.settings.folder / COUNTS).unlink()  # it lives as long as Envoy's counters

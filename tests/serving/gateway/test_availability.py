@@ -18,7 +18,7 @@ import requests
 import yaml
 
 from dynamarks_tf.cli.main import main
-from dynamarks_tf.errors import ServingError
+from dynamarks_tf.errors import ArgumentError, ServingError
 from dynamarks_tf.serving.gateway.launcher import Gateway
 from dynamarks_tf.serving.gateway.settings import Settings
 from tests.helpers.fake_model import PREDICT, TARGET, FakeModel, fake_model, reversed_
@@ -234,6 +234,15 @@ def test_a_killed_command_ends_its_processes_and_the_next_one_goes_on_with_the_l
     temporary.rmdir()
     copies = [copy.request for copy in read_log(tmp_path) if copy.request != b"later"]
     assert copies == [b"abc"] * 15 + [b"after"] * 10
+
+
+def test_a_folder_that_others_can_change_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(ArgumentError, match="a folder of its own.*can be changed by others"):
+        Gateway(Settings(folder=folder, upstream="127.0.0.1:9", grpc_port=0)).start()
+    assert list(folder.iterdir()) == []
 
 
 def test_the_configuration_for_an_envoy_of_ones_own(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dynamarks_tf.serving.gateway import losses
+import pytest
+
+from dynamarks_tf.serving.gateway import collector, losses
 from dynamarks_tf.serving.gateway.losses import SETTLED_S, Losses
 
 
@@ -107,3 +109,24 @@ def test_a_process_that_did_not_run_claims_no_loss(tmp_path: Path) -> None:
         clock.losses.arrive(clock.now - 30)
     clock.pass_(SETTLED_S + 2)
     assert clock.losses.dropped == 0
+
+
+def test_a_count_is_dated_after_envoy_gave_it() -> None:
+    """Else, of what Envoy counted while it was slow to answer, copies that are on their way would be losses."""
+    clock = iter(range(100))
+
+    class Slow:
+        def total(self, _name: str) -> int:
+            self.answered = next(clock)
+            return 7
+
+    class Taken:
+        def sample(self, now: float, sent: int) -> None:
+            self.now, self.sent = now, sent
+
+    envoy, taken = Slow(), Taken()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collector, "time", lambda: next(clock))
+        collector.take_sample(taken, envoy)  # type: ignore[arg-type]
+    assert taken.sent == 7
+    assert taken.now > envoy.answered
