@@ -1,11 +1,12 @@
 """Two thefts that take the mark back, on one owner model of Fashion-MNIST: how little is left, and at what accuracy?
 
-    python benchmarks/studies/knowing_attacker.py --models DIR    # 15 minutes on one core; DIR keeps the owner model
+    python benchmarks/studies/knowing_attacker.py --models DIR    # 20 minutes on one core; DIR keeps the owner model
 
 The owner model is that of `independent_models.py`. The attacker sends 20,000 images and trains a separable CNN for 6
 epochs. *Signs subtracted*: a model of the labels tells which class was raised, and the raise is taken back. *Two
-clients*: their keys differ, and the smaller probability of each class is kept, or the mean. The attacks were built on
-other data (`robustness.py digits-mixed`, seed 100).
+clients*: their keys differ, and the smaller probability of each class is kept, or the mean. Beside them stand the
+thefts of all probabilities and of labels alone. The attacks were built on other data (`robustness.py digits-mixed`,
+seed 100).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dynamarks_tf.watermark.layer import SCHEME
 
 RESULTS = Path(__file__).parent / "results" / "knowing-attacker.json"
 SENT, EPOCHS, TRUE_LABELS = 20_000, 6, 3000
-THEFTS = ("full", "signs subtracted", "two clients, smallest", "two clients averaged")
+THEFTS = ("full", "labels", "signs subtracted", "two clients, smallest", "two clients averaged")
 
 
 def main() -> None:
