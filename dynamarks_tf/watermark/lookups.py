@@ -19,7 +19,7 @@ from keras import ops
 
 from dynamarks_tf.watermark import keyed_hash
 from dynamarks_tf.watermark.codebook import Codebook
-from dynamarks_tf.watermark.ops import look_up, look_up_pair, one_hot
+from dynamarks_tf.watermark.ops import look_up, look_up_pair
 from dynamarks_tf.watermark.params import MarkParams
 
 TABLED_CLASSES = 32  # at most; a table of all pairs of them has 1,024 rows
@@ -104,12 +104,12 @@ class Found(NamedTuple):
         values: by name, shape `(..., 1)` each, as far as the mark has them: `amplitude` and `tie`, secret signs -1 or
             +1; `target`, the target class; `target of second`, the one if the second best class wins a tie.
         order: +1 where the best class has the smaller index of the two best, else -1; shape `(..., 1)`.
-        direction: +1 at the best class, -1 at the second best, 0 elsewhere; shape `(..., C)`.
+        direction: +1 at the best class, -1 at the second best, 0 elsewhere; shape `(..., C)`. `None` with many classes.
     """
 
     values: dict[str, Tensor]
     order: Tensor
-    direction: Tensor
+    direction: Tensor | None
 
 
 def find(
@@ -137,9 +137,7 @@ def find(
         first_entries = _first_entries(top, second, num_classes, tables.get("group_of_class"), look_ups)
         places = first_entries + ops.maximum(ops.cast(hashes, "int32"), 0)
         order = ops.cast(ops.sign(second - top), dtype)
-        direction = one_hot(best_classes[..., 0], num_classes, dtype) - one_hot(
-            best_classes[..., 1], num_classes, dtype
-        )
+        direction = None
     values = ops.split(ops.cast(look_up(tables["entries"], places), dtype), size, axis=-1)
     return Found({each.name: value for each, value in zip(look_ups, values, strict=True)}, order, direction)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -28,6 +29,51 @@ def first_largest(p: Tensor) -> Tensor:
     """
     bits = "int64" if keras.backend.standardize_dtype(p.dtype) == "float64" else "int32"
     return ops.argmax(ops.view(p, dtype=bits), axis=-1)
+
+
+def two_largest(p: Tensor) -> tuple[Tensor, Tensor]:
+    """The two largest of many probabilities, for TensorFlow: the larger one first, the first ones among equals.
+
+    The largest of each block of classes are found first; then two blocks are looked into. So the whole batch is read
+    once. As `first_largest` does, it compares the bits of the floats, as integers.
+
+    Args:
+        p: shape `(..., C)`.
+
+    Returns:
+        The probabilities and their classes (int32), both of shape `(..., 2)`.
+    """
+    import tensorflow as tf
+
+    num_classes, size = p.shape[-1], _block_size(p.shape[-1])
+    bits = tf.bitcast(p, tf.int64 if p.dtype == tf.float64 else tf.int32)
+    flat = bits if len(p.shape) == 2 else tf.reshape(bits, [-1, num_classes])
+    if num_classes % size:
+        flat = tf.pad(flat, [[0, 0], [0, -num_classes % size]], constant_values=bits.dtype.min)
+    num_blocks = flat.shape[-1] // size
+    blocks = tf.reshape(flat, [-1, num_blocks, size])
+    largest_of = tf.reduce_max(blocks, axis=-1)
+
+    first = tf.argmax(largest_of, axis=-1, output_type=tf.int32)
+    block = tf.gather(blocks, first, axis=1, batch_dims=1)
+    place = tf.argmax(block, axis=-1, output_type=tf.int32)
+    rest = tf.where(tf.range(size) == place[:, None], bits.dtype.min, block)
+    without = tf.where(tf.range(num_blocks) == first[:, None], tf.reduce_max(rest, axis=-1, keepdims=True), largest_of)
+    second = tf.argmax(without, axis=-1, output_type=tf.int32)
+    other = tf.where((first == second)[:, None], rest, tf.gather(blocks, second, axis=1, batch_dims=1))
+    places = tf.stack([place, tf.argmax(other, axis=-1, output_type=tf.int32)], axis=-1)
+
+    classes = tf.stack([first, second], axis=-1) * size + places
+    values = tf.stack([tf.reduce_max(largest_of, axis=-1), tf.reduce_max(without, axis=-1)], axis=-1)
+    shape = tf.concat([tf.shape(p)[:-1], [2]], axis=0) if len(p.shape) != 2 else [-1, 2]
+    return tf.reshape(tf.bitcast(values, p.dtype), shape), tf.reshape(classes, shape)
+
+
+def _block_size(num_classes: int) -> int:
+    """Of `two_largest`: a divisor of the number of classes near its root, or else the root itself."""
+    root = math.isqrt(num_classes)
+    even = [size for size in range(root // 2, 2 * root + 1) if num_classes % size == 0]
+    return min(even, key=lambda size: abs(size - root)) if even else root
 
 
 def first_largest_logit(logits: Tensor) -> Tensor:
@@ -79,6 +125,26 @@ def all_but(index: Tensor, num_classes: int, dtype: str) -> Tensor:
     import tensorflow as tf
 
     return tf.one_hot(index, num_classes, on_value=0.0, off_value=1.0, dtype=dtype)
+
+
+def add_at(values: Tensor, classes: Tensor, amounts: Tensor) -> Tensor:
+    """Adds an amount to each of some classes.
+
+    Args:
+        values: shape `(..., C)`.
+        classes: the classes, int32 of shape `(..., k)`.
+        amounts: what each gets, shape `(..., k)`.
+    """
+    num_classes = values.shape[-1]
+    if keras.backend.backend() != "tensorflow":
+        added = one_hot(classes, num_classes, values.dtype) * ops.expand_dims(amounts, axis=-1)
+        return values + ops.sum(added, axis=-2)
+    import tensorflow as tf
+
+    shape = tf.shape(values)
+    rows = tf.reshape(tf.range(0, tf.size(values), num_classes), tf.concat([shape[:-1], [1]], axis=0))
+    places = tf.expand_dims(rows + classes, axis=-1)
+    return values + tf.reshape(tf.scatter_nd(places, amounts, tf.size(values)[None]), shape)
 
 
 def zero_or_nan(p: Tensor) -> Tensor:

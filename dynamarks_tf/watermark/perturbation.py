@@ -27,12 +27,14 @@ from keras import ops
 from dynamarks_tf.watermark import keyed_hash, lookups
 from dynamarks_tf.watermark.lookups import Found
 from dynamarks_tf.watermark.ops import (
+    add_at,
     all_but,
     choose,
     first_largest,
     first_largest_logit,
     largest,
     look_up,
+    two_largest,
     zero_or_nan,
 )
 from dynamarks_tf.watermark.params import MarkParams
@@ -45,6 +47,7 @@ _EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bflo
 _SMALLEST_STEP = {"float16": 2.0**-24}
 _ARITHMETIC_SLACK = 8
 _SORTED_CLASSES = 32  # beyond, two passes for the largest value are faster than one that keeps two
+_CLASSES_IN_BLOCKS = 256  # from which on it is faster to look for the two largest in two blocks of classes
 _TRACE = 1e-30  # of each class in a sum of one of them: nothing, unless it is NaN or infinite
 _TIE_SLACK = 8  # leads that a tie is narrower than its limit, so that the winner is ahead by half as many
 
@@ -162,13 +165,16 @@ def best_two(p: Tensor, logits: Tensor | None = None) -> BestTwo:
         p: probabilities, shape `(..., C)`.
         logits: their logits, if those decide which class is best; different logits may have equal probabilities.
     """
-    num_classes = p.shape[-1]
-    if keras.backend.backend() == "tensorflow" and num_classes <= _SORTED_CLASSES:
+    num_classes, is_tensorflow = p.shape[-1], keras.backend.backend() == "tensorflow"
+    if is_tensorflow and num_classes <= _SORTED_CLASSES:
         values, classes = ops.top_k(p, 2)
         if logits is not None:
             first, second = ops.split(classes, 2, axis=-1)
             top = ops.top_k(logits, 1)[1]
             classes = ops.concatenate([top, ops.where(ops.equal(first, top), second, first)], axis=-1)
+        return BestTwo(classes, *ops.split(values, 2, axis=-1))
+    if is_tensorflow and num_classes >= _CLASSES_IN_BLOCKS and logits is None:
+        values, classes = two_largest(p)
         return BestTwo(classes, *ops.split(values, 2, axis=-1))
     top = first_largest(p) if logits is None else first_largest_logit(logits)
     others = p * all_but(top, num_classes, p.dtype)
@@ -249,7 +255,11 @@ def after_tie(p: Tensor, best: BestTwo, tie: Tie | None, secret: Found | None) -
         return p, best
     one, other = best.p_top + tie.shift, best.p_second - tie.shift
     classes = ops.where(tie.second_wins, ops.flip(best.classes, axis=-1), best.classes)
-    return p + tie.shift * secret.direction, BestTwo(classes, ops.maximum(one, other), ops.minimum(one, other))
+    if secret.direction is None:
+        p = add_at(p, best.classes, ops.concatenate([tie.shift, -tie.shift], axis=-1))
+    else:
+        p = p + tie.shift * secret.direction
+    return p, BestTwo(classes, ops.maximum(one, other), ops.minimum(one, other))
 
 
 class Favored(NamedTuple):
@@ -285,20 +295,19 @@ def favored_set(best: BestTwo, tie: Tie | None, secret: Found | None, tables: Ta
             target = choose(tie.second_wins, secret.values["target of second"], target)
         numbers = np.arange(num_classes, dtype=keras.backend.standardize_dtype(dtype))
         return Favored(ops.cast(ops.equal(target, numbers), dtype), 1.0, None, is_single=True)
+    favored = ops.maximum(ops.cast(tables["class_signs"], dtype), 0.0)
     if "row_of_class" in tables:
-        favored = ops.maximum(ops.cast(_signs_beside(best.top, tables), dtype), 0.0)
-        favored = favored * all_but(best.top, num_classes, dtype)
+        favored = _classes_beside(best.top, favored, tables) * all_but(best.top, num_classes, dtype)
     else:
-        favored = ops.maximum(ops.cast(look_up(tables["class_signs"], best.top), dtype), 0.0)  # the diagonal is 0
+        favored = look_up(favored, best.top)  # the diagonal is 0
     counts = ops.cast(ops.expand_dims(look_up(tables["favored_counts"], best.top), axis=-1), dtype)
     is_any = ops.minimum(ops.maximum(counts, 0.0), 1.0)
     return Favored(favored, is_any / ops.maximum(counts, 1.0), is_any, is_single=False)
 
 
-def _signs_beside(top: Tensor, tables: Tables) -> Tensor:
-    """The signs of all classes in the row of `top`; of shape `(C,)` if all classes share it, else `(..., C)`."""
-    signs = tables["class_signs"]
-    row = signs[0] if signs.shape[0] == 1 else look_up(signs, look_up(tables["row_of_class"], top))
+def _classes_beside(top: Tensor, favored: Tensor, tables: Tables) -> Tensor:
+    """The row of `top` in the table of favored classes; of shape `(C,)` if all classes share it, else `(..., C)`."""
+    row = favored[0] if favored.shape[0] == 1 else look_up(favored, look_up(tables["row_of_class"], top))
     return look_up(row, tables["column_of_class"], axis=-1) if "column_of_class" in tables else row
 
 
@@ -403,7 +412,8 @@ def logits_after_tie(
         secret: what was looked up.
     """
     assert secret is not None
-    is_pair = ops.not_equal(secret.direction, 0.0)
+    classes = np.arange(p.shape[-1], dtype=np.int32)
+    is_pair = ops.any(ops.equal(ops.expand_dims(best.classes, axis=-1), classes), axis=-2)
     pair = ops.log(ops.where(is_pair, p / best.p_top, 1.0))
     others = relative + ops.log(clean_best.p_top / best.p_top)
     return ops.where(tie.is_tie, ops.where(is_pair, pair, others), relative)
