@@ -1,7 +1,7 @@
 """What can fresh queries show of surrogates that they show nothing of? Four holes, and what was tried on each.
 
     make photos                                            # patches of photographs: the attacker's other domain
-    python benchmarks/studies/fresh_holes.py               # three seeds, about 15 minutes on one core
+    python benchmarks/studies/fresh_holes.py               # three seeds, about 10 minutes each on one core
     python benchmarks/studies/fresh_holes.py --report      # writes the table into docs/threat-model.md from the results
 
 The owner model is trained on 20,000 images of Fashion-MNIST and marked with default settings; the attacker trains a

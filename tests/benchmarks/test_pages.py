@@ -16,6 +16,7 @@ from benchmarks.studies import (
     class_choice,
     class_rows,
     edge,
+    fresh_holes,
     frontier,
     keys_per_client,
     kinds,
@@ -65,6 +66,7 @@ def content(path):
         ("questions.md", questions.STUDY.report),
         ("reference-models.md", reference_models.STUDY.report),
         ("results.md", results_page.report),
+        ("threat-model.md", fresh_holes.STUDY.report),
         ("trace.md", trace.STUDY.report),
     ],
 )
