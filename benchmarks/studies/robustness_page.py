@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import result_file
 from benchmarks.studies import picture, trade_off
-from benchmarks.studies.robustness import GLYPH_TARGETS, MAIN, SETS, SUBSETS, TARGETS, scenarios
+from benchmarks.studies.robustness import GLYPH_TARGETS, MAIN, SETS, TARGETS, TRADE_OFFS, scenarios
 from dynamarks_tf._support import files
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS, applicable
@@ -22,7 +22,6 @@ from dynamarks_tf.watermark.params import MarkParams
 
 RELEASED = "robustness-released.json"
 DETECTED = -6
-MAINS = {"fashion-mnist-2": "mlp", "glyphs-1000": "glyph_cnn"}  # the surrogates of other data than the main one
 USELESS = 0.7  # a suspect's accuracy is stated below this
 WEAKENED, NOTABLE = 0.8, -20  # figures that lost a fifth are counted, and listed where they are above this
 COLUMNS = ("10 fresh", "100 fresh", "1000 fresh", "logged", "logged, labels")
@@ -215,10 +214,10 @@ def _section(data: str, paths: list[Path], docs: Path, before: dict[str, Any] | 
 def _across(folder: Path, docs: Path) -> list[str]:
     """Strength against budget for several numbers of classes; nothing if only one was studied with several budgets."""
     by_classes: dict[int, list[Row]] = {}
-    for data in SETS:
+    for data in TRADE_OFFS:
         rows = [row for row in read_all(_paths(folder, data)) if _is_plain(row, data)]
         if len({row["budget"] for row in rows if row["kind"] == "theft"}) > 1:
-            by_classes[int(data.rpartition("-")[2]) if data in SUBSETS else 10] = rows
+            by_classes[int(data.rpartition("-")[2])] = rows
     if len(by_classes) < 2:
         return []
     picture.save_svg(trade_off.figure(by_classes), docs)
@@ -375,12 +374,14 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _main(data: str) -> str:
-    return MAINS.get(data, MAIN)
+    return TRADE_OFFS.get(data, MAIN)
 
 
 def _is_plain(row: Row, data: str) -> bool:
     """Rows of the trade-off: the cost of a setting, and untouched surrogates, which were studied with every setting."""
-    is_theft = row["kind"] == "theft" and row["architecture"] == MAINS.get(data, "mlp") and row["removal"] == "none"
+    is_theft = (
+        row["kind"] == "theft" and row["architecture"] == TRADE_OFFS.get(data, "mlp") and row["removal"] == "none"
+    )
     return row["kind"] == "cost" or (is_theft and row["extraction"] in ("full", "labels"))
 
 
