@@ -3,7 +3,7 @@
     python benchmarks/studies/robustness.py fashion-mnist --seed 0 --seed 1 --seed 2
     python benchmarks/studies/robustness.py glyphs-1000 --seed 0 --seed 1 --seed 2
     python benchmarks/studies/robustness.py digits-mixed --seed 0 --seed 1 --seed 2
-    python benchmarks/studies/robustness.py photos-100 --seed 0 --seed 1 --seed 2      # budgets; and fashion-mnist-2, -10
+    python benchmarks/studies/robustness.py photos-100 --seed 0 --seed 1 --seed 2    # budgets; and fashion-mnist-2, -10
     python benchmarks/studies/robustness.py --report       # writes docs/robustness.md and its pictures
     python benchmarks/studies/robustness.py --released     # keeps the present figures, for comparison with later ones
 
