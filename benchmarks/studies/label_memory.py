@@ -130,13 +130,14 @@ def table(rows: list[dict[str, Any]]) -> str:
                 f"{weakest['obeyed']:.0%} | {asked[0]} | {asked[1]} |"
             )
     held = [row["ties"] / SETTINGS["sent"] for row in rows]
+    shares = dict.fromkeys(f"{share:.1%}" for share in (min(held), max(held)))
     seeds = sorted({row["seed"] for row in rows})
     return "\n".join(
         [
             *lines,
             "",
             f"Seeds of owner model and key: {', '.join(map(str, seeds))}; each line is the weakest of them. Ties were "
-            f"{min(held):.1%} to {max(held):.1%} of {SETTINGS['sent']:,} logged queries at `tie_margin` 0.5.",
+            f"{' to '.join(shares)} of {SETTINGS['sent']:,} logged queries at `tie_margin` 0.5.",
             "",
         ]
     )
