@@ -62,17 +62,22 @@ class SeededStudy:
         Returns:
             All rows, by seed.
         """
-        head = {"format": f"dynamarks-{self._name}-study", "version": self.version, "settings": self.settings}
-        wanted = json.loads(json.dumps(head))
-        before = json.loads(self.results.read_text()) if self.results.exists() else {**wanted, "rows": []}
+        seeds = {row["seed"] for row in rows}
+        kept = [row for row in self.kept() if row["seed"] not in seeds]
+        merged = sorted([*kept, *rows], key=lambda row: int(row["seed"]))
+        study_file.write(self.results, self._format, self.version, self.settings, merged)
+        return merged
+
+    def kept(self) -> Rows:
+        """The rows that are there already. Ends the program if they are of other settings."""
+        if not self.results.exists():
+            return []
+        before = json.loads(self.results.read_text())
+        wanted = {"format": self._format, "version": self.version, "settings": json.loads(json.dumps(self.settings))}
         different = [entry for entry, value in wanted.items() if before.get(entry) != value]
         if different:
             sys.exit(f"{self.results} is of another study ({', '.join(different)}): move it away, and run this again")
-        seeds = {row["seed"] for row in rows}
-        kept = [row for row in before["rows"] if row["seed"] not in seeds]
-        merged = sorted([*kept, *rows], key=lambda row: int(row["seed"]))
-        study_file.write(self.results, *head.values(), merged)
-        return merged
+        return self.rows()
 
     def main(self, description: str | None) -> None:
         """The command line.
@@ -90,6 +95,7 @@ class SeededStudy:
             page = DOCS / self.page
             files.write_atomically(page, self.report(page.read_text()).encode())
             return
+        self.kept()  # refuses before hours have gone by
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(options.threads)
@@ -101,3 +107,7 @@ class SeededStudy:
     @property
     def _name(self) -> str:
         return Path(self.script).stem.replace("_", "-")
+
+    @property
+    def _format(self) -> str:
+        return f"dynamarks-{self._name}-study"

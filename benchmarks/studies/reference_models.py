@@ -33,7 +33,7 @@ from dynamarks_tf.watermark.codebook import Codebook
 from dynamarks_tf.watermark.params import MarkParams
 
 SETTINGS: dict[str, Any] = {
-    **{name: value for name, value in questions.SETTINGS.items() if name != "questions"},
+    **{name: value for name, value in questions.SETTINGS.items() if name not in ("questions", "orders")},
     "references": [["pooled_cnn", 0, 10000], ["separable_cnn", 0, 20000], ["mlp", 10000, 20000]],
     "reference_epochs": 5,
     "mlp_epochs": 10,

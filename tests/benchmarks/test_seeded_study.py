@@ -22,12 +22,15 @@ def test_rows_of_other_seeds_stay_and_those_of_the_same_are_replaced(study):
     assert (content["format"], content["version"]) == ("dynamarks-some-study-study", 1)
 
 
-def test_results_of_other_settings_are_not_written_to(study, tmp_path):
+def test_results_of_other_settings_are_not_written_to(study, monkeypatch):
     study.keep([{"seed": 10}])
     before = study.results.read_bytes()
     other = SeededStudy(study.script, study.page, {"sizes": [3]}, study.study, study.table)
     with pytest.raises(SystemExit, match="settings.*move it away"):
         other.keep([{"seed": 11}])
+    monkeypatch.setattr("sys.argv", ["some_study.py", "--seed", "11"])
+    with pytest.raises(SystemExit, match="move it away"):
+        other.main("before anything is measured")
     assert study.results.read_bytes() == before
 
 
