@@ -1,6 +1,6 @@
 """Does the mark survive on the edge? Marked models as TensorFlow Lite files, and surrogates stolen from them.
 
-    python benchmarks/studies/edge.py             # three seeds, about 7 minutes of one core
+    python benchmarks/studies/edge.py             # three seeds, about 15 minutes of one core
     python benchmarks/studies/edge.py --report    # writes the table into docs/edge.md from the results
 
 The owner model is trained on 30,000 images of Fashion-MNIST. For each way to quantize it, the study measures on the
