@@ -5,7 +5,7 @@
     python benchmarks/studies/class_rows.py --report              # writes docs/class-rows.md from the results
 
 With R rows for C classes, a keyed hash maps each predicted class to a row. An arm of the study is C, R and whether an
-answer is raised towards one target class of its hash (`t`, with R = C <= 64 only) or towards all favored classes of its row.
+answer is raised towards one target class of its hash (`t`, with R = C) or towards all favored classes of its row.
 Data are photos-20, -50 and -100 (photos.py). For each seed and C, one owner model is trained on the first half of the
 training patches, and one unmarked surrogate on its clean answers to the second half. For each arm its clean answers are
 marked with a key of its own, and a surrogate learns them; the attacker may fine-tune it on half of the test patches
