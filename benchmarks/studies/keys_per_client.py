@@ -24,10 +24,12 @@ from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
 from dynamarks_tf.attacks.extraction import train_classifier
+from dynamarks_tf.evidence.exact_tail import TAIL_RULE
 from dynamarks_tf.watermark.layer import SCHEME
 
 SETTINGS: dict[str, Any] = {
     "scheme": SCHEME,
+    "tail": TAIL_RULE,
     "owner": "pooled_cnn",
     "owner_images": 20000,
     "owner_epochs": 4,
