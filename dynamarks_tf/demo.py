@@ -25,6 +25,7 @@ from dynamarks_tf import datasets
 from dynamarks_tf._support import files
 from dynamarks_tf._support.own_files import make_folders
 from dynamarks_tf.attacks.architectures import pooled_cnn, separable_cnn
+from dynamarks_tf.attacks.batches import predicted
 from dynamarks_tf.attacks.extraction import query_api, train_classifier
 from dynamarks_tf.case.result import DEFAULT_ALPHA, VerificationResult
 from dynamarks_tf.case.trace import TraceResult
@@ -207,7 +208,7 @@ def run_demo(
     key.save(out / "owner.key")
     say(f"Key: {out / 'owner.key'}; commitment to publish now: {key.commitment}")
     marked = marking.mark(clean, key, budget, tie_margin=tie_margin)
-    clean_answers, marked_answers = (_predict(model, images.x_test) for model in (clean, marked))
+    clean_answers, marked_answers = (predicted(model, images.x_test) for model in (clean, marked))
     cost = metrics.mark_cost(clean_answers, marked_answers, images.y_test)
     say(
         f"Marked with budget {budget}, tie margin {tie_margin}: accuracy {cost.clean_accuracy:.4f} -> "
@@ -234,7 +235,7 @@ def run_demo(
         model = separable_cnn(shape, num_classes)
         train_classifier(model, attacker_x, targets, description=f"suspect {name}", **train)
         _save_model(model, out / file)
-        accuracy = metrics.accuracy(_predict(model, images.x_test), images.y_test)
+        accuracy = metrics.accuracy(predicted(model, images.x_test), images.y_test)
         suspect = _labels_of(model) if answers_labels else KerasSuspect(out / file)
         return SuspectResult(name, out / file, is_stolen, accuracy, *_evidence(suspect, out, log, owner, key, seed))
 
@@ -383,10 +384,6 @@ def _fresh_and_others(images: Array) -> list[Array]:
     """Fresh queries, and what the two other clients ask: real images that neither owner nor attacker trains on."""
     fresh = min(NUM_SAVED_QUERIES, len(images) // 2)
     return [images[:fresh], *np.array_split(images[fresh:], 2)]
-
-
-def _predict(model: keras.Model, inputs: Array) -> Array:
-    return np.asarray(model.predict(inputs, batch_size=256, verbose=0))
 
 
 def _save_model(model: keras.Model, path: Path) -> None:

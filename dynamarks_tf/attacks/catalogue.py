@@ -20,7 +20,8 @@ from dynamarks_tf._support.input_kind import KINDS, Kind
 from dynamarks_tf.attacks import post_processing, query_sets, scheme_aware
 from dynamarks_tf.attacks.architectures import MAIN, SECOND, new_model
 from dynamarks_tf.attacks.attacker import Api, Array, Attacker, TransferSet
-from dynamarks_tf.attacks.extraction import as_batch, train_classifier
+from dynamarks_tf.attacks.batches import as_batch, predicted
+from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.attacks.quantization import QuantizedModel
 from dynamarks_tf.attacks.removal import (
     add_weight_noise,
@@ -105,13 +106,9 @@ def _chosen_by_pilot(choose: Callable[[Array, Array, int], Array], count: int, a
     first = query_sets.in_distribution(attacker.pool, int(count * _PILOT_SHARE), attacker.seed)
     pilot = attacker.pilot(attacker.pool[first], attacker.answers[first])
     rest = np.setdiff1d(np.arange(len(attacker.pool)), first)
-    others, sent = (_predicted(pilot, attacker.pool[part]) for part in (rest, first))
+    others, sent = (predicted(pilot, attacker.pool[part]) for part in (rest, first))
     chosen = np.concatenate([first, rest[choose(others, sent, count - len(first))]])
     return _part_of_pool(chosen, attacker)
-
-
-def _predicted(model: keras.Model, inputs: Array) -> Array:
-    return np.asarray(model.predict(as_batch(inputs), batch_size=256, verbose=0))
 
 
 def _generated(attacker: Attacker) -> TransferSet:
@@ -128,7 +125,7 @@ def _generated(attacker: Attacker) -> TransferSet:
 
 def _without_signs(attacker: Attacker) -> TransferSet:
     own = attacker.pilot(attacker.pool, post_processing.labels_only(attacker.answers))
-    targets = scheme_aware.without_signs(attacker.answers, _predicted(own, attacker.pool))
+    targets = scheme_aware.without_signs(attacker.answers, predicted(own, attacker.pool))
     return TransferSet(attacker.pool, targets, attacker.pool)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamarks_tf._support import progress
-from dynamarks_tf._support.input_kind import input_kind
+from dynamarks_tf.attacks.batches import batches
 from dynamarks_tf.suspects import Suspect
 
 Array = npt.NDArray[Any]
@@ -70,7 +70,6 @@ def train_classifier(
         F. Tramer et al., Stealing Machine Learning Models via Prediction APIs, USENIX Security 2016;
         T. Orekondy et al., Knockoff Nets, CVPR 2019.
     """
-    inputs = as_batch(inputs)
     loss = "sparse_categorical_crossentropy" if targets.ndim == 1 else "categorical_crossentropy"
     model.compile(keras.optimizers.Adam(learning_rate), loss, jit_compile=_jit_compile())
     held_out = int(len(inputs) * _VALIDATION_SHARE) if early_stopping else 0
@@ -81,24 +80,13 @@ def train_classifier(
         if held_out:
             callbacks.append(keras.callbacks.EarlyStopping(patience=_PATIENCE, restore_best_weights=True))
         model.fit(
-            inputs[:kept],
-            targets[:kept],
+            batches(inputs[:kept], targets[:kept], batch_size=batch_size, shuffled=True),
             epochs=epochs,
-            batch_size=batch_size,
             verbose=0,
             callbacks=callbacks,
-            validation_data=(inputs[kept:], targets[kept:]) if held_out else None,
+            validation_data=batches(inputs[kept:], targets[kept:], batch_size=batch_size) if held_out else None,
         )
     return model
-
-
-def as_batch(inputs: Array) -> Any:
-    """Inputs in the form that Keras trains and predicts with: text as a tensor, as Keras takes no array of objects."""
-    if input_kind(inputs) != "text":
-        return inputs
-    import tensorflow as tf
-
-    return tf.constant(inputs.tolist(), tf.string)
 
 
 def _jit_compile() -> bool | str:

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from dynamarks_tf.attacks.extraction import as_batch, train_classifier
+from dynamarks_tf.attacks.batches import as_batch, predicted
+from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.errors import ArgumentError
 
 Array = npt.NDArray[Any]
@@ -193,7 +194,7 @@ def distill(student: keras.Model, teacher: keras.Model, inputs: Array, *, labels
         G. Hinton et al., Distilling the Knowledge in a Neural Network, 2015 (arXiv 1503.02531); as removal attack: N.
         Papernot et al., Distillation as a Defense to Adversarial Perturbations, IEEE S&P 2016.
     """
-    answers = np.asarray(teacher.predict(as_batch(inputs), batch_size=256, verbose=0))
+    answers = predicted(teacher, inputs)
     return train_classifier(student, inputs, answers.argmax(axis=1) if labels else answers, **training)
 
 

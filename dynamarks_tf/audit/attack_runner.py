@@ -17,8 +17,9 @@ from dynamarks_tf._support import progress
 from dynamarks_tf._support.input_kind import Kind, input_kind
 from dynamarks_tf.attacks.architectures import MAIN, new_model
 from dynamarks_tf.attacks.attacker import Attacker, TransferSet
+from dynamarks_tf.attacks.batches import batches
 from dynamarks_tf.attacks.catalogue import EXTRACTIONS, REMOVALS
-from dynamarks_tf.attacks.extraction import as_batch, train_classifier
+from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.attacks.trees import TreeSurrogate
 from dynamarks_tf.audit.examination import Examiner
 from dynamarks_tf.audit.results import Results
@@ -280,7 +281,7 @@ class AttackRunner:
         targets = self._clean(inputs)
         train_classifier(model, inputs, targets, epochs=1, batch_size=self._batch_size)  # the first steps compile
         start = time.monotonic()
-        model.fit(as_batch(inputs), targets, epochs=1, batch_size=self._batch_size, verbose=0)
+        model.fit(batches(inputs, targets, batch_size=self._batch_size, shuffled=True), epochs=1, verbose=0)
         return (time.monotonic() - start) / -(-len(inputs) // self._batch_size)
 
 
