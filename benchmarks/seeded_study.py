@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import study_file
+from benchmarks import fused_normalization, study_file
 from dynamarks_tf._support import files
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -100,6 +100,7 @@ class SeededStudy:
 
         tf.config.threading.set_intra_op_parallelism_threads(options.threads)
         tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+        fused_normalization.install()
         for seed in options.seed or self.seeds:
             rows = self.keep(self.study(seed))  # after each seed: what is done is kept
             print(self.table(rows))

@@ -27,6 +27,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import fused_normalization
 from benchmarks.studies import picture, robustness
 from dynamarks_tf._support import files
 from dynamarks_tf.attacks import post_processing, removal
@@ -422,6 +423,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=robustness.RESULTS, help="folder of the results")
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    fused_normalization.install()
     for seed in options.seed:
         study(options.data, seed, options.out, verbose=True, models=options.models)
     if options.report:
