@@ -82,6 +82,7 @@ def train_classifier(
         model.fit(
             batches(inputs[:kept], targets[:kept], batch_size=batch_size, shuffled=True),
             epochs=epochs,
+            shuffle=False,  # the batches are
             verbose=0,
             callbacks=callbacks,
             validation_data=batches(inputs[kept:], targets[kept:], batch_size=batch_size) if held_out else None,

@@ -281,7 +281,7 @@ class AttackRunner:
         targets = self._clean(inputs)
         train_classifier(model, inputs, targets, epochs=1, batch_size=self._batch_size)  # the first steps compile
         start = time.monotonic()
-        model.fit(batches(inputs, targets, batch_size=self._batch_size, shuffled=True), epochs=1, verbose=0)
+        model.fit(batches(inputs, targets, batch_size=self._batch_size, shuffled=True), verbose=0, shuffle=False)
         return (time.monotonic() - start) / -(-len(inputs) // self._batch_size)
 
 
