@@ -64,8 +64,9 @@ class DynaMarkLayer(keras.layers.Layer):
             knows this scheme can subtract the mark, and one who keeps the best two classes can lose it.
         from_logits: whether inputs are logits. Outputs are logits then as well, shifted so that the best class is at
             0; their softmax is p'.
-        table_rows: largest number of rows of the sign table; beyond it, classes share rows by a keyed hash.
-        table_columns: the same for columns.
+        table_rows: largest number of rows of the sign table; beyond it, classes share rows by a keyed hash. `None`: a
+            row for each of up to 32 classes, and a single row for more.
+        table_columns: the same for columns; at most 1,024 unless changed.
         activation: what turns logits into probabilities: `"softmax"` over the C classes, or `"sigmoid"` for each of L
             labels on its own. A score s is then the two-class answer (1 - s, s): the guarantees hold for each label,
             with the budget to itself, and the key chooses sides only where s is nearly 0.5.
@@ -107,7 +108,7 @@ class DynaMarkLayer(keras.layers.Layer):
         *,
         tie_margin: float = DEFAULT_TIE_MARGIN,
         amplitudes: bool = True,
-        table_rows: int = TABLE_CAP,
+        table_rows: int | None = None,
         table_columns: int = TABLE_CAP,
         activation: Activation = "softmax",
         model_sha256: str | None = None,

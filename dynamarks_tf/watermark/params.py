@@ -28,9 +28,10 @@ class MarkParams:
         budget: largest total variation between the clean and the released output of one query, in (0, 0.5].
             0.05 moves at most five percentage points of probability.
         table_rows: largest number of rows of the class channel's sign table. With more classes than that, a keyed hash
-            maps the predicted class to a row. From 33 classes on there are no more rows than give about 200 signs: a
-            surrogate then sees each of them more often, and learns it better.
-        table_columns: the same for the columns, which stand for the other classes.
+            maps the predicted class to a row. `None`: a row for each of up to 32 classes, and a single row for more: a
+            surrogate then sees each sign more often, and learns it better. A number adds rows for 33 to 199 classes, as
+            many as give about 200 signs.
+        table_columns: largest number of columns, which stand for the other classes.
         tie_margin: how near a tie the two best classes must be for the key to choose which one wins: the largest
             |log(p_a / p_b)|, in [0, 2]. 0 switches the tie channel off: the top-1 answer then never changes, and an
             attacker who keeps labels only receives no marked output. The budget holds for ties too, so with a budget of
@@ -43,7 +44,7 @@ class MarkParams:
     """
 
     budget: float = DEFAULT_BUDGET
-    table_rows: int = TABLE_CAP
+    table_rows: int | None = None
     table_columns: int = TABLE_CAP
     tie_margin: float = DEFAULT_TIE_MARGIN
     amplitudes: bool = True
@@ -65,6 +66,8 @@ class MarkParams:
             raise ArgumentError(f"`amplitudes` must be True or False. Received: amplitudes={self.amplitudes!r}")
         for name in ("table_rows", "table_columns"):
             size: Any = getattr(self, name)
+            if size is None and name == "table_rows":
+                continue
             if not _is_number(size, numbers.Integral) or not 1 <= size <= 65536:
                 raise ArgumentError(f"`{name}` must be a whole number from 1 to 65536. Received: {name}={size!r}")
             object.__setattr__(self, name, int(size))
@@ -81,8 +84,10 @@ class MarkParams:
 
     def table_shape(self, num_classes: int) -> tuple[int, int]:
         """Rows and columns of the class channel's sign table for a classifier with `num_classes` classes."""
-        rows = num_classes if num_classes <= MAX_TARGETED_CLASSES else -(-SHARED_SIGNS // num_classes)
-        return min(rows, self.table_rows), min(num_classes, self.table_columns)
+        columns = min(num_classes, self.table_columns)
+        if num_classes <= MAX_TARGETED_CLASSES:
+            return min(num_classes, self.table_rows or num_classes), columns
+        return min(-(-SHARED_SIGNS // num_classes), self.table_rows or 1), columns
 
     def has_target_class(self, num_classes: int) -> bool:
         """Whether each output is moved towards a single favored class, picked by the hash, instead of all of them.

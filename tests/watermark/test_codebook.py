@@ -58,9 +58,18 @@ def test_pairs_match_the_golden_vectors_of_an_independent_implementation(vector)
         assert (
             hashlib.sha256(json.dumps(book.target_classes.tolist()).encode()).hexdigest() == expected["raised_sha256"]
         )
-    shared = codebook.expand(key, 100, MarkParams())
+    shared = codebook.expand(key, 100, MarkParams(table_rows=1024))
     assert shared.class_signs.shape == (2, 100)
     assert shared.keyed_hash.row_of_class[:16].tolist() == vector["rows_100_to_2_first"]
+
+
+def test_classes_share_one_row_beyond_32_unless_a_number_of_rows_is_set(key):
+    shapes = {n: MarkParams().table_shape(n) for n in (2, 32, 33, 50, 199, 1000, 5000)}
+    assert (shapes[2], shapes[32]) == ((2, 2), (32, 32))
+    assert [shapes[n] for n in (33, 50, 199, 1000, 5000)] == [(1, 33), (1, 50), (1, 199), (1, 1000), (1, 1024)]
+    several = {n: MarkParams(table_rows=1024).table_shape(n)[0] for n in (32, 33, 50, 199, 200, 1000)}
+    assert several == {32: 32, 33: 7, 50: 4, 199: 2, 200: 1, 1000: 1}
+    assert codebook.expand(key, 50, MarkParams()).keyed_hash.row_of_class.tolist() == [0] * 50
 
 
 def test_inputs_raise_all_favored_classes_where_there_are_many_or_no_amplitudes(key):
@@ -133,7 +142,7 @@ def test_classes_map_to_themselves_while_they_fit(key, num_classes):
     ("num_classes", "shape"), [(33, (7, 33)), (100, (2, 100)), (1000, (1, 1000)), (100_000, (1, 1024))]
 )
 def test_many_classes_share_few_rows(key, num_classes, shape):
-    book = codebook.expand(key, num_classes, MarkParams())
+    book = codebook.expand(key, num_classes, MarkParams(table_rows=1024))
     assert book.class_signs.shape == shape
     assert set(np.unique(book.keyed_hash.row_of_class)) == set(range(shape[0]))
 
@@ -221,4 +230,5 @@ def test_smallest_possible_p_value_counts_the_signs():
     assert class_channel_floor_log10(2, MarkParams()) == 0
     assert class_channel_floor_log10(10, MarkParams()) == pytest.approx(-90 * np.log10(2))
     assert class_channel_floor_log10(100_000, MarkParams()) == pytest.approx(-1024 * np.log10(2))
-    assert class_channel_floor_log10(100, MarkParams()) == pytest.approx(-200 * np.log10(2))
+    assert class_channel_floor_log10(100, MarkParams()) == pytest.approx(-100 * np.log10(2))
+    assert class_channel_floor_log10(100, MarkParams(table_rows=2)) == pytest.approx(-200 * np.log10(2))
