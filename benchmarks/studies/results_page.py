@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks import result_file, study_file
 from benchmarks.studies import calibration, keys_per_client, questions, trace
+from benchmarks.studies.baselines import page as baselines
 from dynamarks_tf._support import files
 from dynamarks_tf.audit.results import read, read_all
 from dynamarks_tf.audit.tables import Table, rounded, worst
@@ -174,7 +175,10 @@ def comparison() -> str | None:
     runs = [row for row in content["rows"] if "scheme" in row and row.get("architecture", MAIN) == MAIN]
     lines = {
         "changes": CHANGES,
-        "p-value of an independent model": P_VALUES,
+        "p-value; independent models accused": [
+            f"{kind}{_accused(content['rows'], detector)}"
+            for kind, (_, detector) in zip(P_VALUES, PEERS.values(), strict=True)
+        ],
         "fresh questions to 10^-6": [_needed(runs, *peer, "soft", "fresh") for peer in PEERS.values()],
         "logged ones, label-only theft": [_needed(runs, *peer, "labels", "logged") for peer in PEERS.values()],
         "accuracy cost, points": [_cost(costs(peer)) for peer, _ in PEERS.values()],
@@ -343,6 +347,12 @@ def _needed(runs: Iterable[dict[str, Any]], scheme: str, detector: str, theft: s
     found = sorted({count for count in needed if count is not None})
     span = " to ".join(f"{count:,}" for count in dict.fromkeys((found[0], found[-1]))) if found else ""
     return span if None not in needed else f"{span}, or never" if span else "never"
+
+
+def _accused(rows: list[dict[str, Any]], detector: str) -> str:
+    """How many independent models a scheme's test accuses, at 10^-6; nothing if that was not measured."""
+    models = [row for row in rows if "way" in row and detector in row["independent"]]
+    return f"; {baselines.accused(rows, detector)} of {len(models)}" if models else ""
 
 
 def _cost(costs: list[dict[str, float]]) -> str:

@@ -91,18 +91,22 @@ INTRODUCTION = (
     "2207.13321), whose idea this project follows, is missing: only its abstract was available.",
 )
 WINNERS = (
-    "Computed from the tables below: the worst seed of each scheme counts. AKH changes nothing in the API, so it costs",
-    "nothing. Its questions, those of CREDIT, and the extrapolated ones of CosWM and DRW rest on no proven bound.",
+    "Computed from the tables below: the worst seed of each scheme counts. A test that accused an independent model",
+    "wins no row about questions. AKH changes nothing in the API, so it costs nothing. The questions of CREDIT, and",
+    "the extrapolated ones of CosWM and DRW, rest on no proven bound.",
 )
 PROPERTIES = (
     "- **Ours** and **DAWN** alone have an exact p-value. Ours bounds the change of every answer. DAWN changes few",
     "  answers, and those wrongly; without a log there is nothing to ask.",
+    "- **DAWN** needs the fewest logged questions: it knows which of its answers are wrong, and asks for those. A",
+    "  surrogate of probabilities that is fine-tuned forgets them.",
     "- **AKH** costs nothing and works for a model that was never marked. It has no p-value: independent models of the",
-    "  same task share mistakes, and a second model of the owner's is not told from a theft.",
+    "  same task share mistakes. Some share more with the owner model than every model of another architecture does.",
     "- **CosWM** and **DRW** cost the least accuracy. Their p-value ends at 10^-3, and beyond it is extrapolated.",
     "- **Honeytrace** touches the fewest answers and needs no log. Its t-test presumes that an independent model sees",
-    "  no more of the target class in trigger images than in ordinary ones. Nothing makes sure of that.",
-    "- **CREDIT** compares information, and independent models of the same task share much of it.",
+    "  no more of the target class in trigger images than in ordinary ones. As rebuilt here, most independent models",
+    "  do, and are accused. So are the surrogates of the unmarked API.",
+    "- **CREDIT** compares information. Independent models of the same task share as much of it as surrogates do.",
 )
 QUESTIONS = (
     "The smallest of 10, 20, 50, 100 ... questions from which on p stays at 10^-6 or below, by seed. A dash: never.",
@@ -234,6 +238,8 @@ def _winners_table(rows: list[dict[str, Any]]) -> list[str]:
                     for detector in detectors if runs else ():
                         needed = [_needed(rows, run, detector, theft, kind, state) for run in runs]
                         name = TITLES[scheme if scheme == "drw-drawn" else detector]
+                        if accused(rows, detector):
+                            name += f" (accuses {accused(rows, detector)} independent models)"
                         if all(needed):  # an empty cell: cannot be tested
                             found[name] = max(
                                 math.inf if each == "-" else int(each.replace(",", "")) for each in needed
@@ -264,7 +270,7 @@ def _winners_line(measure: str, found: dict[str, float], form: str) -> str:
         return "; ".join(f"{name} {figure}" for name, figure in figures.items())
 
     order = sorted(found, key=lambda name: found[name])
-    able = [name for name in order if found[name] < math.inf]
+    able = [name for name in order if found[name] < math.inf and "accuses" not in name]
     best = [name for name in able if found[name] == found[able[0]]]
     ours = [name for name in order if name.startswith("ours")]
     others = [name for name in order if name not in best and name not in ours]
@@ -330,15 +336,21 @@ def _false_table(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def accused(rows: list[dict[str, Any]], detector: str) -> int:
+    """How many independent models a test accuses, by fresh or by logged questions."""
+    models = _independent(rows)
+    if detector == "akh":
+        return sum(beyond_other_architectures(models, row) for row in models)
+    if detector in FINGERPRINTS:
+        return sum(accuses(row["fingerprints"][detector][-1]) for row in models)
+    tests = [row["independent"].get(detector, {}).values() for row in models]
+    return sum(any(map(accuses, points)) for points in tests)
+
+
 def _false_cells(rows: list[dict[str, Any]], detector: str) -> list[str]:
     models = _independent(rows)
     if detector in FINGERPRINTS:
-        of_akh = detector == "akh"
-        accused = [
-            beyond_other_architectures(models, row) if of_akh else accuses(row["fingerprints"][detector][-1])
-            for row in models
-        ]
-        return [f"{sum(accused)} of {len(accused)}", "", "", "stolen, for it"]
+        return [f"{accused(rows, detector)} of {len(models)}", "", "", "stolen, for it"]
     kinds = [kind for kind in ("fresh", "logged") if all(kind in row["independent"][detector] for row in models)]
     points = [[row["independent"][detector][kind] for row in models] for kind in kinds]
     surrogates = [
