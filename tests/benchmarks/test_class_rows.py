@@ -34,8 +34,8 @@ def test_the_answers_of_an_arm_show_its_own_mark(name, clean):
 
 
 def test_the_default_arms_are_those_of_a_mark():
-    assert [arm.name for arm in class_rows.ARMS if arm.is_default] == ["20:20t", "50:4", "100:2"]
-    for name in ("20:20t", "50:4"):
+    assert [arm.name for arm in class_rows.ARMS if arm.is_default] == ["20:20t", "50:1", "100:1"]
+    for name in ("20:20t", "50:1"):
         arm = class_rows.arm(name)
         ours, usual = (codebook.expand(KEY, arm.classes, params) for params in (arm, MarkParams()))
         np.testing.assert_array_equal(ours.class_signs, usual.class_signs)
