@@ -35,7 +35,7 @@ def finished(tmp_path_factory):
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MarkKey, "generate", fixed_key)
-        options = {"data": data, "seed": 2, "epochs": 9, "max_images": 5_000}
+        options = {"data": data, "seed": 2, "epochs": 12, "max_images": 8_000}
         result = demo.run_demo(folder, gateway=has_envoy(), say=lines.append, verbose=False, **options)
     return result, lines, folder
 
@@ -45,9 +45,9 @@ def test_surrogates_are_detected_and_independent_models_are_not(finished):
     assert result.dataset == "Fashion-MNIST"
     surrogate, label_surrogate, *independent = result.suspects
     assert all(suspect.as_expected for suspect in (surrogate, *independent))
-    assert surrogate.final.log10_p <= -8
+    assert surrogate.final.log10_p <= -12  # -51 here, -31 with another seed
     assert label_surrogate.final.answers == "labels"
-    assert label_surrogate.final.log10_p <= -2  # -4.3 to -7.4 with other seeds and epochs: some 600 ties, few images
+    assert label_surrogate.final.log10_p <= -6  # -13 here, -14 with another seed
     assert all(evidence.log10_p > -3 for suspect in independent for evidence in suspect.evidence.values())
 
 
