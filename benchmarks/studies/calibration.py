@@ -44,6 +44,7 @@ from benchmarks.studies.independent_models import (
     IndependentModels,
     numbered_key,
 )
+from dynamarks_tf.attacks.batches import predicted
 from dynamarks_tf.report import style
 
 HERE = Path(__file__).parent
@@ -89,7 +90,7 @@ def study(threads: int, out: Path, folder: Path | None) -> None:
         sys.exit(f"{out} is of other settings: {content['settings']}. Move it away, or give another --out.")
 
     def answers(model: Any) -> tuple[Any, Any]:
-        fresh, logged = (model.predict(i, batch_size=256, verbose=0) for i in (images.x_test[chosen], models.stolen))
+        fresh, logged = (predicted(model, i, batch_size=256) for i in (images.x_test[chosen], models.stolen))
         return fresh, logged
 
     def p_of(channels: tuple[str, ...], model: Any) -> dict[str, list[float]]:

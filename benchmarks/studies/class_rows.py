@@ -38,6 +38,7 @@ from benchmarks.studies import photos
 from dynamarks_tf._support import files
 from dynamarks_tf.attacks import post_processing
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.batches import predicted
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.attacks.removal import copied, fine_tune
 from dynamarks_tf.audit.examination import Examiner
@@ -184,7 +185,7 @@ def answering(model: keras.Model) -> Callable[[Array], Array]:
 
     def answer(inputs: Array) -> Array:
         if id(inputs) not in known:
-            known[id(inputs)] = inputs, model.predict(inputs, batch_size=500, verbose=0)
+            known[id(inputs)] = inputs, predicted(model, inputs, batch_size=500)
         return known[id(inputs)][1]
 
     return answer

@@ -30,6 +30,7 @@ from benchmarks.studies import fashion_mnist, photos
 from benchmarks.studies.reference_models import log10_p
 from dynamarks_tf.attacks import post_processing, removal
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.batches import predicted
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.attacks.query_sets import adapted
 from dynamarks_tf.suspects.queries import confident_balanced_choice
@@ -81,7 +82,7 @@ def study(seed: int) -> list[dict[str, Any]]:
     strange_sent, strange_fresh = adapted(strange.x_train, shape), adapted(strange.x_test, shape)
 
     def answers(model: Any, inputs: Array) -> Array:
-        return model.predict(inputs, batch_size=512, verbose=0)
+        return predicted(model, inputs, batch_size=512)
 
     def surrogate(sent: Array, post_process: Any = np.asarray) -> Any:
         keras.utils.set_random_seed(3000 + seed)

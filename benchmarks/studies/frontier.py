@@ -33,6 +33,7 @@ from dynamarks_tf._support import files
 from dynamarks_tf.attacks import post_processing, removal
 from dynamarks_tf.attacks.architectures import SECOND, new_model
 from dynamarks_tf.attacks.attacker import Array, Attacker, TransferSet
+from dynamarks_tf.attacks.batches import predicted
 from dynamarks_tf.attacks.catalogue import own_model
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.audit.attack_runner import AttackRunner
@@ -120,7 +121,7 @@ def _noised(attack: Attack) -> Sweep:
 
 
 def _hard(attack: Attack) -> Sweep:
-    answers = np.asarray(attack.model.predict(attack.inputs, batch_size=256, verbose=0))
+    answers = predicted(attack.model, attack.inputs)
     hard = np.eye(answers.shape[1], dtype=answers.dtype)[answers.argmax(axis=1)]
     for share in (0.0, 0.5, 0.9, 1.0):
         student = attack.taught(SECOND["images"], f"hard {share}", (1 - share) * answers + share * hard)

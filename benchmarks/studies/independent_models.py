@@ -22,6 +22,7 @@ import numpy as np
 import dynamarks_tf as dm
 from benchmarks.studies import fashion_mnist
 from dynamarks_tf.attacks.architectures import ARCHITECTURES as BUILDERS
+from dynamarks_tf.attacks.batches import predicted
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.watermark.layer import SCHEME
 
@@ -98,7 +99,7 @@ class IndependentModels:
     @functools.cached_property
     def _targets(self) -> dict[str, Array]:
         marked = dm.mark(self.owner, numbered_key(-1), BUDGET, tie_margin=TIE_MARGIN)
-        clean, released = (model.predict(self.stolen, batch_size=256, verbose=0) for model in (self.owner, marked))
+        clean, released = (predicted(model, self.stolen, batch_size=256) for model in (self.owner, marked))
         return dict(zip(WAYS, (self.stolen_labels, clean, released, released.argmax(axis=1)), strict=True))
 
     def _trained(self, name: str, architecture: str, data: Callable[[], tuple[Array, Array]]) -> keras.Model:

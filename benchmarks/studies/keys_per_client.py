@@ -23,6 +23,7 @@ from benchmarks import result_file
 from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.batches import predicted
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.evidence.exact_tail import TAIL_RULE
 from dynamarks_tf.watermark.layer import SCHEME
@@ -65,7 +66,7 @@ def study(seed: int) -> list[dict[str, Any]]:
     own_key = master.for_client(SETTINGS["attacker"])
     marked = dm.mark(clean, own_key, SETTINGS["budget"], tie_margin=SETTINGS["tie_margin"])
     sent = images.x_train[start:stop]
-    answers = marked.predict(sent, batch_size=512, verbose=0)
+    answers = predicted(marked, sent, batch_size=512)
 
     def surrogate(images: Array, targets: Array) -> keras.Model:
         keras.utils.set_random_seed(3000 + seed)

@@ -26,6 +26,7 @@ from benchmarks import result_file
 from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.batches import predicted
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.evidence import anytime
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator
@@ -72,8 +73,8 @@ def study(seed: int) -> list[dict[str, Any]]:
     key = dm.MarkKey((2000 + seed).to_bytes(32, "big"), "Memory")
     marked, sent = dm.mark(clean, key), x[start:stop]
     owner = resolve_owner(marked, key)
-    answers = clean.predict(sent, batch_size=512, verbose=0)
-    labels = marked.predict(sent, batch_size=512, verbose=0).argmax(axis=1)
+    answers = predicted(clean, sent, batch_size=512)
+    labels = predicted(marked, sent, batch_size=512).argmax(axis=1)
     rows = []
     for name in SURROGATES:
         keras.utils.set_random_seed(3000 + seed)
@@ -81,8 +82,8 @@ def study(seed: int) -> list[dict[str, Any]]:
         for passes in SETTINGS["passes"]:
             train_classifier(model, sent, labels, epochs=passes - done, **size)
             done = passes
-            given = model.predict(sent, batch_size=512, verbose=0).argmax(axis=1)
-            tested = model.predict(images.x_test, batch_size=512, verbose=0).argmax(axis=1)
+            given = predicted(model, sent, batch_size=512).argmax(axis=1)
+            tested = predicted(model, images.x_test, batch_size=512).argmax(axis=1)
             accuracy = float(np.mean(tested == images.y_test))
             row = {"seed": seed, "surrogate": name, "passes": passes, "accuracy": accuracy}
             rows.append({**row, **evidence(owner, key, answers, given)})

@@ -28,6 +28,7 @@ from benchmarks import result_file
 from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.batches import batches, predicted
 from dynamarks_tf.request_logs.query_log import Selection
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
 from dynamarks_tf.verification.owner import resolve_owner
@@ -69,7 +70,8 @@ def trained(architecture: str, images: Array, wanted: Array, epochs: int, model:
         model = copy
     loss = "categorical_crossentropy" if wanted.ndim > 1 else "sparse_categorical_crossentropy"
     model.compile("adam", loss)
-    model.fit(images, wanted, epochs=epochs, batch_size=SETTINGS["batch_size"], verbose=0)
+    data = batches(images, wanted, batch_size=SETTINGS["batch_size"], shuffled=True)
+    model.fit(data, epochs=epochs, shuffle=False, verbose=0)
     return model
 
 
@@ -86,7 +88,7 @@ def study(seed: int) -> dict[str, Any]:
     key = dm.MarkKey((2000 + seed).to_bytes(32, "big"), "Questions")
     marked = dm.mark(clean, key)
     sent = x[start:stop]
-    released = marked.predict(sent, batch_size=512, verbose=0)
+    released = predicted(marked, sent, batch_size=512)
     suspects: dict[str, keras.Model] = {}
     for name, wanted in (("probabilities", released), ("labels", released.argmax(axis=1))):
         keras.utils.set_random_seed(3000 + seed)
@@ -96,7 +98,7 @@ def study(seed: int) -> dict[str, Any]:
         )
     suspects["independent"] = trained(SETTINGS["surrogate"], x[rest], y[rest], SETTINGS["surrogate_epochs"])
     asked = np.concatenate([sent, images.x_test])
-    known = {name: by_input(asked, model.predict(asked, batch_size=512, verbose=0)) for name, model in suspects.items()}
+    known = {name: by_input(asked, predicted(model, asked, batch_size=512)) for name, model in suspects.items()}
     return row_of(seed, resolve_owner(marked, key), key, sent, images.x_test, known)
 
 

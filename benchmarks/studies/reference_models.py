@@ -24,6 +24,7 @@ from benchmarks import result_file
 from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist, questions
 from benchmarks.studies.questions import trained
+from dynamarks_tf.attacks.batches import predicted
 from dynamarks_tf.case.assessment import assess
 from dynamarks_tf.case.plan import rule_of
 from dynamarks_tf.evidence.residual_accumulator import ResidualAccumulator, testable_channels
@@ -64,7 +65,7 @@ def study(seed: int) -> dict[str, Any]:
     key = dm.MarkKey((2000 + seed).to_bytes(32, "big"), "Questions")
     marked = dm.mark(clean, key)
     sent = x[start:stop]
-    released = marked.predict(sent, batch_size=512, verbose=0)
+    released = predicted(marked, sent, batch_size=512)
     owner = resolve_owner(marked, key)
     suspects: dict[str, keras.Model] = {}
     for name, wanted in (("probabilities", released), ("labels", released.argmax(axis=1))):
@@ -81,7 +82,7 @@ def study(seed: int) -> dict[str, Any]:
     suspects["independent MLP"] = trained("mlp", x[rest], y[rest], SETTINGS["mlp_epochs"])
 
     def answers(model: keras.Model) -> tuple[Array, Array]:
-        logged, fresh = (model.predict(inputs, batch_size=512, verbose=0) for inputs in (sent, images.x_test))
+        logged, fresh = (predicted(model, inputs, batch_size=512) for inputs in (sent, images.x_test))
         return logged, fresh
 
     row = row_of(

@@ -168,27 +168,25 @@ def _section(data: str, paths: list[Path], docs: Path, before: dict[str, Any] | 
         *_unfinished(data, rows),
         "",
         tables.costs(row for row in usual if row["kind"] == "cost").markdown(),
-        "",
-        "### Targets and results",
-        "",
-        f"The weakest of the extractions and removal attacks named, with a {_main(data)} as the surrogate."
-        + (" The targets were set for Fashion-MNIST." if data == "digits-mixed" else ""),
-        "",
-        *_targets(GLYPH_TARGETS if data == "glyphs-1000" else TARGETS, stolen, data),
-        "",
-        f"Independent models: {len(independent)} suspects, smallest log10 p {_smallest(independent)} (target: none "
-        "below -3).",
-        *weak(stolen),
-        *weaker(stolen, before),
-        "",
-        "### Stolen models",
-        "",
-        tables.suspects(stolen).markdown(),
-        "",
-        "### Independent models",
-        "",
-        tables.suspects(independent).markdown(),
     ]
+    if independent:  # otherwise these are budgets alone, and no target is about them
+        lines += [
+            "",
+            "### Targets and results",
+            "",
+            f"The weakest of the extractions and removal attacks named, with a {_main(data)} as the surrogate."
+            + (" The targets were set for Fashion-MNIST." if data == "digits-mixed" else ""),
+            "",
+            *_targets(GLYPH_TARGETS if data == "glyphs-1000" else TARGETS, stolen, data),
+            "",
+            f"Independent models: {len(independent)} suspects, smallest log10 p {_smallest(independent)} (target: none "
+            "below -3).",
+            *weak(stolen),
+            *weaker(stolen, before),
+        ]
+    lines += ["", "### Stolen models", "", tables.suspects(stolen).markdown()]
+    if independent:
+        lines += ["", "### Independent models", "", tables.suspects(independent).markdown()]
     matrix = plots.matrix([row for row in stolen if row["architecture"] == _main(data)], f"robustness-{data}")
     picture.save_svg(matrix, docs)
     lines += ["", f"![log10 p of every extraction and removal attack, {_main(data)}](robustness-{data}.svg)"]
@@ -201,8 +199,8 @@ def _section(data: str, paths: list[Path], docs: Path, before: dict[str, Any] | 
             "",
             "### Strength against budget",
             "",
-            "The weaker of two surrogates, of probabilities and of labels, with the weakest architecture, mlp, and no "
-            "removal attack.",
+            "The weaker of two surrogates, of probabilities and of labels, without removal attacks. Their architecture "
+            f"is {_of_budgets(data)}.",
             "",
             tables.settings(summaries).markdown(),
             "",
@@ -377,11 +375,13 @@ def _main(data: str) -> str:
     return TRADE_OFFS.get(data, MAIN)
 
 
+def _of_budgets(data: str) -> str:
+    return TRADE_OFFS.get(data, "mlp")
+
+
 def _is_plain(row: Row, data: str) -> bool:
     """Rows of the trade-off: the cost of a setting, and untouched surrogates, which were studied with every setting."""
-    is_theft = (
-        row["kind"] == "theft" and row["architecture"] == TRADE_OFFS.get(data, "mlp") and row["removal"] == "none"
-    )
+    is_theft = row["kind"] == "theft" and row["architecture"] == _of_budgets(data) and row["removal"] == "none"
     return row["kind"] == "cost" or (is_theft and row["extraction"] in ("full", "labels"))
 
 

@@ -32,6 +32,7 @@ from benchmarks import result_file
 from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.batches import batches, predicted
 from dynamarks_tf.verification.owner import Owner, resolve_owner
 from dynamarks_tf.watermark.keyed_hash import HASH_SIZE, KeyedHash
 from dynamarks_tf.watermark.layer import SCHEME
@@ -77,7 +78,8 @@ def trained(architecture: str, images: Array, wanted: Array, epochs: int) -> ker
         x = layer(x)
     model = keras.Model(inputs, keras.layers.Dense(wanted.shape[1], activation="sigmoid")(x))
     model.compile("adam", "binary_crossentropy")
-    model.fit(images, wanted, epochs=epochs, batch_size=SETTINGS["batch_size"], verbose=0)
+    data = batches(images, wanted, batch_size=SETTINGS["batch_size"], shuffled=True)
+    model.fit(data, epochs=epochs, shuffle=False, verbose=0)
     return model
 
 
@@ -92,7 +94,7 @@ def study(kind: str, seed: int) -> dict[str, Any]:
     key = dm.MarkKey((2000 + seed).to_bytes(32, "big"), "Sigmoids")
     marked = dm.mark(clean, key, SETTINGS["budget"], tie_margin=SETTINGS["tie_margin"])
     sent = images.x_train[start:stop]
-    released = marked.predict(sent, batch_size=512, verbose=0)
+    released = predicted(marked, sent, batch_size=512)
 
     def surrogate(images: Array, wanted: Array) -> keras.Model:
         keras.utils.set_random_seed(3000 + seed)
@@ -115,7 +117,7 @@ def study(kind: str, seed: int) -> dict[str, Any]:
             **common,
         ).log10_p
     for name, model in (("clean", clean), ("marked", marked)):
-        answers = model.predict(images.x_test, batch_size=512, verbose=0) > 0.5
+        answers = predicted(model, images.x_test, batch_size=512) > 0.5
         row["accuracy"][name] = float((answers == targets(kind, images.y_test)).mean())
     if kind == "binary":
         keyed_hash = owner.codebook(key).keyed_hash

@@ -28,6 +28,7 @@ from benchmarks import result_file
 from benchmarks.seeded_study import SeededStudy
 from benchmarks.studies import fashion_mnist
 from dynamarks_tf.attacks.architectures import ARCHITECTURES
+from dynamarks_tf.attacks.batches import predicted
 from dynamarks_tf.attacks.extraction import train_classifier
 from dynamarks_tf.case.trace import ClientEvidence
 from dynamarks_tf.request_logs.reduced_log import ReducedLog
@@ -84,7 +85,7 @@ def study(seed: int) -> list[dict[str, Any]]:
     key = dm.MarkKey((2000 + seed).to_bytes(32, "big"), "Trace")
     marked = dm.mark(clean, key, SETTINGS["budget"], tie_margin=SETTINGS["tie_margin"])
     owner, inputs = resolve_owner(marked, key), images.x_train[start:stop]
-    answers = marked.predict(inputs, batch_size=512, verbose=0)
+    answers = predicted(marked, inputs, batch_size=512)
 
     def surrogate(images: Array, targets: Array) -> keras.Model:
         keras.utils.set_random_seed(3000 + seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -233,6 +233,7 @@ def _winners_table(rows: list[dict[str, Any]]) -> list[str]:
         for kind in ("fresh", "logged"):
             for state in STATES:
                 found: dict[str, float] = {}
+                barred: set[str] = set()
                 for scheme, detectors in DETECTORS.items():
                     runs = _runs(rows, scheme, theft, state)
                     for detector in detectors if runs else ():
@@ -240,11 +241,14 @@ def _winners_table(rows: list[dict[str, Any]]) -> list[str]:
                         name = TITLES[scheme if scheme == "drw-drawn" else detector]
                         if accused(rows, detector):
                             name += f" (accuses {accused(rows, detector)} independent models)"
+                            barred.add(name)
                         if all(needed):  # an empty cell: cannot be tested
                             found[name] = max(
                                 math.inf if each == "-" else int(each.replace(",", "")) for each in needed
                             )
-                lines.append(_winners_line(f"questions, {kind}: trained on {answers}, {state}", found, "{:,.0f}"))
+                lines.append(
+                    _winners_line(f"questions, {kind}: trained on {answers}, {state}", found, "{:,.0f}", barred)
+                )
     owners = [row["cost"] for row in rows if row["name"].endswith("/owner")]
     lost, mean, most = {}, {}, {}
     for scheme in (each for each in DETECTORS if each != "none" and owners):
@@ -262,15 +266,15 @@ def _winners_table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _winners_line(measure: str, found: dict[str, float], form: str) -> str:
-    """One measure: smaller is better."""
+def _winners_line(measure: str, found: dict[str, float], form: str, barred: Collection[str] = ()) -> str:
+    """One measure: smaller is better; those barred cannot be best."""
 
     def shown(names: list[str]) -> str:
         figures = {name: "never" if found[name] == math.inf else form.format(found[name]) for name in names}
         return "; ".join(f"{name} {figure}" for name, figure in figures.items())
 
     order = sorted(found, key=lambda name: found[name])
-    able = [name for name in order if found[name] < math.inf and "accuses" not in name]
+    able = [name for name in order if found[name] < math.inf and name not in barred]
     best = [name for name in able if found[name] == found[able[0]]]
     ours = [name for name in order if name.startswith("ours")]
     others = [name for name in order if name not in best and name not in ours]
