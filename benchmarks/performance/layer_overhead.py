@@ -29,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 import dynamarks_tf as dm
+from dynamarks_tf.watermark import perturbation
 from dynamarks_tf.watermark.params import DEFAULT_TIE_MARGIN
 
 FREE = {"Const", "Identity", "NoOp", "VarHandleOp", "ReadVariableOp"}
@@ -47,6 +48,7 @@ def main() -> None:
     for num_classes in (10, 1000):
         operations(key, arguments.tie_margin, num_classes)
     passes(key, arguments.tie_margin)
+    parts(key, arguments.tie_margin, arguments.rounds)
     for shape in SHAPES:
         for is_compiled in (False, True):
             layer_alone(shape, dm.DynaMarkLayer(key, tie_margin=arguments.tie_margin), is_compiled, arguments.rounds)
@@ -88,6 +90,32 @@ def passes(key: dm.MarkKey, tie_margin: float) -> None:
         f"whole batches of {shape}, {math.prod(shape) * 4 / 2**20:.1f} MiB each: {read.total()} read, "
         f"{written.total()} written: {', '.join(f'{name} {read[name]}+{written[name]}' for name in read + written)}"
     )
+
+
+def parts(key: dm.MarkKey, tie_margin: float, rounds: int) -> None:
+    """Prints what the layer's time is spent on, in graph mode: how much longer it takes with each part."""
+    shape = SHAPES[-1]
+    layer = dm.DynaMarkLayer(key, tie_margin=tie_margin)
+    layer.build((None, shape[1]))
+    tables = {name: tf.constant(table) for name, table in layer._held().items()}
+
+    def looked_up(p: Any) -> Any:
+        secret = perturbation.find_secret(p, perturbation.best_two(p), tables, layer.params)
+        return tf.concat(list(secret.values.values()), axis=-1) if secret is not None else p
+
+    up_to: dict[str, Callable[[Any], Any]] = {
+        "call": lambda p: p[:, :1] * 2.0,
+        "two best classes": lambda p: perturbation.best_two(p).classes,
+        "hash and look-up": looked_up,
+        "ties, favored set, mixture": lambda p: layer(p),
+    }
+    p = tf.nn.softmax(3 * tf.random.stateless_normal(shape, (1, 2)))
+    calls = [functools.partial(tf.function(function), p) for function in up_to.values()]
+    for call in calls:
+        seconds(call, 3)
+    times = np.median([[seconds(call, 20) for call in calls] for _ in range(rounds)], axis=0) / 20
+    shares = np.diff(times, prepend=0) / times[-1]
+    print(f"parts of {shape}, graph: {', '.join(f'{n} {s:.0%}' for n, s in zip(up_to, shares, strict=True))}")
 
 
 def layer_alone(shape: tuple[int, int], layer: dm.DynaMarkLayer, is_compiled: bool, rounds: int) -> None:

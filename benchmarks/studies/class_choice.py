@@ -3,7 +3,8 @@
     python benchmarks/studies/class_choice.py --seed 0 --seed 1 --seed 2    # 15 minutes a seed on one core
     python benchmarks/studies/class_choice.py --report                      # writes docs/class-choice.md
 
-Owner model, data (Fashion-MNIST) and attacker are those of robustness.py. The channel, its regression and its clip were
+Owner model, data (Fashion-MNIST) and attacker are those of robustness.py; with its folder of `--models`, few are
+trained anew. The channel, its regression and its clip were
 tried on seed 100 only.
 """
 
@@ -71,12 +72,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, action="append", default=[], help="may be repeated")
     parser.add_argument("--report", action="store_true", help="write docs/class-choice.md from the results")
     parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: one for each core")
+    parser.add_argument("--models", type=Path, help="folder that keeps models between runs")
     parser.add_argument("--out", type=Path, default=robustness.RESULTS, help="folder of the results")
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     for seed in options.seed:
         path = options.out / f"class-choice-seed{seed}.json"
-        robustness.run("fashion-mnist", seed, SCENARIOS, path, verbose=True)
+        robustness.run("fashion-mnist", seed, SCENARIOS, path, verbose=True, models=options.models)
         robustness.compact(path, findings=["logged"], channels=True)
     if options.report:
         REPORT.write_text(report(options.out))

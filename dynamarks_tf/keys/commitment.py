@@ -8,9 +8,8 @@ import datetime
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -23,6 +22,9 @@ from dynamarks_tf.keys import timestamp as timestamps
 from dynamarks_tf.keys import timestamp_authority
 from dynamarks_tf.keys.key import MarkKey
 from dynamarks_tf.keys.pool import CommittedPool
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 FORMAT = "dynamarks-commitment"
 FORMAT_VERSION = 2

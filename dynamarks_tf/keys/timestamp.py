@@ -13,14 +13,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from cryptography import x509
+from typing import TYPE_CHECKING, Any
 
 from dynamarks_tf._support import files
 from dynamarks_tf._support.own_files import read_regular
 from dynamarks_tf.errors import CommitmentError
 from dynamarks_tf.foreign_text import shown
+
+if TYPE_CHECKING:  # takes 40 ms, and most commands need none of it
+    from cryptography import x509
 
 SUFFIX = ".tsr"
 LARGEST_REPLY = 2**16  # bytes; authorities send 1 to 10 kB
@@ -130,6 +131,8 @@ def load_roots(path: str | os.PathLike[str]) -> tuple[x509.Certificate, ...]:
     Raises:
         CommitmentError: it cannot be read, or holds no certificate.
     """
+    from cryptography import x509
+
     data = _bounded(path, LARGEST_ROOTS, "root certificates")
     try:
         return tuple(x509.load_pem_x509_certificates(data))
@@ -209,6 +212,8 @@ def _read(reader: ModuleType, reply: bytes, source: str) -> _Token:
 
 
 def _signer(response: Any) -> str:
+    from cryptography import x509
+
     (signer,) = response.signed_data.signer_infos
     certificates = map(x509.load_der_x509_certificate, response.signed_data.certificates)
     names = (one.subject for one in certificates if one.serial_number == signer.serial_number)

@@ -193,6 +193,19 @@ def winners_of_ties(p, num_classes, params):
     return np.asarray(perturbation.after_tie(values, best, tie, secret)[1].top)
 
 
+@pytest.mark.parametrize("num_classes", [3, 40, 300])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_certain_outputs_keep_their_best_class(num_classes, from_logits):
+    """All classes but one have probability 0, so a search for the second best may come upon the first again."""
+    certain = np.eye(num_classes, dtype=np.float32)
+    given = np.log(certain + np.float32(1e-45)) if from_logits else certain
+    marked = np.asarray(layer_for(num_classes, tie_margin=0.5, from_logits=from_logits)(given))
+    marked = softmax(marked) if from_logits else marked
+    np.testing.assert_allclose(marked.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(marked.argmax(axis=1), np.arange(num_classes))
+    assert 0.5 * np.abs(marked - certain).sum(axis=1).max() <= 0.05 + 1e-6
+
+
 def test_the_gap_of_a_tie_does_not_tell_whether_the_sign_decided():
     """Gaps spread evenly over the margin stay so; 20,000 ties, the largest deviation of the distribution is below
     2.2 / sqrt(n) but for once in 10,000 (Kolmogorov-Smirnov)."""
