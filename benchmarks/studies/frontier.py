@@ -272,7 +272,7 @@ def least_lost(rows: list[dict[str, Any]], family: str, labels: int, queries: st
     """
     plain = {row["seed"]: row["accuracy"] for row in rows if row["family"] == "none"}
     found = [
-        (100 * (plain[row["seed"]] - row["accuracy"]), row["strength"])
+        (round(100 * (plain[row["seed"]] - row["accuracy"]), 1) + 0.0, row["strength"])  # no -0.0
         for row in rows
         if (row["family"], row["labels"]) == (family, labels) and _log10_p(row, queries) > DETECTED
     ]
