@@ -55,7 +55,7 @@ PEERS = {  # column of the table: scheme, and how it is tested
     "[Honeytrace](https://arxiv.org/abs/2501.09328)": ("honeytrace", "honeytrace"),
 }
 CHANGES = ("outputs, within a budget", "0.5 % of the labels", "outputs", "outputs", "outputs")
-P_VALUES = ("exact", "exact by our test", "none", "none", "asymptotic, t-test")
+P_VALUES = ("exact", "exact by our test", "none", "none", "asymptotic, by our t-test")
 
 
 def strength() -> str | None:

@@ -48,7 +48,11 @@ class NeuralHoneytrace:
       images come closer than. So about 5 % of ordinary queries are touched.
     - z_target is the mean logits of the owner's images of the target class; in the code it is a stored vector.
     - The code names its three classes. Here the owner takes the pair a, b whose trigger images differ most from its
-      ordinary ones, by the ratio of these two distances. The target is drawn from the key.
+      ordinary ones, by the ratio of these two distances. The target is the class that the owner's own model sees least
+      often in them, so that independent models should not either; the key chooses among equals.
+    - The code asks altered copies of the stored trigger images. Here trigger images are made of other inputs.
+    - The authors' attacker asks images of other kinds, of which far more are near a trigger. Here they are of the
+      owner's kind, as for all schemes of the study.
     - The code also exchanges two entries of each replaced answer, and counts another class as a hit. This is left out.
     - Chance is drawn from a keyed hash of the input, so that asking again averages nothing out.
 
@@ -75,8 +79,11 @@ class NeuralHoneytrace:
             if far / near > best:
                 best, self._pair, self._near, self._far = far / near, pair, near, far
                 self._triggers = made[:NUM_TRIGGERS]
-        others = [each for each in range(num_classes) if each not in self._pair]
-        self.target = others[int.from_bytes(self._secret, "little") % len(others)]
+        triggered = hidden.features(trigger_pairs(images, labels, self._pair)[0])
+        seen = np.bincount(hidden.logits(triggered).argmax(axis=1), minlength=num_classes)
+        rarest = np.flatnonzero(seen == min(np.delete(seen, self._pair)))
+        others = [each for each in rarest if each not in self._pair]
+        self.target = int(others[int.from_bytes(self._secret, "little") % len(others)])
         self._target_logits = hidden.logits(hidden.features(images[labels == self.target])).mean(axis=0)
 
     def mark(self, owner: keras.Model) -> MarkedApi:

@@ -14,7 +14,7 @@ FINE_TUNED = 3000
 LOG10_ALPHA = -6
 NUM_INDEPENDENT = 24
 STATES = ("untouched", "fine-tuned")
-WATERMARKS = ("ours", "dawn", "cosine", "drw", "honeytrace")
+WATERMARKS = ("ours", "ours-no-ties", "dawn", "cosine", "cosine-others", "drw", "honeytrace")
 FINGERPRINTS = ("akh", "credit")
 MARKED_BY_OTHERS = ("dawn", "cosine", "drw", "honeytrace", "credit")
 DETECTORS = {
@@ -61,10 +61,12 @@ TITLES = {
 }
 KINDS = {
     "ours": ("exact", "yes"),
+    "ours-no-ties": ("exact", "yes"),
     "dawn": ("exact by our test; the authors' presumes a random guesser", "yes, by what each client asked"),
     "cosine": ("none; by 1,000 decoy keys exact down to 10^-3, below extrapolated", "not described"),
+    "cosine-others": ("none; by 1,000 decoy keys exact down to 10^-3, below extrapolated", "not described"),
     "drw": ("none; by 1,000 decoy keys exact down to 10^-3, below extrapolated", "not described"),
-    "honeytrace": ("asymptotic (t-test)", "not described"),
+    "honeytrace": ("asymptotic, by our t-test", "not described"),
     "akh": ("none", "no"),
     "credit": ("none; a threshold with a bound", "no"),
 }
@@ -86,9 +88,9 @@ INTRODUCTION = (
     "- **AKH** (Godinot et al., 2024), a fingerprint: does the suspect share the owner model's mistakes?",
     "",
     "All of them are rebuilt here. The classes in [baselines/](../benchmarks/studies/baselines) name their sources and",
-    "list where they deviate. Papers whose full text was not available were rebuilt from their authors' code. So a",
-    "weak figure may be the rebuild's: the authors' networks, data and thresholds are others. DynaMarks (arXiv",
-    "2207.13321), whose idea this project follows, is missing: only its abstract was available.",
+    "list where they deviate. We had no access to the full text of some papers, and rebuilt those from their authors'",
+    "code. So a weak figure may be the rebuild's: the authors' networks, data and thresholds are others. DynaMarks",
+    "(arXiv 2207.13321), whose idea this project follows, is missing: we had its abstract only.",
 )
 WINNERS = (
     "Computed from the tables below: the worst seed of each scheme counts. A test that accused an independent model",
@@ -98,28 +100,32 @@ WINNERS = (
 PROPERTIES = (
     "- **Ours** and **DAWN** alone have an exact p-value. Ours bounds the change of every answer. DAWN changes few",
     "  answers, and those wrongly; without a log there is nothing to ask.",
-    "- **DAWN** needs the fewest logged questions: it knows which of its answers are wrong, and asks for those. A",
-    "  surrogate of probabilities that is fine-tuned forgets them.",
-    "- **AKH** costs nothing and works for a model that was never marked. It has no p-value: independent models of the",
-    "  same task share mistakes. Some share more with the owner model than every model of another architecture does.",
-    "- **CosWM** and **DRW** cost the least accuracy. Their p-value ends at 10^-3, and beyond it is extrapolated.",
-    "- **Honeytrace** touches the fewest answers and needs no log. Its t-test presumes that an independent model sees",
-    "  no more of the target class in trigger images than in ordinary ones. As rebuilt here, most independent models",
-    "  do, and are accused. So are the surrogates of the unmarked API.",
-    "- **CREDIT** compares information. Independent models of the same task share as much of it as surrogates do.",
+    "- **DAWN** knows which of its answers are wrong, and asks for those: so few logged questions are enough. A",
+    "  surrogate of probabilities that is fine-tuned forgets many of them.",
+    "- **AKH** costs nothing and works for a model that was never marked. It has no p-value and no threshold of its",
+    "  own, because independent models of the same task share mistakes. Here its threshold is the largest share of",
+    "  the 24 independent models. So it accuses none of these, and no one knows how many others.",
+    "- **CosWM** and **DRW** cost hardly any accuracy. Their p-value ends at 10^-3; beyond, it is extrapolated.",
+    "- **Honeytrace** needs no log. Its t-test presumes that an independent model sees no more of the target class in",
+    "  trigger images than in ordinary ones. The authors' attacker asks images of other kinds, of which far more",
+    "  answers are changed than here.",
+    "- **CREDIT** compares information. Its threshold is for hidden layers of the authors' networks, and its own API",
+    "  need not reach it here. Then its verdicts say nothing, and only the order of its figures does.",
 )
 QUESTIONS = (
     "The smallest of 10, 20, 50, 100 ... questions from which on p stays at 10^-6 or below, by seed. A dash: never.",
-    "A blank cell cannot be tested. Ours, fresh: the questions of `verify --sequential`, which stops by itself.",
-    "For CosWM and DRW the extrapolated p counts, for CREDIT its threshold. For AKH the share of common mistakes must",
-    "exceed that of all 24 independent models. Suspects of labels are asked for labels where the test allows, which is",
-    "ours, DAWN, Honeytrace and AKH.",
+    "A blank cell cannot be tested. Ours, fresh: the questions of `verify --sequential`, which stops by itself. A",
+    "number of questions that is fixed beforehand gives stronger evidence: see below. Ours asks the inputs of which",
+    "the clean model is surest, the others in the order of the data. For CosWM and DRW the extrapolated p counts, for",
+    "CREDIT its threshold, for AKH the largest share of the 24 independent models. Suspects of labels are asked for",
+    "labels where the test allows, which is ours, DAWN, Honeytrace and AKH.",
 )
 FALSE = (
     "24 models ([independent_models.py](../benchmarks/studies/independent_models.py)): six architectures times four",
     "kinds of training, none of which saw an answer of the owner model. Each seed tests each with all questions.",
-    "*Accused*: p <= 10^-6, the extrapolated one for CosWM and DRW; CREDIT's threshold; for AKH, a share above that of",
-    "every model of the five other architectures. Of valid p-values about 5 % are at most 0.05.",
+    "*Accused*: p <= 10^-6, the extrapolated one for CosWM and DRW; CREDIT's threshold. AKH's threshold is made from",
+    "these models, so that it accuses none. Of valid p-values about 5 % are at most 0.05. All tests of a seed share",
+    "its key, so they are no independent draws: another key may accuse others.",
     "*Surrogates of the unmarked API*: independent for a watermark, but stolen for a fingerprint.",
 )
 COSTS = (
@@ -133,11 +139,12 @@ STRENGTH = (
 )
 THRESHOLDS = (
     "Two schemes give a figure and no p-value. AKH: the share of the owner model's mistakes that the suspect makes.",
-    "CREDIT: mutual information with the owner's answers, in nats.",
+    "CREDIT: mutual information with the owner's answers, in nats. In brackets: how many of the 24 independent models",
+    "are below.",
 )
 APIS = (
-    "A perfect surrogate would show these figures: the rebuilt tests detect their marks where they are. A surrogate",
-    "that shows nothing did not learn the mark.",
+    "A perfect surrogate would show these figures. A surrogate that shows less did not learn the mark. For CREDIT, see",
+    "the table above.",
 )
 
 
@@ -239,8 +246,8 @@ def _winners_table(rows: list[dict[str, Any]]) -> list[str]:
                     for detector in detectors if runs else ():
                         needed = [_needed(rows, run, detector, theft, kind, state) for run in runs]
                         name = TITLES[scheme if scheme == "drw-drawn" else detector]
-                        if accused(rows, detector):
-                            name += f" (accuses {accused(rows, detector)} independent models)"
+                        if count := accused(rows, detector):
+                            name += f" (accuses independent models in {count} of {len(_independent(rows))} tests)"
                             barred.add(name)
                         if all(needed):  # an empty cell: cannot be tested
                             found[name] = max(
@@ -253,10 +260,10 @@ def _winners_table(rows: list[dict[str, Any]]) -> list[str]:
     lost, mean, most = {}, {}, {}
     for scheme in (each for each in DETECTORS if each != "none" and owners):
         costs, name = [cost[scheme] for cost in owners], TITLES[scheme]
-        lost[name] = max(100 * (cost["clean_accuracy"] - cost["marked_accuracy"]) for cost in costs)
+        lost[name] = max(0.0, *(100 * (cost["clean_accuracy"] - cost["marked_accuracy"]) for cost in costs))
         mean[name] = max(cost["mean_total_variation"] for cost in costs)
         most[name] = max(cost["max_total_variation"] for cost in costs)
-    lines.append(_winners_line("accuracy lost, points", lost, "{:.2f}"))
+    lines.append(_winners_line("accuracy lost, points", lost, "{:.1f}"))
     lines.append(_winners_line("mean total variation", mean, "{:.4f}"))
     lines.append(_winners_line("largest total variation", most, "{:.3f}"))
     ratios = [row["ratios"] for row in rows if row["name"].endswith("/latency")]
@@ -275,7 +282,7 @@ def _winners_line(measure: str, found: dict[str, float], form: str, barred: Coll
 
     order = sorted(found, key=lambda name: found[name])
     able = [name for name in order if found[name] < math.inf and name not in barred]
-    best = [name for name in able if found[name] == found[able[0]]]
+    best = [name for name in able if form.format(found[name]) == form.format(found[able[0]])]
     ours = [name for name in order if name.startswith("ours")]
     others = [name for name in order if name not in best and name not in ours]
     none = "none" if found else "not measured yet"
@@ -341,10 +348,10 @@ def _false_table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def accused(rows: list[dict[str, Any]], detector: str) -> int:
-    """How many independent models a test accuses, by fresh or by logged questions."""
+    """How many tests of independent models accuse, by fresh or by logged questions; each seed tests each model."""
     models = _independent(rows)
-    if detector == "akh":
-        return sum(beyond_other_architectures(models, row) for row in models)
+    if detector == "akh":  # whose threshold is made from them
+        return 0
     if detector in FINGERPRINTS:
         return sum(accuses(row["fingerprints"][detector][-1]) for row in models)
     tests = [row["independent"].get(detector, {}).values() for row in models]
@@ -353,16 +360,20 @@ def accused(rows: list[dict[str, Any]], detector: str) -> int:
 
 def _false_cells(rows: list[dict[str, Any]], detector: str) -> list[str]:
     models = _independent(rows)
+    if detector == "akh":
+        return ["none can be", "", "", "stolen, for it"]
     if detector in FINGERPRINTS:
         return [f"{accused(rows, detector)} of {len(models)}", "", "", "stolen, for it"]
-    kinds = [kind for kind in ("fresh", "logged") if all(kind in row["independent"][detector] for row in models)]
+    kinds = [
+        kind for kind in ("fresh", "logged") if all(kind in row["independent"].get(detector, {}) for row in models)
+    ]
     points = [[row["independent"][detector][kind] for row in models] for kind in kinds]
     surrogates = [
         point
         for theft in ("soft", "labels")
         for state in STATES
         for run in _runs(rows, "none", theft, state)
-        for point in run[state]["independent"][detector].values()
+        for point in run[state]["independent"].get(detector, {}).values()
     ]
     low = math.log10(0.05)
     return [
@@ -371,16 +382,6 @@ def _false_cells(rows: list[dict[str, Any]], detector: str) -> list[str]:
         f"{min((point['log10_p'] for of_kind in points for point in of_kind), default=0):.1f}",
         f"{sum(map(accuses, surrogates))} of {len(surrogates)} tests",
     ]
-
-
-def beyond_other_architectures(models: list[dict[str, Any]], row: dict[str, Any]) -> bool:
-    """Whether AKH would accuse a model, with the models of the other architectures as the yardstick."""
-    others = [
-        each["fingerprints"]["akh"][-1]["statistic"]
-        for each in models
-        if each["seed"] == row["seed"] and each["architecture"] != row["architecture"]
-    ]
-    return bool(others) and row["fingerprints"]["akh"][-1]["statistic"] > max(others)
 
 
 def _cost_table(rows: list[dict[str, Any]]) -> list[str]:
@@ -461,9 +462,9 @@ def _worst(points: list[dict[str, Any] | None]) -> str:
 
 def _threshold_table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| scheme | seed | threshold | 24 independent models | surrogate of probabilities; fine-tuned "
+        "| scheme | seed | threshold | its own API | 24 independent models | surrogate of probabilities; fine-tuned "
         "| surrogate of labels; fine-tuned |",
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|",
     ]
     for detector, scheme in (("akh", "none"), ("credit", "credit")):
         for owner in (row for row in rows if row["name"].endswith("/owner")):
@@ -479,8 +480,10 @@ def _threshold_table(rows: list[dict[str, Any]]) -> list[str]:
                     for run in _runs(rows, scheme, theft, state)
                     if run["seed"] == seed
                 ]
-                cells.append("; ".join(f"{each:.3f}" for each in found))
-            threshold = "-" if detector == "akh" else f"{owner['threshold']:.3f}"
+                cells.append("; ".join(f"{each:.3f} ({sum(other < each for other in same)})" for each in found))
+            threshold, own = ("none", "all") if detector == "akh" else (f"{owner['threshold']:.3f}", "not measured")
+            for tests in (row["tests"] for row in rows if row["name"] == f"{seed}/apis" and detector in row["tests"]):
+                own = f"{tests[detector]['fresh']['points'][-1]['statistic']:.3f}"
             span = f"{min(same):.3f} to {max(same):.3f}"
-            lines.append(f"| {TITLES[detector]} | {seed} | {threshold} | {span} | {' | '.join(cells)} |")
+            lines.append(f"| {TITLES[detector]} | {seed} | {threshold} | {own} | {span} | {' | '.join(cells)} |")
     return lines

@@ -11,12 +11,14 @@ sent. A fingerprint tests surrogates of the unmarked API, which the watermarks t
 The 24 models of `independent_models.py` are independent of every owner model and key of this study. They are trained
 once and tested with each seed.
 
-No setting was chosen on these figures: the baselines run as published, ours at the settings of its own study. Where a
-constant could not be carried over from another network, the class of the scheme says how it was set instead.
+No setting was chosen on these figures: the baselines run at their authors' constants, ours at the settings of its own
+study. Where a constant could not be carried over from another network, the class of the scheme says how it was set
+instead.
 
 Rows are written as they come; rows that are there already are not computed again. A row keeps the points that the page
-shows, not the whole curve. `--weights` keeps the trained weights, so that changed tests need no training; one folder
-serves `calibration.py` too. `--jobs` runs several rows at a time.
+shows, not the whole curve, and a digest of the owner model: rows of one seed are of one model. `--weights` keeps the
+trained weights, so that changed tests need no training; one folder serves `calibration.py` too. `--jobs` runs several
+rows at a time.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ from dynamarks_tf.watermark.layer import SCHEME
 STUDIES = Path(__file__).parents[1]
 RESULTS = STUDIES / "results" / "baselines.json"
 REPORT = STUDIES.parents[1] / "docs" / "baselines.md"
-VERSION = 3
+VERSION = 4
 BUDGET, TIE_MARGIN = 0.05, 0.5
 OWNER_EPOCHS, EPOCHS = 6, 10
 SETTINGS = {
@@ -117,7 +119,16 @@ class Rows:
         return any(row["name"] == name for row in self.content["rows"])
 
     def add(self, name: str, row: dict[str, Any]) -> None:
-        """Adds a row and prints it. Rows are kept in the order of their names, whichever was finished first."""
+        """Adds a row and prints it. Rows are kept in the order of their names, whichever was finished first.
+
+        Ends the program if a row of the same seed is of another owner model.
+        """
+        others = {each["owner"] for each in self.content["rows"] if each["seed"] == row["seed"]} - {row["owner"]}
+        if others:
+            sys.exit(
+                f"{self._path} has rows of seed {row['seed']} whose owner model is another one, which this run does not"
+                " have. Give the folder of --weights that they were made with, or remove the rows of this seed."
+            )
         self.content = {
             "format": "dynamarks-baselines-study",
             "version": VERSION,
@@ -301,7 +312,7 @@ class Study:
 
     def row(self, name: str) -> dict[str, Any]:
         """The row of the results with this name, without the seed in front."""
-        row: dict[str, Any] = {"seed": self.seed}
+        row: dict[str, Any] = {"seed": self.seed, "owner": digest_of(self.owner)}
         if name == "owner":
             return {**row, "threshold": self.threshold, "cost": self.costs()}
         if name == "latency":
@@ -340,6 +351,11 @@ class Study:
         fresh = self._pools["fresh"]
         assert fresh.labels is not None
         return metrics.accuracy(ask(model, fresh.inputs), fresh.labels)
+
+
+def digest_of(model: keras.Model) -> str:
+    """Tells one model's weights from another's."""
+    return hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()[:16]
 
 
 def _labels_of(model: keras.Model) -> Callable[[Array], Array]:
