@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
     "surrogate": "separable_cnn",
     "surrogate_epochs": 12,
     "true_labels": 3000,
-    "fine_tuning_epochs": 2,
+    "fine_tuning_epochs": 5,
     "independent_images": 12000,
     "batch_size": 64,
     "questions": [15, 30, 60, 100, 200, 300, 1000, None],

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import result_file, study_file
-from benchmarks.studies import calibration, keys_per_client, questions, trace
+from benchmarks.studies import calibration, frontier, keys_per_client, questions, trace
 from benchmarks.studies.baselines import page as baselines
 from dynamarks_tf._support import files
 from dynamarks_tf.audit.results import read, read_all
@@ -30,9 +30,9 @@ ROOT = Path(__file__).parents[2]
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 RESULTS = Path(__file__).parent / "results"
 DEMO, BASELINES = RESULTS / "demo.json", RESULTS / "baselines.json"
-RELEASED = RESULTS / "robustness-released.json", RESULTS / "baselines-released.json"  # until there are others
 MAIN = "separable_cnn"  # the surrogate
 MAIN_SETS = ("fashion-mnist", "digits-mixed")
+OTHER_SETS = ("glyphs-1000", "photos-100")
 SIDES = ("clean", "marked")
 MISSING = "Not measured in this release.\n"
 NOT_MEASURED = "not measured"
@@ -61,10 +61,6 @@ P_VALUES = ("exact", "exact by our test", "none", "none", "asymptotic, by our t-
 def strength() -> str | None:
     """Log10 p by what the attacker kept, untouched and fine-tuned: the worst of the seeds, on the first of the sets."""
     paths = next(filter(None, (sorted(RESULTS.glob(f"robustness-{data}-seed*.json")) for data in MAIN_SETS)), None)
-    if not (paths and MAIN_SETS[0] in paths[0].name):
-        released = _released_strength()
-        if released is not None:
-            return released
     if paths is None:
         return None
     rows, facts = [row for row in _usual(paths) if row.get("architecture") == MAIN], read(paths[0])["settings"]
@@ -80,40 +76,27 @@ def strength() -> str | None:
             lines.append(tuple(cells))
     logged = f"{facts['pool']:,} logged"
     header = ("the attacker kept", "10 / 100 / 1,000 fresh", logged, "fine-tuned: fresh", "fine-tuned: logged")
-    picture = _picture("Strength of the weaker surrogate by budget", "trade-off*.svg")
+    picture = _picture("Strength of the weaker of two surrogates, by budget and number of classes", "trade-off.svg")
     return f"{Table(header, tuple(lines)).markdown()}{_about(facts, len(paths), facts['data'])}{picture}"
 
 
-def _released_strength() -> str | None:
-    """The same of the last release, from the worst seeds of its scenarios."""
-    content = _content(RELEASED[0])
-    if content is None:
-        return None
-    found = content[MAIN_SETS[0]]
-    cells = {tuple(cell["name"]): cell["log10_p"] for cell in found["cells"]}
-    lines, seeds = [], set[str]()
-    for extraction, words in KEPT.items():
-        line = [words]
-        for removal in ("none", "fine-tune all"):
-            cell = cells[extraction, MAIN, removal]
-            seeds |= cell["logged"].keys()
-            labels = extraction == "labels"
-            line.append("-" if labels else " / ".join(_p(max(cell[column].values())) for column in FRESH))
-            line.append(_p(max(cell["logged, labels" if labels else "logged"].values())))
-        lines.append(tuple(line))
-    header = ("the attacker kept", "10 / 100 / 1,000 fresh", "30,000 logged", "fine-tuned: fresh", "fine-tuned: logged")
-    return Table(header, tuple(lines)).markdown() + _about(found, len(seeds))
-
-
 def removal() -> str | None:
-    """What removing the mark costs an attacker: a picture of its own study."""
-    return _picture("Points of accuracy lost until the mark is gone", "frontier*.svg").lstrip() or None
+    """What removing the mark costs an attacker: the cheapest ways, and a picture of its own study."""
+    for data in MAIN_SETS:
+        paths = sorted(RESULTS.glob(f"frontier-{data}-seed*.json"))
+        if paths:
+            rows = list(read_all(paths))
+            picture = _picture("Points of accuracy lost until the mark is gone", f"frontier-{data}.svg")
+            about = _about(read(paths[0])["settings"], len(paths), data)
+            return f"{frontier.cheapest(data, rows).markdown()}{about}{picture}"
+    return None
 
 
 def kinds() -> str | None:
     """Other data: the worst of the seeds; of independent models the smallest log10 p."""
     sets: dict[str, list[Path]] = {}
-    for path in sorted([*RESULTS.glob("kinds-*-seed*.json"), *RESULTS.glob("robustness-glyphs-1000-seed*.json")]):
+    others = [path for data in OTHER_SETS for path in RESULTS.glob(f"robustness-{data}-seed*.json")]
+    for path in sorted([*RESULTS.glob("kinds-*-seed*.json"), *others]):
         sets.setdefault(read(path)["settings"]["data"], []).append(path)
     lines = []
     for data, paths in sets.items():
@@ -130,10 +113,19 @@ def kinds() -> str | None:
         independent = _p(min((each["log10_p"] for each in found), default=None))
         logged = (_p(worst(stolen, "logged")), _p(worst(labels, "logged, labels")))
         name = data if facts["scheme"] == SCHEME else f"{data}, scheme {facts['scheme']}"
-        lines.append((name, str(classes), accuracy, fresh, *logged, independent))
+        lines.append((name, str(classes), str(len(paths)), accuracy, fresh, *logged, independent))
     if not lines:
         return None
-    header = ("data", "classes", "accuracy, clean → marked", "100 fresh", "logged", "labels only", "independent")
+    header = (
+        "data",
+        "classes",
+        "seeds",
+        "accuracy, clean → marked",
+        "100 fresh",
+        "logged",
+        "labels only",
+        "independent",
+    )
     return Table(header, tuple(lines)).markdown() + "\n"
 
 
@@ -145,7 +137,7 @@ def number_of_questions() -> str | None:
     rows, lines = content["rows"], []
     for form, suspects in (
         ("probabilities", ("probabilities", "probabilities, fine-tuned", "independent")),
-        ("labels", ("labels", "labels, fine-tuned", "independent")),
+        ("labels", ("labels", "labels, fine-tuned", "probabilities", "independent")),
     ):
         for suspect in suspects:
             places = [questions.SETTINGS["questions"].index(count) for count in ASKED]
@@ -158,20 +150,10 @@ def number_of_questions() -> str | None:
 
 def comparison() -> str | None:
     """This mark beside published ones; the same table stands in the README."""
-    content = measured = _content(BASELINES)
-    if content is None or not any("ours/labels" in row["name"] for row in content["rows"]):
-        content = _content(RELEASED[1])
+    content = _content(BASELINES)
     if content is None:
         return None
-
-    def costs(peer: str) -> list[dict[str, float]]:
-        owners = [
-            [row["cost"] for row in each["rows"] if row["name"].endswith("/owner") and peer in row["cost"]]
-            for each in (content, measured)
-            if each is not None
-        ]
-        return [cost[peer] for cost in next(filter(None, owners), [])]
-
+    owners = [row["cost"] for row in content["rows"] if row["name"].endswith("/owner")]
     runs = [row for row in content["rows"] if "scheme" in row and row.get("architecture", MAIN) == MAIN]
     lines = {
         "changes": CHANGES,
@@ -180,8 +162,11 @@ def comparison() -> str | None:
             for kind, (_, detector) in zip(P_VALUES, PEERS.values(), strict=True)
         ],
         "fresh questions to 10^-6": [_needed(runs, *peer, "soft", "fresh") for peer in PEERS.values()],
+        "the same, surrogate fine-tuned": [
+            _needed(runs, *peer, "soft", "fresh", "fine-tuned") for peer in PEERS.values()
+        ],
         "logged ones, label-only theft": [_needed(runs, *peer, "labels", "logged") for peer in PEERS.values()],
-        "accuracy cost, points": [_cost(costs(peer)) for peer, _ in PEERS.values()],
+        "accuracy cost, points": [_cost([cost[peer] for cost in owners]) for peer, _ in PEERS.values()],
     }
     return Table(("", *PEERS), tuple((name, *cells) for name, cells in lines.items())).markdown() + "\n"
 
@@ -333,9 +318,11 @@ def _picture(words: str, pattern: str) -> str:
     return f"\n![{words}]({found[0].name})\n" if found else ""
 
 
-def _needed(runs: Iterable[dict[str, Any]], scheme: str, detector: str, theft: str, queries: str) -> str:
+def _needed(
+    runs: Iterable[dict[str, Any]], scheme: str, detector: str, theft: str, queries: str, state: str = "untouched"
+) -> str:
     """How many questions a scheme's test needs, over the seeds."""
-    same = [run["untouched"] for run in runs if (run["scheme"], run["theft"]) == (scheme, theft) and "untouched" in run]
+    same = [run[state] for run in runs if (run["scheme"], run["theft"]) == (scheme, theft) and state in run]
     tests = [run["tests"][detector] for run in same]
     if not tests:
         return NOT_MEASURED

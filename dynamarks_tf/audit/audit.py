@@ -340,8 +340,9 @@ def _write_report(
     lines += ["", *(f"![{name}]({name}.png)" for name in figures)]
     lines += [
         "",
-        "log10 p: the worst of the seeds. *Fresh*: the given number of unlabeled inputs, none of them sent to the",
-        "marked model. *Logged*: every input that the attacker sent. *Labels*: the same inputs, with a suspect that",
+        "log10 p: the worst of the seeds, which is the largest for thefts and the smallest for independent models.",
+        "*Fresh*: the given number of unlabeled inputs, none of them sent to the marked model. *Logged*: up to 4 fresh",
+        "ones for each class, then all inputs that the attacker sent. *Labels*: the logged inputs, with a suspect that",
         "answers with labels only.",
         "",
     ]

@@ -36,6 +36,8 @@ class Table:
 def suspects(rows: Rows) -> Table:
     """One line for each scenario: accuracy, and log10 p by kind of queries, the worst of the seeds.
 
+    The worst is the largest p of stolen models, and the smallest of independent ones.
+
     Args:
         rows: rows of thefts or of independent models, with one setting of the mark.
     """
@@ -89,9 +91,17 @@ def settings(summaries: Iterable[SettingSummary]) -> Table:
 
 
 def worst(rows: Rows, column: str) -> float | None:
-    """The weakest evidence of several rows by one kind of queries; `None` if it was not tested."""
-    found = [row["findings"][column]["log10_p"] for row in rows if column in row["findings"]]
-    return max(found) if found else None
+    """The worst log10 p of several rows by one kind of queries; `None` if it was not tested.
+
+    It is the weakest evidence against stolen models, and the strongest against independent ones.
+
+    Args:
+        rows: rows of one kind.
+        column: the kind of queries.
+    """
+    tested = [row for row in rows if column in row["findings"]]
+    choose = min if any(row["kind"] == "independent" for row in tested) else max
+    return choose((row["findings"][column]["log10_p"] for row in tested), default=None)
 
 
 def _worst(rows: Rows, column: str) -> str:

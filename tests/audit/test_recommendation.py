@@ -1,5 +1,6 @@
 """Recommended settings: the mildest that is strong enough in every theft."""
 
+from dynamarks_tf.audit import tables
 from dynamarks_tf.audit.recommendation import recommend, strength, summarize
 
 
@@ -59,6 +60,15 @@ def test_a_suspect_that_a_removal_attack_made_worthless_does_not_count():
 def test_the_worst_seed_counts():
     worse = row(0.05, -1.0, seed=1)
     assert summarize([*ROWS, worse])[1].log10_p == -1.0
+
+
+def test_the_worst_is_the_weakest_evidence_of_thefts_and_the_strongest_of_independent_models():
+    thefts = [row(0.05, -9.0), row(0.05, -3.0, seed=1)]
+    independent = [{**each, "kind": "independent"} for each in thefts]
+    column = next(iter(thefts[0]["findings"]))
+    assert tables.worst(thefts, column) == -3.0
+    assert tables.worst(independent, column) == -9.0
+    assert tables.worst(thefts, "of another kind") is None
 
 
 def test_the_strength_of_a_theft_is_that_of_its_strongest_queries():

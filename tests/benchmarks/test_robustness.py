@@ -36,9 +36,17 @@ def test_figures_that_got_weaker_are_held_against_the_same_seeds():
     cells = [{"name": ["full", "separable_cnn", "none"], "log10_p": {"100 fresh": {"0": -20.0, "1": -8.0}}}]
     before = {"scheme": "one", "cells": cells}
     kept = robustness_page.weaker([row({"100 fresh": -19.0})], before)
-    assert "1 are in both. Now 0 are weaker" in " ".join(kept)
+    said = (
+        "Of its figures that detected, 1 were measured again. Now {} are stronger by more than a quarter, and {} weaker"
+    )
+    assert said.format(0, 0) in " ".join(kept)
+    assert said.format(1, 0) in " ".join(robustness_page.weaker([row({"100 fresh": -26.0})], before))
     lost = robustness_page.weaker([row({"100 fresh": -12.0})], before)
     assert lost[-1] == "| full | separable_cnn | none | 100 fresh | -20.0 | -12.0 |"
+    assert said.format(0, 1) in " ".join(lost)
+    assert "0 detect no longer" in " ".join(lost)
+    assert "none of the 1 weaker figures of fresh queries" in " ".join(lost)
+    assert "1 detect no longer" in " ".join(robustness_page.weaker([row({"100 fresh": -5.0})], before))
 
 
 def test_every_attack_on_images_is_in_the_matrix_once():
