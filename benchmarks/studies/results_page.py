@@ -157,7 +157,7 @@ def comparison() -> str | None:
     runs = [row for row in content["rows"] if "scheme" in row and row.get("architecture", MAIN) == MAIN]
     lines = {
         "changes": CHANGES,
-        "p-value; independent models accused": [
+        "p-value; tests of independent models that accuse": [
             f"{kind}{_accused(content['rows'], detector)}"
             for kind, (_, detector) in zip(P_VALUES, PEERS.values(), strict=True)
         ],

@@ -110,7 +110,7 @@ PROPERTIES = (
     "  trigger images than in ordinary ones. The authors' attacker asks images of other kinds, of which far more",
     "  answers are changed than here.",
     "- **CREDIT** compares information. Its threshold is for hidden layers of the authors' networks, and its own API",
-    "  need not reach it here. Then its verdicts say nothing, and only the order of its figures does.",
+    "  did not reach it here. So its verdicts say nothing here; the order of its figures does.",
 )
 QUESTIONS = (
     "The smallest of 10, 20, 50, 100 ... questions from which on p stays at 10^-6 or below, by seed. A dash: never.",
@@ -301,7 +301,8 @@ def _questions_table(rows: list[dict[str, Any]]) -> list[str]:
                 for theft in ("soft", "labels"):
                     found = _runs(rows, scheme, theft, state)
                     for kind in ("fresh", "logged"):
-                        cells.append(", ".join(_needed(rows, run, detector, theft, kind, state) for run in found))
+                        needed = [_needed(rows, run, detector, theft, kind, state) for run in found]
+                        cells.append(", ".join(filter(None, needed)))
                 name = TITLES[scheme if scheme == "drw-drawn" else detector]
                 lines.append(f"| {name} | {state} | {' | '.join(cells)} |")
     return lines
