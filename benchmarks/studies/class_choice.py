@@ -1,11 +1,10 @@
 """What the class-choice channel adds, on owner models, keys and surrogates that had no part in choosing it.
 
-    python benchmarks/studies/class_choice.py --seed 0 --seed 1 --seed 2    # 15 minutes a seed on one core
+    python benchmarks/studies/class_choice.py --seed 0 --seed 1 --seed 2    # 5 minutes a seed on one core
     python benchmarks/studies/class_choice.py --report                      # writes docs/class-choice.md
 
 Owner model, data (Fashion-MNIST) and attacker are those of robustness.py; with its folder of `--models`, few are
-trained anew. The channel, its regression and its clip were
-tried on seed 100 only.
+trained anew. The channel, its regression and its clip were tried on seed 100 only.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ INTRODUCTION = (
     "Written by `python benchmarks/studies/class_choice.py --report` from its results. The head of",
     "[class_choice.py](../benchmarks/studies/class_choice.py) states how they were made.",
     "",
-    "30,000 logged queries. Figures are log10 p of each channel, each the *worst* of the seeds. They are of an earlier",
-    "release, whose residuals were fitted on all answers, not on earlier ones alone.",
+    "30,000 logged queries, and up to four fresh ones for each class. Figures are log10 p of each channel, each the",
+    "*worst* of the seeds: the smallest for the unmarked API.",
     "",
 )
 
@@ -53,7 +52,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
             groups.setdefault(name, []).append(row["findings"]["logged"]["channels"])
     lines = []
     for name, found in groups.items():
-        worst = [max(each[channel] for each in found) for channel in CHANNELS]
+        choose = min if name[0] == "unmarked API" else max
+        worst = [choose(each[channel] for each in found) for channel in CHANNELS]
         figures = [f"{log10_p:.1f}" for log10_p in worst]
         lines.append((*name, str(len(found)), *figures))
     header = ("extraction", "architecture", "removal", "seeds", *CHANNELS)

@@ -29,7 +29,8 @@ def lines(rows_by_classes: dict[int, list[Row]]) -> list[str]:
         ]
         budget = "none" if chosen is None else f"budget {chosen.budget:g}, log10 p {chosen.log10_p:.1f}"
         found.append(f"| {classes:,} | {budget} | {f'{same[0].log10_p:.1f}' if same else '-'} |")
-    return found
+    several = "So a recommendation of one seed may not hold on others. `audit` says so; `--seed` may be repeated."
+    return [*found, "", several]
 
 
 def figure(rows_by_classes: dict[int, list[Row]]) -> style.Figure:

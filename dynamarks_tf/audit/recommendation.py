@@ -95,6 +95,7 @@ def recommend(
         wanted: target strength: the log10 p that every theft must reach.
         accuracy_cost: largest loss of accuracy, as a share of all answers: 0.003 is 0.3 points.
     """
+    rows = list(rows)
     settings = summarize(rows)
     affordable = [setting for setting in settings if setting.accuracy_cost <= accuracy_cost]
     chosen = next((setting for setting in affordable if setting.log10_p <= wanted), None)
@@ -103,6 +104,8 @@ def recommend(
             f"budget {chosen.budget:g}, tie margin {chosen.tie_margin:g}: every theft gives log10 p of "
             f"{chosen.log10_p:.1f} or less, at {100 * chosen.accuracy_cost:.2f} points of accuracy."
         )
+        if len({row.get("seed") for row in rows}) == 1:
+            description += " This is one seed, and with another key it may be weaker: give three."
     elif affordable:
         best = min(affordable, key=lambda setting: setting.log10_p)
         description = (

@@ -57,6 +57,11 @@ def test_a_suspect_that_a_removal_attack_made_worthless_does_not_count():
     assert recommend([*ROWS, row(0.05, 0.0, accuracy=0.81)]).chosen.budget == 0.1
 
 
+def test_a_recommendation_of_one_seed_says_so():
+    assert "This is one seed" in recommend(ROWS).description
+    assert "This is one seed" not in recommend([*ROWS, row(0.1, -25.0, seed=1)]).description
+
+
 def test_the_worst_seed_counts():
     worse = row(0.05, -1.0, seed=1)
     assert summarize([*ROWS, worse])[1].log10_p == -1.0
