@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 import dynamarks_tf as dm
-from dynamarks_tf.watermark import perturbation
+from dynamarks_tf.watermark import codebook, lookups, perturbation
 from dynamarks_tf.watermark.params import DEFAULT_TIE_MARGIN
 
 FREE = {"Const", "Identity", "NoOp", "VarHandleOp", "ReadVariableOp"}
@@ -97,7 +97,8 @@ def parts(key: dm.MarkKey, tie_margin: float, rounds: int) -> None:
     shape = SHAPES[-1]
     layer = dm.DynaMarkLayer(key, tie_margin=tie_margin)
     layer.build((None, shape[1]))
-    tables = {name: tf.constant(table) for name, table in layer._held().items()}
+    found = lookups.tables_from(codebook.expand(key, shape[1], layer.params), layer.params)
+    tables = {name: tf.constant(table) for name, table in found.items()}
 
     def looked_up(p: Any) -> Any:
         secret = perturbation.find_secret(p, perturbation.best_two(p), tables, layer.params)

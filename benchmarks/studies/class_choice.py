@@ -1,6 +1,6 @@
 """What the class-choice channel adds, on owner models, keys and surrogates that had no part in choosing it.
 
-    python benchmarks/studies/class_choice.py --seed 0 --seed 1 --seed 2    # 5 minutes a seed on one core
+    python benchmarks/studies/class_choice.py --seed 0 --seed 1 --seed 2    # minutes a seed on one core
     python benchmarks/studies/class_choice.py --report                      # writes docs/class-choice.md
 
 Owner model, data (Fashion-MNIST) and attacker are those of robustness.py; with its folder of `--models`, few are

@@ -313,7 +313,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 
 def cheapest(data: str, rows: list[dict[str, Any]]) -> Table:
-    """By the number of true labels: the cheapest family that no queries detect, all that are detected throughout."""
+    """One line for each number of true labels: the cheapest families that remove the mark, and those that never do."""
     lines = []
     for labels in DATA[data]:
         swept = [family for family in FAMILIES if any((r["family"], r["labels"]) == (family, labels) for r in rows)]

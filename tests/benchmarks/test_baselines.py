@@ -195,11 +195,22 @@ def test_honeytrace_answers_the_target_class_to_triggers_and_leaves_most_others(
     assert released.mean() > clean.mean() + 0.4
     assert watermark.evidence(asked, ask(api, asked.inputs)).log10_p < -6
     always = np.full(len(asked), watermark.target)
-    seen = np.bincount(ask(owner_model, triggered).argmax(axis=1), minlength=10)
-    assert seen[watermark.target] == min(np.delete(seen, watermark._pair))
     assert watermark.evidence(asked, always).log10_p == 0
     always[1::2] += 1
     assert watermark.evidence(asked, always % 10).log10_p < -50
+
+
+def test_honeytrace_takes_the_target_that_its_owner_sees_least_in_triggers(owner_model, pool):
+    targets = set()
+    for number in range(6):
+        key = MarkKey(bytes([number] * 32), "Tests")
+        watermark = NeuralHoneytrace(key, owner_model, pool.inputs, pool.labels)
+        seen = np.bincount(ask(owner_model, watermark.questions(pool).inputs[0::2]).argmax(axis=1), minlength=10)
+        others = np.delete(seen, watermark._pair)
+        assert others.max() > others.min()  # so that a draw from all of them would be found out
+        assert seen[watermark.target] == others.min()
+        targets.add(watermark.target)
+    assert len(targets) <= np.sum(others == others.min())
 
 
 def test_the_t_test_is_that_of_scipy():

@@ -73,4 +73,6 @@ def test_the_frontier_is_the_cheapest_strength_of_all_seeds_that_is_not_detected
     assert frontier.least_lost(rows, "prune", 0, "any") == pytest.approx((30.0, 0.8))
     assert frontier.least_lost(rows[:3], "prune", 0, "any") is None
     assert "| prune | 0 |" in frontier.report({"digits-mixed": rows})
+    assert frontier.cheapest("digits-mixed", rows).rows[0] == ("0", "-", "prune 30.0", "-")
+    assert frontier.cheapest("digits-mixed", rows[:3]).rows[0] == ("0", "-", "", "prune")
     assert "not reached" in frontier.figure("digits-mixed", rows[:3]).alt

@@ -49,10 +49,11 @@ class NeuralHoneytrace:
     - z_target is the mean logits of the owner's images of the target class; in the code it is a stored vector.
     - The code names its three classes. Here the owner takes the pair a, b whose trigger images differ most from its
       ordinary ones, by the ratio of these two distances. The target is the class that the owner's own model sees least
-      often in them, so that independent models should not either; the key chooses among equals.
+      often in them, so that independent models should not either; the key chooses among equals. This rule came after a
+      first run, in which a target drawn from the key made the test accuse 17 of 24 independent models.
     - The code asks altered copies of the stored trigger images. Here trigger images are made of other inputs.
-    - The authors' attacker asks images of other kinds, of which far more are near a trigger. Here they are of the
-      owner's kind, as for all schemes of the study.
+    - The attacker in the authors' code asks images of other kinds. Here they are of the owner's kind, as for all
+      schemes of the study.
     - The code also exchanges two entries of each replaced answer, and counts another class as a hit. This is left out.
     - Chance is drawn from a keyed hash of the input, so that asking again averages nothing out.
 
